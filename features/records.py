@@ -1,0 +1,148 @@
+"""The records that cross the borders between packages: shapes and units in one place.
+
+Boxes are ``xyxy`` float32 in pixels of the original picture after EXIF rotation. Token heads are
+0-based within the caption, -1 for a root. Ids are strings; rows are ints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Caption", "Detections", "ImageEntry", "SceneGraph", "TextGraph", "union_boxes"]
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One caption as its data set gives it: id, text (HTML entities unescaped)."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """One image of a data set: id (the file name), file relative to the images folder, split, captions."""
+
+    id: str
+    file: str
+    split: str
+    captions: tuple[Caption, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """What a detector says about one picture, best first.
+
+    Attributes:
+        boxes: (n, 4) float32, xyxy pixels, clipped to the picture.
+        labels: n class names.
+        scores: (n,) float32 in [0, 1]; ones where the source has no scores.
+        size: (width, height) of the picture in pixels, after EXIF rotation.
+        features: (n, D) float32 when the detector brings region features, else None.
+        attributes: n tuples of attribute names when the detector brings them, else None.
+        relations: (subject row, predicate, object row), best first, or None when the detector
+            brings none; an empty tuple means "looked and found none".
+        relation_scores: (m,) float32, or None.
+    """
+
+    boxes: Float32
+    labels: tuple[str, ...]
+    scores: Float32
+    size: tuple[int, int]
+    features: Float32 | None = None
+    attributes: tuple[tuple[str, ...], ...] | None = None
+    relations: tuple[tuple[int, str, int], ...] | None = None
+    relation_scores: Float32 | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SceneGraph:
+    """The visual scene graph of one image.
+
+    Attributes:
+        image_id: the image's id.
+        size: (width, height) in pixels.
+        boxes: (n, 4) float32, xyxy pixels.   labels: n names.   scores: (n,) float32.
+        relations: m (subject row, predicate, object row), best first.
+        relation_scores: (m,) float32.
+        union_boxes: (m, 4) float32, the smallest box around subject and object.
+        attributes: n tuples of attribute names (empty where unknown).
+    """
+
+    image_id: str
+    size: tuple[int, int]
+    boxes: Float32
+    labels: tuple[str, ...]
+    scores: Float32
+    relations: tuple[tuple[int, str, int], ...]
+    relation_scores: Float32
+    union_boxes: Float32
+    attributes: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextGraph:
+    """One parsed caption: its tokens, dependency graph and SPICE-style scene graph.
+
+    Attributes:
+        caption: the text.
+        tokens, lemmas, upos, xpos, deprels: one string per token.
+        heads: 0-based head of each token, -1 for a root (one per sentence).
+        roles: ``object``, ``attribute``, ``relation`` or ``other``, per token.
+        objects: lemma of each object node.
+        object_positions: token positions of each object's mentions, the first is its head token.
+        attributes: (object lemma, attribute) pairs.
+        attribute_objects: row in ``objects`` of each attribute.
+        attribute_positions: token position of each attribute, -1 when it has no token of its own.
+        relations: (subject row, predicate, object row) into ``objects``, like ``SceneGraph``.
+        relation_positions: token positions that make up each predicate (may be empty: ``have``).
+        scheme: name of the dependency scheme of ``heads`` and ``deprels``.
+        problem: "" or why the caption could not be parsed as it is (``empty``, ``too long`` ...).
+    """
+
+    caption: str
+    tokens: tuple[str, ...] = ()
+    lemmas: tuple[str, ...] = ()
+    upos: tuple[str, ...] = ()
+    xpos: tuple[str, ...] = ()
+    heads: tuple[int, ...] = ()
+    deprels: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    object_positions: tuple[tuple[int, ...], ...] = ()
+    attributes: tuple[tuple[str, str], ...] = ()
+    attribute_objects: tuple[int, ...] = ()
+    attribute_positions: tuple[int, ...] = ()
+    relations: tuple[tuple[int, str, int], ...] = ()
+    relation_positions: tuple[tuple[int, ...], ...] = ()
+    scheme: str = "ud"
+    problem: str = ""
+    sentence_starts: tuple[int, ...] = field(default=(0,))
+
+    @property
+    def triplets(self) -> list[tuple[str, str, str]]:
+        """(subject, predicate, object) in lemmas, one per relation."""
+        return [(self.objects[s], p, self.objects[o]) for s, p, o in self.relations]
+
+
+def union_boxes(
+    boxes: Float32, pairs: Sequence[tuple[int, int]] | npt.NDArray[np.integer]
+) -> Float32:
+    """Return the smallest box around both boxes of each pair.
+
+    Args:
+        boxes: (n, 4) xyxy.
+        pairs: m (subject row, object row).
+
+    Returns:
+        (m, 4) float32 xyxy.
+    """
+    rows = np.asarray(pairs, dtype=np.int64).reshape(-1, 2)
+    both = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)[rows]  # (m, 2, 4)
+    return np.concatenate([both[..., :2].min(1), both[..., 2:].max(1)], axis=1)
