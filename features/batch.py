@@ -66,11 +66,10 @@ class CaptionBatch(_Moves):
     words: Tensor  # (C, T) int64, <start> w1 .. wn <end>, 0 where padded
     word_mask: Tensor  # (C, T) bool, True on <start>, words and <end>
     tags: Tensor  # (C, T) int64, XPOS (PTB) ids; 0 where padded, 1 on <start> and <end>
-    roles: Tensor  # (C, T) int64: 0 pad, 1 object, 2 attribute, 3 relation, 4 other (<start>, <end> too)
-    heads: Tensor  # (C, T) int64, position of the head in the same row, -1 for roots, <start>, <end>, pads
-    triplets: (
-        Tensor  # (C, P, L) int64, <start> subject predicate object <end>, each one or more words
-    )
+    roles: Tensor  # (C, T) int64: 0 pad, 1 object, 2 attribute, 3 relation, 4 other
+    heads: Tensor  # (C, T) int64, position of the head, -1 for roots, <start>, <end>, pads
+    # (C, P, L) int64, <start> subject predicate object <end>, each one or more words
+    triplets: Tensor
     triplet_spans: (
         Tensor  # (C, P, 3) int64, number of words of subject, predicate and object; 0 = no triplet
     )

@@ -52,7 +52,7 @@ class ScenestoreError(Exception):
     """Base of all errors raised on purpose; the message is written for the user."""
 
     def __str__(self) -> str:
-        """Return the message as written (``KeyError`` and ``OSError`` would quote or reorder it)."""
+        """Return the message as written (``KeyError`` would quote it)."""
         return " ".join(str(part) for part in self.args)
 
 

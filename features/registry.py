@@ -25,7 +25,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the entries are, for error messages.
-        group: entry point group in which other packages announce theirs (``"scenestore.detectors"``).
+        group: entry point group of other packages (``"scenestore.detectors"``).
     """
 
     def __init__(self, kind: str, group: str) -> None:
