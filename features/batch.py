@@ -70,15 +70,12 @@ class CaptionBatch(_Moves):
     heads: Tensor  # (C, T) int64, position of the head, -1 for roots, <start>, <end>, pads
     # (C, P, L) int64, <start> subject predicate object <end>, each one or more words
     triplets: Tensor
-    triplet_spans: (
-        Tensor  # (C, P, 3) int64, number of words of subject, predicate and object; 0 = no triplet
-    )
-    pieces: Tensor | None = (
-        None  # (C, S) int64 word pieces with [CLS] and [SEP], when the codebook has them
-    )
-    piece_words: Tensor | None = (
-        None  # (C, S) int64, position in words that a piece belongs to, -1 on pads
-    )
+    # (C, P, 3) int64, words of subject, predicate and object; 0 = no triplet
+    triplet_spans: Tensor
+    # (C, S) int64 word pieces with [CLS] and [SEP], when the codebook has them
+    pieces: Tensor | None = None
+    # (C, S) int64, position in words that a piece belongs to, -1 on pads
+    piece_words: Tensor | None = None
 
     @property
     def triplet_mask(self) -> Tensor:

@@ -27,7 +27,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One image of a data set: id (the file name), file under the images folder, split, captions."""
+    """One image of a data set: id, file under the images folder, split and captions."""
 
     id: str
     file: str
