@@ -1,0 +1,95 @@
+"""Run a training command in its own process group, so that nothing outlives the Luigi task.
+
+Luigi's own launcher kills only the process it started: under torchrun the ranks stay behind and
+hold the GPU's memory. Here the whole group gets SIGTERM (time to save a checkpoint), then SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+from features.errors import StageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import FrameType
+
+__all__ = ["run_in_group"]
+
+GRACE_SECONDS = 60.0  # for a checkpoint to be written after SIGTERM
+
+
+def run_in_group(
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    grace: float = GRACE_SECONDS,
+) -> None:
+    """Run ``command``, show its output, and end its whole process group whatever happens.
+
+    Args:
+        command: program and arguments.
+        environment: variables to add.
+        grace: seconds between SIGTERM and SIGKILL when this process is told to stop.
+
+    Raises: StageError: the command left with a code other than 0; its last line is quoted.
+    """
+    process = subprocess.Popen(
+        list(command),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+    )
+    previous = _stop_group_on_signals(process, grace)
+    last: deque[str] = deque(maxlen=5)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            sys.stdout.write(line)
+            if line.strip():
+                last.append(line.strip())
+        code = process.wait()
+    finally:
+        end_group(process, grace)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if code != 0:
+        said = next((line for line in reversed(last) if line.startswith("error:")), None)
+        reason = (said or (last[-1] if last else "it said nothing")).removeprefix("error: ")
+        raise StageError(f"{' '.join(command[:4])} ... left with code {code}: {reason}")
+
+
+def _stop_group_on_signals(
+    process: subprocess.Popen[str], grace: float
+) -> dict[int, signal.Handlers | int | None]:
+    """Pass SIGTERM on to the group and leave; only the main thread may set handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        end_group(process, grace)
+        sys.exit(128 + number)
+
+    return {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}  # type: ignore[dict-item]
+
+
+def end_group(process: subprocess.Popen[str], grace: float) -> None:
+    """Send SIGTERM to the process group, wait, then SIGKILL what is left of it."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return  # everything in the group has ended
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(grace)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
