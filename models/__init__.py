@@ -1,1 +1,41 @@
-"""models."""
+"""Who learns: image-text matching models, their training and their evaluation.
+
+Importing this package loads no torch; the first model, score or metric that is asked for does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from models.registry import build_options, create, list_models, options_class, options_for, register
+
+if TYPE_CHECKING:
+    from models.scoring import reference, score_all
+
+__all__ = [
+    "build_options",
+    "create",
+    "list_models",
+    "load_official",
+    "options_class",
+    "options_for",
+    "recall",
+    "reference",
+    "register",
+    "score_all",
+]
+
+_LAZY = {
+    "load_official": "models.convert",
+    "recall": "models.metrics",
+    "reference": "models.scoring",
+    "score_all": "models.scoring",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the modules that need torch when one of their names is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'models' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

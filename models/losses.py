@@ -1,0 +1,56 @@
+"""Ranking losses over a square matrix of pair scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["negative_mask", "triplet_loss"]
+
+
+def negative_mask(image_rows: Tensor, *, mask_same_image: bool = True) -> Tensor:
+    """Return which (image, caption) pairs of a batch are negatives.
+
+    Args:
+        image_rows: (B,) int64, the image of each pair.
+        mask_same_image: captions of the same image are no negatives; False: only the pair
+            itself is none, as in the released code of VSE++ and its heirs.
+
+    Returns:
+        (B, B) bool, rows = images, columns = captions.
+    """
+    if mask_same_image:
+        return image_rows.unsqueeze(1) != image_rows.unsqueeze(0)
+    n = len(image_rows)
+    return ~torch.eye(n, dtype=torch.bool, device=image_rows.device)
+
+
+def triplet_loss(
+    scores: Tensor,
+    negatives: Tensor | None = None,
+    *,
+    margin: float = 0.2,
+    hard_negatives: bool = True,
+) -> Tensor:
+    """Hinge triplet loss in both directions, summed over the batch. SGM Eq. (8)-(9).
+
+    Args:
+        scores: (B, B), rows = images, columns = captions, matching pairs on the diagonal.
+        negatives: (B, B) bool, pairs that count as negatives; None: all but the diagonal.
+        margin: m.
+        hard_negatives: only the hardest negative of each row and column (Eq. 9) instead of the
+            sum over all (Eq. 8).
+
+    Returns:
+        () the sum; 0 for a batch without negatives.
+    """
+    if negatives is None:
+        negatives = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    positives = scores.diagonal()
+    captions = (margin + scores - positives.unsqueeze(1)).clamp(min=0)  # of image i
+    images = (margin + scores - positives.unsqueeze(0)).clamp(min=0)  # of caption j
+    captions = captions.masked_fill(~negatives, 0.0)
+    images = images.masked_fill(~negatives, 0.0)
+    if hard_negatives:
+        return captions.amax(1).sum() + images.amax(0).sum()
+    return captions.sum() + images.sum()

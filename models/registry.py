@@ -1,0 +1,211 @@
+"""The table of models: names, classes and their typed options.
+
+A model is an ``nn.Module`` built from one frozen dataclass of options::
+
+    @register("sgm", SgmOptions)
+    class Sgm(nn.Module):
+        def __init__(self, options: SgmOptions) -> None: ...
+
+and has ``encode_images``, ``encode_captions``, ``score`` and ``loss`` (see ``MatchingModel``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import types
+import typing
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
+
+from features.errors import ConfigError, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from features.batch import CaptionBatch, ImageBatch
+
+__all__ = [
+    "MatchingModel",
+    "build_options",
+    "create",
+    "list_models",
+    "options_class",
+    "options_for",
+    "register",
+]
+
+M = TypeVar("M", bound=type)
+
+BUILT_IN = {
+    "cfsgr": "models.cfsgr",
+    "clip": "models.clip",
+    "gsmn": "models.gsmn",
+    "hrem": "models.hrem",
+    "racg": "models.racg",
+    "scan": "models.scan",
+    "sgm": "models.sgm",
+    "tfidf": "models.tfidf",
+    "vse": "models.vse",
+}
+GROUP = "scenestore.models"
+
+_TABLE: dict[str, tuple[type, type]] = {}  # name -> (model class, options class)
+
+
+class MatchingModel(Protocol):
+    """What training, scoring and evaluation ask of a model.
+
+    Codes are named tuples of tensors; the first axis is the item, further axes may be padded
+    with zeros (masks with False), and rows can be picked or concatenated along the first axis.
+    ``plain_score`` is the definition written down literally for a single caption: the reference
+    that the batched ``score`` is tested and measured against.
+    """
+
+    options: Any
+
+    def encode_images(self, images: ImageBatch) -> tuple[Tensor, ...]:
+        """Return what ``score`` needs of each image."""
+        ...
+
+    def encode_captions(self, captions: CaptionBatch) -> tuple[Tensor, ...]:
+        """Return what ``score`` needs of each caption."""
+        ...
+
+    def score(self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]) -> Tensor:
+        """Return (n_images, n_captions) similarities."""
+        ...
+
+    def plain_score(self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]) -> Tensor:
+        """Return (n_images, 1) similarities to one caption, without any shortcut."""
+        ...
+
+    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+        """Return the training loss of B pairs, row by row; scores the batch against itself."""
+        ...
+
+
+def register(name: str, options: type) -> Callable[[M], M]:
+    """Return a decorator that registers a model class under ``name``.
+
+    Args:
+        name: lower-case name of the model.
+        options: frozen dataclass; the model's only constructor argument.
+
+    Raises:
+        UsageError: the name is taken by another class.
+    """
+
+    def add(model: M) -> M:
+        taken = _TABLE.get(name)
+        if taken is not None and taken[0].__qualname__ != model.__qualname__:
+            held = f"{taken[0].__module__}.{taken[0].__qualname__}"
+            raise UsageError(f"model {name!r} is already {held}; choose another name.")
+        _TABLE[name] = (model, options)
+        return model
+
+    return add
+
+
+def list_models() -> list[str]:
+    """Return the names of all models, sorted; those of installed plug-in packages included."""
+    return sorted({*BUILT_IN, *_TABLE, *(point.name for point in entry_points(group=GROUP))})
+
+
+def _look_up(name: str) -> tuple[type, type]:
+    """Import the module that defines ``name`` and return (model class, options class)."""
+    if name not in _TABLE and name in BUILT_IN:
+        importlib.import_module(BUILT_IN[name])
+    if name not in _TABLE:
+        for point in entry_points(group=GROUP):
+            if point.name == name:
+                point.load()
+    if name not in _TABLE:
+        raise UnknownName.of("model", name, list_models())
+    return _TABLE[name]
+
+
+def options_class(name: str) -> type:
+    """Return the options dataclass of a model. Raises: UnknownName."""
+    return _look_up(name)[1]
+
+
+def create(name: str, **options: object) -> Any:
+    """Build a model from its options; what is not named keeps its default.
+
+    Raises:
+        UnknownName: no such model.
+        ConfigError: an option nobody knows, or a value of the wrong type.
+    """
+    return _look_up(name)[0](build_options(name, **options))
+
+
+def build_options(name: str, **options: object) -> Any:
+    """Check options and return the model's options dataclass.
+
+    Raises: ConfigError: unknown option (the nearest is suggested), wrong type or choice.
+    """
+    kind = options_class(name)
+    known = [item.name for item in dataclasses.fields(kind)]
+    hints = typing.get_type_hints(kind)
+    for key, value in options.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(
+                f"model {name!r} has no option {key!r}.{hint} Known: {', '.join(sorted(known))}."
+            )
+        options[key] = _check(name, key, value, hints[key])
+    return kind(**options)
+
+
+def _check(model: str, key: str, value: object, hint: object) -> object:
+    """Return ``value`` if it fits the annotation, numbers widened to float where asked."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        if value in choices:
+            return value
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ConfigError(f"model {model!r}: option {key!r} is {value!r}, not one of {listed}.")
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(get_origin(kind) or kind for kind in kinds)
+    if float in plain and isinstance(value, int) and not isinstance(value, bool):
+        return value if int in plain else float(value)
+    if tuple in plain and isinstance(value, list):
+        return tuple(value)
+    fits = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
+    if fits:
+        return value
+    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+    kind_name = type(value).__name__
+    raise ConfigError(
+        f"model {model!r}: option {key!r} is {value!r} ({kind_name}), but it wants {wanted}."
+    )
+
+
+def options_for(
+    name: str, store: Any, codebook: Any, image_dim: int | None = None, **overrides: object
+) -> Any:
+    """Return a model's options with the fields that follow from the data filled in.
+
+    Args:
+        name: the model.
+        store: an open store; asked for the feature width when ``image_dim`` is None.
+        codebook: its tables give vocabulary, label, predicate and tag counts.
+        image_dim: width of one region feature.
+        overrides: any other option; wins over what the data says.
+    """
+    known = {item.name for item in dataclasses.fields(options_class(name))}
+    if image_dim is None:
+        image_dim = int(store.column("object_features").shape[-1])
+    data = {
+        "image_dim": image_dim,
+        "vocab_size": len(codebook.words),
+        "n_labels": len(codebook.labels),
+        "n_predicates": len(codebook.predicates),
+        "n_tags": len(codebook.tags),
+    }
+    filled = {key: value for key, value in data.items() if key in known}
+    return build_options(name, **{**filled, **overrides})
