@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Where", "fan_out", "usable_cores"]
 
+CONNECT_SECONDS = 10.0
 RETRIES = 2  # of errors that are not ours: a network file system may answer the second time
 
 
@@ -84,7 +85,7 @@ def fan_out(
             retries=RETRIES,
         )
         number_of = dict(zip((future.key for future in futures), numbers, strict=True))
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             number = number_of[future.key]
             try:
                 result = future.result()
@@ -116,7 +117,7 @@ def _client(where: Where, n_shards: int) -> Iterator[Client]:
 
     if where.address:
         try:
-            client = Client(where.address, timeout="10s", set_as_default=False)
+            client = Client(where.address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             message = f"no Dask scheduler answers at {where.address} ({error})"
             raise StageError(f"{message}. Start one, or leave --scheduler-address out.") from error

@@ -52,21 +52,30 @@ def run_in_group(
     )
     previous = _stop_group_on_signals(process, grace)
     last: deque[str] = deque(maxlen=5)
+    # A thread reads, because a grandchild may hold the pipe open long after the command has ended.
+    reader = threading.Thread(target=_show, args=(process, last), daemon=True)
+    reader.start()
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            sys.stdout.write(line)
-            if line.strip():
-                last.append(line.strip())
         code = process.wait()
     finally:
         end_group(process, grace)
+        reader.join(grace)
         for number, handler in previous.items():
             signal.signal(number, handler)
     if code != 0:
         said = next((line for line in reversed(last) if line.startswith("error:")), None)
         reason = (said or (last[-1] if last else "it said nothing")).removeprefix("error: ")
         raise StageError(f"{' '.join(command[:4])} ... left with code {code}: {reason}")
+
+
+def _show(process: subprocess.Popen[str], last: deque[str]) -> None:
+    """Copy the command's output line by line and remember the last lines for an error."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        if line.strip():
+            last.append(line.strip())
 
 
 def _stop_group_on_signals(

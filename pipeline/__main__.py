@@ -1,0 +1,29 @@
+"""``python -m pipeline``: parse captions, detect objects, fit and evaluate, from the shell."""
+
+from __future__ import annotations
+
+import argparse
+
+from features.errors import exit_cleanly
+from pipeline import cli_text, cli_vision
+
+__all__ = ["cli", "main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    cli_text.add_commands(commands)
+    cli_vision.add_commands(commands)
+    options = parser.parse_args(arguments)
+    return int(options.run(options) or 0)
+
+
+def cli() -> None:
+    """Entry point: one line and an exit code instead of a trace."""
+    exit_cleanly(main)
+
+
+if __name__ == "__main__":
+    cli()
