@@ -50,7 +50,7 @@ def run_in_group(
         env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
-    previous = _stop_group_on_signals(process, grace)
+    previous = _leave_on_sigterm()
     last: deque[str] = deque(maxlen=5)
     # A thread reads, because a grandchild may hold the pipe open long after the command has ended.
     reader = threading.Thread(target=_show, args=(process, last), daemon=True)
@@ -78,18 +78,18 @@ def _show(process: subprocess.Popen[str], last: deque[str]) -> None:
             last.append(line.strip())
 
 
-def _stop_group_on_signals(
-    process: subprocess.Popen[str], grace: float
-) -> dict[int, signal.Handlers | int | None]:
-    """Pass SIGTERM on to the group and leave; only the main thread may set handlers."""
+def _leave_on_sigterm() -> dict[int, signal.Handlers | int | None]:
+    """Turn SIGTERM into SystemExit, so that the group is ended on the way out.
+
+    Only the main thread may set handlers; elsewhere nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         return {}
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        end_group(process, grace)
+    def leave(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    return {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}  # type: ignore[dict-item]
+    return {signal.SIGTERM: signal.signal(signal.SIGTERM, leave)}  # type: ignore[dict-item]
 
 
 def end_group(process: subprocess.Popen[str], grace: float) -> None:
