@@ -22,6 +22,7 @@ from features.records import Detections
 __all__ = [
     "Source",
     "child",
+    "decode_base64",
     "decode_floats",
     "integers",
     "make_detections",
@@ -157,16 +158,24 @@ def read_names(path: Path | str, *, background: str | None = None) -> tuple[str,
     return names if background is None else (background, *names)
 
 
+def decode_base64(field: bytes | str, where: str) -> bytes:
+    """Decode one base64 field.
+
+    Raises: InputError: it is not base64.
+    """
+    try:
+        return binascii.a2b_base64(field)
+    except (ValueError, binascii.Error) as error:
+        raise InputError(f"{where}: not base64 ({error}). The line may be torn.") from error
+
+
 def decode_floats(field: bytes | str, shape: tuple[int, int], where: str) -> Array:
     """Decode base64 of little-endian float32 into ``shape``; -1 as width is taken from the length.
 
     Raises: InputError: not base64, or its length does not match the shape.
     """
     rows, width = shape
-    try:
-        raw = binascii.a2b_base64(field)
-    except (ValueError, binascii.Error) as error:
-        raise InputError(f"{where}: not base64 ({error}). The line may be torn.") from error
+    raw = decode_base64(field, where)
     if width < 0:
         width = len(raw) // (4 * rows) if rows else 0
     if len(raw) != 4 * rows * width:

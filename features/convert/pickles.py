@@ -1,0 +1,229 @@
+"""Pickles and .npy files from strangers, without running what they contain.
+
+A pickle is a program. The unpickler here knows no class or function of the system at all: the few
+names that numpy arrays, numbers and plain containers need are replaced by stand-ins of this file,
+which check what they are told, and every other name is an InputError.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.source import need_file
+from features.errors import InputError
+
+__all__ = ["load_array", "load_pickle"]
+
+Array = npt.NDArray[np.generic]
+_NUMERIC = re.compile(r"[<>|=]?[biufcSU]\d{1,6}|[<>|=]?O8?|[?bBhHiIlLqQefdg]")
+_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
+_BUFFERS = ("numpy.core.numeric", "numpy._core.numeric")
+_NEEDED = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    UnicodeError,
+    ImportError,
+)
+
+
+class _Type:
+    """Stands for ``numpy.dtype``: only plain numbers, strings and object."""
+
+    def __init__(self, code: object = "", *_: object) -> None:
+        if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
+            raise pickle.UnpicklingError(f"an array of type {str(code)[:40]!r}")
+        self.code = code
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        if len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("an array with named fields")
+        if state[1] in ("<", ">") and self.code[0] not in "<>|=":
+            self.code = f"{state[1]}{self.code}"
+
+    def dtype(self) -> np.dtype[np.generic]:
+        """Return the real type."""
+        return np.dtype(self.code)
+
+
+class _Array:
+    """Stands for an array while it is being read; ``value`` holds the real one."""
+
+    value: Array | None = None
+
+    def __setstate__(self, state: tuple[object, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        self.value = _build(shape, kind, data, fortran=bool(fortran))
+
+
+class _Nothing:
+    """Stands for ``numpy.ndarray``, which may be named but not called."""
+
+    def __new__(cls, *_: object) -> _Nothing:
+        raise pickle.UnpicklingError("a direct call of numpy.ndarray")
+
+
+def _build(shape: object, kind: object, data: object, *, fortran: bool) -> Array:
+    if not isinstance(shape, tuple) or not isinstance(kind, _Type):
+        raise pickle.UnpicklingError("an array without shape or type")
+    dtype = kind.dtype()
+    if dtype.kind == "O":
+        if not isinstance(data, list):
+            raise pickle.UnpicklingError("an object array that is no list")
+        flat = np.empty(len(data), dtype=object)
+        for at, item in enumerate(data):
+            flat[at] = item  # one by one: numpy would unpack lists
+    else:
+        raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote str
+        if not isinstance(raw, (bytes, bytearray)):
+            raise pickle.UnpicklingError("an array whose data are no bytes")
+        flat = np.frombuffer(raw, dtype=dtype)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _reconstruct(*_: object) -> _Array:
+    return _Array()
+
+
+def _scalar(kind: object, data: object = None) -> object:
+    return _build((1,), kind, data, fortran=False)[0].item()
+
+
+def _from_buffer(data: object, kind: object, shape: object, order: object = "C") -> _Array:
+    array = _Array()
+    array.value = _build(shape, kind, data, fortran=order == "F")
+    return array
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError("a call of codecs.encode")
+    return text.encode("latin1")
+
+
+def _bytes(*parts: object) -> bytes:
+    if parts:
+        raise pickle.UnpicklingError("a call of bytes")
+    return b""
+
+
+_KNOWN: dict[tuple[str, str], object] = {
+    ("numpy", "dtype"): _Type,
+    ("numpy", "ndarray"): _Nothing,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _bytes,
+    ("__builtin__", "bytes"): _bytes,
+    ("collections", "OrderedDict"): dict,
+    **{(module, "_reconstruct"): _reconstruct for module in _MODULES},
+    **{(module, "scalar"): _scalar for module in _MODULES},
+    **{(module, "_frombuffer"): _from_buffer for module in _BUFFERS},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        """Return the stand-in for a name; refuse every other."""
+        try:
+            return _KNOWN[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"the name {module}.{name}") from None
+
+    def persistent_load(self, pid: object) -> object:
+        """Refuse references to things outside the pickle."""
+        raise pickle.UnpicklingError("a reference to something outside")
+
+
+def load_pickle(data: bytes, where: str) -> object:
+    """Return what a pickle holds: dict, list, tuple, str, bytes, numbers and numpy arrays.
+
+    Args:
+        data: the pickle.
+        where: file and key, for messages.
+
+    Raises: InputError: the pickle is torn, or names anything else.
+    """
+    stream = io.BytesIO(data)
+    try:
+        value: object = _Unpickler(stream, encoding="latin1").load()
+        return _finish(value, {}, 0)
+    except _NEEDED as error:
+        raise InputError(
+            f"{where}: not a plain pickle ({error}). Only numbers, text, lists, dicts and numpy "
+            "arrays are read, because a pickle with anything else can run code."
+        ) from error
+
+
+def _finish(value: object, done: dict[int, object], depth: int) -> object:
+    """Replace the stand-ins inside containers by the real arrays."""
+    if isinstance(value, _Type):
+        raise pickle.UnpicklingError("a bare numpy.dtype")
+    if isinstance(value, _Array):
+        array = value.value
+        if array is None:
+            raise pickle.UnpicklingError("an array without data")
+        if array.dtype == object and id(array) not in done:
+            done[id(array)] = array
+            for at in np.ndindex(array.shape):
+                cast(Any, array)[at] = _finish(array[at], done, depth + 1)
+        return array
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if id(value) in done:
+        return done[id(value)]
+    if depth > 50:
+        raise pickle.UnpicklingError("containers nested more than 50 deep")
+    if isinstance(value, dict):
+        done[id(value)] = value
+        for key in value:
+            value[key] = _finish(value[key], done, depth + 1)
+        return value
+    if isinstance(value, list):
+        done[id(value)] = value
+        value[:] = [_finish(item, done, depth + 1) for item in value]
+        return value
+    parts = tuple(_finish(item, done, depth + 1) for item in value)
+    done[id(value)] = parts
+    return parts
+
+
+def load_array(path: Path | str) -> Array:
+    """Open a .npy file: numbers as a read-only mapping, object arrays through ``load_pickle``.
+
+    Raises: MissingInput: no such file. InputError: not a .npy file, or a torn one.
+    """
+    path = need_file(path)
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            else:
+                shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+            if dtype.hasobject:
+                value = load_pickle(file.read(), str(path))
+                if not isinstance(value, np.ndarray) or value.shape != shape:
+                    raise InputError(f"{path}: the pickle inside is no array of shape {shape}.")
+                return value
+        if dtype.names is not None:
+            raise ValueError("a table with named fields")
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, OverflowError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a whole .npy file ({error}).") from error

@@ -1,0 +1,165 @@
+"""SCAN's precomputed folders, with the extra files of GSMN where they are.
+
+``{split}_ims.npy`` (rows, regions, D), ``{split}_caps.txt`` one caption per line,
+``{split}_ids.txt`` one image id per line. Five captions describe an image. Rows are one per image,
+or one per caption with every image five times in a row: SCAN tells them apart by comparing the
+number of rows with the number of captions. GSMN adds ``{split}_ims_bbx.npy`` (rows, regions, 4)
+xyxy pixels and ``{split}_ims_size.npy``, an object array of ``{"image_h", "image_w"}``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.pickles import load_array
+from features.convert.source import integers, make_detections, match_id, need_file, need_folder
+from features.errors import InputError, MissingInput
+from features.records import Caption, Detections, ImageEntry
+
+__all__ = ["CAPTIONS_PER_IMAGE", "ScanFolder", "scan_splits"]
+
+CAPTIONS_PER_IMAGE = 5
+_NAMES = {"dev": "val", "testall": "test"}  # SCAN's name -> ours
+
+
+def scan_splits(folder: Path | str) -> list[str]:
+    """Return the splits that a folder has, train first; ``test`` is left out beside ``testall``.
+
+    COCO's ``test`` is the first fifth of ``testall``.
+
+    Raises: MissingInput: no ``*_ims.npy`` in the folder.
+    """
+    folder = need_folder(folder)
+    found = {path.name.removesuffix("_ims.npy") for path in folder.glob("*_ims.npy")}
+    if not found:
+        raise MissingInput(f"{folder}: no *_ims.npy in this folder. Is it f30k_precomp?")
+    if "testall" in found:
+        found.discard("test")
+    order = ["train", "dev", "test", "testall"]
+    return sorted(found, key=lambda name: (order.index(name) if name in order else 9, name))
+
+
+class ScanFolder:
+    """One split of a precomputed folder.
+
+    Ids are the lines of ``{split}_ids.txt``; without that file, ``{split}-{row}``. Repeated ids
+    (a line per caption) are taken once.
+
+    Args:
+        folder: for example ``f30k_precomp``.
+        split: SCAN's name: train, dev, test, testall.
+
+    Raises:
+        MissingInput: no such split.
+        InputError: lengths that do not belong together, not five captions per image.
+    """
+
+    def __init__(self, folder: Path | str, split: str = "train") -> None:
+        self.path = need_folder(folder)
+        self.split = split
+        self.notes: list[str] = []
+        self.classes: tuple[str, ...] = ()
+        self.predicates: tuple[str, ...] = ()
+        self._features = load_array(self.path / f"{split}_ims.npy")
+        if self._features.ndim != 3 or self._features.dtype.kind != "f":
+            shape = f"{self._features.dtype} {self._features.shape}"
+            raise InputError(f"{self._name('ims.npy')}: {shape} is not float (rows, regions, D).")
+        self._lines = self._read_captions()
+        rows, captions = len(self._features), len(self._lines)
+        copies = {captions: CAPTIONS_PER_IMAGE, captions // CAPTIONS_PER_IMAGE: 1}
+        if captions % CAPTIONS_PER_IMAGE or not captions or rows not in copies:
+            raise InputError(
+                f"{self._name('ims.npy')}: {rows} rows for {captions} captions; expected five "
+                "captions per image and one row per image or per caption."
+            )
+        self._copies = copies[rows]
+        self._images = captions // CAPTIONS_PER_IMAGE
+        self._row_of = {key: row for row, key in enumerate(self._read_ids())}
+        self._boxes = self._optional("ims_bbx.npy", (*self._features.shape[:2], 4))
+        self._sizes = self._optional("ims_size.npy", ())
+        brings = {"features"} | ({"size"} if self._sizes is not None else set())
+        self.brings = frozenset(brings)
+        if self._boxes is None:
+            self.notes.append(
+                f"{self.path}: {split} has no boxes (*_ims_bbx.npy): all boxes are zeros."
+            )
+
+    def _name(self, suffix: str) -> Path:
+        return self.path / f"{self.split}_{suffix}"
+
+    def _read_captions(self) -> list[str]:
+        path = need_file(self._name("caps.txt"))
+        raw = path.read_bytes().split(b"\n")
+        if raw and not raw[-1].strip():
+            raw.pop()
+        lines = []
+        for at, line in enumerate(raw, 1):
+            try:
+                lines.append(line.decode("utf-8").strip())
+            except UnicodeDecodeError as error:
+                raise InputError(f"{path}, line {at}: not UTF-8 text ({error}).") from error
+        return lines
+
+    def _read_ids(self) -> list[str]:
+        path = self._name("ids.txt")
+        if not path.is_file():
+            self.notes.append(f"{path}: not there; images are called {self.split}-0, -1 ...")
+            return [f"{self.split}-{row}" for row in range(self._images)]
+        ids = path.read_text(encoding="utf-8").split()
+        if len(ids) == self._images * CAPTIONS_PER_IMAGE:
+            ids = ids[::CAPTIONS_PER_IMAGE]
+        if len(ids) != self._images or len(set(ids)) != len(ids):
+            raise InputError(
+                f"{path}: {len(ids)} ids, {len(set(ids))} different, for {self._images} images."
+            )
+        return ids
+
+    def _optional(self, suffix: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic] | None:
+        path = self._name(suffix)
+        if not path.is_file():
+            return None
+        array = load_array(path)
+        rows = (len(self._features), self._images)
+        if len(array.shape) == 0 or len(array) not in rows or array.shape[1:] != shape[1:]:
+            raise InputError(f"{path}: shape {array.shape} does not belong to {rows[0]} rows.")
+        return array
+
+    def ids(self) -> list[str]:
+        """Return the image ids in row order."""
+        return list(self._row_of)
+
+    def read(self, image_id: str) -> Detections:
+        """Return one image's features, with boxes and size where GSMN's files are there."""
+        key = match_id(self._row_of, image_id, self.path)
+        image = self._row_of[key]
+        where = f"{self._name('ims.npy')}, image {key!r}, row {image * self._copies}"
+        features = self._features[image * self._copies]
+        boxes = np.zeros((len(features), 4), np.float32)
+        if self._boxes is not None:
+            boxes = np.asarray(self._boxes[self._row(self._boxes, image)], dtype=np.float32)
+        return make_detections(where, boxes, size=self._size(image, where), features=features)
+
+    def _row(self, array: npt.NDArray[np.generic], image: int) -> int:
+        return image * (len(array) // self._images)
+
+    def _size(self, image: int, where: str) -> tuple[int, ...]:
+        if self._sizes is None:
+            return (0, 0)
+        entry: object = self._sizes[self._row(self._sizes, image)]
+        if not isinstance(entry, dict) or not {"image_w", "image_h"} <= set(entry):
+            raise InputError(f"{where}: the size is not a dict with image_h and image_w.")
+        return integers(where, "image size", [entry["image_w"], entry["image_h"]], 2)
+
+    def images(self) -> list[ImageEntry]:
+        """Return the images with their captions; split names are ours (dev -> val)."""
+        entries = []
+        split = _NAMES.get(self.split, self.split)
+        for key, row in self._row_of.items():
+            at = row * CAPTIONS_PER_IMAGE
+            texts = self._lines[at : at + CAPTIONS_PER_IMAGE]
+            captions = [Caption(f"{key}#{n}", text) for n, text in enumerate(texts)]
+            entries.append(ImageEntry(key, "", split, tuple(captions)))
+        return entries
