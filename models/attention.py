@@ -1,0 +1,88 @@
+"""Matching sets of vectors: the mean over queries of the best key, without a loop over pairs.
+
+Every pairwise similarity of a tile is one matrix product over the real queries of all captions;
+what is left is reduced per image and per caption, so nothing is computed for padding words.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["fill_padding", "mean_of_max", "mean_of_max_plainly", "segment_mean"]
+
+# Similarities held at once by ``mean_of_max``: what stays in a core's cache while it is reduced.
+TILE = 2**20
+
+
+def fill_padding(vectors: Tensor, mask: Tensor) -> Tensor:
+    """Return vectors whose padded rows repeat the first real row of their item.
+
+    A maximum over the rows is then the maximum over the real ones, without a pass that masks
+    all pairs. An item without any real row becomes zeros.
+
+    Args:
+        vectors: (B, K, D).   mask: (B, K) bool.
+    """
+    first = mask.int().argmax(1)  # 0 where none is real
+    lead = vectors[torch.arange(len(vectors), device=vectors.device), first].unsqueeze(1)
+    filled = torch.where(mask.unsqueeze(-1), vectors, lead)
+    return filled.masked_fill(~mask.any(1).view(-1, 1, 1), 0.0)
+
+
+def segment_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Average flat per-query values over the queries of each caption.
+
+    Args:
+        values: (I, Q), one column per real query, captions one after the other.
+        mask: (C, T) bool with Q True entries.
+
+    Returns:
+        (I, C); 0 for a caption without queries. A matrix product: the same order of summation
+        every time, on a GPU too.
+    """
+    owner = torch.nonzero(mask)[:, 0]  # (Q,)
+    share = values.new_zeros(len(owner), len(mask))
+    counts = mask.sum(1).clamp(min=1).to(values.dtype)
+    share[torch.arange(len(owner), device=owner.device), owner] = 1.0 / counts[owner]
+    return values @ share
+
+
+def mean_of_max(keys: Tensor, key_mask: Tensor, queries: Tensor, query_mask: Tensor) -> Tensor:
+    """Mean over a caption's queries of the best dot product with an image's keys.
+
+    Args:
+        keys: (I, K, D) and key_mask: (I, K) bool, the images' side.
+        queries: (C, T, D) and query_mask: (C, T) bool, the captions' side.
+
+    Returns:
+        (I, C); 0 where an image has no key or a caption no query.
+    """
+    n_images, n_keys, width = keys.shape
+    flat = queries[query_mask]  # (Q, D)
+    if len(flat) == 0 or n_keys == 0:
+        return keys.new_zeros(n_images, len(queries))
+    filled = fill_padding(keys, key_mask)
+    step = max(1, TILE // (n_keys * len(flat)))
+    best = [
+        (part.reshape(-1, width) @ flat.T).view(len(part), n_keys, -1).amax(1)
+        for part in filled.split(step)
+    ]
+    return segment_mean(torch.cat(best), query_mask)
+
+
+def mean_of_max_plainly(keys: Tensor, key_mask: Tensor, queries: Tensor) -> Tensor:
+    """Score one caption by the definition, as a loop over captions does it.
+
+    Args:
+        keys: (I, K, D).   key_mask: (I, K) bool.   queries: (T, D), real ones only.
+
+    Returns:
+        (I,).
+    """
+    if len(queries) == 0:
+        return keys.new_zeros(len(keys))
+    expanded = queries.unsqueeze(0).repeat(len(keys), 1, 1)  # (I, T, D)
+    scores = torch.bmm(expanded, keys.transpose(1, 2))  # (I, T, K)
+    scores = scores.masked_fill(~key_mask.unsqueeze(1), torch.finfo(scores.dtype).min)
+    return scores.amax(2).mean(1) * key_mask.any(1)
