@@ -115,12 +115,13 @@ class BiGru(nn.Module):
     Args:
         inputs: width of one word vector.
         hidden: width of a state.
+        bidirectional: False reads forwards only.
     """
 
-    def __init__(self, inputs: int, hidden: int) -> None:
+    def __init__(self, inputs: int, hidden: int, *, bidirectional: bool = True) -> None:
         super().__init__()
         self.hidden = hidden
-        self.rnn = nn.GRU(inputs, hidden, batch_first=True, bidirectional=True)
+        self.rnn = nn.GRU(inputs, hidden, batch_first=True, bidirectional=bidirectional)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Run over padded sequences.
@@ -142,7 +143,7 @@ class BiGru(nn.Module):
         both, _ = pad_packed_sequence(
             self.rnn(packed)[0], batch_first=True, total_length=x.shape[1]
         )  # (n, T, 2 hidden)
-        mean = (both[..., : self.hidden] + both[..., self.hidden :]) / 2
+        mean = both.unflatten(-1, (-1, self.hidden)).mean(-2)
         return states.index_copy(0, real, mean)
 
 
