@@ -1,0 +1,116 @@
+"""Object detectors: the protocol, the registry and ``detect`` for a list of photos.
+
+A detector says what it brings and what it needs; the pipeline computes only what is missing. Your
+own detector is a class with the members of ``Detector``, registered in two ways: the decorator
+below, or the entry point group ``scenestore.detectors`` of an installed package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from features.records import Detections
+from features.registry import Registry
+from pipeline.images import Picture, read_image
+
+__all__ = ["Detector", "create_detector", "detect", "detectors"]
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """What every detector offers.
+
+    Attributes:
+        needs_pixels: False for detectors that read a file made elsewhere.
+        brings: what its Detections have beside boxes: labels scores attributes features relations
+            size; ``maps`` says that ``regions(picture, boxes)`` gives features of any box.
+    """
+
+    needs_pixels: bool
+    brings: frozenset[str]
+
+    def identity(self) -> dict[str, object]:
+        """Return what its output depends on, for the content key: name, version, weights, options.
+
+        JSON values only; a precomputed file is named by its hash, not by its path.
+        """
+        ...
+
+    def covers(self, image_id: str) -> bool:
+        """Say whether it can tell anything about this image; True unless it reads a file."""
+        ...
+
+    def detect(self, picture: Picture) -> Detections:
+        """Return the objects of one picture, best first.
+
+        Boxes are xyxy in pixels of the picture, clipped to it.
+        """
+        ...
+
+
+detectors: Registry[Detector] = Registry("detector", "scenestore.detectors")
+
+
+def create_detector(name: str, **options: object) -> Detector:
+    """Build a detector by name; the ones that come with the package are registered first.
+
+    Raises: UnknownName: nobody registered this name; the message lists the known ones.
+    """
+    import pipeline.detectors  # noqa: F401  (registers the packaged detectors)
+
+    return detectors.create(name, **options)
+
+
+def detect(
+    photo_paths: Iterable[Path | str] | Path | str,
+    detector: str | Detector = "nanodet",
+    max_objects: int = 100,
+    **options: object,
+) -> list[Detections]:
+    """Detect objects in photos.
+
+    Args:
+        photo_paths: picture files (or a single one).
+        detector: a registered name, or a detector object.
+        max_objects: boxes kept per photo.
+        options: of the detector, when it is given by name.
+
+    Returns:
+        one ``Detections`` per photo, best first, boxes in pixels of the photo after EXIF rotation.
+
+    Raises: ImageError: a photo cannot be decoded. UnknownName: no such detector.
+    """
+    paths = [photo_paths] if isinstance(photo_paths, (str, Path)) else list(photo_paths)
+    chosen = create_detector(detector, **options) if isinstance(detector, str) else detector
+    return [
+        best(chosen.detect(Picture.of(Path(path).name, read_image(path))), max_objects)
+        for path in paths
+    ]
+
+
+def best(found: Detections, count: int) -> Detections:
+    """Return the first ``count`` objects and the relations among them."""
+    return found if len(found.labels) <= count else select(found, range(count))
+
+
+def select(found: Detections, rows: Sequence[int]) -> Detections:
+    """Return the objects in ``rows``, in that order, and the relations among them."""
+    keep = list(rows)
+    place = {row: at for at, row in enumerate(keep)}
+    relations, relation_scores = found.relations, found.relation_scores
+    if relations is not None:
+        alive = [i for i, (s, _, o) in enumerate(relations) if s in place and o in place]
+        relation_scores = None if relation_scores is None else relation_scores[alive]
+        relations = tuple((place[s], p, place[o]) for s, p, o in (relations[i] for i in alive))
+    return Detections(
+        boxes=found.boxes[keep].reshape(-1, 4),
+        labels=tuple(found.labels[row] for row in keep),
+        scores=found.scores[keep],
+        size=found.size,
+        features=None if found.features is None else found.features[keep],
+        attributes=None if found.attributes is None else tuple(found.attributes[r] for r in keep),
+        relations=relations,
+        relation_scores=relation_scores,
+    )

@@ -1,0 +1,186 @@
+"""Region features: the protocol, the registry, and extractors that need no further network.
+
+An extractor turns one picture with its objects and union boxes into one vector per box; objects
+and unions go through the feature map together.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import InputError, UsageError
+from features.records import Detections, union_boxes
+from features.registry import Registry
+from pipeline.images import Picture
+
+if TYPE_CHECKING:
+    from pipeline.detect import Detector
+
+__all__ = ["Extractor", "create_extractor", "extractors"]
+
+Float = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """What every feature extractor offers.
+
+    Attributes:
+        needs_pixels: False when labels or precomputed features are enough.
+    """
+
+    needs_pixels: bool
+
+    def identity(self) -> dict[str, object]:
+        """Return what its output depends on, for the content key; JSON values only."""
+        ...
+
+    def extract(self, picture: Picture, found: Detections) -> tuple[Float, Float]:
+        """Return features of the objects (n, D) and of the relations' union boxes (m, D)."""
+        ...
+
+
+extractors: Registry[Extractor] = Registry("feature extractor", "scenestore.extractors")
+
+
+def create_extractor(
+    name: str = "auto", *, detector: Detector, has_pixels: bool = True, **options: object
+) -> Extractor:
+    """Build an extractor by name.
+
+    Args:
+        name: a registered name; ``auto`` is ``detector`` when the detector brings features or
+            maps, ``label`` when there are no pixels, else ``nanodet``.
+        detector: the detector in use.
+        has_pixels: False when the data set has no pictures.
+        options: of the extractor.
+
+    Raises:
+        UnknownName: nobody registered this name.
+        UsageError: the extractor needs pictures that are not there.
+    """
+    import pipeline.region_networks  # noqa: F401  (registers extractors that run networks)
+
+    if name == "auto":
+        if "features" in detector.brings or ("maps" in detector.brings and has_pixels):
+            name = "detector"
+        else:
+            name = "nanodet" if has_pixels else "label"
+    if name == "detector":
+        return DetectorFeatures(detector)
+    extractor = extractors.create(name, **options)
+    if extractor.needs_pixels and not has_pixels:
+        raise UsageError(
+            f"features {name!r} need the pictures, and there are none. Give --images-dir, or "
+            "choose --features label."
+        )
+    return extractor
+
+
+class DetectorFeatures:
+    """The detector's own features, or its own maps pooled over the boxes.
+
+    Features that come without maps know nothing of union boxes: a union gets the mean of its
+    subject's and its object's features.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        if not detector.brings & {"features", "maps"}:
+            raise UsageError(
+                "features 'detector' need a detector that brings features. Choose --features auto."
+            )
+        self.detector = detector
+        self.needs_pixels = "features" not in detector.brings
+
+    def identity(self) -> dict[str, object]:
+        """Return name and version; the detector has its own identity."""
+        return {"name": "detector", "version": 1}
+
+    def extract(self, picture: Picture, found: Detections) -> tuple[Float, Float]:
+        """Return the features the detector brought, or pool its maps."""
+        pairs = relation_pairs(found)
+        if "features" in self.detector.brings:
+            if found.features is None:
+                raise InputError(
+                    f"{picture.image_id}: the detector brings no features for this image."
+                )
+            return found.features, found.features[pairs].mean(1)
+        boxes = np.concatenate([found.boxes, union_boxes(found.boxes, pairs)])
+        features = self.detector.regions(picture, boxes)  # type: ignore[attr-defined]
+        return features[: len(found.boxes)], features[len(found.boxes) :]
+
+
+@extractors.register("none")
+class NoFeatures:
+    """No region features: the store holds graphs only."""
+
+    needs_pixels = False
+
+    def identity(self) -> dict[str, object]:
+        """Return name and version."""
+        return {"name": "none", "version": 1}
+
+    def extract(self, picture: Picture, found: Detections) -> tuple[Float, Float]:
+        """Return features of width 0."""
+        relations = found.relations or ()
+        return np.zeros((len(found.labels), 0), np.float32), np.zeros(
+            (len(relations), 0), np.float32
+        )
+
+
+@extractors.register("label")
+class LabelVectors:
+    """The word vector of each class label: the choice when there are no pixels.
+
+    An object has the mean vector of its label's words, a union box that of the words of
+    "subject predicate object".
+
+    Args:
+        vectors: text file of word vectors; None takes the packaged MiniLM table (384 numbers).
+    """
+
+    needs_pixels = False
+
+    def __init__(self, vectors: str | None = None) -> None:
+        self.vectors = vectors
+        self._known: dict[str, Float] = {}
+
+    @cached_property
+    def table(self) -> object:
+        """The word vectors, loaded at first use."""
+        from features.vectors import load_vectors
+
+        return load_vectors(self.vectors)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and the table's hash."""
+        return {"name": "label", "version": 1, "vectors": self.table.identity}  # type: ignore[attr-defined]
+
+    def extract(self, picture: Picture, found: Detections) -> tuple[Float, Float]:
+        """Return one vector per object and per relation."""
+        objects = [self._phrase(label) for label in found.labels]
+        unions = [
+            self._phrase(f"{found.labels[s]} {predicate} {found.labels[o]}")
+            for s, predicate, o in found.relations or ()
+        ]
+        width = len(self._phrase("object"))
+        return _stack(objects, width), _stack(unions, width)
+
+    def _phrase(self, text: str) -> Float:
+        if text not in self._known:
+            self._known[text] = self.table.phrase(text)  # type: ignore[attr-defined]
+        return self._known[text]
+
+
+def relation_pairs(found: Detections) -> npt.NDArray[np.int64]:
+    """Return the subject and object rows of the relations, (m, 2)."""
+    pairs = [(subject, target) for subject, _, target in found.relations or ()]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _stack(rows: list[Float], width: int) -> Float:
+    return np.stack(rows) if rows else np.zeros((0, width), np.float32)

@@ -1,0 +1,128 @@
+"""Features of regions: RoIAlign in numpy, pooling of several maps at once, and a colour map.
+
+RoIAlign averages bilinear samples on a regular grid. Both the grid and bilinear interpolation are
+separable, so the average is two small matrix products per map: rows first, then columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["COLOUR_DIM", "FeatureMap", "colour_map", "pool_maps", "roi_align"]
+
+Float = npt.NDArray[np.float32]
+
+COLOUR_DIM = 16
+# Reference colours of the soft palette, RGB: black, grey, white, red, orange, yellow, green, cyan,
+# blue, purple; a pixel belongs to each in proportion to exp(-distance^2 / (2 * width^2)).
+PALETTE = np.array(
+    [
+        (20, 20, 20),
+        (128, 128, 128),
+        (240, 240, 240),
+        (205, 45, 45),
+        (230, 130, 40),
+        (235, 215, 70),
+        (70, 150, 70),
+        (80, 190, 200),
+        (50, 80, 190),
+        (140, 60, 150),
+    ],
+    np.float32,
+)
+PALETTE_WIDTH = 45.0
+
+
+class FeatureMap(NamedTuple):
+    """A map of C channels whose cells are ``stride`` pixels apart."""
+
+    values: Float  # (C, H, W)
+    stride: float
+
+
+def roi_align(
+    values: Float, boxes: Float, stride: float, *, size: int = 1, sampling: int = 2
+) -> Float:
+    """Average bilinear samples of a map over the cells of each box. Mask R-CNN, section 3.
+
+    The continuous coordinate convention of ``aligned=True``: cell i covers stride * [i, i + 1].
+
+    Args:
+        values: (C, H, W).
+        boxes: (n, 4) xyxy in input pixels.
+        stride: input pixels per map cell.
+        size: bins per side.
+        sampling: samples per bin and side; 0 takes one per map cell, as ``ceil(side / size)``.
+
+    Returns:
+        (n, C, size, size) float32.
+    """
+    n, (channels, height, width) = len(boxes), values.shape
+    scaled = boxes.astype(np.float64) / stride - 0.5
+    columns = _weights(scaled[:, 0], scaled[:, 2], width, size, sampling)  # (n, size, W)
+    rows = _weights(scaled[:, 1], scaled[:, 3], height, size, sampling)  # (n, size, H)
+    by_row = values.transpose(1, 0, 2).reshape(height, channels * width)
+    mixed = (rows.reshape(n * size, height) @ by_row).reshape(n, size * channels, width)
+    pooled = mixed @ columns.transpose(0, 2, 1)  # (n, size * C, size)
+    return np.ascontiguousarray(pooled.reshape(n, size, channels, size).transpose(0, 2, 1, 3))
+
+
+def _weights(
+    low: npt.NDArray[np.float64],
+    high: npt.NDArray[np.float64],
+    cells: int,
+    size: int,
+    sampling: int,
+) -> Float:
+    """Return how much each map cell counts in each bin along one axis, (n, size, cells).
+
+    Samples more than one cell outside count as zero, those on the rim as the rim's cell.
+    """
+    n = len(low)
+    step = (high - low) / size
+    counts = np.full(n, sampling) if sampling else np.maximum(np.ceil(step), 1).astype(np.int64)
+    most = int(counts.max(initial=1))
+    index = np.arange(most)
+    used = index < counts[:, None]  # (n, most)
+    within = (index + 0.5) / counts[:, None]
+    starts = low[:, None] + step[:, None] * np.arange(size)  # (n, size)
+    at = starts[:, :, None] + (step[:, None] * within)[:, None, :]  # (n, size, most)
+    share = np.where(used[:, None, :] & (at >= -1) & (at <= cells), 1.0, 0.0)
+    share /= counts[:, None, None]
+    at = np.clip(at, 0, cells - 1)
+    left = np.floor(at).astype(np.int64)
+    right = np.minimum(left + 1, cells - 1)
+    fraction = at - left
+    bins = np.arange(n * size).reshape(n, size, 1) * cells
+    table = np.bincount((bins + left).ravel(), (share * (1 - fraction)).ravel(), n * size * cells)
+    table += np.bincount((bins + right).ravel(), (share * fraction).ravel(), n * size * cells)
+    return table.reshape(n, size, cells).astype(np.float32)
+
+
+def pool_maps(maps: Sequence[FeatureMap], boxes: Float) -> Float:
+    """Return the mean of every map over every box, side by side: (n, sum of channels).
+
+    Every map cell under a box is sampled, so large boxes are true means.
+    """
+    pooled = [roi_align(m.values, boxes, m.stride, sampling=0)[:, :, 0, 0] for m in maps]
+    return np.concatenate(pooled, axis=1)
+
+
+def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
+    """Return colours at a quarter of the resolution, (16, H // 4, W // 4).
+
+    Three means in [-1, 1], three deviations within 4 x 4 pixels, ten memberships of a soft palette.
+    """
+    height, width = pixels.shape[0] // 4, pixels.shape[1] // 4
+    blocks = pixels[: height * 4, : width * 4].reshape(height, 4, width, 4, 3).astype(np.float32)
+    mean = blocks.mean((1, 3))  # (H, W, 3)
+    spread = blocks.std((1, 3))
+    distance = ((mean[:, :, None, :] - PALETTE) ** 2).sum(3)  # (H, W, 10)
+    nearness = np.exp((distance.min(2, keepdims=True) - distance) / (2 * PALETTE_WIDTH**2))
+    nearness /= nearness.sum(2, keepdims=True)
+    parts = [mean / 127.5 - 1, spread / 32, nearness * 2]
+    return np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(2, 0, 1), np.float32)
