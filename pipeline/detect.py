@@ -7,10 +7,12 @@ below, or the entry point group ``scenestore.detectors`` of an installed package
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from features.errors import UsageError
 from features.records import Detections
 from features.registry import Registry
 from pipeline.images import Picture, read_image
@@ -56,11 +58,25 @@ detectors: Registry[Detector] = Registry("detector", "scenestore.detectors")
 def create_detector(name: str, **options: object) -> Detector:
     """Build a detector by name; the ones that come with the package are registered first.
 
-    Raises: UnknownName: nobody registered this name; the message lists the known ones.
+    Args:
+        name: a registered name.
+        options: of the detector; ``path=None`` counts as not given.
+
+    Raises:
+        UnknownName: nobody registered this name; the message lists the known ones.
+        UsageError: the detector has no such option.
     """
     import pipeline.detectors  # noqa: F401  (registers the packaged detectors)
 
-    return detectors.create(name, **options)
+    factory = detectors.get(name)
+    given = {key: value for key, value in options.items() if not (key == "path" and value is None)}
+    try:
+        inspect.signature(factory).bind(**given)
+    except TypeError as error:
+        if "path" in given and "path" in str(error):
+            raise UsageError(f"the detector {name!r} reads no file: drop --detections.") from error
+        raise UsageError(f"the detector {name!r}: {error}.") from error
+    return factory(**given)
 
 
 def detect(

@@ -20,7 +20,14 @@ from pipeline.images import Picture
 if TYPE_CHECKING:
     from pipeline.detect import Detector
 
-__all__ = ["Extractor", "create_extractor", "extractors"]
+__all__ = [
+    "Extractor",
+    "create_extractor",
+    "extractor_identity",
+    "extractor_needs_pixels",
+    "extractors",
+    "resolve_features",
+]
 
 Float = npt.NDArray[np.float32]
 
@@ -47,38 +54,44 @@ class Extractor(Protocol):
 extractors: Registry[Extractor] = Registry("feature extractor", "scenestore.extractors")
 
 
-def create_extractor(
-    name: str = "auto", *, detector: Detector, has_pixels: bool = True, **options: object
-) -> Extractor:
-    """Build an extractor by name.
+def resolve_features(name: str, detector: Detector, *, pictures: bool = True) -> str:
+    """Return the extractor's name; ``auto`` takes what the detector brings.
 
-    Args:
-        name: a registered name; ``auto`` is ``detector`` when the detector brings features or
-            maps, ``label`` when there are no pixels, else ``nanodet``.
-        detector: the detector in use.
-        has_pixels: False when the data set has no pictures.
-        options: of the extractor.
+    Without features or maps of the detector, ``auto`` is ``nanodet`` where every image has its
+    picture and ``label`` where not.
+
+    Raises: UnknownName: nobody registered this name.
+    """
+    if name != "auto":
+        create_extractor(name, detector)
+        return name
+    if "features" in detector.brings or ("maps" in detector.brings and pictures):
+        return "detector"
+    return "nanodet" if pictures else "label"
+
+
+def create_extractor(name: str, detector: Detector, **options: object) -> Extractor:
+    """Build an extractor by its resolved name.
 
     Raises:
         UnknownName: nobody registered this name.
-        UsageError: the extractor needs pictures that are not there.
+        UsageError: ``detector`` with a detector that brings no features.
     """
     import pipeline.region_networks  # noqa: F401  (registers extractors that run networks)
 
-    if name == "auto":
-        if "features" in detector.brings or ("maps" in detector.brings and has_pixels):
-            name = "detector"
-        else:
-            name = "nanodet" if has_pixels else "label"
     if name == "detector":
         return DetectorFeatures(detector)
-    extractor = extractors.create(name, **options)
-    if extractor.needs_pixels and not has_pixels:
-        raise UsageError(
-            f"features {name!r} need the pictures, and there are none. Give --images-dir, or "
-            "choose --features label."
-        )
-    return extractor
+    return extractors.create(name, **options)
+
+
+def extractor_identity(name: str, detector: Detector) -> dict[str, object]:
+    """Return what the output of an extractor with default options depends on, for the key."""
+    return create_extractor(name, detector).identity()
+
+
+def extractor_needs_pixels(name: str, detector: Detector) -> bool:
+    """Say whether an extractor looks at pictures."""
+    return create_extractor(name, detector).needs_pixels
 
 
 class DetectorFeatures:
@@ -112,6 +125,11 @@ class DetectorFeatures:
         boxes = np.concatenate([found.boxes, union_boxes(found.boxes, pairs)])
         features = self.detector.regions(picture, boxes)  # type: ignore[attr-defined]
         return features[: len(found.boxes)], features[len(found.boxes) :]
+
+
+@extractors.register("detector")
+def _of_no_detector() -> Extractor:
+    raise UsageError("features 'detector' belong to a detector: use create_extractor.")
 
 
 @extractors.register("none")

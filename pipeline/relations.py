@@ -7,7 +7,7 @@ the machine.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from features.records import Detections
 from features.registry import Registry
 from pipeline.boxes import areas, intersections
 
+if TYPE_CHECKING:
+    from pipeline.detect import Detector
+
 __all__ = [
     "PREDICATES",
     "Geometric",
@@ -25,6 +28,8 @@ __all__ = [
     "create_relations",
     "rank_relations",
     "relation_predictors",
+    "relations_identity",
+    "resolve_relations",
 ]
 
 Float = npt.NDArray[np.float32]
@@ -60,29 +65,33 @@ relation_predictors: Registry[RelationPredictor] = Registry(
 )
 
 
-def create_relations(
-    name: str = "auto", *, brings: frozenset[str] = frozenset(), **options: object
-) -> RelationPredictor:
-    """Build a relation predictor by name.
-
-    Args:
-        name: a registered name; ``auto`` is ``precomputed`` when the detector brings relations,
-            else ``geometric``.
-        brings: what the detector brings.
-        options: of the predictor.
+def resolve_relations(name: str, detector: Detector) -> str:
+    """Return the predictor's name: ``auto`` takes the detector's own relations if it has any.
 
     Raises:
         UnknownName: nobody registered this name.
         UsageError: ``precomputed`` with a detector that brings no relations.
     """
+    own = "relations" in detector.brings
     if name == "auto":
-        name = "precomputed" if "relations" in brings else "geometric"
-    if name == "precomputed" and "relations" not in brings:
+        return "precomputed" if own else "geometric"
+    relation_predictors.get(name)
+    if name == "precomputed" and not own:
         raise UsageError(
             "relations 'precomputed' need a detector that brings relations (scene-graphs, "
             "scene-graph-benchmark, visual-genome). Choose --relations geometric."
         )
+    return name
+
+
+def create_relations(name: str = "geometric", **options: object) -> RelationPredictor:
+    """Build a relation predictor by its resolved name."""
     return relation_predictors.create(name, **options)
+
+
+def relations_identity(name: str) -> dict[str, object]:
+    """Return what the output of a predictor with default options depends on, for the key."""
+    return create_relations(name).identity()
 
 
 def rank_relations(

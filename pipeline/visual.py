@@ -23,10 +23,20 @@ from pipeline.extractors import Extractor
 from pipeline.images import Picture, read_image, read_size
 from pipeline.relations import RelationPredictor
 
-__all__ = ["WHOLE_IMAGE", "GraphRules", "apply_rules", "build", "rules_for"]
+__all__ = [
+    "REGIONS_VERSION",
+    "VISUAL_VERSION",
+    "WHOLE_IMAGE",
+    "GraphRules",
+    "apply_rules",
+    "build",
+    "rules_for",
+]
 
 Float = npt.NDArray[np.float32]
 
+VISUAL_VERSION = "1"  # bump when graphs change although detector and rules do not
+REGIONS_VERSION = "1"  # likewise for the features of the same boxes
 WHOLE_IMAGE = "scene"  # label of the node that covers the whole picture
 
 
