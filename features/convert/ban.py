@@ -60,6 +60,7 @@ class BanFile:
                 f"{self._features.shape}."
             )
         rows = len(self._features) if self._ranges is None else len(self._ranges)
+        self.files = [self.path, table_path]
         table = load_pickle(table_path.read_bytes(), str(table_path))
         if not isinstance(table, dict):
             raise InputError(f"{table_path}: the pickle is no dict of ids and rows.")

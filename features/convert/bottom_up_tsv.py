@@ -69,6 +69,8 @@ class BottomUpFile:
         found = sorted(self.path.parent.glob(f"{self.path.name}.*"))
         files = [self.path] if self.path.is_file() or not found else found
         self._files = [need_file(file) for file in (*files, *parts)]
+        names = [Path(extra) for extra in (objects, attributes) if extra is not None]
+        self.files = [*self._files, *names]
         self.notes: list[str] = []
         self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)

@@ -73,6 +73,9 @@ class EntitiesFolder:
         self.classes: tuple[str, ...] = ()
         self.predicates: tuple[str, ...] = ()
         self.notes: list[str] = []
+        self.files = [self._files[key] for key in sorted(self._files)]
+        if self.sentences is not None:
+            self.files += sorted(self.sentences.glob("*.txt"))
         self.brings = frozenset({"size"} if self.sentences is None else {"labels", "size"})
 
     def ids(self) -> list[str]:

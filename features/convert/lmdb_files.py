@@ -51,6 +51,7 @@ class LmdbFile:
         if not data.is_file():
             raise MissingInput(f"{data}: there is no such file. Check the path.")
         self.notes: list[str] = []
+        self.files = [data] if objects is None else [data, Path(objects)]
         self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
         self.predicates: tuple[str, ...] = ()
         try:

@@ -51,6 +51,9 @@ class NpzFolder:
         beside = self.path.with_name(f"{self.path.name.removesuffix('_att')}_box")
         self._boxes = need_folder(boxes) if boxes else (beside if beside.is_dir() else None)
         self.brings = frozenset({"features"})
+        self.files = sorted(self.path.glob("*.np[yz]"))
+        if self._boxes is not None:
+            self.files += sorted(self._boxes.glob("*.npy"))
 
     def ids(self) -> list[str]:
         """Return the image ids, sorted."""

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.gsmn_text import read_graphs
 from features.convert.pickles import load_array
 from features.convert.source import integers, make_detections, match_id, need_file, need_folder
 from features.errors import InputError, MissingInput
-from features.records import Caption, Detections, ImageEntry
+from features.records import Caption, Detections, ImageEntry, TextGraph
 
-__all__ = ["CAPTIONS_PER_IMAGE", "ScanFolder", "scan_splits"]
+__all__ = ["CAPTIONS_PER_IMAGE", "ScanData", "ScanFolder", "scan_splits"]
 
 CAPTIONS_PER_IMAGE = 5
 _NAMES = {"dev": "val", "testall": "test"}  # SCAN's name -> ours
@@ -61,14 +62,15 @@ class ScanFolder:
         self.path = need_folder(folder)
         self.split = split
         self.notes: list[str] = []
+        self.files = sorted(self.path.glob(f"{split}_*"))
         self.classes: tuple[str, ...] = ()
         self.predicates: tuple[str, ...] = ()
         self._features = load_array(self.path / f"{split}_ims.npy")
         if self._features.ndim != 3 or self._features.dtype.kind != "f":
             shape = f"{self._features.dtype} {self._features.shape}"
             raise InputError(f"{self._name('ims.npy')}: {shape} is not float (rows, regions, D).")
-        self._lines = self._read_captions()
-        rows, captions = len(self._features), len(self._lines)
+        self.texts = self._read_captions()
+        rows, captions = len(self._features), len(self.texts)
         copies = {captions: CAPTIONS_PER_IMAGE, captions // CAPTIONS_PER_IMAGE: 1}
         if captions % CAPTIONS_PER_IMAGE or not captions or rows not in copies:
             raise InputError(
@@ -159,7 +161,73 @@ class ScanFolder:
         split = _NAMES.get(self.split, self.split)
         for key, row in self._row_of.items():
             at = row * CAPTIONS_PER_IMAGE
-            texts = self._lines[at : at + CAPTIONS_PER_IMAGE]
+            texts = self.texts[at : at + CAPTIONS_PER_IMAGE]
             captions = [Caption(f"{key}#{n}", text) for n, text in enumerate(texts)]
             entries.append(ImageEntry(key, "", split, tuple(captions)))
         return entries
+
+
+class ScanData:
+    """All splits of a precomputed folder as one source.
+
+    Ids that occur in several splits (row numbers, for example) get the split's name in front.
+
+    Args:
+        path: for example ``f30k_precomp``.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = need_folder(path)
+        self.folders = {name: ScanFolder(self.path, name) for name in scan_splits(self.path)}
+        every = list(self.folders.values())
+        ids = [key for folder in every for key in folder.ids()]
+        shared = len(set(ids)) < len(ids)
+        self._place = {
+            f"{name}-{key}" if shared else key: (folder, key)
+            for name, folder in self.folders.items()
+            for key in folder.ids()
+        }
+        self.notes = [note for folder in every for note in folder.notes]
+        self.files = [file for folder in every for file in folder.files]
+        self.files += sorted(self.path.glob("*_vocab.json"))
+        if shared:
+            self.notes.append(f"{self.path}: splits share ids; they became SPLIT-ID.")
+        self.classes: tuple[str, ...] = ()
+        self.predicates: tuple[str, ...] = ()
+        self.brings = frozenset.intersection(*(folder.brings for folder in every))
+
+    def ids(self) -> list[str]:
+        """Return the image ids, train first, in row order."""
+        return list(self._place)
+
+    def read(self, image_id: str) -> Detections:
+        """Return one image's features, with boxes and size where GSMN's files are there."""
+        folder, key = self._place[match_id(self._place, image_id, self.path)]
+        return folder.read(key)
+
+    def images(self) -> list[ImageEntry]:
+        """Return all images with their captions."""
+        found = (entry for folder in self.folders.values() for entry in folder.images())
+        return [
+            ImageEntry(
+                key,
+                "",
+                entry.split,
+                tuple(
+                    Caption(f"{key}#{at}", caption.text)
+                    for at, caption in enumerate(entry.captions)
+                ),
+            )
+            for key, entry in zip(self._place, found, strict=True)
+        ]
+
+    def tokens(self) -> dict[str, TextGraph] | None:
+        """Return caption id -> tokens and heads, None unless every split has GSMN's files."""
+        graphs: list[TextGraph] = []
+        for name, folder in self.folders.items():
+            found = read_graphs(self.path, name, folder.texts)
+            if found is None:
+                return None
+            graphs += found
+        captions = (caption for entry in self.images() for caption in entry.captions)
+        return {caption.id: graph for caption, graph in zip(captions, graphs, strict=True)}

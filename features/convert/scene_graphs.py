@@ -43,6 +43,7 @@ class SceneGraphFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.notes: list[str] = []
+        self.files = [self.path]
         document = read_json(self.path)
         if not isinstance(document, dict):
             raise InputError(f"{self.path}: a scene graph file is a JSON object.")

@@ -37,6 +37,7 @@ class SceneGraphBenchmark:
         self.notes: list[str] = []
         document = read_json(self.path)
         info_path = self.path.with_name(INFO) if info is None else Path(info)
+        self.files = [self.path, info_path]
         names = read_json(info_path)
         if not isinstance(document, dict) or not isinstance(names, dict):
             raise InputError(f"{self.path}: predictions and info must be JSON objects.")

@@ -45,12 +45,14 @@ class Source(Protocol):
         classes: class names in the file's order, () where the file has none.
         predicates: predicate names in the file's order, () where the file has none.
         notes: what a user should know, for example duplicates that were dropped.
+        files: every file that is read, for the content key.
     """
 
     brings: frozenset[str]
     classes: tuple[str, ...]
     predicates: tuple[str, ...]
     notes: list[str]
+    files: list[Path]
 
     def ids(self) -> list[str]:
         """Return the image ids, in the order of the file."""

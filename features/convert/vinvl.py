@@ -114,6 +114,8 @@ class VinvlFile:
             raise InputError(f"{self.path}: no line in this file.")
         self._labels = self._beside("label", labels)
         self._sizes = self._beside("hw", sizes)
+        parts = (self._lines, self._labels, self._sizes)
+        self.files = [part.path for part in parts if part is not None]
         first = self._lines.read(next(iter(self._lines.offsets)))
         self._oscar = isinstance(first, dict) and "num_boxes" in first
         brings = {"labels", "scores"}

@@ -37,9 +37,11 @@ class VisualGenomeFile:
             image_data = beside
         self._sizes: dict[str, dict[str, object]] = {}
         self.brings = frozenset({"labels", "attributes", "relations"})
+        self.files = [self.path]
         if image_data is not None:
             self._sizes = _by_image(Path(image_data))[0]
             self.brings |= {"size"}
+            self.files.append(Path(image_data))
 
     def ids(self) -> list[str]:
         """Return the image ids in file order."""

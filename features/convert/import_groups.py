@@ -1,0 +1,97 @@
+"""Keys, folders and shards of the column groups that an import writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from features.atomic import sweep
+from features.keys import content_key, folder_name, hash_file
+from features.manifest import finish_group
+from features.schema import Columns
+from features.shard import shard_done, write_shard
+
+__all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint"]
+
+IMPORT_VERSION = "1"
+"""Bump it when the same source gives other columns; part of every key."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupWriter:
+    """One column group on its way to disk."""
+
+    name: str
+    key: str
+    folder: Path
+    params: dict[str, object]
+    ranges: list[range]
+
+    def has(self, number: int) -> bool:
+        """Say whether a shard is already there under this key."""
+        return shard_done(self.folder, number, self.key) is not None
+
+    def write_one(self, number: int, columns: Columns) -> None:
+        """Write one shard."""
+        rows = self.ranges[number]
+        write_shard(
+            self.folder,
+            number,
+            columns,
+            group=self.name,
+            key=self.key,
+            row0=rows.start,
+            rows=len(rows),
+        )
+
+    def write(self, pack: Callable[[range], Columns], index: str = "") -> None:
+        """Write the shards that are missing, then the manifest.
+
+        Args:
+            pack: image rows -> columns of that shard.
+            index: identity of the image index that the group follows, "" for the index itself.
+        """
+        for number, rows in enumerate(self.ranges):
+            if not self.has(number):
+                self.write_one(number, pack(rows))
+        self.finish(index)
+
+    def finish(self, index: str) -> None:
+        """Write the manifest of the group."""
+        finish_group(self.folder, self.name, self.key, self.params, len(self.ranges), index=index)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """What the keys of one import's groups are made from."""
+
+    store_dir: Path
+    ranges: list[range]
+    inputs: dict[str, str]
+
+    def group(self, name: str, parameters: Mapping[str, object]) -> GroupWriter:
+        """Return the writer of one group; leftovers of killed imports are swept."""
+        key = content_key(f"import-{name}", IMPORT_VERSION, parameters, self.inputs)
+        folder = self.store_dir / folder_name(name, key)
+        sweep(folder)
+        params: dict[str, object] = {
+            "stage": f"import-{name}",
+            "version": IMPORT_VERSION,
+            "parameters": dict(parameters),
+            "inputs": self.inputs,
+        }
+        return GroupWriter(name, key, folder, params, self.ranges)
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Return one hash over the contents of files, in their order."""
+    paths = list(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(hash_file, paths))
+    inputs = {
+        f"{at} {path.name}": digest
+        for at, (path, digest) in enumerate(zip(paths, hashes, strict=True))
+    }
+    return content_key("import-source", IMPORT_VERSION, {}, inputs)

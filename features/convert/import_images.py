@@ -1,0 +1,151 @@
+"""Reads the images of a source one by one, as they go into the store, and counts what was cut."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.source import Source, need_folder
+from features.errors import FeatureOverflow, ImageError, InputError, MissingInput
+from features.pack import pack_regions, pack_visual
+from features.records import Detections, ImageEntry
+from features.schema import Columns
+
+__all__ = ["ImageReader"]
+
+Features = npt.NDArray[np.floating]
+
+
+class ImageReader:
+    """The images of one source, in the shape and type that the store holds.
+
+    Args:
+        source: the opened file.
+        keys: image id of the store -> id in the source.
+        max_objects: K.   max_relations: R.   dtype: of the features.
+        on_error: ``fail`` or ``skip``.
+        images_dir: photos, for sizes that the source does not know.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        keys: Mapping[str, str],
+        max_objects: int,
+        max_relations: int,
+        dtype: str,
+        on_error: str,
+        images_dir: Path | str | None,
+    ) -> None:
+        self.source, self.keys = source, keys
+        self.max_objects, self.max_relations = max_objects, max_relations
+        self.dtype, self.on_error = dtype, on_error
+        self.images_dir = None if images_dir is None else need_folder(images_dir)
+        self.cut = self.sizeless = 0
+        self.width: int | None = None
+
+    def read(self, entry: ImageEntry) -> Detections | str:
+        """Return one image's detections, cut and in the stored type, or why there are none."""
+        key = self.keys.get(entry.id)
+        if key is None:
+            return "not in the imported file"
+        try:
+            found = self.source.read(key)
+            self.cut += len(found.labels) > self.max_objects
+            if found.size == (0, 0) and self.images_dir is not None:
+                found = _with_size(found, self.images_dir / (entry.file or entry.id))
+            self.sizeless += found.size == (0, 0)
+            return self._narrow(entry.id, found)
+        except (InputError, FeatureOverflow, MissingInput) as error:
+            if self.on_error == "fail":
+                raise
+            return str(error)
+
+    def _narrow(self, image_id: str, found: Detections) -> Detections:
+        if found.features is None:
+            return found
+        kept = found.features[: self.max_objects]
+        with np.errstate(over="ignore"):
+            narrow = kept.astype(self.dtype)
+        if not np.isfinite(narrow).all():
+            raise FeatureOverflow(
+                f"{self.where}: image {image_id!r}, column object_features: a value does not "
+                f"fit {self.dtype} (largest {float(np.abs(kept).max()):g}). Import with --dtype "
+                "float32, or --on-error skip."
+            )
+        if len(narrow):
+            if self.width not in (None, narrow.shape[1]):
+                raise InputError(
+                    f"{self.where}: image {image_id!r} has features of width "
+                    f"{narrow.shape[1]}, the images before have {self.width}."
+                )
+            self.width = narrow.shape[1]
+        return dataclasses.replace(found, features=narrow)
+
+    @property
+    def where(self) -> object:
+        """What messages call the source."""
+        return getattr(self.source, "path", "source")
+
+    def pack(self, group: str, ids: list[str], found: list[Detections | str]) -> Columns:
+        """Return the columns of one shard."""
+        if group == "visual":
+            return pack_visual(found, self.max_objects, self.max_relations)
+        empty = np.zeros((0, self._width()), np.float32)
+        features: list[Features] = [
+            empty if isinstance(item, str) or item.features is None else item.features
+            for item in found
+        ]
+        return pack_regions(
+            features,
+            [empty] * len(found),
+            self.max_objects,
+            self.max_relations,
+            dtype=self.dtype,
+            dim=self._width(),
+            ids=ids,
+        )
+
+    def _width(self) -> int:
+        """Return D, from the first image of the source that has a box."""
+        if self.width is None:
+            for key in self.source.ids():
+                features = self.source.read(key).features
+                if features is not None and len(features):
+                    self.width = features.shape[1]
+                    break
+            else:
+                raise InputError(f"{self.where}: no image has a box.")
+        return self.width
+
+    def notes(self) -> list[str]:
+        """Return what was cut or is unknown."""
+        notes = []
+        if self.cut:
+            notes.append(f"{self.cut} images have more than {self.max_objects} boxes; cut.")
+        if self.sizeless:
+            notes.append(f"{self.sizeless} images of unknown size (0, 0); pass --images-dir.")
+        if {"features", "relations"} <= self.source.brings:
+            notes.append("The source has no features of union boxes: they are zeros.")
+        return notes
+
+
+def _with_size(found: Detections, path: Path) -> Detections:
+    """Take the size of the picture from the photo, after EXIF rotation; clip the boxes to it."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as photo:
+            width, height = photo.size
+            if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                width, height = height, width
+    except FileNotFoundError as error:
+        raise MissingInput(f"{path}: there is no such photo. Check --images-dir.") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be read as a picture ({error}).") from error
+    limit = np.asarray([width, height, width, height], np.float32)
+    return dataclasses.replace(found, boxes=np.minimum(found.boxes, limit), size=(width, height))

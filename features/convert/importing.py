@@ -1,0 +1,204 @@
+"""A foreign file becomes a store: index, visual, regions and, where it has them, tokens.
+
+One shard at a time is read and written, so the size of the source does not matter. Shards that are
+already there under the same key are kept: a broken import goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from features.convert.formats import open_source
+from features.convert.import_groups import ImportPlan, fingerprint
+from features.convert.import_images import ImageReader
+from features.convert.karpathy import image_names, read_karpathy
+from features.convert.source import Source
+from features.errors import InputError, UsageError
+from features.keys import hash_file
+from features.manifest import bind_store, image_index
+from features.pack import pack_index, pack_tokens
+from features.records import ImageEntry, TextGraph
+from features.schema import shard_ranges
+
+__all__ = ["ImportReport", "import_store"]
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+@runtime_checkable
+class _HasImages(Protocol):
+    def images(self) -> list[ImageEntry]: ...
+
+
+@runtime_checkable
+class _HasTokens(Protocol):
+    def tokens(self) -> dict[str, TextGraph] | None: ...
+
+
+@dataclass(slots=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        manifest: the store manifest.
+        images, captions: how many are in the store.
+        skipped: (image id, reason) of images without detections; they stay in the index.
+        notes: duplicates, torn lines, cut boxes and whatever else a user should know.
+    """
+
+    manifest: Path
+    images: int
+    captions: int
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def import_store(
+    format_name: str,
+    source_path: Path | str,
+    store_dir: Path | str,
+    *,
+    name: str | None = None,
+    captions: Path | str | None = None,
+    images_dir: Path | str | None = None,
+    split: str = "unsplit",
+    max_objects: int = 36,
+    max_relations: int | None = None,
+    dtype: str = "float16",
+    on_error: str = "fail",
+    extras: Mapping[str, str] | None = None,
+) -> ImportReport:
+    """Import a foreign file into a store.
+
+    Args:
+        format_name: a key of ``IMPORT_FORMATS``.
+        source_path: the file or folder.
+        store_dir: where the store goes; other data sets and variants there are not touched.
+        name: name of the data set, the format's name when not given.
+        captions: Karpathy file; its images, in its order, are the rows. Without it the rows are
+            the images of the source, with the captions that the source has.
+        images_dir: folder of photos, for image sizes that the source does not know.
+        split: split of all images when neither captions nor source say.
+        max_objects: K, boxes kept per image.
+        max_relations: R, 25 when not given, 1 (empty) where the source has no relations.
+        dtype: float16 or float32, of the features.
+        on_error: ``fail``, or ``skip``: an image that cannot be read is named in the store.
+        extras: more files of the format.
+
+    Raises:
+        InputError, FeatureOverflow: the source is broken; file, image and column are named.
+        WriteError: the store cannot be written; finished shards are kept.
+    """
+    if on_error not in ("fail", "skip"):
+        raise UsageError(f"on_error is 'fail' or 'skip', not {on_error!r}.")
+    if max_objects < 1 or (max_relations is not None and max_relations < 1):
+        raise UsageError("max_objects and max_relations must be at least 1.")
+    if dtype not in ("float16", "float32"):
+        raise UsageError(f"features can be stored as float16 or float32, not {dtype!r}.")
+    store_dir, extras = Path(store_dir), dict(extras or {})
+    source = open_source(format_name, source_path, extras)
+    relations = max_relations or (25 if "relations" in source.brings else 1)
+    entries, keys, notes = _rows(source, captions, split)
+    job = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
+    inputs = {"source": fingerprint(source.files)}
+    if captions is not None:
+        inputs["captions"] = hash_file(Path(captions))
+    parameters = {"format": format_name, "split": split}
+    groups: dict[str, Path] = {}
+    plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
+
+    index = plan.group("index", parameters)
+    index.write(lambda rows: pack_index([entries[row] for row in rows]))
+    groups["index"] = index.folder
+    identity = image_index(index.folder)
+
+    limits: dict[str, object] = {"max_objects": max_objects, "max_relations": relations}
+    limits |= {"on_error": on_error}
+    if images_dir is not None:
+        limits["sizes"] = "photos"
+    names = ["visual"] + (["regions"] if "features" in source.brings else [])
+    made = {
+        group: plan.group(
+            group, {**parameters, **limits, **({"dtype": dtype} if group == "regions" else {})}
+        )
+        for group in names
+    }
+    for number, rows in enumerate(plan.ranges):
+        missing = [group for group in names if not made[group].has(number)]
+        if not missing:
+            continue
+        found = [job.read(entries[row]) for row in rows]
+        for group in missing:
+            made[group].write_one(number, job.pack(group, [entries[row].id for row in rows], found))
+    for group in names:
+        made[group].finish(identity)
+        groups[group] = made[group].folder
+    graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
+    if graphs is not None:
+        tokens = plan.group("tokens", parameters)
+        tokens.write(
+            lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
+            identity,
+        )
+        groups["tokens"] = tokens.folder
+
+    skipped = _skipped(made["visual"].folder, entries)
+    notes += [*source.notes, *job.notes()]
+    n_captions = sum(len(entry.captions) for entry in entries)
+    summary = {
+        "imported from": format_name,
+        "images": len(entries),
+        "captions": n_captions,
+        "skipped": len(skipped),
+        "notes": notes,
+    }
+    manifest = bind_store(store_dir, name or format_name, groups, summary)
+    return ImportReport(manifest, len(entries), n_captions, skipped, notes)
+
+
+def _rows(
+    source: Source, captions: Path | str | None, split: str
+) -> tuple[list[ImageEntry], dict[str, str], list[str]]:
+    """Return the images in row order, their keys in the source, and notes."""
+    ids = source.ids()
+    notes: list[str] = []
+    if captions is not None:
+        entries = read_karpathy(captions)
+        known = set(ids)
+        keys: dict[str, str] = {}
+        for entry in entries:
+            names = image_names(entry)
+            key = next((name for name in names if name in known), None)
+            if key is not None:
+                keys[entry.id] = key
+        if not keys:
+            raise InputError(
+                f"{captions}: none of its images is in the source; the captions know "
+                f"{image_names(entries[0]) if entries else 'no image'}, the source {ids[:3]}."
+            )
+        if len(set(keys.values())) < len(keys):
+            raise InputError(f"{captions}: two of its images have the same features.")
+        rest = len(known) - len(keys)
+        if rest:
+            notes.append(f"{rest} images of the source have no captions and were left out.")
+        return entries, keys, notes
+    if isinstance(source, _HasImages):
+        entries = source.images()
+    else:
+        entries = [
+            ImageEntry(key, key if key.lower().endswith(_SUFFIXES) else "", split) for key in ids
+        ]
+    if not entries:
+        raise InputError(f"{getattr(source, 'path', 'source')}: no image in it.")
+    return entries, {entry.id: entry.id for entry in entries}, notes
+
+
+def _skipped(folder: Path, entries: list[ImageEntry]) -> list[tuple[str, str]]:
+    from features.columns import GroupReader
+    from features.manifest import read_group
+
+    reasons = GroupReader(read_group(folder)).coded("skipped").tolist()
+    return [(entry.id, why) for entry, why in zip(entries, reasons, strict=True) if why]
