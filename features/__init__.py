@@ -1,1 +1,23 @@
-"""features."""
+"""What is stored: records, the on-disk format, the opened store and its batches.
+
+``open_store(path)`` is the way in; ``features.schema`` says what the files hold.
+"""
+
+from features.build import build_store
+from features.errors import ScenestoreError
+from features.records import Caption, Detections, ImageEntry, SceneGraph, TextGraph
+from features.store import Store, open_store
+from features.vocab import Codebook
+
+__all__ = [
+    "Caption",
+    "Codebook",
+    "Detections",
+    "ImageEntry",
+    "SceneGraph",
+    "ScenestoreError",
+    "Store",
+    "TextGraph",
+    "build_store",
+    "open_store",
+]

@@ -1,0 +1,213 @@
+"""Logical columns of one group: verified small columns in memory, large ones by their rows."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import threading
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import DamagedError
+from features.manifest import GroupManifest
+from features.mapping import Piece, one_map_fits, open_checked, read_into
+from features.rows import ArrayRows, RowReader, open_rows
+from features.shard import Part, hash_rest, shard_file
+
+__all__ = ["CodedColumn", "GroupReader", "TextColumn", "decode_texts"]
+
+Array = npt.NDArray[Any]
+
+_SMALL = 64 << 20  # bytes that may be copied to memory instead of one map per shard
+
+
+class TextColumn:
+    """Strings as UTF-8 bytes and offsets; decoded one by one, when asked."""
+
+    def __init__(self, raw: Array, offsets: Array):
+        self.raw, self.offsets = raw, offsets
+
+    def __len__(self) -> int:
+        """Return the number of strings."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> str:
+        """Return the string of one row."""
+        start, stop = self.offsets[row], self.offsets[row + 1]
+        return self.raw[start:stop].tobytes().decode("utf-8", "surrogatepass")
+
+    def tolist(self) -> list[str]:
+        """Return all strings."""
+        return decode_texts(self.raw, self.offsets)
+
+
+class CodedColumn:
+    """Strings as codes into a table of distinct strings.
+
+    Attributes:
+        names: the distinct strings of all shards, sorted.
+        codes: row -> position in ``names``, in the smallest unsigned dtype that fits.
+    """
+
+    def __init__(self, names: list[str], codes: Array):
+        self.names, self.codes = names, codes
+
+    def tolist(self) -> list[str]:
+        """Return all strings of a column of single values."""
+        names = self.names
+        return [names[code] for code in self.codes.tolist()]
+
+
+def decode_texts(raw: Array, offsets: Array) -> list[str]:
+    """Return the strings of a text column."""
+    data, ends = raw.tobytes(), offsets.tolist()
+    return [
+        data[start:stop].decode("utf-8", "surrogatepass")
+        for start, stop in itertools.pairwise(ends)
+    ]
+
+
+class GroupReader:
+    """Columns of one finished group; each is read when first asked for, and kept.
+
+    The bytes outside the datasets (HDF5 headers) are checked against the manifest once; what is
+    copied to memory is checked against its own hash.
+    """
+
+    def __init__(self, manifest: GroupManifest, backend: str = "auto"):
+        self.manifest, self.backend = manifest, backend
+        self._kept: dict[str, Any] = {}
+        self._lock = threading.RLock()
+        self._checked = False
+
+    def pieces(self, name: str) -> list[Piece]:
+        """Return where a dataset lies in every shard."""
+        manifest = self.manifest
+        return [
+            Piece(shard_file(manifest.folder, number), size, part.offset, part.shape[0])
+            for number, (size, part) in enumerate(
+                zip(manifest.sizes, manifest.parts[name], strict=True)
+            )
+        ]
+
+    def rows(self, name: str) -> RowReader:
+        """Return the reader of a dense column; a small one that no single map holds is copied."""
+        return cast(RowReader, self._keep(f"rows of {name}", lambda: self._open_rows(name)))
+
+    def mapped(self, name: str) -> Array:
+        """Return a dense column as one read-only array, mapped where possible."""
+        reader = self.rows(name)
+        if not isinstance(reader, ArrayRows):
+            reader = cast(
+                ArrayRows, self._keep(f"map of {name}", lambda: self._open_rows(name, "mmap"))
+            )
+        return reader.array()
+
+    def _open_rows(self, name: str, backend: str | None = None) -> RowReader:
+        self._check_rest()
+        pieces, part = self.pieces(name), self.manifest.parts[name][0]
+        row_bytes = Part(0, part.shape[1:], part.dtype, "").nbytes
+        total = row_bytes * sum(piece.rows for piece in pieces)
+        backend = backend or self.backend
+        if total <= _SMALL and (backend == "auto" or not row_bytes):
+            backend = "mmap"
+        if backend == "mmap" and total <= _SMALL and not one_map_fits(pieces, row_bytes):
+            return ArrayRows([_frozen(np.concatenate(self.load(name)))])
+        return open_rows(backend, pieces, name, part.shape[1:], np.dtype(part.dtype))
+
+    def load(self, name: str) -> list[Array]:
+        """Read one dataset of every shard into memory, verified; not kept.
+
+        Raises: DamagedError: bytes differ from what was written.
+        """
+        self._check_rest()
+        arrays = []
+        for piece, part in zip(self.pieces(name), self.manifest.parts[name], strict=True):
+            array = np.empty(part.shape, part.dtype)
+            if part.nbytes:
+                descriptor = open_checked(piece)
+                try:
+                    view = array.data.cast("B")
+                    read_into(descriptor, view, piece.offset)
+                finally:
+                    os.close(descriptor)
+                if hashlib.sha256(view).hexdigest() != part.sha256:
+                    raise DamagedError(
+                        f"{piece.path}: column {name!r} is not what was written. Repair it: "
+                        "python -m features verify --repair STORE, then build again."
+                    )
+            arrays.append(array)
+        return arrays
+
+    def offsets(self, name: str) -> Array:
+        """Return the offsets of a ragged axis over all shards, (n + 1,) int64."""
+        return cast(Array, self._keep(name, lambda: _join_offsets(self.load(name))))
+
+    def dense(self, name: str) -> Array:
+        """Return a small dense column over all shards, in memory."""
+        return cast(Array, self._keep(name, lambda: _frozen(np.concatenate(self.load(name)))))
+
+    def text(self, name: str) -> TextColumn:
+        """Return a text column over all shards."""
+
+        def make() -> TextColumn:
+            raw = np.concatenate(self.load(f"{name}/bytes"))
+            return TextColumn(_frozen(raw), _join_offsets(self.load(f"{name}/offsets")))
+
+        column: TextColumn = self._keep(name, make)
+        return column
+
+    def coded(self, name: str) -> CodedColumn:
+        """Return a coded column over all shards, codes global."""
+        column: CodedColumn = self._keep(name, lambda: self._join_codes(name))
+        return column
+
+    def _join_codes(self, name: str) -> CodedColumn:
+        raws, ends = self.load(f"{name}/names/bytes"), self.load(f"{name}/names/offsets")
+        tables = [decode_texts(raw, end) for raw, end in zip(raws, ends, strict=True)]
+        names = sorted(set().union(*tables))
+        position = {value: code for code, value in enumerate(names)}
+        kind = np.min_scalar_type(max(len(names) - 1, 0))
+        local = self.load(f"{name}/codes")
+        codes = np.empty((sum(map(len, local)), *local[0].shape[1:]), kind)
+        at = 0
+        for table, shard in zip(tables, local, strict=True):
+            lookup = np.asarray([position[value] for value in table], kind)
+            if shard.size:
+                np.take(lookup, shard, out=codes[at : at + len(shard)], mode="clip")
+            at += len(shard)
+        return CodedColumn(names, _frozen(codes))
+
+    def _keep(self, name: str, make: Any) -> Any:
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = make()
+            return self._kept[name]
+
+    def _check_rest(self) -> None:
+        if self._checked:
+            return
+        manifest = self.manifest
+        for number, (size, rest) in enumerate(zip(manifest.sizes, manifest.rests, strict=True)):
+            path = shard_file(manifest.folder, number)
+            os.close(open_checked(Piece(path, size, 0, 0)))
+            if hash_rest(path, size, [parts[number] for parts in manifest.parts.values()]) != rest:
+                raise DamagedError(
+                    f"{path}: the HDF5 headers are not what was written. Repair it: "
+                    "python -m features verify --repair STORE, then build again."
+                )
+        self._checked = True
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+def _join_offsets(local: list[Array]) -> Array:
+    ends = np.cumsum([0, *(int(shard[-1]) for shard in local)])
+    shifted = [shard[:-1] + start for shard, start in zip(local, ends, strict=False)]
+    return _frozen(np.concatenate([*shifted, ends[-1:]]).astype(np.int64))

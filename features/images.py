@@ -1,0 +1,156 @@
+"""Stored images -> ``ImageBatch``: features gathered into reused memory, boxes normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.buffers import BufferPool
+from features.columns import decode_texts
+from features.errors import UsageError
+from features.pack import pack_regions, pack_visual
+from features.records import Detections
+
+if TYPE_CHECKING:
+    from features.batch import ImageBatch
+    from features.store import Store
+    from features.vocab import Codebook
+
+__all__ = ["ImageEncoder", "images_of_records"]
+
+Array = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
+
+_PLAIN = (
+    "image_size",
+    "num_objects",
+    "boxes",
+    "scores",
+    "num_relations",
+    "relations",
+    "union_boxes",
+)
+
+
+class ImageEncoder:
+    """Makes batches of stored images.
+
+    Args:
+        store: the opened store.
+        codebook: the ids of labels and predicates.
+        features: False leaves the features out (width 0), for jobs that need only the graphs.
+        dtype: ``float32`` or ``float16``, what the features are cast to.
+        variant: variant of the regions group.
+        pool: memory for the features.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        codebook: Codebook,
+        *,
+        features: bool = True,
+        dtype: str = "float32",
+        variant: str = "",
+        pool: BufferPool | None = None,
+    ):
+        if dtype not in ("float32", "float16"):
+            raise UsageError(f"features come as float32 or float16, not {dtype!r}.")
+        self.store, self.dtype, self.variant = store, np.dtype(dtype), variant
+        self.features = ("object_features", "union_features") if features else ()
+        self.pool = pool or BufferPool()
+        self.labels, self.predicates = store.coded("labels"), store.coded("predicates")
+        self._label_of_code = codebook.labels.ids(self.labels.names)
+        self._predicate_of_code = codebook.predicates.ids(self.predicates.names)
+        for name in self.features:
+            store.row_shape(name, variant=variant)  # a missing column is told now
+
+    def batch(self, rows: Index) -> ImageBatch:
+        """Return the batch of some image rows of the store."""
+        plain = {name: self.store.gather(name, rows) for name in _PLAIN}
+        taken = {}
+        for name in self.features:
+            shape = (len(rows), *self.store.row_shape(name, variant=self.variant))
+            out = self.pool.take(shape, self.dtype)
+            taken[name] = self.store.gather(name, rows, out=out, variant=self.variant)
+        return _assemble(
+            rows,
+            plain,
+            self._label_of_code[self.labels.codes[rows]],
+            self._predicate_of_code[self.predicates.codes[rows]],
+            taken.get("object_features"),
+            taken.get("union_features"),
+        )
+
+    def prefetch(self, rows: Index) -> None:
+        """Ask for the features of these rows to be read ahead."""
+        for name in self.features:
+            self.store.prefetch(name, rows, variant=self.variant)
+
+
+def images_of_records(
+    images: Sequence[tuple[Detections, Array, Array]],
+    codebook: Codebook,
+    max_objects: int | None,
+    max_relations: int | None,
+) -> ImageBatch:
+    """Return the batch of detected images; see ``Codebook.images``."""
+    found = [image[0] for image in images]
+    most = max_objects or max([1, *(len(d.labels) for d in found)])
+    related = max_relations or max([1, *(len(d.relations or ()) for d in found)])
+    visual = pack_visual(found, most, related)
+    regions = pack_regions(
+        [image[1] for image in images],
+        [image[2] for image in images],
+        most,
+        related,
+        dtype="float32",
+        dim=max([0, *(image[1].shape[-1] for image in images)]),
+    )
+    ids = {}
+    for name, table in (("labels", codebook.labels), ("predicates", codebook.predicates)):
+        names = decode_texts(visual[f"{name}/names/bytes"], visual[f"{name}/names/offsets"])
+        ids[name] = table.ids(names)[visual[f"{name}/codes"]]
+    return _assemble(
+        -1 - np.arange(len(images)),
+        visual,
+        ids["labels"],
+        ids["predicates"],
+        regions["object_features"],
+        regions["union_features"],
+    )
+
+
+def _assemble(
+    rows: Index,
+    plain: Mapping[str, Array],
+    labels: Index,
+    predicates: Index,
+    objects: Array | None,
+    unions: Array | None,
+) -> ImageBatch:
+    import torch
+
+    from features.batch import ImageBatch
+
+    tensor = torch.from_numpy
+    most, related = labels.shape[1], predicates.shape[1]
+    sizes = plain["image_size"].astype(np.float32)
+    scale = np.maximum(np.concatenate([sizes, sizes], axis=1), 1)[:, None]  # (B, 1, 4)
+    return ImageBatch(
+        rows=tensor(np.array(rows)),
+        objects=torch.zeros(len(rows), most, 0) if objects is None else tensor(objects),
+        object_mask=tensor(np.arange(most) < plain["num_objects"][:, None]),
+        boxes=tensor(plain["boxes"] / scale),
+        labels=tensor(labels),
+        scores=tensor(plain["scores"]),
+        unions=torch.zeros(len(rows), related, 0) if unions is None else tensor(unions),
+        union_boxes=tensor(plain["union_boxes"] / scale),
+        relations=tensor(plain["relations"].astype(np.int64)),
+        predicates=tensor(predicates),
+        relation_mask=tensor(np.arange(related) < plain["num_relations"][:, None]),
+        sizes=tensor(sizes),
+    )

@@ -1,0 +1,265 @@
+"""Batches of a store: for training (pairs, shuffled, prefetched) and for evaluation (in order).
+
+The order of a training epoch depends on (seed, epoch) alone, a rank takes every ``world``-th row,
+and a step takes the next ``batch_size`` of them. So (seed, epoch, step) is the whole state: a job
+resumed from it sees what it would have seen, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from features.buffers import BufferPool
+from features.captions import CaptionEncoder, columns_of_store
+from features.errors import UsageError
+from features.images import ImageEncoder
+from features.order import epoch_order, rank_slice
+
+if TYPE_CHECKING:
+    import torch
+
+    from features.batch import CaptionBatch, ImageBatch
+    from features.store import Store
+    from features.vocab import Codebook
+
+__all__ = ["Loader", "caption_batches", "image_batches", "prefetched"]
+
+Index = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+AHEAD = 2  # batches whose pages are asked for before they are gathered
+
+
+class Loader:
+    """Training batches: each row is a caption and its image.
+
+    >>> for images, captions in store.loader("train", batch_size=128, seed=1):  # doctest: +SKIP
+    ...     loss = model.loss(images, captions)
+
+    Iterating again gives the same epoch; ``loader.epoch = 3`` (or ``set_epoch``) the order of
+    another one. Batches may be kept: their memory is reused only after the last tensor is gone.
+
+    Args:
+        store: the opened store.
+        split: a split's name.
+        batch_size: captions per batch.
+        codebook: ids; the store's default one when not given.
+        seed, epoch: what the order depends on.
+        shuffle: False = as stored.
+        rank, world: this process among how many; all get equally many batches.
+        start_step: steps of the first iteration to leave out, to go on after a checkpoint.
+        features: False leaves region features out.
+        order: ``random``, ``block`` (data larger than memory) or ``sequential``.
+        device: where the batches go; on CUDA through pinned memory, beside the computation.
+        dtype: dtype of the features, ``float32`` or ``float16``.
+        drop_last: leave out the last batch when it is smaller.
+        prefetch: batches made ahead by one thread; 0 = none, made when asked for.
+        variant: variant of the regions group.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        split: str,
+        *,
+        batch_size: int,
+        codebook: Codebook | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world: int = 1,
+        start_step: int = 0,
+        features: bool = True,
+        order: str = "random",
+        device: torch.device | str | None = None,
+        dtype: str = "float32",
+        drop_last: bool = False,
+        prefetch: int = 1,
+        variant: str = "",
+    ):
+        if batch_size < 1 or start_step < 0 or prefetch < 0:
+            raise UsageError("batch_size must be at least 1, start_step and prefetch at least 0.")
+        self.store, self.split, self.batch_size = store, split, batch_size
+        self.seed, self.epoch, self.start_step = seed, epoch, start_step
+        self.order = order if shuffle else "sequential"
+        self.rank, self.world, self.drop_last, self.prefetch = rank, world, drop_last, prefetch
+        self.device = device
+        codebook = codebook or store.codebook
+        cuda = device is not None and str(device).startswith("cuda")
+        self.pool = BufferPool(pinned=cuda)
+        # CUDA casts faster than the bus carries float32
+        self._cast = dtype if cuda else None
+        self._images = ImageEncoder(
+            store,
+            codebook,
+            features=features,
+            dtype="float16" if cuda else dtype,
+            variant=variant,
+            pool=self.pool,
+        )
+        self._captions = CaptionEncoder(columns_of_store(store), codebook)
+        self._rows = store.caption_rows(split)
+        self.epoch_rows()  # order, rank and world make sense, or say so now
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Choose the epoch of the next iteration, and the step to begin with."""
+        self.epoch, self.start_step = epoch, start_step
+
+    def epoch_rows(self) -> Index:
+        """Return the caption rows of this rank in the order of the epoch."""
+        images = self.store.image_of_caption(self._rows)
+        ordered = epoch_order(
+            self._rows, images, order=self.order, seed=self.seed, epoch=self.epoch
+        )
+        return rank_slice(ordered, self.rank, self.world)
+
+    @property
+    def steps(self) -> int:
+        """Batches of a whole epoch."""
+        count = len(self._rows) // self.world
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    def __len__(self) -> int:
+        """Return the batches of the next iteration: those of the epoch behind ``start_step``."""
+        return max(self.steps - self.start_step, 0)
+
+    def __iter__(self) -> Iterator[tuple[ImageBatch, CaptionBatch]]:
+        """Iterate over the rest of the epoch."""
+        order, size = self.epoch_rows(), self.batch_size
+        steps = range(self.start_step, self.steps)
+        self.start_step = 0
+
+        def make(step: int) -> tuple[ImageBatch, CaptionBatch]:
+            rows = order[step * size : (step + 1) * size]
+            soon = order[(step + 1) * size : (step + 1 + AHEAD) * size]
+            self._images.prefetch(self.store.image_of_caption(soon))
+            images = self.store.image_of_caption(rows)
+            return self._images.batch(images), self._captions.batch(rows, images)
+
+        for images, captions in prefetched(make, steps, self.prefetch):
+            yield self._move(images, captions)
+
+    def _move(self, images: ImageBatch, captions: CaptionBatch) -> tuple[ImageBatch, CaptionBatch]:
+        if self.device is None:
+            return images, captions
+        if self._cast is None:
+            return images.to(self.device), captions.to(self.device)
+        import dataclasses
+
+        import torch
+
+        moved = images.to(self.device, non_blocking=True)
+        captions = captions.to(self.device, non_blocking=True)
+        wide = torch.float32 if self._cast == "float32" else torch.float16
+        moved = dataclasses.replace(
+            moved, objects=moved.objects.to(wide), unions=moved.unions.to(wide)
+        )
+        # the pinned memory goes back to the pool when ``images`` goes: not before the copy is done
+        torch.cuda.current_stream(moved.objects.device).synchronize()
+        return moved, captions
+
+
+def image_batches(
+    store: Store,
+    split: str,
+    batch_size: int,
+    codebook: Codebook | None = None,
+    *,
+    features: bool = True,
+    dtype: str = "float32",
+    device: torch.device | str | None = None,
+    variant: str = "",
+) -> Iterator[ImageBatch]:
+    """Yield each image of a split once, in row order.
+
+    Args:
+        store: the opened store.
+        split: a split's name.
+        batch_size: images per batch.
+        codebook: ids; the store's default one when not given.
+        features, dtype, device, variant: as for ``Loader``.
+    """
+    rows = store.image_rows(split)
+    book = codebook or store.codebook
+    encoder = ImageEncoder(store, book, features=features, dtype=dtype, variant=variant)
+
+    def make(step: int) -> ImageBatch:
+        encoder.prefetch(rows[(step + 1) * batch_size : (step + 1 + AHEAD) * batch_size])
+        return encoder.batch(rows[step * batch_size : (step + 1) * batch_size])
+
+    for batch in prefetched(make, range(-(-len(rows) // batch_size)), 1):
+        yield batch if device is None else batch.to(device)
+
+
+def caption_batches(
+    store: Store,
+    split: str,
+    batch_size: int,
+    codebook: Codebook | None = None,
+    *,
+    device: torch.device | str | None = None,
+) -> Iterator[CaptionBatch]:
+    """Yield each caption of a split once, in row order (so image by image).
+
+    Args:
+        store: the opened store.
+        split: a split's name.
+        batch_size: captions per batch.
+        codebook: ids; the store's default one when not given.
+        device: where the batches go.
+    """
+    rows = store.caption_rows(split)
+    encoder = CaptionEncoder(columns_of_store(store), codebook or store.codebook)
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        batch = encoder.batch(chosen, store.image_of_caption(chosen))
+        yield batch if device is None else batch.to(device)
+
+
+def prefetched(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
+    """Yield ``make(step)`` for every step, made by one thread up to ``ahead`` steps early.
+
+    An error of the thread is raised where its batch would have come; leaving the loop early stops
+    the thread.
+    """
+    if not ahead:
+        yield from map(make, steps)
+        return
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+    tickets = threading.Semaphore(ahead)
+    stopped = threading.Event()
+
+    def work() -> None:
+        for step in steps:
+            tickets.acquire()
+            if stopped.is_set():
+                return
+            try:
+                ready.put((make(step), None))
+            except BaseException as error:  # the consumer raises it
+                ready.put((None, error))
+                return
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        for _ in steps:
+            batch, error = ready.get()
+            tickets.release()
+            if error is not None:
+                raise error
+            yield batch
+            del batch  # the memory goes back to the pool while the next one is awaited
+    finally:
+        stopped.set()
+        tickets.release()
+        with contextlib.suppress(RuntimeError):
+            thread.join()

@@ -1,0 +1,213 @@
+"""Read-only memory maps of many files as one array, and hints to the page cache.
+
+On Linux all shards of a column are mapped behind each other into one reserved address range, so
+that a gather over shards is one ``take``. The arrays are read-only for good: numpy refuses to make
+them writable, and no torch tensor over them leaves this package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import mmap
+import os
+import sys
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import DamagedError, StoreError
+
+__all__ = [
+    "PAGE",
+    "Piece",
+    "advise",
+    "map_each",
+    "map_one",
+    "one_map_fits",
+    "open_checked",
+    "read_into",
+    "resident",
+]
+
+PAGE = mmap.PAGESIZE
+_PROT_NONE, _PROT_READ = 0, 1
+_MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000
+_WILLNEED = 3
+_FAILED = ctypes.c_void_p(-1).value
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The bytes of a column that lie in one file."""
+
+    path: Path
+    size: int  # of the whole file
+    offset: int
+    rows: int
+
+
+@functools.cache
+def _libc() -> Any:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    return libc
+
+
+def open_checked(piece: Piece) -> int:
+    """Open a shard and check its size.
+
+    Raises: DamagedError: it is gone or has another size than the manifest says.
+    """
+    try:
+        descriptor = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise DamagedError(
+            f"{piece.path}: cannot be opened ({error.strerror}). Build the store again; finished "
+            "shards are kept."
+        ) from error
+    size = os.fstat(descriptor).st_size
+    if size != piece.size:
+        os.close(descriptor)
+        raise DamagedError(
+            f"{piece.path}: {size} bytes, {piece.size} were written. "
+            "Repair it: python -m features verify --repair STORE, then build again."
+        )
+    return descriptor
+
+
+def read_into(descriptor: int, view: memoryview, offset: int) -> None:
+    """Fill a buffer from a file.
+
+    Raises: DamagedError: the file ends too early.
+    """
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done:]], offset + done)
+        if not got:
+            raise DamagedError(f"a shard ends at byte {offset + done}. Build the store again.")
+        done += got
+
+
+def one_map_fits(pieces: Sequence[Piece], row_bytes: int) -> bool:
+    """Say whether the pieces can stand behind each other in one mapping.
+
+    Every piece but the last must be whole pages; what is not page-aligned is less than a page and
+    is copied.
+    """
+    if sys.platform != "linux" or not row_bytes:
+        return False
+    whole = all(piece.rows * row_bytes % PAGE == 0 for piece in pieces[:-1])
+    return whole and all(
+        piece.offset % PAGE == 0 or piece.rows * row_bytes <= PAGE for piece in pieces
+    )
+
+
+def map_one(pieces: Sequence[Piece], row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Map all pieces into one read-only array.
+
+    Args:
+        pieces: in order; ``one_map_fits`` must hold.
+        row_shape: shape of a row.
+        dtype: dtype on disk.
+
+    Raises: DamagedError: a file is missing or has another size.
+    """
+    libc = _libc()
+    row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
+    total = sum(piece.rows for piece in pieces) * row_bytes
+    span = -(-max(total, 1) // PAGE) * PAGE
+    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+    base = libc.mmap(None, span, _PROT_NONE, flags, -1, 0)
+    if base == _FAILED:
+        raise StoreError(f"cannot reserve {span} bytes of address space; check `ulimit -v`.")
+    region = (ctypes.c_ubyte * max(total, 1)).from_address(base)
+    region.release = weakref.finalize(region, libc.munmap, base, span)  # type: ignore[attr-defined]
+    at = base
+    for piece in pieces:
+        size = piece.rows * row_bytes
+        if not size:
+            continue
+        descriptor = open_checked(piece)
+        try:
+            if piece.offset % PAGE == 0:
+                flags = _MAP_SHARED | _MAP_FIXED
+                got = libc.mmap(at, size, _PROT_READ, flags, descriptor, piece.offset)
+                _check_mapped(got, piece)
+            else:  # less than a page: a copy
+                flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+                _check_mapped(libc.mmap(at, PAGE, _PROT_READ | 2, flags, -1, 0), piece)
+                ctypes.memmove(at, os.pread(descriptor, size, piece.offset), size)
+        finally:
+            os.close(descriptor)
+        at += size
+    return _frozen(region, total, row_shape, dtype)
+
+
+def _check_mapped(got: int | None, piece: Piece) -> None:
+    if got is None or got == _FAILED:
+        reason = os.strerror(ctypes.get_errno())
+        raise StoreError(
+            f"{piece.path}: cannot be mapped ({reason}). Open the store with backend='pread'."
+        )
+
+
+def _frozen(buffer: Any, total: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    raw = np.frombuffer(memoryview(buffer).toreadonly(), np.uint8)[:total]
+    return raw.view(dtype).reshape(-1, *shape)
+
+
+def map_each(
+    pieces: Sequence[Piece], row_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> list[Array]:
+    """Map every piece into its own read-only array: where one map does not fit.
+
+    Raises: DamagedError: a file is missing or has another size.
+    """
+    row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
+    arrays = []
+    for piece in pieces:
+        size = piece.rows * row_bytes
+        if not size:
+            arrays.append(np.zeros((piece.rows, *row_shape), dtype))
+            continue
+        descriptor = open_checked(piece)
+        try:
+            start = piece.offset // PAGE * PAGE
+            length = piece.offset - start + size
+            view = mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=start)
+        finally:
+            os.close(descriptor)
+        raw = np.frombuffer(view, np.uint8)[piece.offset - start :]
+        arrays.append(raw.view(dtype).reshape(piece.rows, *row_shape))
+    return arrays
+
+
+def advise(array: Array, rows: npt.NDArray[np.int64]) -> None:
+    """Ask the kernel to read these rows ahead (``MADV_WILLNEED``); a hint, never an error."""
+    if sys.platform != "linux" or not array.size:
+        return
+    libc, base, size = _libc(), array.ctypes.data, array.strides[0]
+    for row in rows.tolist():
+        start = (base + row * size) // PAGE * PAGE
+        libc.madvise(start, base + (row + 1) * size - start, _WILLNEED)
+
+
+def resident(array: Array, row: int) -> bool:
+    """Say whether the first page of a row is in memory; True where the system cannot tell."""
+    if sys.platform != "linux" or not array.size:
+        return True
+    start = (array.ctypes.data + row * array.strides[0]) // PAGE * PAGE
+    state = ctypes.create_string_buffer(1)
+    return _libc().mincore(start, 1, state) != 0 or bool(state.raw[0] & 1)

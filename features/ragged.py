@@ -1,0 +1,43 @@
+"""Ragged rows (offsets + values) -> flat indices and padded arrays, without a Python loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["flat_rows", "pad"]
+
+Index = npt.NDArray[np.int64]
+
+
+def flat_rows(offsets: npt.NDArray[Any], rows: npt.NDArray[Any]) -> tuple[Index, Index, Index]:
+    """Return where the values of some ragged rows lie.
+
+    Args:
+        offsets: (n + 1,) start of each row.
+        rows: (b,) rows wanted.
+
+    Returns:
+        values: (total,) index of every value, row by row.
+        owner: (total,) which of the b rows it belongs to.
+        place: (total,) its position within the row.
+
+    >>> [part.tolist() for part in flat_rows(np.array([0, 2, 2, 5]), np.array([2, 0]))]
+    [[2, 3, 4, 0, 1], [0, 0, 0, 1, 1], [0, 1, 2, 0, 1]]
+    """
+    starts = offsets[rows].astype(np.int64)
+    lengths = offsets[np.asarray(rows) + 1] - starts
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return starts[owner] + place, owner, place
+
+
+def pad(
+    values: npt.NDArray[Any], owner: Index, place: Index, shape: tuple[int, int], fill: int = 0
+) -> Index:
+    """Put values at (owner, place) of a padded int64 array."""
+    out = np.full(shape, fill, np.int64)
+    out[owner, place] = values
+    return out

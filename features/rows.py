@@ -1,0 +1,228 @@
+"""Reading rows of a large column: memory map, positioned reads or h5py behind one interface."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import DamagedError, UnknownName
+from features.mapping import (
+    Piece,
+    advise,
+    map_each,
+    map_one,
+    one_map_fits,
+    open_checked,
+    read_into,
+    resident,
+)
+
+__all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "map_rows", "open_rows"]
+
+BACKENDS = ("auto", "mmap", "pread", "h5py")
+_PROBE_ROWS = 8
+_PREAD_WINS = 0.5  # positioned reads must take less than half the time: maps serve everything else
+
+Array = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
+
+
+class RowReader(Protocol):
+    """A column of equal rows, spread over shards."""
+
+    def gather(self, rows: Index, out: Array) -> None:
+        """Copy rows into ``out``, cast to its dtype; rows are valid, ``out`` is contiguous."""
+        ...
+
+    def prefetch(self, rows: Index) -> None:
+        """Hint that these rows will be gathered soon."""
+        ...
+
+
+class ArrayRows:
+    """Rows of arrays: one over all shards, or one per shard; memory maps or memory."""
+
+    def __init__(self, arrays: Sequence[Array]):
+        self.arrays = list(arrays)
+        self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+
+    def array(self) -> Array:
+        """Return all rows: a view of the map, or a read-only copy where there are several maps."""
+        if len(self.arrays) == 1:
+            return self.arrays[0]
+        whole = np.concatenate(self.arrays)
+        whole.flags.writeable = False
+        return whole
+
+    def gather(self, rows: Index, out: Array) -> None:
+        """Copy rows into ``out``, cast to its dtype."""
+        if len(self.arrays) == 1:
+            take_rows(self.arrays[0], rows, out)
+            return
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for shard in np.unique(shards).tolist():
+            at = np.flatnonzero(shards == shard)
+            source, local = self.arrays[shard], rows[at] - self.starts[shard]
+            for position, row in zip(at.tolist(), local.tolist(), strict=True):
+                out[position] = source[row]
+
+    def prefetch(self, rows: Index) -> None:
+        """Start reading rows that are not in memory; costs next to nothing when they are."""
+        if not len(rows) or len(self.arrays) > 1:
+            return
+        sample = rows[:: max(len(rows) // 4, 1)].tolist()
+        if not all(resident(self.arrays[0], row) for row in sample):
+            advise(self.arrays[0], rows)
+
+
+def map_rows(pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayRows:
+    """Map a column: into one array over all shards where that fits, else one per shard."""
+    row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if one_map_fits(pieces, row_bytes):
+        return ArrayRows([map_one(pieces, shape, dtype)])
+    return ArrayRows(map_each(pieces, shape, dtype))
+
+
+def take_rows(source: Array, rows: Index, out: Array) -> None:
+    """Copy rows of an array into ``out`` with the cast fused, by torch where it is loaded."""
+    if out.dtype == source.dtype:
+        # mode="raise" would go through a second buffer; the rows are checked before
+        np.take(source, rows, axis=0, out=out, mode="clip")
+        return
+    torch = sys.modules.get("torch")
+    if torch is None or source.dtype != np.float16 or source[0].nbytes < 4096:
+        out[...] = source[rows]
+        return
+    # frombuffer over the address: the tensor stays in this function, so nobody can write to it
+    target, half = torch.from_numpy(out), _private_tensor(torch, source)
+    for position, row in enumerate(rows.tolist()):
+        target[position].copy_(half[row])
+
+
+def _private_tensor(torch: Any, source: Array) -> Any:
+    import ctypes
+
+    buffer = (ctypes.c_ubyte * source.nbytes).from_address(source.ctypes.data)
+    return torch.frombuffer(buffer, dtype=torch.float16).view(source.shape)
+
+
+class _Files:
+    """Open files of the pieces, one set per process: never shared with a fork."""
+
+    def __init__(self, pieces: Sequence[Piece], opener: Callable[[Piece], Any]):
+        self.pieces, self.opener = pieces, opener
+        self.lock = threading.Lock()
+        self.pid, self.files = os.getpid(), cast("dict[int, Any]", {})
+
+    def get(self, shard: int) -> Any:
+        with self.lock:
+            if self.pid != os.getpid():
+                self.pid, self.files = os.getpid(), {}
+            if shard not in self.files:
+                self.files[shard] = self.opener(self.pieces[shard])
+            return self.files[shard]
+
+
+class PreadRows:
+    """Rows by positioned reads: for network file systems where page faults are slow."""
+
+    def __init__(self, pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]):
+        self.shape, self.dtype = shape, dtype
+        self.row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
+        self.pieces = pieces
+        self.files = _Files(pieces, open_checked)
+
+    def gather(self, rows: Index, out: Array) -> None:
+        """Copy rows into ``out``, cast to its dtype."""
+        if not self.row_bytes:
+            return
+        same = out.dtype == self.dtype
+        target = out if same else np.empty((1, *self.shape), self.dtype)
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
+            at = self.pieces[shard].offset + (row - int(self.starts[shard])) * self.row_bytes
+            view = memoryview(target[position if same else 0]).cast("B")
+            read_into(self.files.get(shard), view, at)
+            if not same:
+                out[position] = target[0]
+
+    def prefetch(self, rows: Index) -> None:
+        """Hint that these rows will be read soon."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for row, shard in zip(rows.tolist(), shards.tolist(), strict=True):
+            at = self.pieces[shard].offset + (row - int(self.starts[shard])) * self.row_bytes
+            os.posix_fadvise(self.files.get(shard), at, self.row_bytes, os.POSIX_FADV_WILLNEED)
+
+
+class H5Rows:
+    """Rows through h5py: slower, reads whatever HDF5 reads."""
+
+    def __init__(self, pieces: Sequence[Piece], name: str):
+        self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
+        self.name = name
+        self.files = _Files(pieces, self._open)
+
+    def _open(self, piece: Piece) -> Any:
+        import h5py
+
+        try:
+            return h5py.File(piece.path, "r", locking=False)[self.name]
+        except (OSError, KeyError) as error:
+            raise DamagedError(
+                f"{piece.path}: HDF5 cannot read {self.name!r} ({error})."
+            ) from error
+
+    def gather(self, rows: Index, out: Array) -> None:
+        """Copy rows into ``out``, cast to its dtype."""
+        shards = np.searchsorted(self.starts, rows, side="right") - 1
+        for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
+            out[position] = self.files.get(shard)[row - int(self.starts[shard])]
+
+    def prefetch(self, rows: Index) -> None:
+        """HDF5 has no read-ahead."""
+
+
+def open_rows(
+    backend: str, pieces: Sequence[Piece], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> RowReader:
+    """Open a column for reading rows.
+
+    Args:
+        backend: one of ``BACKENDS``; ``auto`` times a few rows by map and by positioned reads.
+        pieces: where the column lies.
+        name: path of the dataset in its files.
+        shape: row shape.
+        dtype: dtype on disk.
+
+    Raises: UnknownName: no such backend.
+    """
+    if backend == "mmap":
+        return map_rows(pieces, shape, dtype)
+    if backend == "pread":
+        return PreadRows(pieces, shape, dtype)
+    if backend == "h5py":
+        return H5Rows(pieces, name)
+    if backend != "auto":
+        raise UnknownName.of("backend", backend, BACKENDS)
+    mapped, pread = map_rows(pieces, shape, dtype), PreadRows(pieces, shape, dtype)
+    total = sum(piece.rows for piece in pieces)
+    if total < 4 * _PROBE_ROWS or not pread.row_bytes:
+        return mapped
+    rows = np.linspace(0, total - 1, 2 * _PROBE_ROWS).astype(np.int64)
+    out = np.empty((_PROBE_ROWS, *shape), dtype)
+    spent = []
+    for reader, chosen in ((mapped, rows[::2]), (pread, rows[1::2])):
+        began = time.perf_counter()
+        reader.gather(chosen, out)
+        spent.append(time.perf_counter() - began)
+    return pread if spent[1] < _PREAD_WINS * spent[0] else mapped
