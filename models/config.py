@@ -62,9 +62,7 @@ class DataConfig:
     store: str = _of("", "store folder or store manifest")
     train: str = _of("train", "split to learn from; a part of one as val[:-200]")
     val: str = _of("val", "split that selects the best weights; never the test split")
-    batch_size: int = _of(
-        128, "pairs per optimiser step and micro-batch, all ranks together", low=1
-    )
+    batch_size: int = _of(128, "pairs scored against each other, all ranks together", low=1)
     eval_batch_size: int = _of(128, "images or captions encoded at a time in evaluation", low=1)
     vocab: str | None = _of(None, "vocabulary JSON; null: the one bound in the store")
     vectors: str = _of("none", "word vectors to start from: none, minilm, or a text or npz file")
@@ -81,7 +79,7 @@ class OptimConfig:
     betas: tuple[float, ...] = _of((0.9, 0.999), "decay of both moments")
     weight_decay: float = _of(0.0, "decoupled for adamw", low=0)
     clip: float = _of(2.0, "largest norm of the gradient; 0: no clipping", low=0)
-    accumulate: int = _of(1, "micro-batches per step; their losses are averaged", low=1)
+    accumulate: int = _of(1, "batches per optimiser step; their losses are averaged", low=1)
     ema: float = _of(0.0, "decay of averaged weights used in evaluation; 0: none", low=0, high=1)
     lr_scale: dict[str, float] = field(
         default_factory=dict, metadata={"help": "parameter name prefix -> factor on the rate"}

@@ -1,0 +1,210 @@
+"""What a run works on: the opened store, its splits, the codebook, the model; and its lineage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ConfigError, MismatchError, UnknownName
+from models.config import Config, from_dict, to_dict
+from models.registry import build_options, options_for
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from features.store import Store
+    from features.vocab import Codebook
+    from models.distributed import World
+    from models.metrics import Recall
+
+__all__ = [
+    "CODEBOOK",
+    "Data",
+    "check_keys",
+    "check_resumable",
+    "make_model",
+    "open_data",
+    "resolve_split",
+    "store_keys",
+]
+
+CODEBOOK = "codebook.json"
+_PART = re.compile(r"(?P<name>.+)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
+
+
+@dataclass(frozen=True)
+class Data:
+    """An opened store as one configuration sees it.
+
+    Attributes:
+        config: the run.   store: the opened store.   codebook: ids of words, labels, ...
+        keys: what the store is made of, see ``store_keys``.
+    """
+
+    config: Config
+    store: Store
+    codebook: Codebook
+    keys: dict[str, str]
+
+    def batches_per_epoch(self, world: int) -> int:
+        """Return how many batches an epoch has on each of ``world`` ranks.
+
+        Raises: ConfigError: the batch cannot be shared equally, or is larger than the split.
+        """
+        size = self.config.data.batch_size
+        if size % world:
+            raise ConfigError(
+                f"data.batch_size {size} cannot be shared by {world} ranks; choose a multiple."
+            )
+        pairs = len(self.store.caption_rows(self.config.data.train)) // world
+        if pairs == 0:
+            raise ConfigError(f"split {self.config.data.train!r} has no pair for every rank.")
+        return -(-pairs // (size // world))
+
+    def train_batches(self, epoch: int, pairs: int, world: World) -> Iterable[Any]:
+        """Return this rank's batches of an epoch, from where ``pairs`` of it have been used."""
+        data = self.config.data
+        return self.store.loader(
+            data.train,
+            batch_size=data.batch_size // world.size,
+            codebook=self.codebook,
+            seed=self.config.run.seed,
+            epoch=epoch,
+            rank=world.rank,
+            world=world.size,
+            start_step=pairs // data.batch_size,
+            order=data.order,
+        )
+
+    def evaluate(self, model: nn.Module, device: torch.device) -> Recall:
+        """Return the recall on the validation split."""
+        from models.metrics import recall
+        from models.scoring import score_all
+
+        split, size = self.config.data.val, self.config.data.eval_batch_size
+        sims = score_all(model, self.store, split, self.codebook, device=device, batch_size=size)
+        return recall(sims, self.store.caption_image_rows(split))
+
+
+def open_data(config: Config) -> Data:
+    """Open the store of a run, name its splits and fix its codebook in the run folder.
+
+    A codebook that stands in the run folder is used again, whatever the store would give now.
+
+    Raises: ConfigError, MissingInput, FormatError, UnknownName: what cannot be opened, and why.
+    """
+    from features.store import open_store
+    from features.vocab import Codebook
+
+    if not config.data.store:
+        raise ConfigError("data.store is missing; name a store: --data.store FOLDER.")
+    store = open_store(config.data.store)
+    for split in (config.data.train, config.data.val):
+        resolve_split(store, split)
+    if config.data.val == "test" and config.data.train != "test":
+        raise ConfigError(
+            "data.val is 'test': weights must not be selected on the test split; use val."
+        )
+    saved = Path(config.run.folder) / CODEBOOK
+    if saved.exists():
+        codebook = Codebook.load(saved)
+    else:
+        codebook = Codebook.from_store(store, vocab=config.data.vocab)
+    return Data(config, store, codebook, store_keys(store))
+
+
+def resolve_split(store: Store, split: str) -> str:
+    """Make a part of a split, ``val[:-200]`` or ``val[100:200]``, a split of its own.
+
+    Positions count the images of the split in store order, as Python slices do.
+
+    Raises:
+        UnknownName: no such split.
+        ConfigError: the part has no image.
+    """
+    if split in store.splits:
+        return split
+    part = _PART.fullmatch(split)
+    if part is None or part["name"] not in store.splits:
+        raise UnknownName.of("split", part["name"] if part else split, store.splits)
+    first, last = (int(part[end]) if part[end] else None for end in ("first", "last"))
+    rows = store.splits[part["name"]][first:last]
+    if not len(rows):
+        images = len(store.splits[part["name"]])
+        raise ConfigError(f"split {split!r} is empty: {part['name']!r} has {images} images.")
+    store.splits[split] = rows
+    return split
+
+
+def store_keys(store: Store) -> dict[str, str]:
+    """Return what identifies the data behind a store: the key and content hash of each group."""
+    groups: Mapping[str, Mapping[str, Any]] = store.manifest["groups"]
+    keys = {name: f"{entry['key'][:12]}/{entry['hash'][:12]}" for name, entry in groups.items()}
+    return {"store": store.hash[:12], **dict(sorted(keys.items()))}
+
+
+def check_keys(trained: Mapping[str, str], given: Mapping[str, str], what: str, cure: str) -> None:
+    """Raise MismatchError when a store is not the one that weights were trained on.
+
+    Args:
+        trained: keys kept with the weights.   given: keys of the store at hand.
+        what: the weights, for the message.   cure: what to do.
+    """
+    different = sorted(
+        name for name in {*trained, *given} - {"store"} if trained.get(name) != given.get(name)
+    )
+    if different:
+        parts = [f"{n} {trained.get(n, 'none')} != {given.get(n, 'none')}" for n in different]
+        raise MismatchError(f"{what} was trained on other data: {'; '.join(parts)}. {cure}")
+
+
+def make_model(config: Config, data: Data) -> nn.Module:
+    """Build the model with sizes from the data and, when asked for, word vectors."""
+    import torch
+
+    from models.registry import create
+
+    codebook, name = data.codebook, config.model.name
+    options = dict(config.model.options)
+    build_options(name, **options)  # a mistake in the options is told before data are read
+    torch.manual_seed(config.run.seed)
+    filled = options_for(name, data.store, codebook, None, **options)
+    model: nn.Module = create(name, **vars(filled))
+    if config.data.vectors != "none":
+        from models.word_vectors import start_from_vectors
+
+        start_from_vectors(model, config, codebook)
+    return model
+
+
+def check_resumable(
+    state: Mapping[str, Any], config: Config, keys: Mapping[str, str], path: Path
+) -> None:
+    """Raise when a checkpoint belongs to another experiment than the one that is to go on.
+
+    How long, where and how often may change; model, data, seed and optimiser may not.
+    """
+    fixed = {
+        "model": ("name", "options"),
+        "data": ("train", "batch_size", "order"),
+        "optim": ("name", "accumulate"),
+        "run": ("seed",),
+    }
+    before, now = to_dict(from_dict(state["config"], str(path))), to_dict(config)
+    for section, names in fixed.items():
+        for name in names:
+            if before[section][name] != now[section][name]:
+                raise ConfigError(
+                    f"{path} was made with {section}.{name} = {before[section][name]!r}, now it is "
+                    f"{now[section][name]!r}. Use another --run.folder, or --run.resume never."
+                )
+    check_keys(
+        state["keys"],
+        keys,
+        str(path),
+        "Use that store, another --run.folder, or --run.resume never.",
+    )

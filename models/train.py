@@ -1,0 +1,169 @@
+"""Train a matching model: ``python -m models.train CONFIG.yaml [--section.key value ...]``.
+
+One process, several under ``torchrun``, or a SLURM job (``examples/train.sbatch``): the same
+command. The run folder holds ``config.yaml`` (everything resolved), ``codebook.json``,
+``metrics.csv``, ``last.pt`` (to go on from) and ``best.safetensors`` (best rsum on the validation
+split). Run the same command again and it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.errors import TrainingError, UsageError, exit_cleanly
+from models.config import Config, load, to_yaml, usage
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.distributed import World
+
+__all__ = ["STOPPED", "main", "train"]
+
+STOPPED = 75  # EX_TEMPFAIL: saved after a signal, the same command goes on
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(usage() + "\n")
+        return 0 if words else 2
+    return train(load(words[0], words[1:]))
+
+
+def train(config: Config) -> int:
+    """Train one configuration; returns 0, or 75 when a signal stopped it.
+
+    Raises: ScenestoreError: with one line that says what to do.
+    """
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    from models.distributed import join_world
+
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    with join_world(config.run.device) as world:
+        device = pick_device(config.run.device, world)
+        try:
+            return _train(config, world, device)
+        except torch.OutOfMemoryError as error:
+            last = Path(config.run.folder) / "last.pt"
+            raise TrainingError(
+                f"out of memory on {device}: {str(error).split('.')[0]}. Lower --data.batch_size "
+                f"(and raise --optim.accumulate) and run again; {last} is kept."
+            ) from error
+
+
+def _train(config: Config, world: World, device: torch.device) -> int:
+    import numpy as np
+    import torch
+
+    from models import checkpoint
+    from models.runs import CODEBOOK, make_model, open_data
+    from models.trainer import Stopped, Trainer
+
+    folder = Path(config.run.folder)
+    resume = _resume_from(config, folder)
+    if world.first and resume is None and config.run.resume == "never":
+        for name in (CODEBOOK, checkpoint.LAST, checkpoint.BEST):
+            (folder / name).unlink(missing_ok=True)
+    data = open_data(config)
+    random.seed(config.run.seed)
+    np.random.seed(config.run.seed)
+    torch.use_deterministic_algorithms(config.run.deterministic)
+    torch.backends.cudnn.benchmark = not config.run.deterministic
+    model = make_model(config, data).to(device)
+    if world.size > 1 and device.type == "cuda":
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    torch.manual_seed(config.run.seed + world.rank)  # ranks draw different dropout masks
+    trainer = Trainer(config, data, model, world, device)
+    if resume is not None:
+        trainer.restore(resume)
+    if world.first:
+        _prepare_folder(folder, config)
+        if not (folder / CODEBOOK).exists():
+            data.codebook.save(folder / CODEBOOK)
+        weights = sum(value.numel() for value in model.parameters())
+        pairs = len(data.store.caption_rows(config.data.train))
+        _say(
+            f"{config.model.name}: {weights / 1e6:.1f} M weights, {pairs:,} pairs in "
+            f"{trainer.steps_per_epoch:,} steps an epoch, {trainer.total:,} steps, {device}"
+            + (f" x {world.size}" if world.size > 1 else "")
+            + (f", going on at step {trainer.at.step}" if resume else "")
+        )
+    try:
+        at = trainer.fit()
+    except Stopped:
+        if world.first:
+            _say(f"stopped by a signal at step {trainer.at.step}; the same command goes on.")
+        return STOPPED
+    if world.first:
+        best = folder / checkpoint.BEST
+        _say(f"done: best rsum {at.best:.1f} on {config.data.val} at step {at.best_step}: {best}")
+    return 0
+
+
+def pick_device(name: str, world: World) -> torch.device:
+    """Return the device of this rank. Raises: UsageError: there is no such device."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"run.device {name!r} is no device; use auto, cpu, cuda or cuda:N."
+        ) from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(f"run.device is {name!r}, but torch sees no CUDA device; use cpu.")
+        if device.index is None:
+            device = torch.device("cuda", world.local_rank)
+        torch.cuda.set_device(device)
+    elif device.type != "cpu":
+        raise UsageError(f"run.device {name!r} is not supported; use auto, cpu, cuda or cuda:N.")
+    return device
+
+
+def _resume_from(config: Config, folder: Path) -> Path | None:
+    """Return the checkpoint to go on from, if any."""
+    if config.run.resume == "never":
+        return None
+    if config.run.resume == "auto":
+        last = folder / "last.pt"
+        return last if last.is_file() else None
+    return Path(config.run.resume)
+
+
+def _prepare_folder(folder: Path, config: Config) -> None:
+    """Make the run folder, drop leftovers of killed writers, and write the configuration."""
+    from features.atomic import sweep
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        partial = folder / "config.yaml.partial"
+        partial.write_text(to_yaml(config), encoding="utf-8")
+        partial.replace(folder / "config.yaml")
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: cannot be written ({error.strerror}); choose another --run.folder."
+        ) from error
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
