@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from features.errors import InputError, MissingInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from features.records import ImageEntry
 
-__all__ = ["ImageFolder", "keep_available"]
+__all__ = ["ImageFolder", "describe_missing", "keep_available", "keep_covered"]
 
 SHOWN = 5  # missing images named in a message; the rest are counted
 
@@ -91,6 +91,41 @@ def keep_available(
             f"({len(folder)} other files are). Check --images-dir and --captions."
         )
     return kept, missing
+
+
+def keep_covered(
+    entries: Iterable[ImageEntry],
+    covers: Callable[[str], bool],
+    folder: ImageFolder | None,
+    *,
+    on_error: str,
+) -> tuple[list[ImageEntry], list[str]]:
+    """Split a data set into the images that a precomputed detector knows and those it does not.
+
+    Args:
+        entries: images as the captions file lists them.
+        covers: True for the ids that the detector's file has.
+        folder: pictures on disk, where there are any; ``file`` is set to where a picture lies.
+        on_error: ``fail`` raises when any image is not covered, ``skip`` goes on without it.
+
+    Raises: InputError: images are not covered and on_error is ``fail``, or none is.
+    """
+    kept: list[ImageEntry] = []
+    unknown: list[str] = []
+    for entry in entries:
+        if covers(entry.id):
+            file = folder.find(entry) if folder is not None else None
+            kept.append(replace(entry, file=file or entry.file))
+        else:
+            unknown.append(entry.id)
+    if unknown and (on_error == "fail" or not kept):
+        names = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
+        message = (
+            f"{len(unknown):,} of {len(unknown) + len(kept):,} images have no detections: {names}"
+        )
+        advice = "Build without them: --on-error skip." if kept else "Check --detections."
+        raise InputError(f"{message}. {advice}")
+    return kept, unknown
 
 
 def describe_missing(missing: list[str]) -> str:

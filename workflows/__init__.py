@@ -1,1 +1,12 @@
-"""workflows."""
+"""When things run: Luigi tasks that build stores and launch training, evaluation and reports.
+
+``luigi --module workflows BuildFlickr30k --local-scheduler --images-dir DIR --captions FILE
+--store-dir DIR``; ``luigi-deps-tree --module workflows ...`` shows what depends on what.
+"""
+
+from workflows.config import apply_defaults
+from workflows.datasets import BuildCoco, BuildDataset, BuildFlickr30k
+
+apply_defaults()
+
+__all__ = ["BuildCoco", "BuildDataset", "BuildFlickr30k"]

@@ -1,0 +1,166 @@
+"""What a worker does with one shard of each stage: read, compute, write.
+
+Every function is idempotent and atomic (a shard that is there is adopted), loads its models once
+per process, and returns nothing large. Jobs hold names and paths only, so that they travel to any
+worker that sees the same file system.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.errors import StageError
+from features.pack import pack_regions, pack_text, pack_tokens, pack_visual
+from features.shard import read_sidecar, shard_done, write_shard
+from features.unpack import read_columns, unpack_index, unpack_tokens
+
+if TYPE_CHECKING:
+    from features.records import ImageEntry, TextGraph
+    from features.schema import Columns
+    from pipeline.detect import Detector
+    from pipeline.extractors import Extractor
+    from pipeline.relations import RelationPredictor
+
+__all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
+
+Place = tuple[Path, str]  # folder and key of a variant
+
+
+@dataclass(frozen=True)
+class VisualJob:
+    """Scene graphs and features: names of what to run, and where the results go."""
+
+    index: Path
+    visual: Place
+    regions: Place
+    images_dir: str
+    detector: str
+    detections: str
+    relations: str
+    features: str
+    max_objects: int
+    max_relations: int
+    on_error: str
+
+
+@dataclass(frozen=True)
+class ParseJob:
+    """Parse captions with one parser."""
+
+    index: Path
+    parses: Place
+    parser: str
+
+
+@dataclass(frozen=True)
+class TextJob:
+    """Extract triplets under one profile; write tokens too where another scheme is wanted."""
+
+    index: Path
+    parses: Path
+    text: Place
+    tokens: Place | None
+    profile: str
+    scheme: str
+
+
+def visual_shard(job: VisualJob, number: int) -> None:
+    """Build one shard of scene graphs and of region and union features.
+
+    Raises:
+        InputError: a picture is broken and ``on_error`` is ``fail``.
+        FeatureOverflow: a feature that float16 cannot hold.
+        StageError: a detector that gives other boxes the second time.
+    """
+    from pipeline.visual import build, rules_for
+
+    entries, row0 = _entries(job.index, number)
+    detector, relations, extractor = _loaded(job)
+    rules = rules_for(detector, max_objects=job.max_objects, max_relations=job.max_relations)
+    images_dir = Path(job.images_dir) if job.images_dir else None
+    graphs, of_objects, of_unions = build(
+        entries, images_dir, detector, relations, extractor, rules, job.on_error
+    )
+    columns = pack_visual(graphs, job.max_objects, job.max_relations)
+    _write(job.visual, "visual", number, columns, row0, len(entries))
+    widths = [part.shape[1] for part in of_objects if part.ndim == 2]
+    features = pack_regions(
+        of_objects,
+        of_unions,
+        job.max_objects,
+        job.max_relations,
+        dim=max(widths, default=0),
+        ids=[entry.id for entry in entries],
+    )
+    _write(job.regions, "regions", number, features, row0, len(entries))
+
+
+def parse_shard(job: ParseJob, number: int) -> None:
+    """Tokenise and parse the captions of one shard."""
+    from pipeline.parse import load_parser
+
+    entries, row0 = _entries(job.index, number)
+    texts = [caption.text for entry in entries for caption in entry.captions]
+    graphs = load_parser(job.parser).parse(texts)
+    _write(job.parses, "tokens", number, pack_tokens(graphs), row0, len(entries))
+
+
+def text_shard(job: TextJob, number: int) -> None:
+    """Apply the rules to the parses of one shard."""
+    from pipeline.triplets import extract
+
+    entries, row0 = _entries(job.index, number)
+    texts = [caption.text for entry in entries for caption in entry.captions]
+    graphs = unpack_tokens(read_columns(job.parses, number), texts)
+    text = pack_text(extract(graphs, job.profile))
+    _write(job.text, "text", number, text, row0, len(entries))
+    if job.tokens is not None:
+        tokens = pack_tokens([_converted(graph, job.scheme) for graph in graphs])
+        _write(job.tokens, "tokens", number, tokens, row0, len(entries))
+
+
+def _converted(graph: TextGraph, scheme: str) -> TextGraph:
+    from pipeline.dependency import convert
+
+    heads, deprels = convert(graph, scheme)
+    return replace(graph, heads=tuple(heads), deprels=tuple(deprels), scheme=scheme)
+
+
+def _entries(index: Path, number: int) -> tuple[list[ImageEntry], int]:
+    """Return the images of a shard and the row of the first one."""
+    return unpack_index(read_columns(index, number)), read_sidecar(index, number).row0
+
+
+def _write(place: Place, group: str, number: int, columns: Columns, row0: int, rows: int) -> None:
+    """Write a shard, or check that the one that is there holds the same graphs."""
+    folder, key = place
+    before = shard_done(folder, number, key)
+    record = write_shard(folder, number, columns, group=group, key=key, row0=row0, rows=rows)
+    if before is not None and group == "visual":
+        import hashlib
+
+        import numpy as np
+
+        for name in ("boxes", "relations"):
+            data = np.ascontiguousarray(columns[name]).tobytes()
+            if hashlib.sha256(data).hexdigest() != record.parts[name].sha256:
+                raise StageError(
+                    f"{folder}: the detector gives other {name} for shard {number} than before; "
+                    "features would not belong to the stored boxes. Use a deterministic detector, "
+                    "or remove this folder and build both again."
+                )
+
+
+@lru_cache(maxsize=2)
+def _loaded(job: VisualJob) -> tuple[Detector, RelationPredictor, Extractor]:
+    """Return detector, relation predictor and extractor; a process loads them once."""
+    from pipeline.detect import create_detector
+    from pipeline.extractors import create_extractor
+    from pipeline.relations import create_relations
+
+    given = {"path": job.detections} if job.detections else {}
+    detector = create_detector(job.detector, **given)
+    return detector, create_relations(job.relations), create_extractor(job.features, detector)

@@ -1,0 +1,292 @@
+"""What one build will make: the content key and folder of every stage, before anything runs.
+
+A plan reads the inputs (captions, file lists, hashes) and nothing heavy; Luigi's ``complete()``
+asks it for keys. Two builds with equal inputs and options get equal keys, and so share shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import MissingInput, UsageError
+from features.keys import HashCache, canonical_json, content_key, folder_name
+from features.schema import shard_ranges, shard_rows
+
+if TYPE_CHECKING:
+    from features.records import ImageEntry
+    from pipeline.captions import CaptionSet
+    from pipeline.detect import Detector
+    from pipeline.visual import GraphRules
+
+__all__ = ["BuildOptions", "Plan", "Variant", "plan_of"]
+
+INDEX_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that decides what a build contains; speed knobs are not part of it.
+
+    Attributes:
+        dataset: name of the data set, the first part of the store manifest's name.
+        images_dir: folder of the pictures, "" when the detector brings all that is needed.
+        captions: caption files as ``pipeline.captions.caption_files`` takes them.
+        store_dir: folder of the store.
+        detector, detections: registry name, and the file or folder of a precomputed one.
+        relations, features: registry names; ``auto`` takes what the detector brings.
+        parser, profile, scheme: caption parser, rule profile, dependency scheme that is stored.
+        max_objects, max_relations: most objects and relations per image.
+        on_error: ``fail`` or ``skip``.
+    """
+
+    dataset: str
+    images_dir: str
+    captions: str
+    store_dir: str
+    detector: str = "nanodet"
+    detections: str = ""
+    relations: str = "auto"
+    features: str = "auto"
+    parser: str = "spacy"
+    profile: str = "extended"
+    scheme: str = "ud"
+    max_objects: int = 36
+    max_relations: int = 25
+    on_error: str = "fail"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One stage's output: where it lies and everything that went into its key."""
+
+    group: str
+    key: str
+    folder: Path
+    params: dict[str, Any]
+
+
+class Plan:
+    """The keys of one build, computed from its inputs on first use.
+
+    Args:
+        options: what to build.
+
+    Raises:
+        UsageError: an option makes no sense (any property may raise it on first use).
+        InputError: an input file is broken or images are missing and ``on_error`` is ``fail``.
+    """
+
+    def __init__(self, options: BuildOptions) -> None:
+        self.options = options
+        self.store_dir = Path(options.store_dir)
+        if not options.store_dir:
+            raise UsageError("--store-dir is empty: say where the store shall be.")
+        if min(options.max_objects, options.max_relations) < 1:
+            raise UsageError("--max-objects and --max-relations must be at least 1.")
+        self._hashes = HashCache(self.store_dir / ".hashes.json")
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The detector, created but not loaded."""
+        from pipeline.detect import create_detector
+
+        given = {"path": self.options.detections} if self.options.detections else {}
+        return create_detector(self.options.detector, **given)
+
+    @cached_property
+    def caption_set(self) -> CaptionSet:
+        """All images and captions that the caption files list."""
+        from pipeline.captions import read_captions
+
+        if not self.options.captions:
+            raise MissingInput("--captions is not given: name the captions file.")
+        return read_captions(self.options.captions, on_error=self.options.on_error)
+
+    @cached_property
+    def _selection(self) -> tuple[list[ImageEntry], list[str]]:
+        from pipeline.image_files import ImageFolder, keep_available, keep_covered
+
+        folder = ImageFolder(Path(self.options.images_dir)) if self.options.images_dir else None
+        entries = self.caption_set.entries
+        if self.detector.needs_pixels:
+            if folder is None:
+                message = f"detector {self.options.detector!r} looks at pictures"
+                raise MissingInput(f"{message}, but --images-dir is not given.")
+            return keep_available(entries, folder, on_error=self.options.on_error)
+        return keep_covered(entries, self.detector.covers, folder, on_error=self.options.on_error)
+
+    @property
+    def entries(self) -> list[ImageEntry]:
+        """The images that go into the store, in the order of their rows."""
+        return self._selection[0]
+
+    @property
+    def missing(self) -> list[str]:
+        """Ids of the images that the captions list and that are not to be had."""
+        return self._selection[1]
+
+    @cached_property
+    def rows_per_shard(self) -> int:
+        """Images per shard: fixed by the data set's size, never by the number of workers."""
+        return shard_rows(len(self.entries))
+
+    @property
+    def ranges(self) -> list[range]:
+        """Image rows of every shard."""
+        return shard_ranges(len(self.entries))
+
+    @cached_property
+    def has_pictures(self) -> bool:
+        """True when every image's picture is on disk."""
+        from pipeline.image_files import ImageFolder
+
+        if not self.options.images_dir:
+            return False
+        folder = ImageFolder(Path(self.options.images_dir))
+        return all(folder.find(entry) is not None for entry in self.entries)
+
+    @cached_property
+    def pictures(self) -> str:
+        """Hash over names and contents of all pictures, "" when no pixel is looked at."""
+        root = Path(self.options.images_dir)
+        digests = self._hashes.files(root / entry.file for entry in self.entries)
+        pairs = [[entry.file, digest] for entry, digest in zip(self.entries, digests, strict=True)]
+        return hashlib.sha256(canonical_json(pairs).encode()).hexdigest()
+
+    @cached_property
+    def index(self) -> Variant:
+        """Images, splits and captions."""
+        from pipeline.captions import caption_files
+
+        texts = [
+            self._hashes.file(path)
+            for path in caption_files(self.options.captions)
+            if path.is_file()
+        ]
+        listed = [
+            [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in self.entries
+        ]
+        rows = hashlib.sha256(canonical_json(listed).encode()).hexdigest()
+        parameters = {"rows_per_shard": self.rows_per_shard}
+        variant = self._variant("index", INDEX_VERSION, parameters, {"images": rows})
+        variant.params["about"] = {
+            "captions_files": texts,
+            "listed": len(self.caption_set.entries),
+            "missing": len(self.missing),
+            "dropped": [list(item) for item in self.caption_set.dropped[:100]],
+            "n_dropped": len(self.caption_set.dropped),
+        }
+        return variant
+
+    @cached_property
+    def rules(self) -> GraphRules:
+        """Which objects and relations enter a graph."""
+        from pipeline.visual import rules_for
+
+        options = self.options
+        return rules_for(
+            self.detector, max_objects=options.max_objects, max_relations=options.max_relations
+        )
+
+    @cached_property
+    def relations(self) -> str:
+        """Name of the relation predictor; ``auto`` resolved."""
+        from pipeline.relations import resolve_relations
+
+        return resolve_relations(self.options.relations, self.detector)
+
+    @cached_property
+    def features(self) -> str:
+        """Name of the region feature extractor; ``auto`` resolved."""
+        from pipeline.extractors import resolve_features
+
+        return resolve_features(self.options.features, self.detector, pictures=self.has_pictures)
+
+    @cached_property
+    def visual(self) -> Variant:
+        """Boxes, labels, relations and union boxes."""
+        from pipeline.relations import relations_identity
+        from pipeline.visual import VISUAL_VERSION
+
+        parameters = {
+            "detector": self.detector.identity(),
+            "relations": relations_identity(self.relations),
+            "rules": self.rules.identity(),
+        }
+        inputs = {"index": self.index.key}
+        if self.detector.needs_pixels:
+            inputs["pictures"] = self.pictures
+        return self._variant("visual", VISUAL_VERSION, parameters, inputs)
+
+    @cached_property
+    def regions(self) -> Variant:
+        """Features of every object box and union box."""
+        from pipeline.extractors import extractor_identity, extractor_needs_pixels
+        from pipeline.visual import REGIONS_VERSION
+
+        identity = extractor_identity(self.features, self.detector)
+        inputs = {"visual": self.visual.key}
+        if extractor_needs_pixels(self.features, self.detector):
+            if not self.has_pictures:
+                message = f"--features {self.features} looks at pictures, and some are not on disk"
+                raise UsageError(f"{message}. Use --features label, or give all pictures.")
+            inputs["pictures"] = self.pictures
+        parameters = {"features": identity, "dtype": "float16"}
+        return self._variant("regions", REGIONS_VERSION, parameters, inputs)
+
+    @cached_property
+    def parses(self) -> Variant:
+        """The parse cache: tokens with UD dependencies, which the rules read."""
+        from pipeline.parse import PARSE_VERSION, load_parser
+
+        parser = load_parser(self.options.parser)
+        parameters = {"parser": parser.name, "version": parser.version}
+        return self._variant("tokens", PARSE_VERSION, parameters, {"index": self.index.key})
+
+    @cached_property
+    def tokens(self) -> Variant:
+        """Tokens with dependencies in the scheme that the user wants; UD is the parsers' own."""
+        from pipeline.parse import PARSE_VERSION
+
+        if self.options.scheme == "ud":
+            return self.parses
+        parameters = {"scheme": self.options.scheme}
+        return self._variant("tokens", PARSE_VERSION, parameters, {"parses": self.parses.key})
+
+    @cached_property
+    def text(self) -> Variant:
+        """Roles, objects, attributes and relations of every caption."""
+        from pipeline.triplets import RULES_VERSION
+
+        parameters = {"profile": self.options.profile}
+        return self._variant("text", RULES_VERSION, parameters, {"parses": self.parses.key})
+
+    def variants(self) -> dict[str, Variant]:
+        """Return all variants that the store binds, by the name under which it binds them."""
+        found = {
+            "index": self.index,
+            "visual": self.visual,
+            "regions": self.regions,
+            "tokens": self.tokens,
+            "text": self.text,
+        }
+        if self.tokens is not self.parses:
+            found["tokens@ud"] = self.parses  # keeps the parse cache from being swept
+        return found
+
+    def _variant(
+        self, group: str, version: str, parameters: dict[str, Any], inputs: dict[str, str]
+    ) -> Variant:
+        key = content_key(group, version, parameters, inputs)
+        params = {"stage": group, "version": version, "parameters": parameters, "inputs": inputs}
+        return Variant(group, key, self.store_dir / folder_name(group, key), params)
+
+
+@lru_cache(maxsize=8)
+def plan_of(options: BuildOptions) -> Plan:
+    """Return the plan of these options; the stages of one build share it."""
+    return Plan(options)
