@@ -10,18 +10,15 @@ first pair and uses the numbers as rows of the word ids, which fits exactly beca
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.convert.source import integers, need_file, read_json
 from features.errors import InputError
 from features.records import TextGraph
 
-__all__ = ["count_words", "dependency_pairs", "read_graphs", "word_ids", "write_vocabulary"]
+__all__ = ["dependency_pairs", "read_graphs", "word_ids"]
 
-SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 _START, _END, _UNKNOWN = 1, 2, 3
 Pairs = list[list[int]]
 
@@ -43,26 +40,6 @@ def word_ids(graph: TextGraph, word2idx: Mapping[str, int]) -> list[int]:
     """Return the ids of ``<start>``, the lower-case words and ``<end>``."""
     words = (word2idx.get(token.lower(), _UNKNOWN) for token in graph.tokens)
     return [_START, *words, _END]
-
-
-def count_words(graphs: Iterable[TextGraph], counts: Counter[str]) -> None:
-    """Add the lower-case words of captions to ``counts``."""
-    for graph in graphs:
-        counts.update(token.lower() for token in graph.tokens)
-
-
-def write_vocabulary(path: Path, counts: Counter[str], min_count: int) -> dict[str, int]:
-    """Write a vocabulary as the released code loads it; return word -> id.
-
-    Words that occur at least ``min_count`` times, the most frequent first, then by spelling.
-    """
-    kept = [word for word, n in counts.items() if n >= min_count and word not in SPECIALS]
-    words = [*SPECIALS, *sorted(kept, key=lambda word: (-counts[word], word))]
-    word2idx = {word: at for at, word in enumerate(words)}
-    idx2word = {str(at): word for at, word in enumerate(words)}
-    document = {"word2idx": word2idx, "idx2word": idx2word, "idx": len(words)}
-    path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    return word2idx
 
 
 def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextGraph] | None:

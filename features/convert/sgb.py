@@ -17,7 +17,7 @@ from features.convert.source import integers, make_detections, match_id, read_js
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
-__all__ = ["SceneGraphBenchmark", "write_predictions"]
+__all__ = ["INFO", "PREDICTION", "SceneGraphBenchmark", "write_predictions"]
 
 BACKGROUND = "__background__"
 PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"
@@ -107,7 +107,8 @@ def _pick(where: str, names: tuple[str, ...], codes: list[object], what: str) ->
 
 
 def write_predictions(
-    folder: Path,
+    prediction: Path,
+    info: Path,
     items: Iterable[tuple[str, SceneGraph]],
     classes: Iterable[str],
     predicates: Iterable[str],
@@ -117,7 +118,7 @@ def write_predictions(
     ``rel_all_scores`` is the score of the one predicate that the store keeps, zeros elsewhere.
 
     Args:
-        folder: where to.
+        prediction, info: the two files.
         items: (file name, graph), in order.
         classes: every class name that occurs.   predicates: likewise.
     """
@@ -128,7 +129,7 @@ def write_predictions(
     class_of = {name: at for at, name in enumerate(names["ind_to_classes"])}
     predicate_of = {name: at for at, name in enumerate(names["ind_to_predicates"])}
     files: list[str] = []
-    with (folder / PREDICTION).open("w", encoding="utf-8") as out:
+    with prediction.open("w", encoding="utf-8") as out:
         for file, graph in items:
             codes = [predicate_of[name] for _, name, _ in graph.relations]
             every = np.zeros((len(codes), len(predicate_of)), np.float32)
@@ -145,6 +146,5 @@ def write_predictions(
             out.write(f'{", " if files else "{"}"{len(files)}": {json.dumps(entry)}')
             files.append(file)
         out.write("}\n" if files else "{}\n")
-    info = {"idx_to_files": files, **names}
-    (folder / INFO).write_text(json.dumps(info), encoding="utf-8")
+    info.write_text(json.dumps({"idx_to_files": files, **names}), encoding="utf-8")
     return len(files)

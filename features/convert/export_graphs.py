@@ -1,0 +1,89 @@
+"""Scene graphs out of a store: LGSGM's three files, Scene-Graph-Benchmark's two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.convert.outputs import Outputs
+from features.convert.scene_graphs import write_scene_graphs
+from features.convert.sgb import INFO, PREDICTION, write_predictions
+from features.errors import UsageError
+from features.records import SceneGraph
+
+if TYPE_CHECKING:
+    from features.store import Store
+
+__all__ = ["export_lgsgm", "export_sgb"]
+
+
+def _graphs(store: Store, splits: list[str] | None) -> Iterator[tuple[str, SceneGraph]]:
+    for image_id in _image_ids(store, splits):
+        yield image_id, store.graph(image_id)
+
+
+def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
+    if not store.has("labels"):
+        raise UsageError(f"{store.path}: no scene graphs; build the stage visual.")
+    images = store.images
+    for split in splits or ():
+        store.image_rows(split)  # an unknown name is an error that lists the known ones
+    if splits:
+        images = images[images["split"].isin(splits)]
+    return [str(key) for key in images["id"]]
+
+
+def export_sgb(
+    store: Store,
+    target: Path | str,
+    *,
+    splits: list[str] | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write ``custom_prediction.json`` and ``custom_data_info.json``; return notes.
+
+    ``rel_all_scores`` has the score of the stored predicate only; the store keeps no others.
+    """
+    classes = [name for name in store.coded("labels").names if name]
+    predicates = [name for name in store.coded("predicates").names if name]
+    with Outputs(target, overwrite=overwrite) as out:
+        predictions, info = out.path(PREDICTION), out.path(INFO)
+        write_predictions(predictions, info, _graphs(store, splits), classes, predicates)
+    return ["rel_all_scores has only the score of the predicate that the store keeps."]
+
+
+def export_lgsgm(
+    store: Store,
+    target: Path | str,
+    *,
+    splits: list[str] | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write ``images_data.json`` and, from parsed captions, ``caps_data.json``; return notes.
+
+    ``image_caption_matching.json`` lists the caption ids of every image.
+    """
+    ids = _image_ids(store, splits)
+    with_text = store.has("relation_predicate")
+    with Outputs(target, overwrite=overwrite) as out:
+        graphs, matching = out.path("images_data.json"), out.path("image_caption_matching.json")
+        captions_path = out.path("caps_data.json") if with_text else None
+        write_scene_graphs(graphs, _graphs(store, splits))
+        captions = store.captions
+        captions = captions[captions["image"].isin(ids)]
+        of_image: dict[str, list[str]] = {key: [] for key in ids}
+        for key, image in zip(captions["id"], captions["image"], strict=True):
+            of_image[image].append(key)
+        matching.write_text(json.dumps(of_image), encoding="utf-8")
+        if captions_path is not None:
+            with captions_path.open("w", encoding="utf-8") as file:
+                file.write("{")
+                for at, (key, text) in enumerate(
+                    zip(captions["id"], captions["text"], strict=True)
+                ):
+                    entry = {"sent": text, "rels": [list(t) for t in store.text(key).triplets]}
+                    file.write(f"{',' if at else ''}\n{json.dumps(key)}: {json.dumps(entry)}")
+                file.write("\n}\n")
+    return [] if with_text else ["No caps_data.json: the store has no triplets."]
