@@ -88,7 +88,7 @@ def rules_for(detector: Detector, **overrides: object) -> GraphRules:
     """
     chosen: dict[str, object] = {}
     if detector.needs_pixels:
-        chosen = {"cross_class_iou": 0.8, "whole_image": "always"}
+        chosen = {"cross_class_iou": 0.7, "whole_image": "always"}
     return GraphRules(**{**chosen, **overrides})  # type: ignore[arg-type]
 
 
