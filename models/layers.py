@@ -23,9 +23,13 @@ __all__ = [
 
 
 def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """Return x / (||x||_2 + eps) along ``dim``; a zero vector stays zero, its gradient finite."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / (norm + eps)
+    """Return x / (||x||_2 + eps) along ``dim``; a zero vector stays zero, its gradient finite.
+
+    Squares are summed by hand: along an axis that is not the last, this is several times faster
+    than ``torch.linalg.vector_norm``.
+    """
+    norm = x.square().sum(dim, keepdim=True).clamp(min=1e-24).sqrt()
+    return x * (1.0 / (norm + eps))
 
 
 def l1norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from features.batch import CaptionBatch, ImageBatch
-from models.layers import cosine, l1norm, l2norm, linear, masked_softmax
+from models.layers import cosine, l2norm, linear, masked_softmax
 from models.losses import negative_mask, triplet_loss
 from models.registry import register
 from models.text_encoders import GruText
@@ -78,20 +78,24 @@ class ScanCaptions(NamedTuple):
     mask: Tensor  # (C, T) bool
 
 
-def normalise(scores: Tensor, norm: Norm, dim: int, mask: Tensor) -> Tensor:
-    """Normalise similarities over the queries, the axis ``dim``.
+def normalise(scores: Tensor, norm: Norm, dim: int, mask: Tensor, scale: float) -> Tensor:
+    """Normalise similarities over the queries, the axis ``dim``, and sharpen them.
 
     Args:
         scores: similarities, 0 where padded.   norm: which way.
         dim: axis of the queries.   mask: bool, broadcastable, True = a real query.
+        scale: factor of the result, lambda of the softmax that follows.
     """
     if norm == "softmax":
-        return masked_softmax(scores, mask, dim)
+        return masked_softmax(scores, mask, dim) * scale
     if norm.startswith("clipped"):
         scores = leaky_relu(scores, 0.1)
     if norm.endswith("l2norm"):
-        return l2norm(scores, dim)
-    return l1norm(scores, dim) if norm.endswith("l1norm") else scores
+        length = scores.square().sum(dim, keepdim=True).clamp(min=1e-24).sqrt()
+        return scores * (scale / (length + 1e-8))
+    if norm.endswith("l1norm"):
+        return scores * (scale / (scores.abs().sum(dim, keepdim=True) + 1e-8))
+    return scores * scale
 
 
 def pool_queries(cosines: Tensor, mask: Tensor, dim: int, pool: Pool, scale: float) -> Tensor:
@@ -144,7 +148,7 @@ class Scan(nn.Module):
         """Score all pairs tile by tile: (n_images, n_captions)."""
         order, undo = by_length(captions.mask)
         words, word_mask = captions.words[order], captions.mask[order]
-        pair_bytes = 4 * images.mask.shape[1] * captions.mask.shape[1]
+        pair_bytes = 4 * 3 * images.mask.shape[1] * captions.mask.shape[1]  # s, a and a product
         image_tiles, caption_tiles = tiles(images.mask, word_mask, pair_bytes)
         grams = images.regions @ images.regions.transpose(1, 2)  # (I, K, K)
         bands = []
@@ -175,7 +179,7 @@ class Scan(nn.Module):
         s = s.view(C, T, n, K)
         on_words, on_regions = word_mask.view(C, T, 1, 1), mask.view(1, 1, n, K)
         if self.options.direction == "t2i":
-            a = normalise(s, self.options.norm, 1, on_words) * self.attention_scale
+            a = normalise(s, self.options.norm, 1, on_words, self.attention_scale)
             a = torch.softmax(a, -1) if bool(mask.all()) else masked_softmax(a, on_regions, -1)
             top = (a * s).sum(-1)  # (C, T, n), q.c
             mixed = torch.bmm(a.view(C * T, n, K).transpose(0, 1), gram)  # (n, C T, K)
@@ -183,8 +187,8 @@ class Scan(nn.Module):
             norm = torch.linalg.vector_norm(words, dim=-1).unsqueeze(-1)  # (C, T, 1)
             queries, axis = on_words.squeeze(-1), 1
         else:
-            a = normalise(s, self.options.norm, 3, on_regions) * self.attention_scale
-            a = masked_softmax(a, on_words, 1)
+            a = normalise(s, self.options.norm, 3, on_regions, self.attention_scale)
+            a = torch.softmax(a.masked_fill(~on_words, torch.finfo(a.dtype).min), 1)
             top = (a * s).sum(1)  # (C, n, K)
             mixed = (words @ words.transpose(1, 2)) @ a.view(C, T, n * K)
             square = (mixed.view_as(a) * a).sum(1)
@@ -203,8 +207,8 @@ class Scan(nn.Module):
         else:
             query, query_mask, source, source_mask = *images, words, all_words
         s = torch.bmm(source, query.transpose(1, 2))  # (I, S, Q)
-        a = normalise(s, self.options.norm, 2, query_mask.unsqueeze(1)).transpose(1, 2)
-        a = masked_softmax(a * self.attention_scale, source_mask.unsqueeze(1), -1)  # (I, Q, S)
+        a = normalise(s, self.options.norm, 2, query_mask.unsqueeze(1), self.attention_scale)
+        a = masked_softmax(a.transpose(1, 2), source_mask.unsqueeze(1), -1)  # (I, Q, S)
         attended = torch.bmm(a, source)  # (I, Q, D)
         cosines = cosine(query, attended)
         return pool_queries(cosines, query_mask, 1, self.options.pool, self.pool_scale).unsqueeze(1)
