@@ -25,7 +25,8 @@ Array = npt.NDArray[np.generic]
 _NUMERIC = re.compile(r"[<>|=]?[biufcSU]\d{1,6}|[<>|=]?O8?|[?bBhHiIlLqQefdg]")
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _BUFFERS = ("numpy.core.numeric", "numpy._core.numeric")
-_NEEDED = (
+_PLAIN = (str, bytes, bytearray, int, float, complex, type(None))
+_BROKEN = (
     pickle.UnpicklingError,
     EOFError,
     ValueError,
@@ -160,7 +161,7 @@ def load_pickle(data: bytes, where: str) -> object:
     try:
         value: object = _Unpickler(stream, encoding="latin1").load()
         return _finish(value, {}, 0)
-    except _NEEDED as error:
+    except _BROKEN as error:
         raise InputError(
             f"{where}: not a plain pickle ({error}). Only numbers, text, lists, dicts and numpy "
             "arrays are read, because a pickle with anything else can run code."
@@ -168,20 +169,16 @@ def load_pickle(data: bytes, where: str) -> object:
 
 
 def _finish(value: object, done: dict[int, object], depth: int) -> object:
-    """Replace the stand-ins inside containers by the real arrays."""
-    if isinstance(value, _Type):
-        raise pickle.UnpicklingError("a bare numpy.dtype")
-    if isinstance(value, _Array):
+    """Replace the stand-ins inside containers by the real arrays; refuse what is not plain."""
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, _Array) and value.value is not None:
         array = value.value
-        if array is None:
-            raise pickle.UnpicklingError("an array without data")
         if array.dtype == object and id(array) not in done:
             done[id(array)] = array
             for at in np.ndindex(array.shape):
                 cast(Any, array)[at] = _finish(array[at], done, depth + 1)
         return array
-    if not isinstance(value, (dict, list, tuple)):
-        return value
     if id(value) in done:
         return done[id(value)]
     if depth > 50:
@@ -189,15 +186,20 @@ def _finish(value: object, done: dict[int, object], depth: int) -> object:
     if isinstance(value, dict):
         done[id(value)] = value
         for key in value:
+            parts = key if isinstance(key, tuple) else (key,)
+            if not all(isinstance(part, _PLAIN) for part in parts):
+                raise pickle.UnpicklingError("a key that is no number or text")
             value[key] = _finish(value[key], done, depth + 1)
         return value
     if isinstance(value, list):
         done[id(value)] = value
         value[:] = [_finish(item, done, depth + 1) for item in value]
         return value
-    parts = tuple(_finish(item, done, depth + 1) for item in value)
-    done[id(value)] = parts
-    return parts
+    if isinstance(value, tuple):
+        parts = tuple(_finish(item, done, depth + 1) for item in value)
+        done[id(value)] = parts
+        return parts
+    raise pickle.UnpicklingError(f"a bare {type(value).__name__.strip('_')}")
 
 
 def load_array(path: Path | str) -> Array:
