@@ -155,13 +155,17 @@ def fold5(sims: Any, caption_to_image: Any, folds: int = 5) -> Recall:
     )
 
 
-def chance(caption_to_image: Any, n_images: int) -> dict[str, float]:
-    """Return the expected recalls, rsum and mr of a random order of all items.
+def chance(caption_to_image: Any, n_images: int, folds: int = 1) -> dict[str, float]:
+    """Return the expected recalls, rsum and mr of a random order of all items, or of each fold's.
 
     >>> round(chance([0, 0, 1, 1], 2)["t2i_r1"], 6)
     50.0
     """
     owner = np.asarray(caption_to_image)
+    if folds > 1:
+        size = n_images // folds
+        parts = [chance(owner[owner // size == fold] - fold * size, size) for fold in range(folds)]
+        return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
     n_captions = len(owner)
     counts = np.bincount(owner, minlength=n_images)
     counts = counts[counts > 0]

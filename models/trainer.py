@@ -116,6 +116,8 @@ class Trainer:
             done += group
             at = self.at
             at.step += 1
+            if self.device.type == "cpu":  # elsewhere reading the loss would wait for the device
+                self._check_losses()
             at.pairs += group * config.data.batch_size
             if done == self.batches:
                 at.epoch, at.pairs = at.epoch + 1, 0
@@ -173,8 +175,6 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         self.losses.append(total)
-        if self.device.type == "cpu":
-            self._check_losses()
         note = f"{self.speed.pairs_per_s:,.0f} pairs/s, loader wait {self.speed.loader_wait:.0%}"
         if self.device.type == "cpu":
             note = f"loss {float(total):.4f}, {note}"
@@ -185,7 +185,7 @@ class Trainer:
         values: list[float] = torch.stack(self.losses).tolist() if self.losses else []
         for place, value in enumerate(values):
             if value != value or value in (float("inf"), float("-inf")):
-                step = self.at.step + 1 - len(values) + place
+                step = self.at.step - len(values) + place + 1
                 raise TrainingError(
                     f"the loss is {value} near step {step} (epoch {self.at.epoch + 1}); "
                     f"{self.folder / checkpoint.LAST} is from before and still good. "

@@ -1,0 +1,138 @@
+"""Two gloo ranks against one process: equal losses, equal weights, no sample twice or missed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import checkpoint
+from models.config import from_dict, to_yaml
+from models.distributed import World, gather_rows, global_loss
+from models.train import train
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def launch(path, ranks, *words):
+    """Run ``python -m models.train`` under torchrun with one thread a rank."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", str(ranks), "-m", "models.train", str(path), *words]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def losses_of(folder):
+    with (Path(folder) / "metrics.csv").open(newline="") as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row["kind"] == "train"]
+
+
+@pytest.fixture
+def configure(tiny_store, tmp_path):
+    store = tiny_store(images=32)  # 80 pairs in train: 5 whole batches
+
+    def make(model, folder, **run):
+        config = from_dict(
+            {
+                "model": {"name": model, "options": {"embed_dim": 16, "word_dim": 8}},
+                "data": {"store": str(store.path), "batch_size": 16},
+                "optim": {"lr": 1e-3},
+                "run": {
+                    "epochs": 4,
+                    "log_steps": 1,
+                    "deterministic": True,
+                    "folder": str(tmp_path / folder),
+                    **run,
+                },
+            }
+        )
+        path = tmp_path / f"{folder}.yaml"
+        path.write_text(to_yaml(config))
+        return config, path
+
+    return make
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("model", ["sgm", "gsmn"])
+def test_two_ranks_equal_one_process(configure, model):
+    alone, _ = configure(model, "alone")
+    train(alone)
+    together, path = configure(model, "together")
+    said = launch(path, 2)
+    assert "cpu x 2" in said
+    assert said.count("done: best rsum") == 1  # rank 0 speaks alone
+    one, two = losses_of(alone.run.folder), losses_of(together.run.folder)
+    assert len(one) == len(two) == 20
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    before, after = (
+        checkpoint.load_last(Path(c.run.folder) / "last.pt")["model"] for c in (alone, together)
+    )
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.cluster
+def test_two_then_one_then_two_ranks_go_on_where_the_others_stopped(configure):
+    alone, _ = configure("sgm", "alone")
+    train(alone)
+    moving, path = configure("sgm", "moving")
+    launch(path, 2, "--run.max_steps", "7")  # inside the second epoch
+    changed = from_dict({**_tree(moving), "run": {**_tree(moving)["run"], "max_steps": 13}})
+    train(changed)
+    said = launch(path, 2)
+    assert "going on at step 13" in said
+    np.testing.assert_allclose(losses_of(moving.run.folder), losses_of(alone.run.folder), rtol=1e-5)
+
+
+def _tree(config):
+    from models.config import to_dict
+
+    return to_dict(config)
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_share_an_epoch_without_overlap_or_loss(tiny_store, world):
+    from features.order import epoch_order, rank_slice
+
+    store = tiny_store(images=24)
+    rows = store.caption_rows("train")  # 60
+    whole = epoch_order(rows, store.image_of_caption(rows), seed=3, epoch=2)
+    parts = [rank_slice(whole, rank, world) for rank in range(world)]
+    assert sorted(np.concatenate(parts).tolist()) == rows.tolist()
+    size = 12 // world  # the same global batch, whatever the number of ranks
+    for step in range(5):
+        batch = np.concatenate([part[step * size : (step + 1) * size] for part in parts])
+        assert set(batch.tolist()) == set(whole[step * 12 : (step + 1) * 12].tolist())
+
+
+def test_one_process_gathers_nothing(make_images, make_captions):
+    import models
+
+    torch.manual_seed(0)
+    model = models.create(
+        "sgm", image_dim=16, vocab_size=50, n_labels=12, n_predicates=8, embed_dim=8, word_dim=8
+    )
+    images, captions = make_images(4), make_captions(4)
+    code = model.encode_captions(captions)
+    assert gather_rows(code, World()) is code
+    loss = global_loss(model, images, captions, World())
+    assert torch.equal(loss, model.loss(images, captions))
+    assert World().agree(True, torch.device("cpu")) is True
+    assert World().share(3) == 3
+    assert World().collect("a") == ["a"]
