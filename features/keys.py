@@ -7,6 +7,7 @@ is never hashed: a change of behaviour bumps the stage's version instead.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os

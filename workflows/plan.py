@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import MissingInput, UsageError
+from features.errors import MissingInput, UnknownName, UsageError
 from features.keys import HashCache, canonical_json, content_key, folder_name
 from features.schema import shard_ranges, shard_rows
 
@@ -250,18 +250,23 @@ class Plan:
     @cached_property
     def tokens(self) -> Variant:
         """Tokens with dependencies in the scheme that the user wants; UD is the parsers' own."""
+        from pipeline.dependency import SCHEMES
         from pipeline.parse import PARSE_VERSION
 
         if self.options.scheme == "ud":
             return self.parses
+        if self.options.scheme not in SCHEMES:
+            raise UnknownName.of("scheme", self.options.scheme, SCHEMES)
         parameters = {"scheme": self.options.scheme}
         return self._variant("tokens", PARSE_VERSION, parameters, {"parses": self.parses.key})
 
     @cached_property
     def text(self) -> Variant:
         """Roles, objects, attributes and relations of every caption."""
-        from pipeline.triplets import RULES_VERSION
+        from pipeline.triplets import PROFILES, RULES_VERSION
 
+        if self.options.profile not in PROFILES:
+            raise UnknownName.of("profile", self.options.profile, PROFILES)
         parameters = {"profile": self.options.profile}
         return self._variant("text", RULES_VERSION, parameters, {"parses": self.parses.key})
 

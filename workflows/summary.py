@@ -22,7 +22,7 @@ STAGES = {
     "index": "images and captions",
     "visual": "scene graphs",
     "regions": "region features",
-    "tokens@ud": "parses",
+    "tokens@ud": "parses (UD)",
     "tokens": "tokens",
     "text": "triplets",
 }
@@ -93,7 +93,7 @@ def describe_build(
         lines.append(f"  skipped       {found['skipped']:,} images: {reasons}")
     built = [name for name, was in present.items() if not was]
     lines.append(f"  {'stage':<22}{'':<10}{'seconds':>8}{'size':>12}")
-    for name in document["groups"]:
+    for name in (stage for stage in STAGES if stage in document["groups"]):
         state = "built" if name in built else "reused"
         seconds = f"{found['seconds'][name]:,.1f}" if name in built else "-"
         size = _size(found["bytes"][name])

@@ -1,0 +1,183 @@
+"""Whole builds by Luigi's command line: once, twice, changed, killed, and with broken input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import features
+from features.manifest import read_store_manifest, store_manifest_path
+
+pytestmark = pytest.mark.cluster
+
+
+def folders(store):
+    return {path.name for path in Path(store).iterdir() if path.is_dir()}
+
+
+def stamps(store):
+    return {path: path.stat().st_mtime_ns for path in Path(store).rglob("*.h5")}
+
+
+def test_photos_become_a_store_and_the_second_run_builds_nothing(data, names, run_luigi):
+    code, out, err = run_luigi("BuildFlickr30k", data, "--jobs", "1")
+    assert (code, err.count("error:")) == (0, 0)
+    assert "flickr30k: 6 images (" in out
+    store = features.open_store(data["--store-dir"])
+    assert sorted(store.images["id"]) == names
+    assert len(store.captions) == 12
+    graph = store.graph(names[0])
+    assert graph.size == (128, 96)
+    assert len(graph.boxes) >= 1
+    before = stamps(data["--store-dir"])
+    code, out, _ = run_luigi("BuildFlickr30k", data, "--jobs", "2")
+    assert code == 0
+    assert "nothing to build" in out
+    assert stamps(data["--store-dir"]) == before
+
+
+def test_a_new_profile_rebuilds_text_alone_and_says_why(graphs, run_luigi):
+    assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
+    first, before = read_latest(graphs), folders(graphs["--store-dir"])
+    code, _, err = run_luigi("BuildDataset", graphs, "--jobs", "1", "--profile", "spice")
+    assert code == 0
+    new = folders(graphs["--store-dir"]) - before
+    assert [name.split("-")[0] for name in new] == ["text"]
+    assert "triplets: profile extended -> spice" in err
+    code, out, _ = run_luigi("BuildDataset", graphs, "--jobs", "1")
+    assert "nothing to build" in out
+    assert read_latest(graphs)["key"] == first["key"]
+
+
+def test_another_scheme_keeps_the_parses(graphs, run_luigi):
+    assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
+    before = folders(graphs["--store-dir"])
+    assert run_luigi("BuildDataset", graphs, "--jobs", "1", "--scheme", "ud1-basic")[0] == 0
+    new = folders(graphs["--store-dir"]) - before
+    assert sorted(name.split("-")[0] for name in new) == ["tokens"]
+    caption = features.open_store(graphs["--store-dir"]).captions["id"].iloc[0]
+    assert features.open_store(graphs["--store-dir"]).text(caption).scheme == "ud1-basic"
+
+
+def read_latest(options):
+    return read_store_manifest(store_manifest_path(Path(options["--store-dir"])))
+
+
+@pytest.mark.slow
+def test_kill_and_resume_gives_the_same_hash(graphs, tmp_path, run_luigi):
+    words = [str(word) for pair in graphs.items() for word in pair]
+    command = [sys.executable, "-m", "luigi", "--module", "workflows", "BuildDataset"]
+    process = subprocess.Popen(
+        [*command, "--local-scheduler", "--jobs", "1", *words],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    store = Path(graphs["--store-dir"])
+    end = time.monotonic() + 90
+    while not list(store.glob("visual-*/*.h5")):
+        assert time.monotonic() < end
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (store / "latest.json").exists()
+    assert run_luigi("BuildDataset", graphs, "--jobs", "2")[0] == 0
+    killed = read_latest(graphs)
+    calm = {**graphs, "--store-dir": tmp_path / "calm"}
+    assert run_luigi("BuildDataset", calm, "--jobs", "1")[0] == 0
+    assert killed["hash"] == read_latest(calm)["hash"]
+    assert not list(store.rglob("*.partial"))
+
+
+def test_missing_photos_fail_or_are_one_line(data, run_luigi):
+    (data["--images-dir"] / "003.jpg").unlink()
+    code, _, err = run_luigi("BuildFlickr30k", data)
+    assert code == 30
+    assert err.count("\n") == 1
+    assert "1 image that the captions list is missing on disk: 003.jpg" in err
+    code, out, _ = run_luigi("BuildFlickr30k", data, "--on-error", "skip", "--jobs", "1")
+    assert code == 0
+    assert "left out" in out
+    assert len(features.open_store(data["--store-dir"]).images) == 5
+
+
+def test_a_truncated_photo_fails_or_is_a_counted_skip(data, run_luigi):
+    photo = data["--images-dir"] / "002.jpg"
+    photo.write_bytes(photo.read_bytes()[:900])
+    code, _, err = run_luigi("BuildFlickr30k", data, "--jobs", "1")
+    assert code == 30
+    errors = [line for line in err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "002.jpg" in errors[0]
+    assert "Traceback" not in err
+    assert not (data["--store-dir"] / "latest.json").exists()
+    code, out, _ = run_luigi("BuildFlickr30k", data, "--on-error", "skip", "--jobs", "1")
+    assert code == 0
+    assert "skipped       1 images" in out
+    store = features.open_store(data["--store-dir"])
+    assert "002.jpg" not in set(store.images["id"])
+    assert [row[0] for row in store.skipped] == ["002.jpg"] or "002.jpg" in dict(store.skipped)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--captions": "nowhere.json"}, "nowhere.json: no such captions file"),
+        ({"--images-dir": "nowhere"}, "nowhere: cannot list this images folder"),
+        ({"--detector": "nanodot"}, "unknown detector 'nanodot'. Did you mean 'nanodet'?"),
+        ({"--relations": "geo"}, "unknown relation predictor 'geo'"),
+        ({"--features": "colour"}, "unknown feature extractor 'colour'"),
+        ({"--parser": "spacey"}, "unknown parser 'spacey'. Did you mean 'spacy'?"),
+        ({"--profile": "spicy"}, "unknown profile 'spicy'. Did you mean 'spice'?"),
+        ({"--scheme": "penn"}, "unknown scheme 'penn'"),
+        ({"--max-objects": "0"}, "--max-objects"),
+        ({"--max-objects": "many"}, "a parameter cannot be read"),
+        ({"--store-dir": ""}, "--store-dir is empty"),
+        ({"--detector": "scene-graphs"}, "--detections"),
+    ],
+)
+def test_a_mistake_is_one_line_and_not_exit_0(data, change, words, run_luigi):
+    code, _, err = run_luigi("BuildFlickr30k", {**data, **change})
+    assert code != 0
+    assert words in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_broken_captions_are_one_line(data, run_luigi):
+    captions = data["--captions"]
+    captions.write_text(captions.read_text()[:-7])
+    code, _, err = run_luigi("BuildFlickr30k", data)
+    assert code == 30
+    assert "broken JSON" in err
+    assert err.count("\n") == 1
+
+
+def test_an_empty_caption_fails_or_is_counted(data, run_luigi):
+    document = json.loads(data["--captions"].read_text())
+    document["images"][0]["sentences"][0]["raw"] = "  "
+    data["--captions"].write_text(json.dumps(document))
+    code, _, err = run_luigi("BuildFlickr30k", data)
+    assert code == 30
+    assert "empty caption of image 000.jpg" in err
+    code, out, _ = run_luigi("BuildFlickr30k", data, "--on-error", "skip", "--jobs", "1")
+    assert code == 0
+    assert "1 captions or images: 0: empty caption of image 000.jpg" in out
+    assert len(features.open_store(data["--store-dir"]).captions) == 11
+
+
+def test_a_read_only_place_is_one_line(data, tmp_path, run_luigi):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    code, _, err = run_luigi(
+        "BuildFlickr30k", {**data, "--store-dir": blocked / "st"}, "--jobs", "1"
+    )
+    assert code != 0
+    assert "cannot be written" in err
+    assert "Traceback" not in err

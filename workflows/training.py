@@ -1,0 +1,167 @@
+"""Training and evaluation as Luigi tasks: the same commands that people type, in own processes.
+
+Nothing here imports torch. A run's key covers configuration, overrides and the store's contents, so
+that a finished run is never trained again and a changed one gets a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import luigi
+
+from features.errors import MissingInput, ScenestoreError
+from features.keys import KEY_DIGITS, content_key
+from features.manifest import read_store_manifest, store_manifest_path
+from workflows.launcher import run_in_group
+
+__all__ = ["EvaluateModel", "TrainModel", "train_command"]
+
+TRAIN_VERSION = "1"
+MARKER = "trained.json"
+
+
+def train_command(
+    config: str, store: str, folder: str, overrides: str, processes: int
+) -> list[str]:
+    """Return the command that trains one run; with several processes it goes through torchrun."""
+    module = ["-m", "models.train"]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        module = [*launcher, *module]
+    settings = ["--data.store", store, "--run.folder", folder, *shlex.split(overrides)]
+    return [sys.executable, *module, config, *settings]
+
+
+class RunTarget(luigi.Target):
+    """A run folder whose marker carries this key: training ended well."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder
+        self.key = key
+
+    def exists(self) -> bool:
+        """Return True when the run has been trained to its end under this key."""
+        try:
+            return bool(json.loads((self.folder / MARKER).read_text())["key"] == self.key)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def finish(self) -> None:
+        """Write the marker."""
+        partial = self.folder / f"{MARKER}.partial"
+        partial.write_text(json.dumps({"key": self.key}) + "\n")
+        partial.replace(self.folder / MARKER)
+
+
+class TrainingTask(luigi.Task):
+    """Parameters of everything that has to do with one run."""
+
+    config = luigi.Parameter(
+        description="training configuration, for example configs/sgm_f30k.yaml"
+    )
+    store = luigi.Parameter(description="store folder or store manifest")
+    run_dir = luigi.Parameter(default="", description="run folder; default: runs/NAME-KEY")
+    overrides = luigi.Parameter(
+        default="", description="options for models.train, for example '--optim.lr 1e-4'"
+    )
+    processes = luigi.IntParameter(
+        default=1, significant=False, description="ranks on this machine, through torchrun"
+    )
+    gpus = luigi.IntParameter(
+        default=0, significant=False, description="GPUs that Luigi's scheduler must have free"
+    )
+
+    @property
+    def resources(self) -> dict[str, int]:
+        """Tell Luigi how many GPUs the task takes."""
+        return {"gpu": self.gpus} if self.gpus else {}
+
+    @cached_property
+    def key(self) -> str:
+        """Key of the run: configuration, overrides, contents of the store.
+
+        Raises: MissingInput: configuration or store are not there.
+        """
+        path = Path(self.config)
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise MissingInput(
+                f"{path}: cannot be read ({error.strerror}). Check --config."
+            ) from error
+        store = read_store_manifest(store_manifest_path(Path(self.store)))
+        inputs = {"config": hashlib.sha256(text.encode()).hexdigest(), "store": str(store["hash"])}
+        return content_key(
+            "train", TRAIN_VERSION, {"overrides": shlex.split(self.overrides)}, inputs
+        )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        if self.run_dir:
+            return Path(self.run_dir)
+        return Path("runs") / f"{Path(self.config).stem}-{self.key[:KEY_DIGITS]}"
+
+    def on_failure(self, exception: BaseException) -> str:
+        """Tell the scheduler the error's message; Luigi would send a stack trace."""
+        return f"{type(exception).__name__}: {exception}"
+
+
+class TrainModel(TrainingTask):
+    """Train one model from a store; killed and started again, it goes on where it was."""
+
+    def complete(self) -> bool:
+        """Return True when the run has ended well; a mistake in the inputs is told by ``run``."""
+        try:
+            return RunTarget(self.folder, self.key).exists()
+        except ScenestoreError:
+            return False
+
+    def run(self) -> None:
+        """Start ``python -m models.train`` in its own process group and wait."""
+        target = RunTarget(self.folder, self.key)
+        run_in_group(
+            train_command(self.config, self.store, str(self.folder), self.overrides, self.processes)
+        )
+        target.finish()
+
+
+class EvaluateModel(TrainingTask):
+    """Evaluate a run, training it first where that has not happened."""
+
+    split = luigi.Parameter(default="test", description="split to evaluate on")
+    fold5 = luigi.BoolParameter(description="mean of five folds (COCO 1K)")
+    rerank = luigi.BoolParameter(description="also with re-ranking")
+
+    def requires(self) -> luigi.Task:
+        """Need the trained run."""
+        names = TrainingTask.get_param_names(include_significant=True)
+        return TrainModel(**{name: getattr(self, name) for name in names})
+
+    @property
+    def results(self) -> Path:
+        """The file with the numbers."""
+        parts = [self.split, "fold5" if self.fold5 else "", "rerank" if self.rerank else ""]
+        return self.folder / f"evaluation-{'-'.join(part for part in parts if part)}.json"
+
+    def complete(self) -> bool:
+        """Return True when the numbers are newer than the weights."""
+        try:
+            weights = (self.folder / "best.safetensors").stat().st_mtime_ns
+            return self.results.stat().st_mtime_ns >= weights
+        except (OSError, ScenestoreError):
+            return False
+
+    def run(self) -> None:
+        """Start ``python -m models.evaluate`` in its own process group and wait."""
+        flags = [name for name in ("fold5", "rerank") if getattr(self, name)]
+        command: list[Any] = [sys.executable, "-m", "models.evaluate", self.folder]
+        command += ["--store", self.store, "--split", self.split, "--json", self.results]
+        run_in_group([*map(str, command), *(f"--{flag}" for flag in flags)])
