@@ -50,6 +50,16 @@ class BanFile:
             self._file: Any = h5py.File(self.path, "r")
         except OSError as error:
             raise InputError(f"{self.path}: not a whole HDF5 file ({error}).") from error
+        self.files = [self.path, table_path]
+        try:
+            self._check()
+            self._rows = self._read_index(table_path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check(self) -> None:
+        """Find the datasets and compare their shapes."""
         self._features = self._dataset("image_features", (2, 3))
         self._boxes = self._dataset("image_bb", (self._features.ndim,))
         flat = self._features.ndim == 2
@@ -59,16 +69,21 @@ class BanFile:
                 f"{self.path}: image_bb {self._boxes.shape} does not fit image_features "
                 f"{self._features.shape}."
             )
+
+    def _read_index(self, path: Path) -> dict[str, int]:
         rows = len(self._features) if self._ranges is None else len(self._ranges)
-        self.files = [self.path, table_path]
-        table = load_pickle(table_path.read_bytes(), str(table_path))
+        table = load_pickle(path.read_bytes(), str(path))
         if not isinstance(table, dict):
-            raise InputError(f"{table_path}: the pickle is no dict of ids and rows.")
-        places = integers(str(table_path), "rows", list(table.values()), len(table))
+            raise InputError(f"{path}: the pickle is no dict of ids and rows.")
+        places = integers(str(path), "rows", list(table.values()), len(table))
         if len(set(places)) != len(places) or any(not 0 <= place < rows for place in places):
-            raise InputError(f"{table_path}: rows repeat or lie outside 0 .. {rows - 1}.")
+            raise InputError(f"{path}: rows repeat or lie outside 0 .. {rows - 1}.")
         ordered = sorted(zip(places, map(str, table), strict=True))
-        self._rows = {key: place for place, key in ordered}
+        return {key: place for place, key in ordered}
+
+    def close(self) -> None:
+        """Close the file; the object cannot be used afterwards."""
+        self._file.close()
 
     def _dataset(self, name: str, ranks: tuple[int, ...]) -> Any:
         import h5py

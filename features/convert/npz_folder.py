@@ -82,9 +82,9 @@ class NpzFolder:
         said = next((arrays[name] for name in ("num_bbox", "num_boxes") if name in arrays), None)
         count = None
         if said is not None:
-            (count,) = integers(str(path), "the number of boxes", [np.asarray(said).item()], 1)
+            (count,) = integers(str(path), "the number of boxes", [said], 1)
         elif boxes is not None:
-            count = len(boxes)
+            count = len(np.atleast_1d(boxes))
         turned = features.ndim == 2 and count is not None and len(features) != count
         if turned and features.shape[1] == count:
             features = features.T  # MILVLG writes (D, n)
@@ -94,9 +94,8 @@ class NpzFolder:
             boxes = np.zeros((len(features), 4), np.float32)
         size = [arrays.get("image_w", arrays.get("image_width", 0))]
         size += [arrays.get("image_h", arrays.get("image_height", 0))]
-        numbers = [np.asarray(value).item() for value in size]
         return make_detections(
-            str(path), boxes, size=integers(str(path), "image size", numbers, 2), features=features
+            str(path), boxes, size=integers(str(path), "image size", size, 2), features=features
         )
 
     def _info(self, path: Path) -> dict[str, Any]:
