@@ -199,7 +199,7 @@ def options_for(
     """
     known = {item.name for item in dataclasses.fields(options_class(name))}
     if image_dim is None:
-        image_dim = int(store.column("object_features").shape[-1])
+        image_dim = int(store.row_shape("object_features")[-1])
     data = {
         "image_dim": image_dim,
         "vocab_size": len(codebook.words),

@@ -110,7 +110,7 @@ def score_all(
         model: the model; put in evaluation mode for the time of the call.
         store: an open store.
         split: name of the split.
-        codebook: the codebook the model was trained with; None: made from the store.
+        codebook: the codebook the model was trained with; None: the store's default one.
         device: where to compute; None: where the model is.
         budget: bytes that codes and tiles may hold besides the model and the result.
         batch_size: images or captions encoded at a time.
@@ -119,9 +119,7 @@ def score_all(
         (n_images, n_captions) float32 on the CPU, rows and columns in store order.
     """
     if codebook is None:
-        from features.vocab import Codebook
-
-        codebook = Codebook.from_store(store)
+        codebook = store.codebook
     if device is None:
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
