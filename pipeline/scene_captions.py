@@ -16,7 +16,6 @@ __all__ = ["FORMS", "NOUNS", "write_captions"]
 
 NOUNS: dict[str, tuple[str, ...]] = {
     "ball": ("ball",),
-    "balloon": ("balloon",),
     "basket": ("basket",),
     "bird": ("bird",),
     "boat": ("boat",),
@@ -48,13 +47,11 @@ _POSTURES = {  # stem -> third person, plural, participle
     "lie": ("lies", "lie", "lying"),
     "fly": ("flies", "fly", "flying"),
     "float": ("floats", "float", "floating"),
-    "hover": ("hovers", "hover", "hovering"),
     "rest": ("rests", "rest", "resting"),
     "wait": ("waits", "wait", "waiting"),
 }
 _POSTURE_OF = {
     "ball": ("lie", "rest"),
-    "balloon": ("float", "hover"),
     "basket": ("stand", "rest"),
     "bird": ("fly",),
     "boat": ("lie", "rest"),
@@ -62,7 +59,7 @@ _POSTURE_OF = {
     "cat": ("sit", "rest"),
     "cone": ("stand",),
     "dog": ("stand", "wait"),
-    "kite": ("fly", "hover"),
+    "kite": ("fly", "float"),
     "lamp": ("stand",),
     "person": ("stand", "wait"),
     "table": ("stand",),
@@ -288,7 +285,9 @@ def _chain(w: _Writer, main: Relation, other: Relation) -> str:
     if other.subject == main.object:
         return f"{w.phrase(main.subject)} {w.tail(main)} {w.tail(other)}"
     third = w.phrase(other.subject)
-    return f"{w.phrase(main.subject)} {w.tail(main)} with {third} {w.preposition(other)} it"
+    twin = w.entity(main.object).kind in w.twins
+    it = "it" if w.rng.random() < 0.3 else w.phrase(main.object, definite=True, colour=twin)
+    return f"{w.phrase(main.subject)} {w.tail(main)} with {third} {w.preposition(other)} {it}"
 
 
 def _while(w: _Writer, main: Relation, other: Relation) -> str:

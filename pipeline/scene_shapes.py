@@ -84,15 +84,6 @@ def _ball(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.ellipse(0.2, 0.13, 0.42, 0.3, shade(c, 1.75))
 
 
-def _balloon(pen: Pen, c: RGB, look: int, part: str) -> None:
-    pen.line((0.5, 0.62, 0.46, 0.75, 0.54, 0.87, 0.5, 1), (90, 86, 92), 0.03)
-    pen.polygon((0.4, 0.66, 0.6, 0.66, 0.5, 0.58), shade(c, 0.75))
-    pen.ellipse(0, 0, 1, 0.62, c)
-    pen.ellipse(0.18, 0.08, 0.4, 0.26, shade(c, 1.65))
-    if look:
-        pen.ellipse(0.66, 0.36, 0.78, 0.46, shade(c, 1.3))
-
-
 def _basket(pen: Pen, c: RGB, look: int, part: str) -> None:
     if part != "front":
         pen.ellipse(0, 0, 1, 0.3, shade(c, 0.5))
@@ -348,7 +339,6 @@ def _tree(pen: Pen, c: RGB, look: int, part: str) -> None:
 
 _DRAW: dict[str, Callable[[Pen, RGB, int, str], None]] = {
     "ball": _ball,
-    "balloon": _balloon,
     "basket": _basket,
     "bird": _bird,
     "boat": _boat,
