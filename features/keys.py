@@ -138,6 +138,6 @@ class HashCache:
             partial.write_text(json.dumps(self._known))
             partial.replace(self.path)
         except OSError:
-            partial.unlink(
-                missing_ok=True
-            )  # a store on a full disk fails later, with a better message
+            # A store on a full or read-only disk fails later, with a better message.
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
