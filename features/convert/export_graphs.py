@@ -20,8 +20,8 @@ __all__ = ["export_lgsgm", "export_sgb"]
 
 
 def _graphs(store: Store, splits: list[str] | None) -> Iterator[tuple[str, SceneGraph]]:
-    for image_id in _image_ids(store, splits):
-        yield image_id, store.graph(image_id)
+    ids = _image_ids(store, splits)
+    return ((image_id, store.graph(image_id)) for image_id in ids)
 
 
 def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
@@ -46,11 +46,12 @@ def export_sgb(
 
     ``rel_all_scores`` has the score of the stored predicate only; the store keeps no others.
     """
+    items = _graphs(store, splits)
     classes = [name for name in store.coded("labels").names if name]
     predicates = [name for name in store.coded("predicates").names if name]
     with Outputs(target, overwrite=overwrite) as out:
         predictions, info = out.path(PREDICTION), out.path(INFO)
-        write_predictions(predictions, info, _graphs(store, splits), classes, predicates)
+        write_predictions(predictions, info, items, classes, predicates)
     return ["rel_all_scores has only the score of the predicate that the store keeps."]
 
 

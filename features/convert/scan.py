@@ -69,7 +69,7 @@ class ScanFolder:
         if self._features.ndim != 3 or self._features.dtype.kind != "f":
             shape = f"{self._features.dtype} {self._features.shape}"
             raise InputError(f"{self._name('ims.npy')}: {shape} is not float (rows, regions, D).")
-        self.texts = self._read_captions()
+        self.texts = self._read_lines("caps.txt")
         rows, captions = len(self._features), len(self.texts)
         copies = {captions: CAPTIONS_PER_IMAGE, captions // CAPTIONS_PER_IMAGE: 1}
         if captions % CAPTIONS_PER_IMAGE or not captions or rows not in copies:
@@ -92,10 +92,11 @@ class ScanFolder:
     def _name(self, suffix: str) -> Path:
         return self.path / f"{self.split}_{suffix}"
 
-    def _read_captions(self) -> list[str]:
-        path = need_file(self._name("caps.txt"))
+    def _read_lines(self, suffix: str) -> list[str]:
+        """Return the lines of a text file; only line feeds part them, as in the released code."""
+        path = need_file(self._name(suffix))
         raw = path.read_bytes().split(b"\n")
-        if raw and not raw[-1].strip():
+        if not raw[-1].strip():
             raw.pop()
         lines = []
         for at, line in enumerate(raw, 1):
@@ -110,7 +111,7 @@ class ScanFolder:
         if not path.is_file():
             self.notes.append(f"{path}: not there; images are called {self.split}-0, -1 ...")
             return [f"{self.split}-{row}" for row in range(self._images)]
-        ids = path.read_text(encoding="utf-8").split()
+        ids = self._read_lines("ids.txt")
         if len(ids) == self._images * CAPTIONS_PER_IMAGE:
             ids = ids[::CAPTIONS_PER_IMAGE]
         if len(ids) != self._images or len(set(ids)) != len(ids):
