@@ -1,7 +1,7 @@
 """What is stored: every group, axis and column of the on-disk format, declared once.
 
 The writer checks against this table, the reader reads by it, and ``docs/format.md`` is made from
-it (``python -m features.schema docs/format.md``). A change of meaning bumps ``FORMAT_VERSION``.
+it (``python -m features.format_page``). A change of meaning bumps ``FORMAT_VERSION``.
 """
 
 from __future__ import annotations

@@ -7,9 +7,11 @@ go to their offsets and through sha256 in one pass. Equal columns give equal fil
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -186,7 +188,8 @@ def write_shard(
         folder.mkdir(parents=True, exist_ok=True)
         partial = partial_path(path)
         try:
-            offsets = _lay_out(partial, columns, group, key)
+            with _hdf5_errors():
+                offsets = _lay_out(partial, columns, group, key)
             hashes = _write_data(partial, columns, offsets)
             parts = {
                 name: Part(offsets[name], data.shape, data.dtype.str, hashes[name])
@@ -208,12 +211,25 @@ def write_shard(
     return record
 
 
+@contextlib.contextmanager
+def _hdf5_errors() -> Iterator[None]:
+    """Turn the RuntimeError that HDF5 raises when closing a file fails into its OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        code = re.search(r"errno = (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+
+
 def _lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int]:
     """Create the HDF5 structure without data; return the offset of every dataset."""
     import h5py
 
     offsets = {}
-    kinds = {column.name: column.kind for column in GROUPS[group].columns}
+    kinds = {
+        column.name: "array" if column.kind == "dense" else column.kind
+        for column in GROUPS[group].columns
+    }
     # v110: a file that was not closed cleanly can never be opened by mistake
     with h5py.File(
         path,

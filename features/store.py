@@ -216,6 +216,13 @@ class Store:
         """
         return self._image_ids.rows(image_ids)
 
+    def caption_ids(self, caption_ids: Iterable[str]) -> Index:
+        """Return the row of each caption id.
+
+        Raises: UnknownName: an id that the store does not have.
+        """
+        return self._caption_ids.rows(caption_ids)
+
     @functools.cached_property
     def _image_ids(self) -> _Ids:
         return _Ids("image id", self.group("index").text("image_id").tolist())

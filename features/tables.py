@@ -36,7 +36,8 @@ def _texts(store: Store, name: str, rows: Array) -> Array:
 def _names(store: Store, name: str, at: Any = slice(None)) -> Array:
     column = store.coded(name)
     names: Array = np.asarray(column.names, dtype=object)
-    return np.take(names, column.codes[at])
+    named: Array = np.take(names, column.codes[at])
+    return named
 
 
 def _usable(store: Store) -> Array:
