@@ -37,8 +37,8 @@ STORE/
 
 ## Sidecar and group manifest
 
-A sidecar (`kind` "shard") has `group`, `key`, `number`, `row0`, `rows` (images), `size` (bytes of the
-file), `rest` (sha256 of the bytes that belong to no dataset, in order) and `columns`: dataset ->
+A sidecar (`kind` "shard") has `group`, `key`, `number`, `row0`, `rows` (images), `size` (bytes of
+the file), `rest` (sha256 of the bytes that belong to no dataset, in order) and `columns`: dataset ->
 `offset` (byte in the file), `shape`, `dtype`, `sha256` of its bytes.
 
 A group manifest (`kind` "group") has the same for all shards, a list per field: `shards`
@@ -56,9 +56,11 @@ page. Bytes can therefore be mapped or read at `offset` without HDF5. The file's
 | kind | in HDF5 | meaning |
 | --- | --- | --- |
 | dense | dataset `NAME` | (rows, ...) numbers |
-| offsets | dataset `NAME` | rows + 1 rising int64 from 0, local to the shard: row i owns `[i]` to `[i + 1]` |
+| offsets | dataset `NAME` | rows + 1 rising int64 from 0: row i owns `[i]` to `[i + 1]` |
 | text | `NAME/bytes`, `NAME/offsets` | UTF-8 bytes and their offsets |
-| coded | `NAME/codes`, `NAME/names/bytes`, `NAME/names/offsets` | int32 positions in the shard's own sorted table of strings |
+| coded | `NAME/codes`, `NAME/names/bytes`, `NAME/names/offsets` | int32 rows of a text column |
+
+Offsets and codes are local to their shard: every shard brings its own sorted table of strings.
 
 K is the most objects, R the most relations per image, D the width of a feature. Boxes are xyxy
 float32 in pixels of the picture after EXIF rotation. Roles: {roles}.
@@ -72,7 +74,8 @@ import json, pathlib, sys
 import h5py
 
 folder, row = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-store = json.loads((folder / json.loads((folder / "latest.json").read_text())["manifest"]).read_text())
+name = json.loads((folder / "latest.json").read_text())["manifest"]
+store = json.loads((folder / name).read_text())
 
 def shard(group, row):
     """Return the opened shard that holds an image row, and the row within it."""
@@ -102,7 +105,7 @@ print(json.dumps({
     "image": text(index["image_id"], at),
     "captions": [text(index["caption"], i) for i in range(first, last)],
     "labels": coded(visual["labels"], at)[:n],
-    "relations": [[int(s), words[i], int(o)] for i, (s, o) in enumerate(visual["relations"][at][:m])],
+    "relations": [[int(s), p, int(o)] for (s, o), p in zip(visual["relations"][at][:m], words)],
     "tokens": [coded(tokens["form"], slice(a, b)) for a, b in zip(ends, ends[1:])],
     "first feature": regions["object_features"][at][0].astype(float).tolist(),
 }))

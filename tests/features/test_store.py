@@ -232,7 +232,7 @@ def test_a_store_without_some_groups_opens_and_says_what_is_missing(tmp_path):
     assert store.captions["text"].tolist() == ["A dog."]
     assert store.skipped == {}
     assert not store.has("boxes")
-    with pytest.raises(UnknownName, match="no 'visual'.*It has: index"):
+    with pytest.raises(UnknownName, match=r"no 'visual'.*It has: index"):
         store.graph("a")
     with pytest.raises(UnknownName, match="no 'regions'"):
         store.column("object_features")
