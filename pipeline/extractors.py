@@ -18,6 +18,7 @@ from features.registry import Registry
 from pipeline.images import Picture
 
 if TYPE_CHECKING:
+    from features.vectors import WordVectors
     from pipeline.detect import Detector
 
 __all__ = [
@@ -168,7 +169,7 @@ class LabelVectors:
         self._known: dict[str, Float] = {}
 
     @cached_property
-    def table(self) -> object:
+    def table(self) -> WordVectors:
         """The word vectors, loaded at first use."""
         from features.vectors import load_vectors
 
@@ -176,7 +177,7 @@ class LabelVectors:
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the table's hash."""
-        return {"name": "label", "version": 1, "vectors": self.table.identity}  # type: ignore[attr-defined]
+        return {"name": "label", "version": 1, "vectors": self.table.identity}
 
     def extract(self, picture: Picture, found: Detections) -> tuple[Float, Float]:
         """Return one vector per object and per relation."""
@@ -185,12 +186,11 @@ class LabelVectors:
             self._phrase(f"{found.labels[s]} {predicate} {found.labels[o]}")
             for s, predicate, o in found.relations or ()
         ]
-        width = len(self._phrase("object"))
-        return _stack(objects, width), _stack(unions, width)
+        return _stack(objects, self.table.dim), _stack(unions, self.table.dim)
 
     def _phrase(self, text: str) -> Float:
         if text not in self._known:
-            self._known[text] = self.table.phrase(text)  # type: ignore[attr-defined]
+            self._known[text] = self.table.phrase(text)
         return self._known[text]
 
 

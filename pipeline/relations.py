@@ -7,23 +7,29 @@ the machine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
+from features.keys import hash_file
 from features.records import Detections
 from features.registry import Registry
 from pipeline.boxes import areas, intersections
 
 if TYPE_CHECKING:
     from pipeline.detect import Detector
+    from pipeline.predicate_prior import PriorTable
 
 __all__ = [
     "PREDICATES",
     "Geometric",
     "Precomputed",
+    "Prior",
     "RelationPredictor",
     "create_relations",
     "rank_relations",
@@ -35,6 +41,7 @@ __all__ = [
 Float = npt.NDArray[np.float32]
 Relations = tuple[tuple[int, str, int], ...]
 
+PACKAGED = Path(__file__).parent / "data" / "predicate-prior.npz"
 PREDICATES = (
     "inside",
     "on",
@@ -216,3 +223,50 @@ def _overlap(low: Float, high: Float) -> Float:
     """Return the length that each pair of intervals shares, (n, n)."""
     both: Float = np.minimum(high[:, None], high[None, :]) - np.maximum(low[:, None], low[None, :])
     return np.maximum(both, 0)
+
+
+@relation_predictors.register("prior")
+class Prior:
+    """Predicates by P(predicate | labels, geometry), fitted on graphs: ``fit-relations``.
+
+    The score is the probability that the pair is related in this way, times the objects' scores.
+
+    Args:
+        table: file written by ``fit-relations``; None takes the packaged one, 50 predicates of
+            Visual Genome (pipeline/data/predicate-prior.md says what it was made from).
+        min_score: relations below are dropped.
+    """
+
+    def __init__(self, table: str | None = None, min_score: float = 0.0) -> None:
+        self.path = PACKAGED if table is None else Path(table)
+        self.min_score = min_score
+
+    @cached_property
+    def table(self) -> PriorTable:
+        """The fitted table, loaded at first use."""
+        from pipeline.predicate_prior import PriorTable
+
+        return PriorTable.load(self.path)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version, the table's hash and the threshold."""
+        return {
+            "name": "prior",
+            "version": 1,
+            "table": hash_file(self.path),
+            "min_score": self.min_score,
+        }
+
+    def predict(self, found: Detections, limit: int) -> tuple[Relations, Float]:
+        """Return the likeliest relations, one predicate per ordered pair."""
+        pairs, best, chance = self.table.judge(found)
+        scores = chance * found.scores[pairs[:, 0]] * found.scores[pairs[:, 1]]
+        keep = scores >= self.min_score
+        names = [self.table.predicates[code] for code in best[keep]]
+        return rank_relations(pairs[keep], names, scores[keep].astype(np.float32), limit)
+
+    def classify(self, found: Detections, pairs: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the likeliest predicate of each given pair."""
+        known, best, _ = self.table.judge(found)
+        code = {(int(s), int(o)): int(p) for (s, o), p in zip(known, best, strict=True)}
+        return [self.table.predicates[code[s, o]] for s, o in pairs]
