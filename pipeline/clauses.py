@@ -35,7 +35,8 @@ class Clauses:
     """
 
     __slots__ = (
-        "antecedent", "counted", "head", "inert", "kids", "lemma", "lower", "n", "prep", "rel", "tag",
+        "antecedent", "counted", "head", "inert", "kids", "lemma", "lower", "n", "prep", "rel",
+        "starts", "tag",
     )  # fmt: skip
 
     def __init__(self, graph: TextGraph) -> None:
@@ -57,7 +58,7 @@ class Clauses:
         self.inert: set[int] = set()
         self._find_prepositions()
         self._move_quantifiers()
-        self._resolve_pronouns(graph.sentence_starts)
+        self.starts = graph.sentence_starts
 
     def move(self, token: int, parent: int, rel: str) -> None:
         """Hang ``token`` on another head."""
@@ -128,9 +129,16 @@ class Clauses:
             group = [quantifier]
             if word in _QUANT_A and quantifier and lower[quantifier - 1] in ("a", "an"):
                 group = [quantifier - 1, quantifier]
-            elif word in _QUANT_BARE or (word[:-1].isdigit() and word.endswith("s")) or ((word in _QUANT_DEF or word.isdigit()) and (
-                tag[noun] == "PRP" or any(tag[i] in ("DT", "PRP$") for i in self.kids[noun])
-            )):
+            elif (
+                word in _QUANT_BARE
+                or (word[:-1].isdigit() and word.endswith("s"))
+                or (
+                    (word in _QUANT_DEF or word.isdigit())
+                    and (
+                        tag[noun] == "PRP" or any(tag[i] in ("DT", "PRP$") for i in self.kids[noun])
+                    )
+                )
+            ):
                 pass
             else:
                 continue
@@ -148,8 +156,9 @@ class Clauses:
             self.counted[noun] = group[0]
             self.inert.update(group)
 
-    def _resolve_pronouns(self, starts: tuple[int, ...]) -> None:
+    def resolve_pronouns(self) -> None:
         """Link each pronoun to the first noun breadth-first from the root, if left of it."""
+        starts = self.starts
         pronouns = [
             i for i in range(1, self.n) if self.tag[i] in ("PRP", "PRP$") and i not in starts
         ]

@@ -77,6 +77,10 @@ class Lemmas:
             known = self._memo[form, tag] = self._compute(form.lower(), tag)
         return known
 
+    def is_third_person(self, form: str) -> bool:
+        """Say whether a form in -s can be a verb (*flies*, *sits*)."""
+        return form.endswith("s") and len(form) > 3 and self.of(form, "VBZ") in self._verbs
+
     def _compute(self, form: str, tag: str) -> str:
         overrides = _overrides()
         if tag[:1] == "V" or tag == "MD":
@@ -113,15 +117,19 @@ class Lemmas:
         """Base form of an inflected verb."""
         if tag in ("VB", "VBP", "MD"):
             return form
-        odd = self._odd_verbs.get(form)
-        if odd and not self._spelled_with_e(form):
-            return str(odd[0])
         if form.endswith("ing") and len(form) > 4:
-            return self._stem(form[:-3])
-        if form.endswith("ied") and len(form) > 4:
-            return form[:-3] + "y"
-        if form.endswith("ed") and len(form) > 3:
-            return self._stem(form[:-2])
+            regular = self._stem(form[:-3])
+        elif form.endswith("ied") and len(form) > 4:
+            regular = form[:-3] + "y"
+        elif form.endswith("ed") and len(form) > 4:
+            regular = self._stem(form[:-2])
+        else:
+            regular = ""
+        if regular in self._verbs:
+            return regular
+        odd = self._odd_verbs.get(form)
+        if odd or regular:
+            return str(odd[0]) if odd else regular
         if form.endswith("s") and not form.endswith("ss") and len(form) > 3:
             if form[:-1] in self._verbs:
                 return form[:-1]
@@ -133,11 +141,6 @@ class Lemmas:
                 return form[:-2]
             return form[:-1]
         return form
-
-    def _spelled_with_e(self, form: str) -> bool:
-        """Say whether an irregular-form entry is contradicted by spelling (*riding*: *rid*)."""
-        stem = form[:-3] if form.endswith("ing") else form[:-2]
-        return form.endswith(("ing", "ed")) and _short(stem) and stem + "e" in self._verbs
 
     def _stem(self, stem: str) -> str:
         """Undo -ing or -ed: a doubled consonant, or a lost -e."""

@@ -15,6 +15,7 @@ from features.errors import MissingDependency, MissingInput
 from features.records import TextGraph
 from pipeline.dependency import clear_to_ud, coarse_tag, one_tree
 from pipeline.lemmas import LEMMAS_VERSION, Lemmas
+from pipeline.repair import repair
 from pipeline.tokenizer import tokenize
 
 __all__ = ["MODELS", "SpacyParser"]
@@ -100,6 +101,7 @@ class SpacyParser:
             heads.append(at + offset if offset else -1)
         lower = [word.lower() for word in words]
         heads, rels = clear_to_ud(lower, tags, heads, deps)
+        repair(lower, tags, heads, rels, self._lemmas.is_third_person)
         heads, rels = one_tree(heads, rels, starts)
         lemma = self._lemmas.of
         return TextGraph(

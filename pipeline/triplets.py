@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from features.errors import UnknownName
 from features.records import TextGraph
+from pipeline.attachment import reattach
 from pipeline.clauses import Clauses
 from pipeline.words import words
 
@@ -264,6 +265,15 @@ class _Graph:
         relations = list(self.edges.items())
         attributes = list(self.properties.items())
         objects = tuple(c.lemma[t] for t in nouns)
+        if (
+            not self.extended
+            and nouns
+            and nouns[0] == 0
+            and c.tag[0] == "NNS"
+            and c.lower[0].endswith("en")
+            and c.lower[0] != "men"
+        ):
+            objects = (c.lower[0], *objects[1:])
         return TextGraph(
             graph.caption, graph.tokens, graph.lemmas, graph.upos, graph.xpos, graph.heads, graph.deprels,
             tuple(roles), objects, tuple(map(tuple, mentions)),
@@ -292,7 +302,11 @@ def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[Text
         if not graph.tokens:
             done.append(graph)
             continue
-        found = _Graph(Clauses(graph), profile == "extended")
+        clauses = Clauses(graph)
+        if profile == "spice":
+            reattach(clauses)
+        clauses.resolve_pronouns()
+        found = _Graph(clauses, profile == "extended")
         found.run()
         done.append(found.finish(graph))
     return done

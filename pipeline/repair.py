@@ -1,0 +1,144 @@
+"""Grammar that a small parser misses: agreement inside a caption, put right in its UD tree.
+
+Captions are short and often lack the cues of newswire: *a white crane flies over water* becomes a
+plural noun *flies*. English agreement settles such cases without knowing any word: no plural noun
+follows *a*, and no coordination of two takes *is*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+__all__ = ["repair"]
+
+_SINGULAR_DETERMINERS = frozenset("a an one another each every this".split())
+_INNER_TAGS = frozenset(("NN", "NNP", "JJ", "JJR", "JJS", "VBN", "VBG", "HYPH"))
+_CLAUSES = frozenset(("advcl", "ccomp", "acl:relcl", "parataxis"))
+_SINGULAR_VERBS = frozenset(("is", "was", "has", "'s"))
+
+
+def repair(
+    words: Sequence[str],
+    tags: list[str],
+    heads: list[int],
+    rels: list[str],
+    is_verb: Callable[[str], bool],
+) -> None:
+    """Correct tags, heads and labels in place.
+
+    Args:
+        words: lower-cased forms.
+        tags: Penn tags.
+        heads: UD v2 heads, 0-based, -1 at roots.
+        rels: UD v2 labels.
+        is_verb: says whether a form in -s can be a verb's third person.
+    """
+    for token, tag in enumerate(tags):
+        if tag == "NNS" and token > 1 and tags[token - 1] in ("NN", "NNP"):
+            start = _singular_phrase(words, tags, token)
+            if start >= 0 and is_verb(words[token]):
+                _make_verb(token, start, tags, heads, rels)
+    if "conj" in rels or rels.count("nsubj") > 1:
+        _lower_conjuncts(words, tags, heads, rels)
+
+
+def _singular_phrase(words: Sequence[str], tags: Sequence[str], token: int) -> int:
+    """Return where the singular noun phrase that ends before ``token`` starts, -1 if none does."""
+    start = token - 1
+    while start > 0 and tags[start] in _INNER_TAGS:
+        start -= 1
+    if words[start] in _SINGULAR_DETERMINERS:
+        return start
+    return -1
+
+
+def _make_verb(verb: int, start: int, tags: list[str], heads: list[int], rels: list[str]) -> None:
+    """Turn a supposed plural noun into the finite verb after the phrase ``start`` .. verb-1."""
+    noun = verb - 1
+    head, rel = heads[verb], rels[verb]
+    top = verb
+    while heads[top] >= 0:
+        top = heads[top]
+    if top != verb and tags[top][0] == "V" and rel not in _CLAUSES:
+        return
+    role = (head, rel)
+    for child, parent in enumerate(heads):
+        if parent != verb or child == noun:
+            continue
+        if start <= child < noun or (child < start and rels[child] in ("case", "cc", "det")):
+            heads[child] = noun
+        elif child > verb and rels[child] == "nmod":
+            rels[child] = "obl"
+    tags[verb] = "VBZ"
+    if top == verb or rel in _CLAUSES:
+        if heads[noun] == verb:
+            rels[noun] = "nsubj"
+        return
+    if heads[noun] == verb:
+        heads[noun], rels[noun] = role
+    heads[verb], rels[verb] = -1, "root"
+    heads[top] = verb
+    if top < verb:
+        rels[top] = "nsubj"
+        return
+    rels[top] = (
+        "obl" if any(heads[i] == top and rels[i] == "case" for i in range(len(rels))) else "obj"
+    )
+    for child, parent in enumerate(heads):
+        if parent == top and rels[child] in ("nsubj", "punct", "advmod", "aux"):
+            heads[child] = verb
+
+
+def _lower_conjuncts(
+    words: Sequence[str], tags: Sequence[str], heads: list[int], rels: list[str]
+) -> None:
+    """Hang *jeans* of *a man in a jacket and jeans is ...* on *jacket*, not on *man*."""
+    for noun, label in enumerate(rels):
+        if tags[noun][0] != "N":
+            continue
+        if label == "conj":
+            first = heads[noun]
+        elif label == "nsubj":  # a second subject of the same predicate
+            first = next(
+                (i for i in range(noun) if rels[i] == "nsubj" and heads[i] == heads[noun]), -1
+            )
+        else:
+            continue
+        if first < 0 or tags[first] not in ("NN", "NNP") or rels[first] == "conj":
+            continue
+        inner = _last_phrase(first, noun, tags, heads, rels)
+        if inner < 0:
+            continue
+        predicate = heads[first]
+        singular = rels[first] == "nsubj" and (
+            (tags[predicate] == "VBZ" and noun < predicate)
+            or any(
+                heads[i] == predicate and words[i] in _SINGULAR_VERBS and i > noun
+                for i in range(noun, len(rels))
+            )
+        )
+        bare = (
+            label == "conj"
+            and not any(
+                heads[i] == noun and rels[i] in ("det", "nummod", "nmod:poss", "case")
+                for i in range(len(rels))
+            )
+            and any(heads[i] == first and rels[i] == "det" for i in range(len(rels)))
+        )
+        if singular or bare:
+            old = first
+            heads[noun], rels[noun] = inner, "conj"
+            for child, parent in enumerate(heads):
+                if parent == old and rels[child] == "cc" and inner < child < noun:
+                    heads[child] = noun
+
+
+def _last_phrase(
+    first: int, before: int, tags: Sequence[str], heads: Sequence[int], rels: Sequence[str]
+) -> int:
+    """Return the last prepositional object of ``first`` left of ``before``, -1 if none."""
+    found = -1
+    for token in range(first + 1, before):
+        if rels[token] == "nmod" and heads[token] == first and tags[token][0] == "N":
+            found = token
+    return found
