@@ -8,7 +8,7 @@ parts stand in ``gsmn_graphs`` (3.1), ``gsmn_matching`` (3.2.1) and ``gsmn_struc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,11 @@ from models.gsmn_structure import (
 from models.layers import BiGru, embedding, l2norm, linear
 from models.losses import negative_mask, triplet_loss
 from models.registry import register
+from models.text_encoders import copy_rows
 from models.tiling import by_length, tiles
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Gsmn", "GsmnCaptions", "GsmnImages", "GsmnOptions"]
 
@@ -126,9 +130,9 @@ class Gsmn(nn.Module):
             )
             self.region_head = MatchingHead(last, width)
 
-    def init_words(self, vectors: Tensor) -> None:
-        """Start the word table from (V, word_dim) vectors."""
-        self.word_table.weight.data.copy_(torch.as_tensor(vectors))
+    def init_words(self, vectors: npt.ArrayLike) -> None:
+        """Start from given word vectors, (vocab_size, word_dim); NaN rows stay random."""
+        copy_rows(self.word_table, vectors)
 
     def encode_images(self, images: ImageBatch) -> GsmnImages:
         """Project regions to unit vectors, GSMN Eq. (11)."""

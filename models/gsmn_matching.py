@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 AttentionNorm = Literal["clipped_l2norm", "none"]
-"""What happens to similarities before the softmax: LeakyReLU and L2 norm over queries, or nothing."""
+"""Before the softmax, similarities pass LeakyReLU and an L2 norm over queries, or nothing."""
 
 
 class Nodes(NamedTuple):
@@ -177,5 +177,5 @@ def match_nodes_plainly(
     context = attend(similar, -1, -2, source_mask.unsqueeze(-2), scale, norm) @ sources
     one = queries.unflatten(-1, (blocks, -1))
     other = context.unflatten(-1, (blocks, -1))
-    lengths = one.norm(dim=-1) * other.norm(dim=-1)
+    lengths: Tensor = one.norm(dim=-1) * other.norm(dim=-1)
     return (one * other).sum(-1) / lengths.clamp_min(1e-8)
