@@ -42,7 +42,10 @@ IMPORT_FORMATS: dict[str, ImportFormat] = {
     "visual-genome": ImportFormat(
         "visual_genome", "VisualGenomeFile", "scene_graphs.json", ("image_data",)
     ),
-    "lgsgm": ImportFormat("scene_graphs", "SceneGraphFile", "graph JSON of LGSGM or SGM"),
+    "sgm": ImportFormat(
+        "sgm", "SgmFile", "SGM's graphs and features", ("objects_dir", "unions_dir")
+    ),
+    "lgsgm": ImportFormat("scene_graphs", "SceneGraphFile", "graph JSON of LGSGM"),
     "entities": ImportFormat(
         "entities", "EntitiesFolder", "Flickr30k Entities' Annotations", ("sentences_dir",)
     ),

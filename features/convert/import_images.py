@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +17,28 @@ from features.pack import pack_regions, pack_visual
 from features.records import Detections, ImageEntry
 from features.schema import Columns
 
-__all__ = ["ImageReader"]
+__all__ = ["ImageReader", "ReadImage"]
 
 Features = npt.NDArray[np.floating]
+
+
+@runtime_checkable
+class _HasUnions(Protocol):
+    def unions(self, image_id: str) -> npt.NDArray[np.generic] | None: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReadImage:
+    """One image on its way into the store.
+
+    Attributes:
+        visual: boxes and graph, or why the image is skipped.
+        features: (n, D) in the stored type.   unions: (m, D), likewise.
+    """
+
+    visual: Detections | str
+    features: Features | None = None
+    unions: Features | None = None
 
 
 class ImageReader:
@@ -47,62 +68,77 @@ class ImageReader:
         self.images_dir = None if images_dir is None else need_folder(images_dir)
         self.cut = self.sizeless = 0
         self.width: int | None = None
+        self.has_unions = False
 
-    def read(self, entry: ImageEntry) -> Detections | str:
+    def read(self, entry: ImageEntry) -> ReadImage:
         """Return one image's detections, cut and in the stored type, or why there are none."""
         key = self.keys.get(entry.id)
         if key is None:
-            return "not in the imported file"
+            return ReadImage("not in the imported file")
         try:
             found = self.source.read(key)
             self.cut += len(found.labels) > self.max_objects
             if found.size == (0, 0) and self.images_dir is not None:
                 found = _with_size(found, self.images_dir / (entry.file or entry.id))
             self.sizeless += found.size == (0, 0)
-            return self._narrow(entry.id, found)
+            features = self._narrow(entry.id, "object_features", found.features, self.max_objects)
+            unions = self._unions(entry.id, key, found)
+            return ReadImage(dataclasses.replace(found, features=None), features, unions)
         except (InputError, FeatureOverflow, MissingInput) as error:
             if self.on_error == "fail":
                 raise
-            return str(error)
+            return ReadImage(str(error))
 
-    def _narrow(self, image_id: str, found: Detections) -> Detections:
-        if found.features is None:
-            return found
-        kept = found.features[: self.max_objects]
+    def _unions(self, image_id: str, key: str, found: Detections) -> Features | None:
+        """Return the features of the union boxes of those relations that the store keeps."""
+        unions = self.source.unions(key) if isinstance(self.source, _HasUnions) else None
+        if unions is None:
+            return None
+        self.has_unions = True
+        kept = [
+            row
+            for row, (subject, _, target) in enumerate(found.relations or ())
+            if max(subject, target) < self.max_objects
+        ]
+        return self._narrow(image_id, "union_features", unions[kept], self.max_relations)
+
+    def _narrow(
+        self, image_id: str, column: str, values: npt.NDArray[np.generic] | None, most: int
+    ) -> Features | None:
+        if values is None:
+            return None
+        kept = np.asarray(values[:most], np.float32)
         with np.errstate(over="ignore"):
-            narrow = kept.astype(self.dtype)
+            narrow: Features = kept.astype(self.dtype)
         if not np.isfinite(narrow).all():
             raise FeatureOverflow(
-                f"{self.where}: image {image_id!r}, column object_features: a value does not "
-                f"fit {self.dtype} (largest {float(np.abs(kept).max()):g}). Import with --dtype "
+                f"{self.where}: image {image_id!r}, column {column}: a value does not fit "
+                f"{self.dtype} (largest {float(np.abs(kept).max()):g}). Import with --dtype "
                 "float32, or --on-error skip."
             )
         if len(narrow):
             if self.width not in (None, narrow.shape[1]):
                 raise InputError(
-                    f"{self.where}: image {image_id!r} has features of width "
-                    f"{narrow.shape[1]}, the images before have {self.width}."
+                    f"{self.where}: image {image_id!r} has {column} of width "
+                    f"{narrow.shape[1]}, what came before has {self.width}."
                 )
             self.width = narrow.shape[1]
-        return dataclasses.replace(found, features=narrow)
+        return narrow
 
     @property
     def where(self) -> object:
         """What messages call the source."""
         return getattr(self.source, "path", "source")
 
-    def pack(self, group: str, ids: list[str], found: list[Detections | str]) -> Columns:
+    def pack(self, group: str, ids: list[str], found: list[ReadImage]) -> Columns:
         """Return the columns of one shard."""
         if group == "visual":
-            return pack_visual(found, self.max_objects, self.max_relations)
+            visual = [image.visual for image in found]
+            return pack_visual(visual, self.max_objects, self.max_relations)
         empty = np.zeros((0, self._width()), np.float32)
-        features: list[Features] = [
-            empty if isinstance(item, str) or item.features is None else item.features
-            for item in found
-        ]
         return pack_regions(
-            features,
-            [empty] * len(found),
+            [empty if image.features is None else image.features for image in found],
+            [empty if image.unions is None else image.unions for image in found],
             self.max_objects,
             self.max_relations,
             dtype=self.dtype,
@@ -129,7 +165,7 @@ class ImageReader:
             notes.append(f"{self.cut} images have more than {self.max_objects} boxes; cut.")
         if self.sizeless:
             notes.append(f"{self.sizeless} images of unknown size (0, 0); pass --images-dir.")
-        if {"features", "relations"} <= self.source.brings:
+        if {"features", "relations"} <= self.source.brings and not self.has_unions:
             notes.append("The source has no features of union boxes: they are zeros.")
         return notes
 

@@ -117,6 +117,8 @@ def import_store(
 
     limits: dict[str, object] = {"max_objects": max_objects, "max_relations": relations}
     limits |= {"on_error": on_error}
+    if on_error == "skip":
+        limits["dtype"] = dtype  # decides which images are skipped
     if images_dir is not None:
         limits["sizes"] = "photos"
     names = ["visual"] + (["regions"] if "features" in source.brings else [])

@@ -99,21 +99,28 @@ SGM = {
     "object_dict": {"man": 0, "hat": 1},
     "predicate_dict": {"5": "wearing"},
     "img_to_sg": [
-        {"sg": {"object": [1, -1, 0], "relationship": [[2, 5, 0], [-1, -1, -1]]}},
-        {"image_id": 77, "sg": {"object": [-1], "relationship": []}},
+        {
+            "sg": {
+                "object": [1, 0, -1, 0],  # the first -1 ends the list
+                "bbox": [[1, 2, 3, 4], [5, 6, 7, 8], [-1] * 4, [0] * 4],
+                "relationship": [[1, 5, 0], [-1, -1, -1], [0, 5, 1]],
+            }
+        },
+        {"filename": "77.jpg", "sg": {"object": [-1], "relationship": []}},
     ],
 }
 
 
 def test_sgm(tmp_path):
     graphs = SceneGraphFile(put(tmp_path / "g.json", SGM))
-    assert graphs.ids() == ["0", "77"]
+    assert graphs.ids() == ["0", "77.jpg"]
     found = graphs.read("0")
-    assert found.labels == ("hat", "man")  # padding dropped, rows counted again
+    assert found.labels == ("hat", "man")
     assert found.relations == ((1, "wearing", 0),)
-    assert not found.boxes.any()
+    assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert graphs.read("77").labels == ()
     assert (graphs.classes, graphs.predicates) == (("man", "hat"), ("wearing",))
+    assert any("without boxes" in note for note in graphs.notes)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +128,7 @@ def test_sgm(tmp_path):
     [
         {"object": [7], "relationship": []},
         {"object": [0, -1], "relationship": [[0, 5, 1]]},  # points at padding
+        {"object": [0, 0], "bbox": [[0, 0, 1, 1]], "relationship": []},
         {"object": [0], "relationship": [[0, 6, 0]]},
         {"object": [0.5], "relationship": []},
         {"object": "0", "relationship": []},
@@ -129,9 +137,9 @@ def test_sgm(tmp_path):
     ],
 )
 def test_sgm_hostile(tmp_path, sg):
-    graphs = SceneGraphFile(put(tmp_path / "g.json", {**SGM, "img_to_sg": [{"sg": sg}]}))
+    path = put(tmp_path / "g.json", {**SGM, "img_to_sg": [{"sg": sg}]})
     with pytest.raises(InputError):
-        graphs.read("0")
+        SceneGraphFile(path).read("0")
 
 
 PREDICTION = {

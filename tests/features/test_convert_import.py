@@ -130,6 +130,9 @@ def test_overflow_names_image_and_column(tmp_path, value, dtype):
         import_store("bottom-up-tsv", path, tmp_path / "s", dtype=dtype)
     assert not (tmp_path / "s" / "latest.json").exists()
     report = import_store("bottom-up-tsv", path, tmp_path / "s", dtype=dtype, on_error="skip")
+    other = {"float16": "float32", "float32": "float16"}[dtype]
+    again = import_store("bottom-up-tsv", path, tmp_path / "s", dtype=other, on_error="skip")
+    assert len(again.skipped) == int(value == np.inf)  # a finite value fits float32
     assert [image_id for image_id, _ in report.skipped] == ["bad"]
     store = open_store(report.manifest)
     assert "features" in store.skipped["bad"]
@@ -150,7 +153,9 @@ def test_features_of_another_width(tmp_path):
     boxes, features = content(1)
     text = line("0", boxes, features) + line("1", boxes, features[:, :5])
     (tmp_path / "a.tsv").write_text(text)
-    with pytest.raises(InputError, match="'1' has features of width 5, the images before have 16"):
+    with pytest.raises(
+        InputError, match="'1' has object_features of width 5, what came before has 16"
+    ):
         import_store("bottom-up-tsv", tmp_path / "a.tsv", tmp_path / "s")
 
 
@@ -232,3 +237,49 @@ def test_captions_that_do_not_fit(tmp_path, document):
     captions.write_text(document)
     with pytest.raises(InputError, match=r"c\.json"):
         import_store("bottom-up-tsv", source, tmp_path / "s", captions=captions)
+
+
+def test_sgm_brings_union_features(tmp_path):
+    rng = np.random.default_rng(0)
+    folders = [tmp_path / name for name in ("objects", "relations")]
+    images, wanted = [], []
+    for row in range(3):
+        counts = (3 + row, 2 + row)
+        graph = {
+            "object": [row % 2] * counts[0] + [-1] * 4,
+            "bbox": [[0, 0, 10 + i, 10 + row] for i in range(counts[0] + 4)],
+            "relationship": [[i + 1, 0, i] for i in range(counts[1])] + [[-1, -1, -1]],
+        }
+        images.append({"filename": f"{row}.jpg", "imageid": 7, "sg": graph})
+        wanted.append([rng.normal(size=(n, D)).astype(np.float32) for n in counts])
+        for folder, values in zip(folders, wanted[-1], strict=True):
+            folder.mkdir(exist_ok=True)
+            padded = np.concatenate([values, np.full((5, D), 9, np.float32)])
+            np.save(folder / f"{row}.npy", padded)
+    graphs = tmp_path / "sg.json"
+    dicts = {"object_dict": {"man": 0, "hat": 1}, "predicate_dict": {"on": 0}}
+    graphs.write_text(json.dumps({**dicts, "img_to_sg": images}))
+    extras = ["--extra", f"objects_dir={folders[0]}", "--extra", f"unions_dir={folders[1]}"]
+    sizes = ["--max-objects", 4, "--max-relations", 3]
+    assert run("sgm", graphs, "--store-dir", tmp_path / "s", *sizes, *extras) == 0
+    store = open_store(tmp_path / "s")
+    for row in range(3):
+        graph = store.graph(f"{row}.jpg")
+        n, m = min(3 + row, 4), min(2 + row, 3)  # relation i needs box i + 1 among the four
+        assert graph.labels == (("man", "hat")[row % 2],) * n
+        assert graph.relations == tuple((i + 1, "on", i) for i in range(m))
+        assert graph.boxes.tolist() == [[0, 0, 10 + i, 10 + row] for i in range(n)]
+        for name, values, count in zip(
+            ("object_features", "union_features"), wanted[row], (n, m), strict=True
+        ):
+            got = store.gather(name, [row])[0]
+            np.testing.assert_array_equal(got[:count], values[:count].astype(np.float16))
+            assert not got[count:].any()
+    np.save(folders[1] / "2.npy", np.zeros((3, D), np.float32))
+    with pytest.raises(InputError, match=r"2\.npy.*expected \(4 or more"):
+        import_store(
+            "sgm",
+            graphs,
+            tmp_path / "t",
+            extras={"objects_dir": str(folders[0]), "unions_dir": str(folders[1])},
+        )

@@ -562,4 +562,4 @@ def test_formats_by_name(tmp_path):
         open_source("bottom-up", tmp_path)
     with pytest.raises(UsageError, match="it takes: objects, attributes"):
         open_source("bottom-up-tsv", tmp_path / "a.tsv", {"labels": "x"})
-    assert len(IMPORT_FORMATS) == 10
+    assert len(IMPORT_FORMATS) == 11
