@@ -19,14 +19,21 @@ BUDGET = 2 * 2**30  # bytes
 
 def pick(code: Code, rows: Tensor | slice) -> Code:
     """Return the rows of a code along its first axis."""
-    return type(code)(*(part[rows] for part in code))
+    return _remade(code, [part[rows] for part in code])
+
+
+def _remade(code: Code, parts: list[Tensor]) -> Code:
+    """Return the parts as what the code is: a named or a plain tuple."""
+    make: Any = getattr(code, "_make", tuple)
+    made: Code = make(parts)
+    return made
 
 
 def cat_codes(codes: list[Code]) -> Code:
     """Join codes along the first axis, padding their other axes with zeros to the longest."""
     if len(codes) == 1:
         return codes[0]
-    return type(codes[0])(*(_cat(list(parts)) for parts in zip(*codes, strict=True)))
+    return _remade(codes[0], [_cat(list(parts)) for parts in zip(*codes, strict=True)])
 
 
 def _cat(parts: list[Tensor]) -> Tensor:
