@@ -38,7 +38,7 @@ STORE/
 ## Sidecar and group manifest
 
 A sidecar (`kind` "shard") has `group`, `key`, `number`, `row0`, `rows` (images), `size` (bytes of
-the file), `rest` (sha256 of the bytes that belong to no dataset, in order) and `columns`: dataset ->
+the file), `rest` (sha256 of the bytes outside the datasets, in order) and `columns`: dataset ->
 `offset` (byte in the file), `shape`, `dtype`, `sha256` of its bytes.
 
 A group manifest (`kind` "group") has the same for all shards, a list per field: `shards`

@@ -49,7 +49,7 @@ def find_garbage(
     kept: set[str] = set()
     garbage = []
     latest = store_manifest_path(folder)
-    mentioned = _mentions(folder, runs) if only_latest else ""
+    mentioned = "\n".join(_run_texts(folder, runs))
     for manifest in store_manifests(folder):
         try:
             document = read_store_manifest(manifest)
@@ -90,12 +90,8 @@ def collect(path: Path, garbage: Iterable[Garbage]) -> list[Path]:
     return [swept for place in (folder, *group_folders(folder)) for swept in sweep(place)]
 
 
-def _mentions(folder: Path, runs: Iterable[Path]) -> str:
-    """Return the text of all small structured files of all runs."""
-    return "\n".join(_texts(folder, runs))
-
-
-def _texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:
+def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:
+    """Yield the small structured files of all runs."""
     given = list(runs)
     for place in given:
         if not place.is_dir():

@@ -15,7 +15,7 @@ from features.atomic import read_sealed, write_sealed
 from features.errors import DamagedError, FormatError, MismatchError, MissingInput, UsageError
 from features.keys import KEY_DIGITS, canonical_json
 from features.schema import GROUPS, axis_lengths
-from features.shard import Part, ShardRecord, read_sidecar
+from features.shard import Part, ShardRecord, check_parts, read_sidecar
 
 __all__ = [
     "GroupManifest",
@@ -221,25 +221,11 @@ def _parts(column: Mapping[str, Any], shards: int) -> tuple[Part, ...]:
 
 def _check_group(manifest: GroupManifest) -> None:
     """Check that every dataset is one that the schema knows and lies inside its file."""
-    if manifest.group not in GROUPS:
-        raise ValueError(f"unknown group {manifest.group!r}")
-    expected = {}
-    for column in GROUPS[manifest.group].columns:
-        for name, dtypes in column.parts().items():
-            expected[name] = (dtypes, len(column.shape) if name.count("/") < 2 else 0)
-    if set(expected) != set(manifest.parts):
-        raise ValueError(f"datasets {sorted(set(expected) ^ set(manifest.parts))[:3]} do not fit")
     if not (len(manifest.sizes) == len(manifest.rests) == len(manifest.rows)):
         raise ValueError("the lists of shards differ in length")
     if not manifest.rows or min(manifest.rows) < 0:
         raise ValueError("no shards, or negative row counts")
-    for name, parts in manifest.parts.items():
-        dtypes, width = expected[name]
-        for part, size in zip(parts, manifest.sizes, strict=True):
-            if part.dtype not in dtypes or len(part.shape) != 1 + width:
-                raise ValueError(f"{name!r} has dtype {part.dtype} and shape {part.shape}")
-            if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > size:
-                raise ValueError(f"{name!r} lies outside its file")
+    check_parts(manifest.group, manifest.parts, manifest.sizes)
     for lengths in manifest.axis_lengths().values():
         if min(lengths) < 0:
             raise ValueError("an offsets dataset is empty")

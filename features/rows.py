@@ -149,7 +149,7 @@ class PreadRows:
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
             at = self.pieces[shard].offset + (row - int(self.starts[shard])) * self.row_bytes
-            view = memoryview(target[position if same else 0]).cast("B")
+            view = target[position : position + 1].data.cast("B") if same else target.data.cast("B")
             read_into(self.files.get(shard), view, at)
             if not same:
                 out[position] = target[0]

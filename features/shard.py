@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -32,6 +32,7 @@ from features.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns, 
 __all__ = [
     "Part",
     "ShardRecord",
+    "check_parts",
     "hash_rest",
     "read_sidecar",
     "shard_done",
@@ -134,6 +135,7 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
             parts=parts,
             **counts,
         )
+        check_parts(record.group, {name: (part,) for name, part in parts.items()}, (record.size,))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(
             f"{path}: not a shard description ({error!r}). Build it again."
@@ -141,6 +143,28 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
     if record.number != number:
         raise FormatError(f"{path}: describes shard {record.number}, not {number}.")
     return record
+
+
+def check_parts(group: str, parts: Mapping[str, Sequence[Part]], sizes: Sequence[int]) -> None:
+    """Check that datasets are those of the schema and lie inside their files.
+
+    Raises: ValueError: they are not; the message is for a sealed file that contradicts itself.
+    """
+    if group not in GROUPS:
+        raise ValueError(f"unknown group {group!r}")
+    expected = {}
+    for column in GROUPS[group].columns:
+        for name, dtypes in column.parts().items():
+            expected[name] = (dtypes, 1 + (len(column.shape) if name.count("/") < 2 else 0))
+    if set(expected) != set(parts):
+        raise ValueError(f"datasets {sorted(set(expected) ^ set(parts))[:3]} do not fit")
+    for name, kept in parts.items():
+        dtypes, axes = expected[name]
+        for part, size in zip(kept, sizes, strict=True):
+            if part.dtype not in dtypes or len(part.shape) != axes:
+                raise ValueError(f"{name!r} has dtype {part.dtype} and shape {part.shape}")
+            if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > size:
+                raise ValueError(f"{name!r} lies outside its file")
 
 
 def shard_done(folder: Path, number: int, key: str) -> ShardRecord | None:
