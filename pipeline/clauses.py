@@ -18,6 +18,7 @@ _ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)
 _QUANT_A = words("quantifiers_a")
 _QUANT_BARE = words("quantifiers_bare")
 _QUANT_DEF = words("quantifiers_definite")
+_SIDES = words("sides")
 _SINGULAR = words("singular_pronouns")
 
 
@@ -39,7 +40,7 @@ class Clauses:
         "starts", "tag",
     )  # fmt: skip
 
-    def __init__(self, graph: TextGraph) -> None:
+    def __init__(self, graph: TextGraph, sides: bool = False) -> None:
         self.lower = [token.lower() for token in graph.tokens]
         self.tag = graph.xpos
         self.lemma = graph.lemmas
@@ -56,7 +57,10 @@ class Clauses:
         self.counted: dict[int, int] = {}
         self.antecedent: dict[int, int] = {}
         self.inert: set[int] = set()
+        self._straighten_phrases()
         self._find_prepositions()
+        if sides:
+            self._join_sides()
         self._move_quantifiers()
         self.starts = graph.sentence_starts
 
@@ -68,6 +72,40 @@ class Clauses:
         self.head[token], self.rel[token] = parent, rel
         if parent >= 0:
             self.kids[parent].append(token)
+
+    def _straighten_phrases(self) -> None:
+        """Hang modifiers on the head of a compound; make *number 7* modify the noun before it."""
+        for token in range(self.n):
+            if self.rel[token] == "compound" and self.head[token] > token:
+                head = self.head[token]
+                if self.lower[head] == "number" and self.tag[head + 1 : head + 2] == ("CD",):
+                    parent, rel = self.head[head], self.rel[head]
+                    self.move(token, parent, rel)
+                    for kid in list(self.kids[head]):
+                        if self.rel[kid] not in ("nummod",):
+                            self.move(kid, token, self.rel[kid])
+                    self.move(head, token, "appos")
+                elif self.tag[head][:1] == "N":
+                    for kid in [k for k in self.kids[token] if self.rel[k] in ("amod", "det")]:
+                        self.move(kid, head, self.rel[kid])
+
+    def _join_sides(self) -> None:
+        """Read *on the side of the road* as one preposition, ``on side of``."""
+        for of in range(2, self.n - 1):
+            side = of - 1
+            noun = self.head[of]
+            if (
+                self.lower[of] == "of"
+                and noun > of
+                and self.lower[side] in _SIDES
+                and self.head[noun] == side
+                and side in self.prep
+                and len(self.prep[side][1]) == 1
+            ):
+                text, at = self.prep[side]
+                self.inert.update(k for k in range(at[0] + 1, of) if self.rel[k] != "punct")
+                self._lift(noun, side)
+                self.prep[noun] = (f"{text} {self.lower[side]} of", (*at, side, of))
 
     def _find_prepositions(self) -> None:
         lower, rel, head = self.lower, self.rel, self.head
@@ -108,13 +146,20 @@ class Clauses:
         return lower[token], (token,)
 
     def _lift(self, noun: int, inner: int) -> None:
+        """Give the place of *front* in *in front of the library* to *library*."""
         parent, rel = self.head[inner], self.rel[inner]
+        self.prep.pop(inner, None)
         if parent < 0:
+            self.move(noun, -1, "root")
+            for kid in list(self.kids[inner]):
+                self.move(kid, noun, self.rel[kid])
+            self.move(inner, noun, "fixed")
             return
         if rel not in ("nmod", "obl", "conj"):
             rel = "nmod" if self.tag[parent][:1] == "N" else "obl"
-        self.prep.pop(inner, None)
         self.move(noun, parent, rel)
+        for kid in [k for k in self.kids[inner] if k > noun]:
+            self.move(kid, noun, self.rel[kid])
 
     def _move_quantifiers(self) -> None:
         lower, tag = self.lower, self.tag

@@ -33,8 +33,22 @@ def repair(
         rels: UD v2 labels.
         is_verb: says whether a form in -s can be a verb's third person.
     """
+    _open_with_noun(tags, heads, rels)
     for token, tag in enumerate(tags):
-        if tag == "NNS" and token > 1 and tags[token - 1] in ("NN", "NNP"):
+        rel = rels[token]
+        if tag == "CD" and "-" in words[token] and words[token][0].isalpha():
+            tags[token] = "JJ"  # black-and-white
+            rels[token] = "amod" if rel in ("nummod", "compound") else rel
+        elif rel == "amod" and tag in ("NN", "NNP"):
+            tags[token] = "JJ"
+        elif rel == "xcomp" and tag == "VB" and tags[token - 1] == "IN":
+            tags[token], rels[token] = "NN", "obl"  # attached to (IN) pole
+            rels[token - 1] = "case"
+        elif rel == "root" and tag[0] == "N":
+            _object_of_participle(token, tags, heads, rels)
+        if token > 1 and words[token][-1] == "s" and tag in ("NNS", "VBZ", "JJ"):
+            if tag == "VBZ" and rel not in ("nmod", "obl", "obj", "amod", "compound"):
+                continue
             start = _singular_phrase(words, tags, token)
             if start >= 0 and is_verb(words[token]):
                 _make_verb(token, start, tags, heads, rels)
@@ -44,12 +58,43 @@ def repair(
 
 def _singular_phrase(words: Sequence[str], tags: Sequence[str], token: int) -> int:
     """Return where the singular noun phrase that ends before ``token`` starts, -1 if none does."""
+    if tags[token - 1] not in ("NN", "NNP") and (tags[token] == "NNS" or tags[token - 1] != "JJ"):
+        return -1
     start = token - 1
     while start > 0 and tags[start] in _INNER_TAGS:
         start -= 1
     if words[start] in _SINGULAR_DETERMINERS:
         return start
     return -1
+
+
+def _open_with_noun(tags: list[str], heads: list[int], rels: list[str]) -> None:
+    """A caption names something first: *balcony on ...* is no adverb, *leaves on ...* no verb."""
+    if len(tags) < 3 or rels[0] != "root" or tags[0] not in ("VB", "VBZ", "VBP", "RB"):
+        return
+    if tags[1] == "IN" and rels[1] == "case" and heads[heads[1]] == 0:
+        tags[0] = "NNS" if tags[0] == "VBZ" else "NN"
+        for child, parent in enumerate(heads):
+            if parent == 0 and rels[child] == "obl":
+                rels[child] = "nmod"
+
+
+def _object_of_participle(
+    noun: int, tags: Sequence[str], heads: list[int], rels: list[str]
+) -> None:
+    """*people flying kites*: a root noun with a subject and no copula is the participle's object."""
+    kids = [i for i, parent in enumerate(heads) if parent == noun]
+    subject = next((i for i in kids if rels[i] == "nsubj" and i < noun), -1)
+    if subject < 0 or any(rels[i] in ("cop", "case") for i in kids):
+        return
+    before = min([i for i in kids if i > subject] + [noun]) - 1
+    if before <= subject or tags[before] != "VBG" or rels[before] != "acl":
+        return
+    heads[subject], rels[subject] = -1, "root"
+    heads[noun], rels[noun] = before, "obj"
+    for child in kids:
+        if rels[child] == "punct":
+            heads[child] = subject
 
 
 def _make_verb(verb: int, start: int, tags: list[str], heads: list[int], rels: list[str]) -> None:
@@ -62,6 +107,15 @@ def _make_verb(verb: int, start: int, tags: list[str], heads: list[int], rels: l
     if top != verb and tags[top][0] == "V" and rel not in _CLAUSES:
         return
     role = (head, rel)
+    if head > verb and rel in ("amod", "compound"):  # it stood before its own object
+        role = (heads[head], rels[head])
+        for child, parent in enumerate(heads):
+            if parent == head and child < verb:
+                heads[child] = noun
+        if role[0] == verb:
+            return
+        heads[head], rels[head] = verb, "obj"
+        heads[noun] = verb  # takes the role below
     for child, parent in enumerate(heads):
         if parent != verb or child == noun:
             continue

@@ -132,8 +132,19 @@ class _Graph:
         for member in self.group(kid):
             preposition, at = c.prep.get(member, c.prep[kid])
             other = self.node(member)
-            for subject in [noun]:
-                self.relate(subject, preposition, other, at)
+            if self.extended and preposition == "of" and self.possesses(member, noun):
+                self.relate(other, "have", noun, at)
+            else:
+                self.relate(noun, preposition, other, at)
+
+    def possesses(self, owner: int, part: int) -> bool:
+        """Say whether *the door of a house* is meant: both determined, the part by *the*."""
+        c = self.c
+
+        def articles(token: int) -> set[str]:
+            return {c.lower[k] for k in c.kids[token] if c.rel[k] in ("det", "nmod:poss")}
+
+        return bool(articles(owner)) and articles(part).isdisjoint(("a", "an"))
 
     def arguments(self, verb: int) -> list[tuple[str, tuple[int, ...], int]]:
         """Return (preposition or "", its positions, noun) of each object and oblique."""
@@ -181,7 +192,7 @@ class _Graph:
                 for patient in passive:
                     self.relate(agent, name, patient, at)
             arguments = [a for a in arguments if a[2] not in agents]
-        if passive and self.extended:
+        if passive and self.extended and not agents:
             subjects = subjects or passive
         for preposition, where, other in arguments:
             predicate = f"{name} {preposition}" if preposition else name
@@ -302,7 +313,7 @@ def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[Text
         if not graph.tokens:
             done.append(graph)
             continue
-        clauses = Clauses(graph)
+        clauses = Clauses(graph, sides=profile == "extended")
         if profile == "spice":
             reattach(clauses)
         clauses.resolve_pronouns()
