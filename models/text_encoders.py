@@ -24,11 +24,12 @@ __all__ = ["BertText", "GruText", "copy_rows", "pool_pieces"]
 
 
 def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
-    """Overwrite an embedding's rows with given vectors; rows of NaN keep their random start.
+    """Overwrite an embedding's rows with given vectors; unknown rows stay random.
 
     Args:
         table: (V, d).
-        vectors: (V, d) array; what ``features.vectors.word_matrix`` returns.
+        vectors: (V, d), as ``features.vectors.word_matrix`` makes them: zeros (or NaN) where
+            a word has no vector.
 
     Raises:
         ConfigError: the shapes differ.
@@ -40,7 +41,7 @@ def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
             f"word vectors of shape {have} do not fit a table of {want}; "
             f"set word_dim to {have[-1]} and use the vocabulary they were looked up for."
         )
-    known = ~torch.isnan(values).any(1)
+    known = values.isfinite().all(1) & values.any(1)
     with torch.no_grad():
         table.weight[known] = values[known].to(table.weight.device)
 
@@ -72,7 +73,7 @@ class GruText(nn.Module):
         return states
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start from given word vectors, (vocab_size, word_dim); NaN rows stay random."""
+        """Start from given word vectors, (vocab_size, word_dim); see ``copy_rows``."""
         copy_rows(self.embed, vectors)
 
 
