@@ -75,7 +75,7 @@ class BottomUpFile:
         self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)
         self.predicates: tuple[str, ...] = ()
-        self._places: dict[str, tuple[int, int, int]] = {}  # id -> file, offset, line number
+        self._places: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
         self._columns = PLAIN
         for number, file in enumerate(self._files):
             self._index(number, file)
@@ -114,7 +114,7 @@ class BottomUpFile:
                 if key in self._places:
                     twice += 1
                 else:
-                    self._places[key] = (number, start, at)
+                    self._places[key] = (number, start, len(line), at)
         if twice:
             self.notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
 
@@ -135,15 +135,15 @@ class BottomUpFile:
         Raises: InputError: the line is torn or its columns contradict each other.
         """
         key = match_id(self._places, image_id, self.path)
-        number, offset, at = self._places[key]
+        number, offset, length, at = self._places[key]
         path = self._files[number]
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             file.seek(offset)
-            line = file.readline()
+            line = file.read(length)
         return self._decode(line, self._columns, f"{path}, line {at}, image {key!r}")
 
     def _decode(self, line: bytes, columns: tuple[str, ...], where: str) -> Detections:
-        row = dict(zip(columns, line.rstrip(b"\r\n").split(b"\t"), strict=True))
+        row = dict(zip(columns, line.split(b"\t"), strict=True))
         names = ("img_w", "img_h") if columns == LXMERT else ("image_w", "image_h")
         texts = [row[name].decode("latin1") for name in (*names, "num_boxes")]
         width, height, count = integers(where, "width, height and num_boxes", texts, 3)

@@ -51,8 +51,7 @@ class _Type:
         self.code = code
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        if len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError("an array with named fields")
+        # of the state only the byte order is used; fields, sizes and flags could be lies
         if state[1] in ("<", ">") and self.code[0] not in "<>|=":
             self.code = f"{state[1]}{self.code}"
 

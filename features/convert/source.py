@@ -185,7 +185,7 @@ def decode_floats(field: bytes | str, shape: tuple[int, int], where: str) -> Arr
             f"{where}: {len(raw)} bytes, expected {4 * rows * width} for {rows} boxes of {width} "
             "float32. The line is torn, or the columns stand in another order."
         )
-    return np.frombuffer(raw, dtype="<f4").reshape(rows, width).astype(np.float32)
+    return np.frombuffer(raw, dtype="<f4").reshape(rows, width).astype(np.float32, copy=False)
 
 
 def make_detections(

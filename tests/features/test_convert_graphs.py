@@ -305,6 +305,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>'
     [
         (BOMB + XML, SENTENCES),
         ('<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + XML, SENTENCES),
+        ('<!DOCTYPE a SYSTEM "http://example.org/a.dtd">' + XML, SENTENCES),
         (XML[:-20], SENTENCES),
         (XML.replace("5.jpg", "6.jpg"), SENTENCES),
         (XML.replace("<xmin>5</xmin>", ""), SENTENCES),

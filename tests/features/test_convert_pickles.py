@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from features.convert.pickles import load_array, load_pickle
 from features.errors import InputError, MissingInput
 
+_reconstruct = np.arange(1).__reduce__()[0]
 SIZES = np.array([{"image_h": 3, "image_w": np.float32(4)}, {"image_h": 5, "image_w": 6}], object)
 
 
@@ -104,15 +105,27 @@ def test_array_whose_bytes_do_not_fit():
 
 
 def test_record_type_cannot_smuggle_pointers():
-    state = (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 0)
+    """A forged type with an object field would make numpy follow the array's bytes as pointers."""
+    fields = {"f": (np.dtype("O"), 0)}
+    state = (3, "<", None, ("f",), fields, 8, 1, 0)
 
-    class Forged:
+    class ForgedType:
         def __reduce__(self):
             return np.dtype, ("i8", False, True), state
 
-    data = pickle.dumps(Forged())
+    class Forged:
+        def __reduce__(self):
+            return (
+                _reconstruct,
+                (np.ndarray, (0,), b"b"),
+                (1, (1,), ForgedType(), False, b"\x01" * 8),
+            )
+
     with pytest.raises(InputError):
-        load_pickle(data, "file")
+        load_pickle(pickle.dumps(ForgedType()), "file")
+    found = load_pickle(pickle.dumps(Forged()), "file")
+    assert found.dtype == np.int64  # the fields are not believed
+    assert found.tolist() == [0x0101010101010101]
 
 
 @settings(max_examples=300, deadline=None)
