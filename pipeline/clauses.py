@@ -61,7 +61,7 @@ class Clauses:
         self._find_prepositions()
         if sides:
             self._join_sides()
-        self._move_quantifiers()
+        self._move_quantifiers(sides)
         self.starts = graph.sentence_starts
 
     def move(self, token: int, parent: int, rel: str) -> None:
@@ -161,7 +161,7 @@ class Clauses:
         for kid in [k for k in self.kids[inner] if k > noun]:
             self.move(kid, noun, self.rel[kid])
 
-    def _move_quantifiers(self) -> None:
+    def _move_quantifiers(self, sides: bool) -> None:
         lower, tag = self.lower, self.tag
         for of in range(1, self.n - 1):
             if lower[of] != "of":
@@ -187,8 +187,9 @@ class Clauses:
                 pass
             else:
                 continue
-            for kid in [k for k in self.kids[quantifier] if self.rel[k] == "amod"]:
-                self.move(kid, noun, "amod")
+            for kid in list(self.kids[quantifier]):
+                if self.rel[kid] == "amod" or (sides and kid > noun):
+                    self.move(kid, noun, self.rel[kid])
             parent, rel = self.head[quantifier], self.rel[quantifier]
             self.move(noun, parent, rel)
             if quantifier in self.prep:
@@ -200,6 +201,17 @@ class Clauses:
             self.move(quantifier, noun, "det:qmod")
             self.counted[noun] = group[0]
             self.inert.update(group)
+
+    def attach_own(self) -> None:
+        """*carries a stick in its mouth*: what the doer owns is where the act happens."""
+        for noun in [n for n in self.prep if self.rel[n] == "nmod"]:
+            owner = next((k for k in self.kids[noun] if self.tag[k] == "PRP$"), -1)
+            thing = self.head[noun]
+            verb = self.head[thing]
+            if owner < 0 or self.rel[thing] != "obj" or self.tag[verb][:1] != "V":
+                continue
+            if self.antecedent.get(owner, thing) != thing:
+                self.move(noun, verb, "obl")
 
     def resolve_pronouns(self) -> None:
         """Link each pronoun to the first noun breadth-first from the root, if left of it."""

