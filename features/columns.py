@@ -15,7 +15,7 @@ from features.errors import DamagedError
 from features.manifest import GroupManifest
 from features.mapping import Piece, one_map_fits, open_checked, read_into
 from features.rows import ArrayRows, RowReader, open_rows
-from features.shard import Part, hash_rest, shard_file
+from features.shard import hash_rest, shard_file
 
 __all__ = ["CodedColumn", "GroupReader", "TextColumn", "decode_texts"]
 
@@ -109,7 +109,7 @@ class GroupReader:
     def _open_rows(self, name: str, backend: str | None = None) -> RowReader:
         self._check_rest()
         pieces, part = self.pieces(name), self.manifest.parts[name][0]
-        row_bytes = Part(0, part.shape[1:], part.dtype, "").nbytes
+        row_bytes = part.row.nbytes
         total = row_bytes * sum(piece.rows for piece in pieces)
         backend = backend or self.backend
         if total <= _SMALL and (backend == "auto" or not row_bytes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ ROLES = ("pad", "object", "attribute", "relation", "other")
 Columns = dict[str, npt.NDArray[np.generic]]
 """The datasets of one shard: path inside the HDF5 file -> array."""
 
+Length = TypeVar("Length", int, npt.NDArray[np.int64])
 Kind = Literal["dense", "offsets", "text", "coded"]
 
 
@@ -210,8 +211,11 @@ def shard_ranges(images: int) -> list[range]:
     return [range(row, min(row + step, images)) for row in range(0, images, step)]
 
 
-def axis_lengths(group: str, lengths: Mapping[str, int], rows: int) -> dict[str, int]:
-    """Return the length of every axis of one shard, from the lengths of its datasets."""
+def axis_lengths(group: str, lengths: Mapping[str, Length], rows: Length) -> dict[str, Length]:
+    """Return the length of every axis, from the lengths of the datasets.
+
+    Lengths are numbers for one shard, or arrays for many.
+    """
     axes = {"image": rows} if group in ("index", "visual", "regions") else {}
     for column in GROUPS[group].columns:
         for path in column.parts():

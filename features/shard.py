@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -40,6 +41,14 @@ __all__ = [
     "write_shard",
 ]
 
+
+class _Typed(Protocol):
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
 _BLOCK = 1 << 22  # bytes per write and hash step: stays in the cache, large enough for the disk
 
 
@@ -55,7 +64,12 @@ class Part:
     @property
     def nbytes(self) -> int:
         """Bytes of the data."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def row(self) -> Part:
+        """The same with the shape of one row."""
+        return Part(self.offset, self.shape[1:], self.dtype, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +149,10 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
             parts=parts,
             **counts,
         )
-        check_parts(record.group, {name: (part,) for name, part in parts.items()}, (record.size,))
+        check_parts(record.group, {name: part.row for name, part in parts.items()})
+        for name, part in parts.items():
+            if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > record.size:
+                raise ValueError(f"{name!r} lies outside its file")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise FormatError(
             f"{path}: not a shard description ({error!r}). Build it again."
@@ -145,8 +162,8 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
     return record
 
 
-def check_parts(group: str, parts: Mapping[str, Sequence[Part]], sizes: Sequence[int]) -> None:
-    """Check that datasets are those of the schema and lie inside their files.
+def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
+    """Check that datasets are those of the schema, with its dtypes and numbers of axes.
 
     Raises: ValueError: they are not; the message is for a sealed file that contradicts itself.
     """
@@ -155,16 +172,13 @@ def check_parts(group: str, parts: Mapping[str, Sequence[Part]], sizes: Sequence
     expected = {}
     for column in GROUPS[group].columns:
         for name, dtypes in column.parts().items():
-            expected[name] = (dtypes, 1 + (len(column.shape) if name.count("/") < 2 else 0))
+            expected[name] = (dtypes, len(column.shape) if name.count("/") < 2 else 0)
     if set(expected) != set(parts):
         raise ValueError(f"datasets {sorted(set(expected) ^ set(parts))[:3]} do not fit")
-    for name, kept in parts.items():
+    for name, part in parts.items():
         dtypes, axes = expected[name]
-        for part, size in zip(kept, sizes, strict=True):
-            if part.dtype not in dtypes or len(part.shape) != axes:
-                raise ValueError(f"{name!r} has dtype {part.dtype} and shape {part.shape}")
-            if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > size:
-                raise ValueError(f"{name!r} lies outside its file")
+        if part.dtype not in dtypes or len(part.shape) != axes:
+            raise ValueError(f"{name!r} has dtype {part.dtype} and row shape {part.shape}")
 
 
 def shard_done(folder: Path, number: int, key: str) -> ShardRecord | None:

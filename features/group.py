@@ -1,0 +1,277 @@
+"""Group manifests: what makes a folder of shards a finished group.
+
+A manifest lists every dataset of every shard, a list per field, so that one of 2,442 shards is read
+in milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from features.atomic import read_sealed, write_sealed
+from features.errors import DamagedError, FormatError, UsageError
+from features.keys import KEY_DIGITS, canonical_json
+from features.schema import axis_lengths
+from features.shard import Part, ShardRecord, check_parts, read_sidecar
+
+__all__ = [
+    "GroupManifest",
+    "Parts",
+    "finish_group",
+    "group_done",
+    "image_index",
+    "index_hash",
+    "read_group",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Sequence[Part]):
+    """Where one dataset lies in every shard; a ``Part`` is made when it is asked for.
+
+    Attributes:
+        dtype: on disk.   shape: of a row.
+        lengths, offsets, hashes: per shard: rows, byte in the file, sha256.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    lengths: Sequence[int]
+    offsets: Sequence[int]
+    hashes: Sequence[str]
+
+    @overload
+    def __getitem__(self, at: int) -> Part: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Part]: ...
+    def __getitem__(self, at: int | slice) -> Part | list[Part]:
+        """Return the place in one shard, or in several."""
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        shape = (self.lengths[at], *self.shape)
+        return Part(self.offsets[at], shape, self.dtype, self.hashes[at])
+
+    def __len__(self) -> int:
+        """Return the number of shards."""
+        return len(self.lengths)
+
+
+@dataclass(frozen=True)
+class GroupManifest:
+    """A finished group: parameters and the place of every dataset of every shard.
+
+    Attributes:
+        folder: where the shards lie.   group, key: what they are.
+        hash: content hash, over all columns; equal contents have equal hashes.
+        index: hash of the image index whose rows the group follows, "" when not known.
+        params: parameters and provenance, for people.
+        rows, sizes, rests: per shard: images, bytes of the file, sha256 outside the datasets.
+        parts: dataset -> where it lies in every shard.
+    """
+
+    folder: Path
+    group: str
+    key: str
+    hash: str
+    index: str
+    params: Mapping[str, Any]
+    rows: tuple[int, ...]
+    sizes: tuple[int, ...]
+    rests: tuple[str, ...]
+    parts: Mapping[str, Parts]
+
+    @property
+    def path(self) -> Path:
+        """The manifest's file."""
+        return self.folder / "manifest.json"
+
+    def axis_lengths(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Return the length of every axis in every shard."""
+        lengths = {name: np.asarray(parts.lengths, np.int64) for name, parts in self.parts.items()}
+        return axis_lengths(self.group, lengths, np.asarray(self.rows, np.int64))
+
+
+def _hash_of(hashes: Iterable[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def content_hash(parts: Mapping[str, Parts]) -> str:
+    """Return the hash of a group's contents: sha256 over the sorted hashes of its columns."""
+    columns = sorted(
+        [name, kept.dtype, kept.shape, _hash_of(kept.hashes)] for name, kept in parts.items()
+    )
+    return hashlib.sha256(canonical_json(columns).encode()).hexdigest()
+
+
+def finish_group(
+    folder: Path,
+    group: str,
+    key: str,
+    params: Mapping[str, object],
+    shards: Sequence[ShardRecord] | int,
+    *,
+    index: str = "",
+) -> dict[str, Any]:
+    """Write ``manifest.json`` of a group whose shards are all there; the last step of a stage.
+
+    Args:
+        folder: the group's folder.
+        group: name of the group.
+        key: content key.
+        params: parameters and provenance to remember (JSON values).
+        shards: records in order, or their number (the sidecars are read then).
+        index: ``image_index`` of the index group whose rows this group follows.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        FormatError: a shard is missing, belongs to another key, or the shapes differ.
+        WriteError: the manifest cannot be written.
+    """
+    records = (
+        [read_sidecar(folder, k) for k in range(shards)] if isinstance(shards, int) else shards
+    )
+    row0 = 0
+    for number, record in enumerate(records):
+        if (record.number, record.group, record.key, record.row0) != (number, group, key, row0):
+            raise FormatError(
+                f"{folder}: shard {number} is {record.group!r} {record.key[:KEY_DIGITS]} from row "
+                f"{record.row0}, expected {group!r} {key[:KEY_DIGITS]} from row {row0}."
+            )
+        row0 += record.rows
+    if not records:
+        raise UsageError(f"{folder}: a group needs at least one shard; the data set has no images.")
+    parts: dict[str, Parts] = {}
+    for name in sorted(set().union(*(record.parts for record in records))):
+        try:
+            kept = [record.parts[name] for record in records]
+        except KeyError:
+            raise FormatError(f"{folder}: a shard lacks the dataset {name!r}.") from None
+        kinds = sorted({(part.dtype, part.shape[1:]) for part in kept})
+        if len(kinds) > 1:
+            raise FormatError(f"{folder}: the shards disagree about {name!r}: {kinds}.")
+        parts[name] = Parts(
+            *kinds[0],
+            lengths=[part.shape[0] for part in kept],
+            offsets=[part.offset for part in kept],
+            hashes=[part.sha256 for part in kept],
+        )
+    document: dict[str, Any] = {
+        "kind": "group",
+        "group": group,
+        "key": key,
+        "hash": content_hash(parts),
+        "index": index,
+        "params": dict(params),
+        "shards": {
+            "rows": [record.rows for record in records],
+            "size": [record.size for record in records],
+            "rest": [record.rest for record in records],
+        },
+        "columns": {
+            name: {
+                "dtype": kept.dtype,
+                "shape": list(kept.shape),
+                "length": kept.lengths,
+                "offset": kept.offsets,
+                "sha256": kept.hashes,
+            }
+            for name, kept in parts.items()
+        },
+    }
+    path = folder / "manifest.json"
+    write_sealed(path, document)
+    return document
+
+
+def group_done(folder: Path, key: str) -> bool:
+    """Say whether a group is finished: its manifest is whole and carries this key."""
+    try:
+        return read_group(folder).key == key
+    except (FormatError, DamagedError):
+        return False
+
+
+def image_index(folder: Path) -> str:
+    """Return the hash of the image ids of an index group; groups of one store share it."""
+    return index_hash(read_group(folder))
+
+
+def index_hash(index: GroupManifest) -> str:
+    """Return ``image_index`` of a manifest that has been read."""
+    names = ("image_id/bytes", "image_id/offsets")
+    return _hash_of(sha256 for name in names for sha256 in index.parts[name].hashes)
+
+
+def read_group(folder: Path) -> GroupManifest:
+    """Read the manifest of a group.
+
+    Raises:
+        FormatError: no manifest, a newer format, or one that contradicts itself.
+        DamagedError: its bytes are not those that were written.
+    """
+    path = folder / "manifest.json"
+    document = cast("dict[str, Any]", read_sealed(path, "group"))
+    try:
+        shards, columns = document["shards"], document["columns"]
+        rows, sizes = (tuple(map(int, shards[name])) for name in ("rows", "size"))
+        manifest = GroupManifest(
+            folder=folder,
+            group=str(document["group"]),
+            key=str(document["key"]),
+            hash=str(document["hash"]),
+            index=str(document["index"]),
+            params=dict(document["params"]),
+            rows=rows,
+            sizes=sizes,
+            rests=tuple(map(str, shards["rest"])),
+            parts={str(name): _parts(column, len(rows)) for name, column in columns.items()},
+        )
+        _check_group(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        raise FormatError(
+            f"{path}: contradicts itself ({error}). Build the group again."
+        ) from error
+    return manifest
+
+
+def _parts(column: Mapping[str, Any], shards: int) -> Parts:
+    lengths, offsets, hashes = (column[name] for name in ("length", "offset", "sha256"))
+    if {len(lengths), len(offsets), len(hashes)} != {shards}:
+        raise ValueError("a column does not list every shard")
+    if {type(number) for number in (*lengths, *offsets)} != {int}:
+        raise ValueError("lengths and offsets are whole numbers")
+    dtype, shape = np.dtype(column["dtype"]).str, tuple(int(n) for n in column["shape"])
+    return Parts(dtype, shape, lengths, offsets, tuple(map(str, hashes)))
+
+
+def _check_group(manifest: GroupManifest) -> None:
+    """Check that every dataset is one that the schema knows and lies inside its file."""
+    if not (len(manifest.sizes) == len(manifest.rests) == len(manifest.rows)):
+        raise ValueError("the lists of shards differ in length")
+    if not manifest.rows or min(manifest.rows) < 0:
+        raise ValueError("no shards, or negative row counts")
+    check_parts(manifest.group, manifest.parts)
+    sizes = np.asarray(manifest.sizes, np.int64)
+    for name, parts in manifest.parts.items():
+        lengths, offsets = np.asarray(parts.lengths, np.int64), np.asarray(parts.offsets, np.int64)
+        row_bytes = Part(0, parts.shape, parts.dtype, "").nbytes
+        if min(lengths.min(), offsets.min(), *parts.shape, 0) < 0:
+            raise ValueError(f"{name!r} has a negative size")
+        if (lengths > sizes // max(row_bytes, 1)).any() or (
+            offsets + lengths * row_bytes > sizes
+        ).any():
+            raise ValueError(f"{name!r} lies outside its file")
+    for lengths in manifest.axis_lengths().values():
+        if lengths.min() < 0:
+            raise ValueError("an offsets dataset is empty")
+    if content_hash(manifest.parts) != manifest.hash:
+        raise ValueError("the content hash is not that of the columns")
