@@ -96,11 +96,11 @@ class _Network(nn.Module):
         image_tiles, text_tiles = tiles(images.mask, texts.mask, pair_bytes)
         bands = []
         for cut in image_tiles:
-            some = Nodes(*(part[cut] for part in images))
-            band = []
+            some, band = Nodes(*(part[cut] for part in images)), []
+            gram = some.local @ some.local.transpose(1, 2)
             for rows, n in text_tiles:
                 text = Nodes(texts.local[rows, :n], texts.mask[rows, :n], texts.whole[rows])
-                band.append(read(*self.compare(some, text)))
+                band.append(read(*self.compare(some, text, gram)))
             bands.append(torch.cat(band, 1))
         return torch.cat(bands)[:, undo]
 

@@ -109,8 +109,14 @@ class Comparison(nn.Module):
         self.local = linear(width, sim_dim)
         self.whole = linear(width, sim_dim)
 
-    def forward(self, images: Nodes, texts: Nodes) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Nodes, texts: Nodes, gram: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compare n images with C captions.
+
+        Args:
+            images, texts: the nodes.
+            gram: (n, K, K) inner products of each image's nodes, when they are at hand.
 
         Returns:
             (n, C, T + 1, H), the global vector first, and its mask (C, T + 1).
@@ -121,7 +127,8 @@ class Comparison(nn.Module):
         a = normalise(s, "clipped_l2norm", 1, texts.mask.view(C, T, 1, 1), self.scale)
         a = masked_softmax(a, images.mask.view(1, 1, n, K), -1)
         a = a.view(C * T, n, K).transpose(0, 1)  # (n, C T, K)
-        gram = images.local @ images.local.transpose(1, 2)  # (n, K, K)
+        if gram is None:
+            gram = images.local @ images.local.transpose(1, 2)
         length = (torch.bmm(a, gram) * a).sum(-1, keepdim=True).clamp(min=1e-16).sqrt()
         # t - sum_k a_k v_k / length, subtracted inside the product: (n, C T, D)
         apart = torch.baddbmm(
@@ -143,7 +150,9 @@ class Comparison(nn.Module):
         return l2norm(self.whole(self._power(apart)))
 
     def _power(self, apart: Tensor) -> Tensor:
-        return apart.square() if self.square else apart
+        if not self.square:
+            return apart
+        return apart.square() if torch.is_grad_enabled() else apart.square_()
 
 
 def _with_global(mask: Tensor) -> Tensor:
