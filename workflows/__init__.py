@@ -6,7 +6,17 @@
 
 from workflows.config import apply_defaults
 from workflows.datasets import BuildCoco, BuildDataset, BuildFlickr30k
+from workflows.demo import BuildDemo, Demo
+from workflows.training import EvaluateModel, TrainModel
 
 apply_defaults()
 
-__all__ = ["BuildCoco", "BuildDataset", "BuildFlickr30k"]
+__all__ = [
+    "BuildCoco",
+    "BuildDataset",
+    "BuildDemo",
+    "BuildFlickr30k",
+    "Demo",
+    "EvaluateModel",
+    "TrainModel",
+]
