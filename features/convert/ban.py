@@ -8,17 +8,32 @@ larger than memory.
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from features.convert.pickles import load_pickle
 from features.convert.source import integers, make_detections, match_id, need_file
-from features.errors import InputError, MissingInput
+from features.errors import InputError, MissingInput, ScenestoreError
 from features.records import Detections
 
 __all__ = ["BanFile"]
+
+_MAX_BYTES = 1 << 28  # one row; real ones have 300 kB
+_MAX_BOXES = 10_000
+
+
+@contextlib.contextmanager
+def _hdf5_errors(where: object) -> Iterator[None]:
+    """Turn whatever h5py raises for a damaged file into an InputError."""
+    try:
+        yield
+    except ScenestoreError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise InputError(f"{where}: not a whole HDF5 file of features ({error}).") from error
 
 
 class BanFile:
@@ -46,13 +61,12 @@ class BanFile:
         )
         if not table_path.is_file():
             raise MissingInput(f"{table_path}: there is no such file; it names the rows. Pass it.")
-        try:
+        with _hdf5_errors(self.path):
             self._file: Any = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputError(f"{self.path}: not a whole HDF5 file ({error}).") from error
         self.files = [self.path, table_path]
         try:
-            self._check()
+            with _hdf5_errors(self.path):
+                self._check()
             self._rows = self._read_index(table_path)
         except BaseException:
             self._file.close()
@@ -96,6 +110,8 @@ class BanFile:
             raise InputError(f"{self.path}: no dataset {name!r} with {ranks} axes.")
         if data.dtype.kind not in "fiu" or data.external or data.is_virtual:
             raise InputError(f"{self.path}: {name!r} holds no numbers of its own.")
+        if data.dtype.itemsize * math.prod(data.shape[1:]) > _MAX_BYTES:
+            raise InputError(f"{self.path}: a row of {name!r} is {data.shape[1:]}; refused.")
         return data
 
     def ids(self) -> list[str]:
@@ -110,13 +126,12 @@ class BanFile:
         key = match_id(self._rows, image_id, self.path)
         row = self._rows[key]
         where = f"{self.path}, image {key!r}, row {row}"
-        try:
+        with _hdf5_errors(where):
             if self._ranges is None:
-                return make_detections(where, self._boxes[row], features=self._features[row])
-            start, end = (int(value) for value in self._ranges[row])
-            if not 0 <= start <= end <= len(self._features):
-                raise InputError(f"{where}: pos_boxes {start} .. {end} lies outside the file.")
-            features = np.asarray(self._features[start:end])
-            return make_detections(where, self._boxes[start:end], features=features)
-        except OSError as error:
-            raise InputError(f"{where}: cannot be read ({error}). The file is damaged.") from error
+                boxes, features = self._boxes[row], self._features[row]
+            else:
+                start, end = (int(value) for value in self._ranges[row])
+                if not 0 <= start <= end <= min(len(self._features), start + _MAX_BOXES):
+                    raise InputError(f"{where}: pos_boxes {start} .. {end} lies outside the file.")
+                boxes, features = self._boxes[start:end], self._features[start:end]
+        return make_detections(where, boxes, features=features)

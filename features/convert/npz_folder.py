@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.pickles import load_array
+from features.convert.pickles import BROKEN_ARRAY, load_array
 from features.convert.source import integers, make_detections, match_id, need_folder
 from features.errors import InputError
 from features.records import Detections
@@ -123,8 +123,8 @@ def _open_npz(path: Path) -> dict[str, Table]:
                 except ValueError as error:
                     if "allow_pickle" not in str(error):
                         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (*BROKEN_ARRAY, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not a whole .npz file ({error}).") from error
     return found

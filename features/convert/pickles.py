@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import tokenize
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from features.convert.source import need_file
 from features.errors import InputError
 
-__all__ = ["load_array", "load_pickle"]
+__all__ = ["BROKEN_ARRAY", "load_array", "load_pickle"]
 
 Array = npt.NDArray[np.generic]
 _NUMERIC = re.compile(r"[<>|=]?[biufcSU]\d{1,6}|[<>|=]?O8?|[?bBhHiIlLqQefdg]")
@@ -40,6 +41,20 @@ _BROKEN = (
     UnicodeError,
     ImportError,
 )
+
+BROKEN_ARRAY = (
+    ValueError,
+    TypeError,
+    KeyError,
+    OSError,
+    EOFError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+    SyntaxError,
+    tokenize.TokenError,
+)
+"""What numpy raises for a damaged .npy header, which it reads as a Python literal."""
 
 
 class _Type:
@@ -224,7 +239,7 @@ def load_array(path: Path | str) -> Array:
         if 0 in shape:
             return np.empty(shape, dtype)
         return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, OverflowError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except BROKEN_ARRAY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}).") from error

@@ -386,7 +386,7 @@ def test_vinvl_predictions(tmp_path):
     assert source.read("b").labels == ()
 
 
-@pytest.mark.parametrize("index", ["good", "none", "wrong", "text"])
+@pytest.mark.parametrize("index", ["good", "none", "wrong", "short", "text"])
 def test_oscar_features(tmp_path, index):
     boxes, features = image(3)
     fraction = boxes / np.float32([200, 150, 200, 150])
@@ -394,9 +394,9 @@ def test_oscar_features(tmp_path, index):
     wide = np.concatenate([features, fraction, size], 1)
     rows = {key: {"num_boxes": 3, "features": b64(wide)} for key in ("1", "2", "3")}
     path = tsv(tmp_path / "train.feature.tsv", rows, index=index == "good")
-    if index in ("wrong", "text"):
-        text = "0\n5\n9\n" if index == "wrong" else "x"
-        path.with_suffix(".lineidx").write_text(text)
+    texts = {"wrong": "0\n5\n9\n", "short": "0\n", "text": "x"}
+    if index in texts:
+        path.with_suffix(".lineidx").write_text(texts[index])
     hw = {key: [{"height": 150, "width": 200}] for key in rows}
     tsv(tmp_path / "train.hw.tsv", hw)
     source = VinvlFile(path)
@@ -404,7 +404,7 @@ def test_oscar_features(tmp_path, index):
     found = source.read("3")
     np.testing.assert_allclose(found.boxes, boxes, rtol=1e-5)
     np.testing.assert_array_equal(found.features, features)
-    assert bool(source.notes) == (index in ("wrong", "text"))
+    assert bool(source.notes) == (index in texts)
     rects = [{"rect": box.tolist(), "class": "x", "conf": 0.5} for box in boxes]
     tsv(tmp_path / "train.label.tsv", dict.fromkeys(rows, rects))
     assert VinvlFile(path).read("1").labels == ("x", "x", "x")
@@ -491,6 +491,12 @@ def test_ban_hostile(tmp_path):
         BanFile(ban(tmp_path, adaptive=False, image_bb=h5py.ExternalLink("/etc/passwd", "x")))
     with pytest.raises(InputError, match="no dataset"):
         BanFile(ban(tmp_path, adaptive=False, image_features=np.zeros(3)))
+    path = ban(tmp_path, adaptive=False)
+    with h5py.File(path, "r+") as file:
+        del file["image_features"]
+        file.create_dataset("image_features", (3, 1 << 20, 1 << 10), "f4")  # takes no space
+    with pytest.raises(InputError, match="refused"):
+        BanFile(path)
     path = ban(tmp_path, adaptive=False)
     table = path.with_name("val36_imgid2idx.pkl")
     for bad in ({1: 9}, {1: 0, 2: 0}, {1: -1}, [1], {1: "x"}, Runs()):
