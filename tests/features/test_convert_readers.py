@@ -4,6 +4,7 @@ import base64
 import json
 import pickle
 import random
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -312,8 +313,12 @@ def test_vilbert_lmdb(tmp_path, names):
 
 
 class Runs:
+    """A pickle that leaves a mark where it is loaded without care."""
+
+    mark = Path(tempfile.mkdtemp()) / "ran"
+
     def __reduce__(self):
-        return Path.touch, (Path("/tmp/owned-by-lmdb"),)
+        return Path.touch, (self.mark,)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +341,7 @@ def test_lmdb_hostile(tmp_path, value):
     path = lmdb_file(tmp_path / "db", {"k": value})
     with LmdbFile(path) as source, pytest.raises(InputError, match="'k'"):
         source.read("k")
-    assert not Path("/tmp/owned-by-lmdb").exists()
+    assert not Runs.mark.exists()
 
 
 def test_lmdb_missing(tmp_path, monkeypatch):
@@ -558,7 +563,7 @@ def test_npz_hostile(tmp_path):
     for key in source.ids():
         with pytest.raises(InputError, match=key):
             source.read(key)
-    assert not Path("/tmp/owned-by-lmdb").exists()
+    assert not Runs.mark.exists()
 
 
 def test_formats_by_name(tmp_path):
