@@ -133,15 +133,15 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of Python's, numpy's and torch's generators, as plain values."""
+    """Return the state of Python's, numpy's and torch's generators, as plain numbers."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
-        "numpy": [name, torch.from_numpy(np.array(keys)), position, has_gauss, gauss],
-        "torch": torch.get_rng_state(),
+        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, gauss],
+        "torch": torch.get_rng_state().tolist(),
     }
     if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
+        state["cuda"] = torch.cuda.get_rng_state(device).tolist()
     return state
 
 
@@ -150,10 +150,10 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
-    torch.set_rng_state(state["torch"])
+    np.random.set_state((name, np.asarray(keys, np.uint32), *rest))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
     if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8), device)
 
 
 def _state(model: nn.Module) -> list[tuple[str, Tensor]]:

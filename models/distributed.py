@@ -93,6 +93,7 @@ def join_world(device_name: str) -> Iterator[World]:
         raise TrainingError(f"rank {world.rank} could not join its peers: {message}") from error
     try:
         yield world
+        dist.barrier()  # nobody hangs up while another one still talks
     finally:
         dist.destroy_process_group()
 

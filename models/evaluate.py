@@ -78,7 +78,7 @@ def load_run(
     """
     from features.vocab import Codebook
     from models import checkpoint
-    from models.registry import create, options_for
+    from models.registry import create
     from models.runs import CODEBOOK, check_keys, store_keys
 
     if not folder.is_dir():
@@ -88,13 +88,15 @@ def load_run(
         cure = "Use that store, or say --allow-mismatch if this is meant."
         check_keys(metadata["keys"], store_keys(store), str(folder), cure)
     codebook = Codebook.load(folder / CODEBOOK)
-    chosen = metadata["config"]["model"]
-    options = options_for(chosen["name"], store, codebook, None, **chosen["options"])
-    model = create(chosen["name"], **vars(options))
-    try:
-        checkpoint.load_weights(model, weights, str(folder))
-    except MismatchError as error:
-        raise MismatchError(f"{error} Was the store built with other features?") from error
+    options = metadata["options"]
+    width = store.row_shape("object_features")[-1]
+    if options.get("image_dim", width) != width:
+        raise MismatchError(
+            f"{folder} reads features of width {options['image_dim']}, {store.path} has {width}; "
+            "evaluate it on a store with the features it was trained on."
+        )
+    model = create(metadata["config"]["model"]["name"], **options)
+    checkpoint.load_weights(model, weights, str(folder))
     return Run(folder, model.to(device).eval(), codebook, metadata)
 
 

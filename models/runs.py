@@ -167,18 +167,26 @@ def make_model(config: Config, data: Data) -> nn.Module:
     import torch
 
     from models.registry import create
+    from models.word_vectors import start_from_vectors
 
-    codebook, name = data.codebook, config.model.name
-    options = dict(config.model.options)
+    codebook, name, vectors = data.codebook, config.model.name, config.data.vectors
+    options = model_options(config)
     build_options(name, **options)  # a mistake in the options is told before data are read
     torch.manual_seed(config.run.seed)
     filled = options_for(name, data.store, codebook, None, **options)
     model: nn.Module = create(name, **vars(filled))
-    if config.data.vectors != "none":
-        from models.word_vectors import start_from_vectors
-
-        start_from_vectors(model, config, codebook)
+    if vectors != "none":
+        start_from_vectors(model, vectors, codebook, labels=config.data.label_vectors)
     return model
+
+
+def model_options(config: Config) -> dict[str, Any]:
+    """Return the model's options as configured; with word vectors, their width is word_dim."""
+    if config.data.vectors == "none":
+        return dict(config.model.options)
+    from models.word_vectors import word_width
+
+    return word_width(config.data.vectors, config.model.options)
 
 
 def check_resumable(

@@ -126,7 +126,7 @@ def pick_device(name: str, world: World) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UsageError(f"run.device is {name!r}, but torch sees no CUDA device; use cpu.")
-        if device.index is None:
+        if ":" not in name:
             device = torch.device("cuda", world.local_rank)
         torch.cuda.set_device(device)
     elif device.type != "cpu":

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.errors import TrainingError
+from features.errors import ConfigError, TrainingError
 from models import checkpoint
 from models.config import Config, to_dict
 from models.distributed import World, average_gradients, global_loss
@@ -57,6 +57,7 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.world, self.device = config, data, world, device
         self.model: Any = model
+        self.options: Any = model.options
         self.folder = Path(config.run.folder)
         self.optimizer = make_optimizer(model, config.optim)
         self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
@@ -69,6 +70,10 @@ class Trainer:
         self.losses: list[Tensor] = []  # since the last row of metrics.csv
         self.speed = Speed()
         accumulate = config.optim.accumulate
+        if config.schedule.easy_epochs and not hasattr(self.options, "hard_negatives"):
+            raise ConfigError(
+                f"schedule.easy_epochs: {config.model.name} has no option hard_negatives to switch."
+            )
         self.batches = data.batches_per_epoch(world.size)
         self.steps_per_epoch = -(-self.batches // accumulate)
         self.total = config.run.epochs * self.steps_per_epoch
@@ -108,6 +113,9 @@ class Trainer:
         config = self.config
         stream = self.data.train_batches(self.at.epoch, self.at.pairs, self.world)
         done = self.at.pairs // config.data.batch_size
+        if config.schedule.easy_epochs:
+            hard = self.options.hard_negatives and self.at.epoch >= config.schedule.easy_epochs
+            self.model.options = dataclasses.replace(self.options, hard_negatives=hard)
         iterator = iter(stream)
         self.speed.reset()
         while done < self.batches and self.at.step < self.total:
@@ -228,12 +236,13 @@ class Trainer:
             if better:
                 at.best, at.best_step, at.worse = rsum, at.step, 0
                 if self.world.first:
-                    best = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
-                    checkpoint.save_best(
-                        self.folder / checkpoint.BEST,
-                        self.model,
-                        {"config": to_dict(self.config), "keys": self.data.keys, **best},
-                    )
+                    about: dict[str, Any] = {
+                        "config": to_dict(self.config),
+                        "options": dataclasses.asdict(self.options),
+                        "keys": self.data.keys,
+                    }
+                    about |= {"step": at.step, "epoch": at.epoch, "rsum": rsum}
+                    checkpoint.save_best(self.folder / checkpoint.BEST, self.model, about)
             else:
                 at.worse += 1
         if found is not None:

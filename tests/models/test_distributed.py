@@ -44,16 +44,18 @@ def losses_of(folder):
 
 @pytest.fixture
 def configure(tiny_store, tmp_path):
-    store = tiny_store(images=32)  # 80 pairs in train: 5 whole batches
+    store = tiny_store(images=36)  # 90 pairs in train: 5 whole batches and one of 10
 
     def make(model, folder, **run):
+        # blocks of one number would make every cosine a sign
+        options = {"embed_dim": 64, "blocks": 4} if model == "gsmn" else {"embed_dim": 16}
         config = from_dict(
             {
-                "model": {"name": model, "options": {"embed_dim": 16, "word_dim": 8}},
+                "model": {"name": model, "options": {"word_dim": 8, **options}},
                 "data": {"store": str(store.path), "batch_size": 16},
-                "optim": {"lr": 1e-3},
+                "optim": {"lr": 2e-4},
                 "run": {
-                    "epochs": 4,
+                    "max_steps": 20,
                     "log_steps": 1,
                     "deterministic": True,
                     "folder": str(tmp_path / folder),
@@ -84,6 +86,8 @@ def test_two_ranks_equal_one_process(configure, model):
         checkpoint.load_last(Path(c.run.folder) / "last.pt")["model"] for c in (alone, together)
     )
     for name, value in before.items():
+        if name.endswith("outer.bias"):  # shifts all scores alike: its gradient is rounding only
+            continue
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4, msg=name)
 
 
