@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from features.batch import CaptionBatch
 from features.errors import ConfigError
-from models.bert import load_bert
+from models.bert import Bert, BertConfig, load_bert
 from models.layers import BiGru, embedding, linear
 
 if TYPE_CHECKING:
@@ -98,14 +98,17 @@ class BertText(nn.Module):
     """A BERT over word pieces and a linear layer into the common space.
 
     Args:
-        source: folder of a BERT, or ``minilm`` (see ``models.bert``).
+        source: folder of a BERT, ``minilm`` (see ``models.bert``), or the sizes of an empty one.
         embed_dim: width of a feature.
         weights: False leaves BERT's weights to a checkpoint that is loaded afterwards.
     """
 
-    def __init__(self, source: str, embed_dim: int, *, weights: bool = True) -> None:
+    def __init__(self, source: str | BertConfig, embed_dim: int, *, weights: bool = True) -> None:
         super().__init__()
-        self.bert = load_bert(source, weights=weights)
+        if isinstance(source, BertConfig):
+            self.bert = Bert(source)
+        else:
+            self.bert = load_bert(source, weights=weights)
         self.project = linear(self.bert.config.hidden_size, embed_dim)
 
     def encode_pieces(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
