@@ -90,4 +90,4 @@ def mean_of_max_plainly(keys: Tensor, key_mask: Tensor, queries: Tensor) -> Tens
     expanded = queries.unsqueeze(0).repeat(len(keys), 1, 1)  # (I, T, D)
     scores = torch.bmm(expanded, keys.transpose(1, 2))  # (I, T, K)
     scores = scores.masked_fill(~key_mask.unsqueeze(1), torch.finfo(scores.dtype).min)
-    return scores.amax(2).mean(1) * key_mask.any(1)
+    return scores.amax(2).mean(1).masked_fill(~key_mask.any(1), 0.0)
