@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from features.convert.source import Source
-from features.errors import UnknownName, UsageError
+from features.errors import UsageError
 from features.keys import HashCache, canonical_json
 from features.records import Detections
 from pipeline.detect import detectors
@@ -34,24 +34,25 @@ class Precomputed:
         self._options = options or {}
         self.brings = source.brings
         self.notes = list(source.notes)
+        self._known = set(source.ids())
         self._digest = ""
 
     def identity(self) -> dict[str, object]:
         """Return name, version, reading options and the hash of the files' content."""
         if not self._digest:
-            names = [path.name for path in self._files]
             hashes = HashCache().files(self._files)
-            listing = canonical_json(sorted(zip(names, hashes, strict=True)))
-            self._digest = hashlib.sha256(listing.encode()).hexdigest()
+            if len(hashes) == 1:  # wherever the file lies and whatever it is called
+                self._digest = hashes[0]
+            else:
+                names = [path.name for path in self._files]
+                listing = canonical_json(sorted(zip(names, hashes, strict=True)))
+                self._digest = hashlib.sha256(listing.encode()).hexdigest()
         return {"name": self.name, "version": 1, "content": self._digest, **self._options}
 
     def covers(self, image_id: str) -> bool:
-        """Say whether the file has this image."""
-        try:
-            self.source.read(image_id)
-        except UnknownName:
-            return False
-        return True
+        """Say whether the file has this image, with or without ``.jpg``."""
+        stem = image_id.removesuffix(".jpg")
+        return bool({image_id, stem, f"{image_id}.jpg"} & self._known)
 
     def detect(self, picture: Picture) -> Detections:
         """Return what the file says about the picture."""

@@ -1,0 +1,268 @@
+"""Detectors: the embedded network, files as detectors, your own; the registry between them."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+
+from features.errors import ImageError, InputError, UnknownName, UsageError
+from features.records import Detections
+from pipeline.boxes import iou_matrix
+from pipeline.detect import Detector, create_detector, detect, detectors, select
+from pipeline.detectors.nanodet import (
+    FEATURE_DIM,
+    SIDE,
+    WEIGHTS,
+    coco_classes,
+    forward,
+    letterbox,
+    nanodet_features,
+)
+from pipeline.images import Picture, read_image
+
+PHOTOS = Path(skimage.__file__).parent / "data"
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cat():
+    return Picture.of("chelsea.png", read_image(PHOTOS / "chelsea.png"))
+
+
+def test_nanodet_on_public_domain_photos():
+    # Best label and score of an independent decoding of the same weights.
+    wanted = {
+        "astronaut.png": ("person", 0.73),
+        "chelsea.png": ("cat", 0.55),
+        "horse.png": ("horse", 0.65),
+    }
+    for (name, (label, score)), found in zip(
+        wanted.items(), detect([PHOTOS / name for name in wanted]), strict=True
+    ):
+        assert found.labels[0] == label, name
+        assert abs(found.scores[0] - score) < 0.03
+        assert (np.diff(found.scores) <= 0).all()
+        assert len(found.labels) <= 100
+        width, height = found.size
+        assert found.boxes.dtype == np.float32
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= [width, height, width, height]).all()
+        assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
+
+
+def test_boxes_do_not_depend_on_the_pictures_size(cat):
+    small = detect(PHOTOS / "chelsea.png", max_objects=1)[0]
+    height, width = cat.rgb().shape[:2]
+    large = np.asarray(Image.fromarray(cat.rgb()).resize((width * 4, height * 4)))
+    found = create_detector("nanodet").detect(Picture.of("large", large))
+    assert found.labels[0] == "cat"
+    assert iou_matrix(small.boxes, found.boxes[:1] / 4)[0, 0] > 0.9
+
+
+def test_nms_is_per_class(cat):
+    found = create_detector("nanodet").detect(cat)
+    overlaps = iou_matrix(found.boxes, found.boxes)
+    same = np.array([[a == b for a in found.labels] for b in found.labels])
+    np.fill_diagonal(same, False)
+    assert overlaps[same].max() <= 0.6001
+
+
+def test_one_pass_serves_detector_and_features(cat, monkeypatch):
+    from pipeline.detectors import nanodet
+
+    picture = Picture.of("x", cat.rgb())
+    calls = []
+    session, names = nanodet._session()
+
+    class Counting:
+        def run(self, *args):
+            calls.append(args)
+            return session.run(*args)
+
+    monkeypatch.setattr(nanodet, "_session", lambda: (Counting(), names))
+    found = create_detector("nanodet").detect(picture)
+    assert nanodet_features(picture, found.boxes[:3]).shape == (3, FEATURE_DIM)
+    assert len(calls) == 1
+
+
+def test_features_tell_colours_apart():
+    """Two squares that differ in colour only must differ where colour is stored, and be finite."""
+    pixels = np.full((300, 400, 3), 128, np.uint8)
+    pixels[100:180, 40:120] = (205, 45, 45)
+    pixels[100:180, 240:320] = (50, 80, 190)
+    boxes = np.array([[40, 100, 120, 180], [240, 100, 320, 180], [0, 0, 400, 300]], np.float32)
+    features = nanodet_features(Picture.of("squares", pixels), boxes)
+    assert np.isfinite(features).all()
+    assert features.dtype == np.float32
+    colours = features[:, -32:]
+    assert colours[0, 6:16].argmax() == 3  # red in the palette
+    assert colours[1, 6:16].argmax() == 8  # blue
+    assert np.abs(features).max() < 1000  # fits float16 by far
+
+
+def test_letterbox_keeps_the_aspect_and_pads_with_zeros():
+    pixels = np.full((100, 200, 3), 200, np.uint8)
+    padded = letterbox(pixels)
+    assert padded.shape == (SIDE, SIDE, 3)
+    assert (padded[:200] == 200).all()
+    assert (padded[209:] == 0).all()
+    assert letterbox(np.full((1, 1, 3), 7, np.uint8)).max() == 7
+    assert letterbox(np.full((5000, 3, 3), 9, np.uint8)).max() == 9
+
+
+def test_extreme_pictures_pass():
+    for shape in ((1, 1, 3), (2, 3000, 3), (3000, 2, 3)):
+        found = create_detector("nanodet").detect(Picture.of("x", np.zeros(shape, np.uint8)))
+        assert found.size == (shape[1], shape[0])
+
+
+def test_the_network_says_the_same_twice(cat):
+    first, second = (forward(Picture.of("x", cat.rgb())) for _ in range(2))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_weights_carry_their_notice():
+    notice = (WEIGHTS.parent / "NOTICE").read_text()
+    for words in ("Apache License", "RangiLyu/nanodet", "Changes made"):
+        assert words in notice
+    assert len(coco_classes()) == len(set(coco_classes())) == 80
+
+
+def test_identity_follows_the_options():
+    plain, strict = create_detector("nanodet"), create_detector("nanodet", min_score=0.3)
+    assert plain.identity() == create_detector("nanodet").identity()
+    assert plain.identity() != strict.identity()
+    assert len(plain.identity()["weights"]) == 64
+    json.dumps(plain.identity())
+    assert isinstance(plain, Detector)
+
+
+def test_min_score_and_candidates(cat):
+    found = create_detector("nanodet", min_score=0.3).detect(cat)
+    assert found.scores.min() >= 0.3
+    assert len(create_detector("nanodet", candidates=1).detect(cat).labels) == 1
+    with pytest.raises(UsageError, match="nms_iou"):
+        create_detector("nanodet", nms_iou=0)
+
+
+def test_wrong_names_and_options():
+    with pytest.raises(UnknownName, match="nanodet"):
+        create_detector("nanodett")
+    with pytest.raises(UsageError, match="reads no file"):
+        create_detector("nanodet", path="boxes.json")
+    with pytest.raises(UsageError, match="speed"):
+        create_detector("nanodet", speed=3)
+    with pytest.raises(UsageError, match="--detections"):
+        create_detector("scene-graphs")
+
+
+def test_a_broken_photo_is_one_clear_error(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.jpg"):
+        detect([tmp_path / "broken.jpg"])
+
+
+GRAPHS = {
+    "1.jpg": {
+        "labels": ["man", "hat"],
+        "bbox": [[10.0, 10.0, 60.0, 90.0], [20.0, 5.0, 40.0, 20.0]],
+        "rels": [["man:0", "wearing", "hat:1"]],
+    }
+}
+
+
+def test_scene_graphs_without_photos(tmp_path):
+    path = tmp_path / "graphs.json"
+    path.write_text(json.dumps(GRAPHS))
+    detector = create_detector("scene-graphs", path=path)
+    assert detector.covers("1.jpg")
+    assert detector.covers("1")
+    assert not detector.covers("2.jpg")
+    found = detector.detect(Picture("1.jpg", None))
+    assert found.labels == ("man", "hat")
+    assert found.relations == ((0, "wearing", 1),)
+    assert not detector.needs_pixels
+    (tmp_path / "moved.json").write_text(json.dumps(GRAPHS))
+    moved = create_detector("scene-graphs", path=tmp_path / "moved.json")
+    assert moved.identity() == detector.identity()  # the content counts, not the name
+    path.write_text(json.dumps(GRAPHS) + " ")
+    assert create_detector("scene-graphs", path=path).identity() != moved.identity()
+
+
+def test_entities(tmp_path):
+    folder = tmp_path / "Annotations"
+    folder.mkdir()
+    (folder / "7.xml").write_text(
+        "<annotation><filename>7.jpg</filename><size><width>50</width><height>40</height>"
+        "<depth>3</depth></size><object><name>1</name><bndbox><xmin>1</xmin><ymin>1</ymin>"
+        "<xmax>50</xmax><ymax>20</ymax></bndbox></object></annotation>"
+    )
+    for root in (tmp_path, folder):
+        found = create_detector("entities", path=root).detect(Picture("7.jpg", None))
+        np.testing.assert_array_equal(found.boxes, [[0, 0, 50, 20]])
+        assert found.size == (50, 40)
+
+
+def test_select_follows_relations_and_features():
+    found = Detections(
+        np.arange(12, dtype=np.float32).reshape(3, 4),
+        ("a", "b", "c"),
+        np.array([0.9, 0.5, 0.1], np.float32),
+        (99, 99),
+        features=np.eye(3, dtype=np.float32),
+        attributes=(("red",), (), ("big",)),
+        relations=((0, "on", 2), (1, "near", 0), (2, "under", 0)),
+        relation_scores=np.array([0.8, 0.7, 0.6], np.float32),
+    )
+    chosen = select(found, [2, 0])
+    assert chosen.labels == ("c", "a")
+    assert chosen.relations == ((1, "on", 0), (0, "under", 1))
+    np.testing.assert_allclose(chosen.relation_scores, [0.8, 0.6])
+    np.testing.assert_array_equal(chosen.features, np.eye(3)[[2, 0]])
+    assert chosen.attributes == (("big",), ("red",))
+
+
+def test_own_detector_of_the_examples(tmp_path):
+    script = CHECKOUT / "examples" / "own_detector.py"
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[5:10, 10:30] = 255
+    Image.fromarray(pixels).save(tmp_path / "spot.png")
+    run = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "spot.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=CHECKOUT,
+    )
+    assert "[[10.0, 5.0, 30.0, 10.0]] [0.125]" in run.stdout
+    runpy.run_path(str(script))
+    (found,) = detect([tmp_path / "spot.png"], "bright-spot")
+    assert found.labels == ("bright spot",)
+    assert "bright-spot" in detectors.names()
+    body = script.read_text().split("@detectors")[1].split("if __name__")[0].strip().splitlines()
+    assert len([line for line in body if line.strip()]) <= 20
+
+
+def test_import_is_light():
+    heavy = "('torch', 'onnxruntime', 'matplotlib', 'PIL')"
+    code = (
+        "import sys, pipeline.detect, pipeline.visual, pipeline.cli_vision;"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=CHECKOUT
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_input_error_is_what_a_caller_catches(tmp_path):
+    (tmp_path / "graphs.json").write_text("{")
+    with pytest.raises(InputError, match=r"graphs\.json"):
+        create_detector("scene-graphs", path=tmp_path / "graphs.json")
