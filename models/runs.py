@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CODEBOOK",
     "Data",
+    "about_run",
     "check_keys",
     "check_resumable",
     "make_model",
@@ -175,6 +177,8 @@ def make_model(config: Config, data: Data) -> nn.Module:
     torch.manual_seed(config.run.seed)
     filled = options_for(name, data.store, codebook, None, **options)
     model: nn.Module = create(name, **vars(filled))
+    if hasattr(model, "prepare"):
+        model.prepare(data.store, codebook)
     if vectors != "none":
         start_from_vectors(model, vectors, codebook, labels=config.data.label_vectors)
     return model
@@ -187,6 +191,23 @@ def model_options(config: Config) -> dict[str, Any]:
     from models.word_vectors import word_width
 
     return word_width(config.data.vectors, config.model.options)
+
+
+def about_run(
+    config: Config, options: Any, keys: Mapping[str, str], **where: float
+) -> dict[str, Any]:
+    """Return what best.safetensors says about itself: enough to use it without its config file.
+
+    Args:
+        config: the run.   options: the model's, every field.   keys: of the store.
+        where: step, epoch and rsum of the weights.
+    """
+    return {
+        "config": to_dict(config),
+        "options": dataclasses.asdict(options),
+        "keys": dict(keys),
+        **where,
+    }
 
 
 def check_resumable(

@@ -13,7 +13,7 @@ import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from features.errors import TrainingError, UsageError, exit_cleanly
 from models.config import Config, load, to_yaml, usage
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.distributed import World
+    from models.runs import Data
 
 __all__ = ["STOPPED", "main", "train"]
 
@@ -83,6 +84,8 @@ def _train(config: Config, world: World, device: torch.device) -> int:
     model = make_model(config, data).to(device)
     if world.size > 1 and device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if not getattr(model, "learns", True):
+        return _keep(config, data, model, device) if world.first else 0
     torch.manual_seed(config.run.seed + world.rank)  # ranks draw different dropout masks
     trainer = Trainer(config, data, model, world, device)
     if resume is not None:
@@ -108,6 +111,25 @@ def _train(config: Config, world: World, device: torch.device) -> int:
     if world.first:
         best = folder / checkpoint.BEST
         _say(f"done: best rsum {at.best:.1f} on {config.data.val} at step {at.best_step}: {best}")
+    return 0
+
+
+def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
+    """Evaluate a model that learns nothing by gradient, and leave a run folder like any other."""
+    from models import checkpoint
+    from models.logs import MetricsFile
+    from models.runs import CODEBOOK, about_run
+
+    folder = Path(config.run.folder)
+    _prepare_folder(folder, config)
+    data.codebook.save(folder / CODEBOOK)
+    found = data.evaluate(model, device)
+    MetricsFile(folder / "metrics.csv").add(step=0, epoch=0, kind="val", **dict(found))
+    about = about_run(config, model.options, data.keys, step=0, epoch=0, rsum=found.rsum)
+    checkpoint.save_best(folder / checkpoint.BEST, model, about)
+    _say(
+        f"{config.model.name} learns nothing: rsum {found.rsum:.1f} on {config.data.val}: {folder}"
+    )
     return 0
 
 

@@ -20,7 +20,7 @@ from models.distributed import World, average_gradients, global_loss
 from models.logs import Events, MetricsFile, Progress, Speed
 from models.metrics import Recall
 from models.optim import WeightAverage, make_optimizer, rate_factor, set_rate
-from models.runs import Data, check_resumable
+from models.runs import Data, about_run, check_resumable
 
 __all__ = ["Position", "Stopped", "Trainer"]
 
@@ -236,12 +236,8 @@ class Trainer:
             if better:
                 at.best, at.best_step, at.worse = rsum, at.step, 0
                 if self.world.first:
-                    about: dict[str, Any] = {
-                        "config": to_dict(self.config),
-                        "options": dataclasses.asdict(self.options),
-                        "keys": self.data.keys,
-                    }
-                    about |= {"step": at.step, "epoch": at.epoch, "rsum": rsum}
+                    where = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
+                    about = about_run(self.config, self.options, self.data.keys, **where)
                     checkpoint.save_best(self.folder / checkpoint.BEST, self.model, about)
             else:
                 at.worse += 1
