@@ -164,7 +164,7 @@ def check_keys(trained: Mapping[str, str], given: Mapping[str, str], what: str, 
         raise MismatchError(f"{what} was trained on other data: {'; '.join(parts)}. {cure}")
 
 
-def make_model(config: Config, data: Data) -> nn.Module:
+def make_model(config: Config, data: Data) -> Any:
     """Build the model with sizes from the data and, when asked for, word vectors."""
     import torch
 
@@ -176,7 +176,7 @@ def make_model(config: Config, data: Data) -> nn.Module:
     build_options(name, **options)  # a mistake in the options is told before data are read
     torch.manual_seed(config.run.seed)
     filled = options_for(name, data.store, codebook, None, **options)
-    model: nn.Module = create(name, **vars(filled))
+    model: Any = create(name, **vars(filled))
     if hasattr(model, "prepare"):
         model.prepare(data.store, codebook)
     if vectors != "none":

@@ -29,8 +29,8 @@ def store(tiny_store):
 @pytest.fixture
 def trained(store, tmp_path):
     def run(name, model="sgm", **data):
-        options = {"embed_dim": 16}
-        if data.get("vectors", "none") == "none":
+        options = {} if model == "tfidf" else {"embed_dim": 16}
+        if options and data.get("vectors", "none") == "none":
             options["word_dim"] = 8
         config = from_dict(
             {
@@ -211,3 +211,15 @@ def test_plain_progress_says_a_line_now_and_then(monkeypatch):
         progress.say("hello")
         progress.step(1, "x")
     assert quiet.getvalue() == ""
+
+
+def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained, capsys):
+    folder = trained("baseline", model="tfidf")
+    assert "tfidf learns nothing" in capsys.readouterr().out
+    assert main([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
+    run = load_run(folder, store)
+    fresh = models.create("tfidf", **vars(run.model.options))
+    fresh.prepare(store, run.codebook)
+    sims = models.score_all(fresh, store, "test", run.codebook)
+    table = json.loads((folder / "results-test.json").read_text())
+    assert table["rows"][0]["metrics"] == dict(recall(sims, store.caption_image_rows("test")))
