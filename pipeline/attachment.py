@@ -43,9 +43,9 @@ _NOBODY = -1
 
 
 @cache
-def _weights() -> dict[str, float]:
+def _weights(profile: str) -> dict[str, float]:
     path = resources.files("pipeline").joinpath("data/attachment.json")
-    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["weights"]
+    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))[profile]
     return weights
 
 
@@ -171,10 +171,11 @@ def join_verbs(c: Clauses) -> None:
                 c.move(kid, first, c.rel[kid])
 
 
-def reattach(c: Clauses) -> None:
-    """Re-decide the heads of all sites, left to right."""
-    join_verbs(c)
-    weigh = _weights().get
+def reattach(c: Clauses, profile: str) -> None:
+    """Re-decide the heads of all sites, left to right; clauses only as SPICE does."""
+    if profile == "spice":
+        join_verbs(c)
+    weigh = _weights(profile).get
     for before, token, kind in sites(c):
         found = candidates(c, before, token)
         if kind == "phrase":
@@ -187,7 +188,7 @@ def reattach(c: Clauses) -> None:
             best = found[scores.index(max(scores))]
             if best != c.head[token]:
                 c.move(token, best, "nmod" if c.tag[best][:1] == "N" else "obl")
-        else:
+        elif profile == "spice":
             nouns = [k for k, t in enumerate(found) if c.tag[t][:1] == "N"]
             options = [_NOBODY, *nouns]
             scores = [

@@ -84,7 +84,7 @@ class Clauses:
                     for kid in list(self.kids[head]):
                         if self.rel[kid] not in ("nummod",):
                             self.move(kid, token, self.rel[kid])
-                    self.move(head, token, "appos")
+                    self.move(head, token, "nummod")
                 elif self.tag[head][:1] == "N":
                     for kid in [k for k in self.kids[token] if self.rel[k] in ("amod", "det")]:
                         self.move(kid, head, self.rel[kid])
@@ -97,7 +97,7 @@ class Clauses:
             if (
                 self.lower[of] == "of"
                 and noun > of
-                and self.lower[side] in _SIDES
+                and self.lemma[side] in _SIDES
                 and self.head[noun] == side
                 and side in self.prep
                 and len(self.prep[side][1]) == 1

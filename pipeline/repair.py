@@ -48,6 +48,8 @@ def repair(
             rels[token - 1] = "case"
         elif tag == "JJ" and rel in _NOMINAL:
             tags[token] = "NN"  # a person in black
+        elif tag == "NN" and token and words[token].endswith("ing"):
+            _noun_to_participle(token, tags, heads, rels)
         elif tag == "VBG" and token:
             _subject_of_participle(token, tags, heads, rels)
         elif rel == "root" and tag[0] == "N":
@@ -115,9 +117,25 @@ def _relative_clause(tags: Sequence[str], heads: list[int], rels: list[str]) -> 
         heads[verb], rels[verb] = first, "acl:relcl"
 
 
-def _subject_of_participle(
-    verb: int, tags: list[str], heads: list[int], rels: list[str]
-) -> None:
+def _noun_to_participle(token: int, tags: list[str], heads: list[int], rels: list[str]) -> None:
+    """*zebra standing in dirt*: -ing between a noun and a preposition is what the noun does."""
+    noun = token - 1
+    if heads[noun] != token or rels[noun] != "compound" or token + 1 >= len(tags):
+        return
+    if tags[token + 1] not in ("IN", "TO", "RP") or rels[token] in ("nsubj", "compound"):
+        return
+    tags[token] = "VBG"
+    heads[noun], rels[noun] = heads[token], rels[token]
+    for child, parent in enumerate(heads):
+        if parent == token and child != noun:
+            if child < noun:
+                heads[child] = noun
+            elif rels[child] == "nmod":
+                rels[child] = "obl"
+    heads[token], rels[token] = noun, "acl"
+
+
+def _subject_of_participle(verb: int, tags: list[str], heads: list[int], rels: list[str]) -> None:
     """*hands swinging bat*, *chain hanging from ...*: the noun before a participle does it."""
     noun = verb - 1
     if heads[noun] != verb or tags[noun][0] != "N" or rels[noun] not in ("obl:npmod", "compound"):
@@ -179,6 +197,7 @@ def _make_verb(verb: int, start: int, tags: list[str], heads: list[int], rels: l
         elif child > verb and rels[child] == "nmod":
             rels[child] = "obl"
     tags[verb] = "VBZ"
+    tags[noun] = tags[noun] if tags[noun][0] == "N" else "NN"
     if top == verb or rel in _CLAUSES:
         if heads[noun] == verb:
             rels[noun] = "nsubj"

@@ -12,12 +12,14 @@ from features.errors import UnknownName
 from features.records import TextGraph
 from pipeline.attachment import reattach
 from pipeline.clauses import Clauses
-from pipeline.words import words
+from pipeline.words import names, words
 
 __all__ = ["PROFILES", "RULES_VERSION", "extract"]
 
 RULES_VERSION = "1"  # bump when any caption may give other objects, attributes or relations
 PROFILES = ("extended", "spice")
+_PEOPLE = names("people")
+_SPICE_NAMES = names("spice_names")
 _NUMBERS = words("numbers")
 _NOT_RELATING = frozenset(["nmod:poss", "nmod:npmod", "obl:npmod", "obl:tmod", "obl:unmarked"])
 
@@ -39,6 +41,8 @@ class _Graph:
         c = self.c
         if token in c.antecedent:
             return c.antecedent[token]
+        if self.extended and c.tag[token] == "PRP" and c.lower[token] in _PEOPLE:
+            return token
         if c.tag[token][:1] == "N" and token not in c.inert:
             return token
         return -1
@@ -70,6 +74,24 @@ class _Graph:
         if rel == "conj" and head >= 0:
             return self.subjects(head)
         return []
+
+    def title(self, token: int) -> str:
+        """Return what a node is called: its lemma, apart from the cases of either profile."""
+        c = self.c
+        lemma, form = c.lemma[token], c.lower[token]
+        if self.extended:
+            if c.tag[token] == "PRP":
+                return _PEOPLE[form]
+            if form == "glasses" and not any(
+                c.rel[k] in ("nummod", "det:qmod") or (c.rel[k] == "nmod" and c.prep[k][0] == "of")
+                for k in c.kids[token]
+                if c.rel[k] != "nmod" or k in c.prep
+            ):
+                return form  # eyewear, unless counted or filled
+            return lemma
+        if token == 0 and c.tag[0] == "NNS" and form.endswith("en") and form != "men":
+            return form  # SPICE's tagger takes *Women* for a name
+        return _SPICE_NAMES.get(lemma, lemma)
 
     # -- writing tuples ---------------------------------------------------------------------
 
@@ -135,7 +157,19 @@ class _Graph:
             if self.extended and preposition == "of" and self.possesses(member, noun):
                 self.relate(other, "have", noun, at)
             else:
-                self.relate(noun, preposition, other, at)
+                for subject in self.sharers(noun, kid):
+                    self.relate(subject, preposition, other, at)
+
+    def sharers(self, noun: int, kid: int) -> list[int]:
+        """Return the conjuncts that share a modifier: in *men and women on a bus* both."""
+        if not self.extended:
+            return [noun]
+        c = self.c
+        first = c.head[noun] if c.rel[noun] == "conj" and noun not in c.prep else noun
+        group = [n for x in self.group(first) if (n := self.node(x)) >= 0]
+        if len(group) > 1 and kid > group[-1] and noun in (group[0], group[-1]):
+            return group
+        return [noun]
 
     def possesses(self, owner: int, part: int) -> bool:
         """Say whether *the door of a house* is meant: both determined, the part by *the*."""
@@ -279,6 +313,8 @@ class _Graph:
         nouns = [t for t in range(c.n) if c.tag[t][:1] == "N" and t not in c.inert]
         used = {t for s, _, o in self.edges for t in (s, o)} | {t for t, _ in self.properties}
         nouns = [t for t in nouns if t not in self.modifiers or t in used]
+        if self.extended:
+            nouns = sorted({*nouns, *used})
         row = {token: at for at, token in enumerate(nouns)}
         mentions: list[list[int]] = [[t] for t in nouns]
         for pronoun, noun in c.antecedent.items():
@@ -296,16 +332,7 @@ class _Graph:
                 roles[at] = "object"
         relations = list(self.edges.items())
         attributes = list(self.properties.items())
-        objects = tuple(c.lemma[t] for t in nouns)
-        if (
-            not self.extended
-            and nouns
-            and nouns[0] == 0
-            and c.tag[0] == "NNS"
-            and c.lower[0].endswith("en")
-            and c.lower[0] != "men"
-        ):
-            objects = (c.lower[0], *objects[1:])
+        objects = tuple([self.title(t) for t in nouns])
         return TextGraph(
             graph.caption, graph.tokens, graph.lemmas, graph.upos, graph.xpos, graph.heads, graph.deprels,
             tuple(roles), objects, tuple(map(tuple, mentions)),
@@ -335,8 +362,7 @@ def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[Text
             done.append(graph)
             continue
         clauses = Clauses(graph, sides=profile == "extended")
-        if profile == "spice":
-            reattach(clauses)
+        reattach(clauses, profile)
         clauses.resolve_pronouns()
         if profile == "extended":
             clauses.attach_own()

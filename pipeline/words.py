@@ -6,7 +6,7 @@ import json
 from functools import cache
 from importlib import resources
 
-__all__ = ["phrases", "words"]
+__all__ = ["names", "phrases", "words"]
 
 
 @cache
@@ -32,3 +32,11 @@ def phrases(name: str) -> frozenset[str]:
     listed = _tables()[name]
     assert isinstance(listed, list)
     return frozenset(map(str, listed))
+
+
+@cache
+def names(name: str) -> dict[str, str]:
+    """Return the table of one class, word -> name."""
+    listed = _tables()[name]
+    assert isinstance(listed, dict)
+    return {str(word): str(value) for word, value in listed.items()}
