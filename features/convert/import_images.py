@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from features.convert.source import Source, need_folder
 from features.errors import FeatureOverflow, ImageError, InputError, MissingInput
+from features.keys import canonical_json
 from features.pack import pack_regions, pack_visual
 from features.records import Detections, ImageEntry
 from features.schema import Columns
@@ -69,6 +71,25 @@ class ImageReader:
         self.cut = self.sizeless = 0
         self.width: int | None = None
         self.has_unions = False
+
+    def parameters(self, entries: Sequence[ImageEntry]) -> dict[str, object]:
+        """Return what decides the contents, for the keys.
+
+        Photos count by name and size in bytes: only their width and height are read.
+        """
+        found: dict[str, object] = {
+            "max_objects": self.max_objects,
+            "max_relations": self.max_relations,
+            "on_error": self.on_error,
+        }
+        if self.on_error == "skip":
+            found["dtype"] = self.dtype  # decides which images are skipped
+        if self.images_dir is not None:
+            paths = [self.images_dir / (entry.file or entry.id) for entry in entries]
+            sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
+            photos = canonical_json([[path.name for path in paths], sizes])
+            found["photos"] = hashlib.sha256(photos.encode()).hexdigest()
+        return found
 
     def read(self, entry: ImageEntry) -> ReadImage:
         """Return one image's detections, cut and in the stored type, or why there are none."""

@@ -6,6 +6,7 @@ already there under the same key are kept: a broken import goes on where it stop
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,11 @@ class _HasImages(Protocol):
 @runtime_checkable
 class _HasTokens(Protocol):
     def tokens(self) -> dict[str, TextGraph] | None: ...
+
+
+@runtime_checkable
+class _HasClose(Protocol):
+    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -98,57 +104,28 @@ def import_store(
         raise UsageError("max_objects and max_relations must be at least 1.")
     if dtype not in ("float16", "float32"):
         raise UsageError(f"features can be stored as float16 or float32, not {dtype!r}.")
-    store_dir, extras = Path(store_dir), dict(extras or {})
-    source = open_source(format_name, source_path, extras)
-    relations = max_relations or (25 if "relations" in source.brings else 1)
-    entries, keys, notes = _rows(source, captions, split)
-    job = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
-    inputs = {"source": fingerprint(source.files)}
-    if captions is not None:
-        inputs["captions"] = hash_file(Path(captions))
-    parameters = {"format": format_name, "split": split}
-    groups: dict[str, Path] = {}
-    plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
-
-    index = plan.group("index", parameters)
-    index.write(lambda rows: pack_index([entries[row] for row in rows]))
-    groups["index"] = index.folder
-    identity = image_index(index.folder)
-
-    limits: dict[str, object] = {"max_objects": max_objects, "max_relations": relations}
-    limits |= {"on_error": on_error}
-    if on_error == "skip":
-        limits["dtype"] = dtype  # decides which images are skipped
-    if images_dir is not None:
-        limits["sizes"] = "photos"
-    names = ["visual"] + (["regions"] if "features" in source.brings else [])
-    made = {
-        group: plan.group(
-            group, {**parameters, **limits, **({"dtype": dtype} if group == "regions" else {})}
-        )
-        for group in names
-    }
-    for number, rows in enumerate(plan.ranges):
-        missing = [group for group in names if not made[group].has(number)]
-        if not missing:
-            continue
-        found = [job.read(entries[row]) for row in rows]
-        for group in missing:
-            made[group].write_one(number, job.pack(group, [entries[row].id for row in rows], found))
-    for group in names:
-        made[group].finish(identity)
-        groups[group] = made[group].folder
-    graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
-    if graphs is not None:
-        tokens = plan.group("tokens", parameters)
-        tokens.write(
-            lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
-            identity,
-        )
-        groups["tokens"] = tokens.folder
-
-    skipped = _skipped(made["visual"].folder, entries)
-    notes += [*source.notes, *job.notes()]
+    store_dir = Path(store_dir)
+    with contextlib.ExitStack() as stack:
+        source = open_source(format_name, source_path, extras)
+        if isinstance(source, _HasClose):
+            stack.callback(source.close)
+        relations = max_relations or (25 if "relations" in source.brings else 1)
+        entries, keys, notes = _rows(source, captions, split)
+        reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
+        inputs = {"source": fingerprint(source.files)}
+        if captions is not None:
+            inputs["captions"] = hash_file(Path(captions))
+        plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
+        parameters: dict[str, object] = {"format": format_name, "split": split}
+        index = plan.group("index", parameters)
+        index.write(lambda rows: pack_index([entries[row] for row in rows]))
+        groups = {"index": index.folder}
+        groups |= _write_images(plan, reader, entries, parameters, index.folder)
+        graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
+        if graphs is not None:
+            groups["tokens"] = _write_tokens(plan, graphs, entries, parameters, index.folder)
+        notes += [*source.notes, *reader.notes()]
+    skipped = _skipped(groups["visual"], entries)
     n_captions = sum(len(entry.captions) for entry in entries)
     summary = {
         "imported from": format_name,
@@ -159,6 +136,47 @@ def import_store(
     }
     manifest = bind_store(store_dir, name or format_name, groups, summary)
     return ImportReport(manifest, len(entries), n_captions, skipped, notes)
+
+
+def _write_images(
+    plan: ImportPlan,
+    reader: ImageReader,
+    entries: list[ImageEntry],
+    parameters: Mapping[str, object],
+    index: Path,
+) -> dict[str, Path]:
+    """Write the visual group and, where the source has features, the regions; return folders."""
+    limits = {**parameters, **reader.parameters(entries)}
+    groups = {"visual": plan.group("visual", limits)}
+    if "features" in reader.source.brings:
+        groups["regions"] = plan.group("regions", {**limits, "dtype": reader.dtype})
+    for number, rows in enumerate(plan.ranges):
+        missing = [group for group in groups.values() if not group.has(number)]
+        if not missing:
+            continue
+        found = [reader.read(entries[row]) for row in rows]
+        for group in missing:
+            ids = [entries[row].id for row in rows]
+            group.write_one(number, reader.pack(group.name, ids, found))
+    for group in groups.values():
+        group.finish(image_index(index))
+    return {name: group.folder for name, group in groups.items()}
+
+
+def _write_tokens(
+    plan: ImportPlan,
+    graphs: Mapping[str, TextGraph],
+    entries: list[ImageEntry],
+    parameters: Mapping[str, object],
+    index: Path,
+) -> Path:
+    """Write the tokens group; return its folder."""
+    tokens = plan.group("tokens", parameters)
+    tokens.write(
+        lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
+        image_index(index),
+    )
+    return tokens.folder
 
 
 def _rows(

@@ -60,7 +60,7 @@ class LmdbFile:
             )
             self._keys = {_key_text(key): bytes(key) for key in self._scan()}
         except lmdb.Error as error:
-            raise InputError(f"{self.path}: not a whole LMDB file ({error}).") from error
+            raise InputError(f"{self.path}: cannot be read as LMDB ({error}).") from error
         if not self._keys:
             raise InputError(f"{self.path}: no image in this database.")
         scored = {"scores"} | ({"labels"} if self.classes else set())

@@ -188,6 +188,9 @@ def test_graphs_with_sizes_of_photos(tmp_path):
     assert (store.graph("a b.png").size, store.graph("c.jpg").size) == ((80, 60), (60, 80))
     assert store.graph("c.jpg").boxes[1].tolist() == [5, 5, 60, 80]
     assert not store.has("object_features")
+    Image.new("RGB", (90, 99)).save(photos / "c.jpg")  # another photo is another variant
+    store = open_store(import_store("lgsgm", source, tmp_path / "s", images_dir=photos).manifest)
+    assert store.graph("c.jpg").size == (90, 99)
     assert len(list((tmp_path / "s").glob("index-*"))) == 1  # the same rows, stored once
     (photos / "c.jpg").unlink()
     with pytest.raises(MissingInput, match=r"c\.jpg"):

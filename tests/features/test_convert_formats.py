@@ -1,4 +1,4 @@
-"""Changed bytes in foreign files: a typed error or plain detections, never anything else."""
+"""Every format, end to end: it becomes a store, and changed bytes give a typed error."""
 
 import base64
 import json
@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from features.convert import open_source
+from features.convert import IMPORT_FORMATS, open_source
+from features.convert.importing import import_store
 from features.errors import ScenestoreError
 from features.records import Detections
+from features.store import open_store
 
 D = 4
 BOXES = np.float32([[0, 0, 5, 5], [1, 1, 9, 9]])
@@ -111,6 +113,16 @@ def entities(folder: Path) -> Path:
     return folder
 
 
+def lmdb_file(folder: Path) -> Path:
+    import lmdb
+
+    value = {"features": FEATURES, "bbox": BOXES, "num_boxes": 2, "cls_prob": np.eye(2, 4, k=1)}
+    value |= {"image_width": 90, "image_height": 80}
+    with lmdb.open(str(folder / "db"), map_size=1 << 20) as env, env.begin(write=True) as writing:
+        writing.put(b"7", pickle.dumps(value))
+    return folder / "db"
+
+
 MAKERS = {
     "bottom-up-tsv": bottom_up,
     "scan-precomp": scan,
@@ -135,6 +147,38 @@ def read_all(name: str, path: Path) -> list[Detections]:
     finally:
         if hasattr(source, "close"):
             source.close()
+
+
+@pytest.mark.parametrize("name", IMPORT_FORMATS)
+def test_every_format_becomes_a_store(name, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = {**MAKERS, "lmdb": lmdb_file}[name](folder)
+    report = import_store(name, path, tmp_path / "s", max_relations=3)
+    assert import_store(name, path, tmp_path / "s", max_relations=3).manifest == report.manifest
+    source = open_source(name, path)
+    store = open_store(report.manifest)
+    assert store.images["id"].tolist() == source.ids()
+    assert report.skipped == []
+    assert store.has("object_features") == ("features" in source.brings)
+    for row, image_id in enumerate(source.ids()):
+        read, kept = source.read(image_id), store.graph(image_id)
+        n = len(read.labels)
+        assert n > 0
+        assert (kept.labels, kept.size) == (read.labels, read.size)
+        assert kept.relations == (read.relations or ())
+        np.testing.assert_array_equal(kept.boxes, read.boxes)
+        np.testing.assert_array_equal(kept.scores, read.scores)
+        assert [tuple(names) for names in kept.attributes][:n] == list(
+            read.attributes or kept.attributes
+        )
+        if read.features is not None:
+            got = store.gather("object_features", [row])[0]
+            np.testing.assert_array_equal(got[:n], read.features)  # small whole numbers fit float16
+            assert not got[n:].any()
+    assert store.has("form") == (name == "scan-precomp")
+    if hasattr(source, "close"):
+        source.close()
 
 
 @pytest.mark.parametrize("name", MAKERS)
