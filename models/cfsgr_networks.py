@@ -32,7 +32,7 @@ __all__ = ["CoarseNetwork", "FineNetwork"]
 
 
 class VisualGraph(nn.Module):
-    """Visual nodes: region and label fused, then one graph layer. CFSGR Eq. (1), (3)."""
+    """Visual nodes: region and label fused, then one graph layer. CFSGR Eq. (1)."""
 
     def __init__(self, options: CfsgrOptions) -> None:
         super().__init__()
@@ -46,7 +46,11 @@ class VisualGraph(nn.Module):
         self.layer = GraphLayer(d, d, "tanh")
 
     def forward(self, images: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Return emb(o)' (B, K, D) and emb(r)' (B, R, D), unit length, zeros where padded."""
+        """Update objects by themselves, predicates by their triplet. CFSGR Eq. (3).
+
+        Returns:
+            emb(o)' (B, K, D) and emb(r)' (B, R, D), unit length, zeros where padded.
+        """
         kind = self.boxes.weight.dtype
         o = torch.cat([self.boxes(images.objects.to(kind)), self.labels(images.labels)], -1)
         r = torch.cat([self.unions(images.unions.to(kind)), self.predicates(images.predicates)], -1)
@@ -58,7 +62,7 @@ class VisualGraph(nn.Module):
 class _Network(nn.Module):
     """What the networks share: a visual graph, a text encoder, tiled scoring of nodes.
 
-    Text: words and triplet paths through Bi-GRUs of their own, as in SGM, CFSGR Eq. (2).
+    The text encoder is SGM's.
     """
 
     code_size: int

@@ -94,7 +94,7 @@ def scan_attention(queries: Tensor, nodes: Tensor, mask: Tensor, scale: float) -
 
 
 class Comparison(nn.Module):
-    """Similarity vectors of all text nodes and of the global pair. CFSGR Eq. (7), (15).
+    """Similarity vectors of all text nodes and of the global pair. CFSGR Eq. (7).
 
     Args:
         width: D.   sim_dim: H, width of a similarity vector.
@@ -112,7 +112,7 @@ class Comparison(nn.Module):
     def forward(
         self, images: Nodes, texts: Nodes, gram: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Compare n images with C captions.
+        """Compare n images with C captions: whole graphs, objects or predicates. CFSGR Eq. (15).
 
         Args:
             images, texts: the nodes.

@@ -187,7 +187,7 @@ class VisualGraphEncoder(nn.Module):
 
 
 class TextGraphEncoder(nn.Module):
-    """Word-order path and triplet paths, each with a Bi-GRU of its own."""
+    """Word-order path and triplet paths, each with a Bi-GRU of its own. CFSGR Eq. (2)."""
 
     def __init__(
         self, vocab_size: int, word_dim: int, embed_dim: int, *, context: bool = True
