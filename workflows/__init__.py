@@ -4,6 +4,7 @@
 --store-dir DIR``; ``luigi-deps-tree --module workflows ...`` shows what depends on what.
 """
 
+from workflows.compare import CompareModels
 from workflows.config import apply_defaults
 from workflows.datasets import BuildCoco, BuildDataset, BuildFlickr30k
 from workflows.demo import BuildDemo, Demo
@@ -16,6 +17,7 @@ __all__ = [
     "BuildDataset",
     "BuildDemo",
     "BuildFlickr30k",
+    "CompareModels",
     "Demo",
     "EvaluateModel",
     "TrainModel",
