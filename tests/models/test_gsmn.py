@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def batches(fixture) -> tuple[ImageBatch, CaptionBatch]:
     words, lengths = fixture["in.captions"], fixture["in.lengths"]
     heads = torch.full_like(words, -1)
     ends = fixture["in.dep_offsets"].tolist()
-    for i, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for i, (start, end) in enumerate(pairwise(ends)):
         for head, dependent in fixture["in.dep_pairs"][start + 1 : end].tolist():  # first is ROOT
             heads[i, dependent] = head
     none = torch.zeros(n, 0, 2, dtype=torch.int64)
