@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import Source, need_folder
+from features.convert.source import Source, child, need_folder
 from features.errors import FeatureOverflow, ImageError, InputError, MissingInput
 from features.keys import canonical_json
 from features.pack import pack_regions, pack_visual
@@ -85,7 +85,7 @@ class ImageReader:
         if self.on_error == "skip":
             found["dtype"] = self.dtype  # decides which images are skipped
         if self.images_dir is not None:
-            paths = [self.images_dir / (entry.file or entry.id) for entry in entries]
+            paths = [child(self.images_dir, entry.file or entry.id) for entry in entries]
             sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
             photos = canonical_json([[path.name for path in paths], sizes])
             found["photos"] = hashlib.sha256(photos.encode()).hexdigest()
@@ -100,7 +100,7 @@ class ImageReader:
             found = self.source.read(key)
             self.cut += len(found.labels) > self.max_objects
             if found.size == (0, 0) and self.images_dir is not None:
-                found = _with_size(found, self.images_dir / (entry.file or entry.id))
+                found = _with_size(found, child(self.images_dir, entry.file or entry.id))
             self.sizeless += found.size == (0, 0)
             features = self._narrow(entry.id, "object_features", found.features, self.max_objects)
             unions = self._unions(entry.id, key, found)

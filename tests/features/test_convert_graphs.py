@@ -324,11 +324,9 @@ def test_entities_hostile(tmp_path, xml, sentences):
 
 def test_names_stay_in_their_folder(tmp_path):
     assert child(tmp_path, "a/b.npy") == tmp_path / "a" / "b.npy"
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "link").symlink_to(tmp_path)
-    for name in ("../x", "/etc/passwd", "a/../../x", "", "..\\x", "a\0b", "link/x"):
+    for name in ("../x", "/etc/passwd", "a/../../x", "", "..\\x", "a\0b", "c:x", "\\x"):
         with pytest.raises(InputError, match="leads out"):
-            child(tmp_path / "in", name)
+            child(tmp_path, name)
 
 
 def test_order_follows_the_scores():

@@ -286,3 +286,13 @@ def test_sgm_brings_union_features(tmp_path):
             tmp_path / "t",
             extras={"objects_dir": str(folders[0]), "unions_dir": str(folders[1])},
         )
+
+
+@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/secret.jpg", "a/../../secret.jpg"])
+def test_photos_outside_their_folder(tmp_path, name):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.jpg")
+    graph = {"labels": [], "bbox": [], "rels": []}
+    (tmp_path / "g.json").write_text(json.dumps({name: graph}))
+    with pytest.raises(InputError, match="leads out"):
+        import_store("lgsgm", tmp_path / "g.json", tmp_path / "s", images_dir=tmp_path / "photos")
