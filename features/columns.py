@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -73,8 +75,8 @@ def decode_texts(raw: Array, offsets: Array) -> list[str]:
 class GroupReader:
     """Columns of one finished group; each is read when first asked for, and kept.
 
-    The bytes outside the datasets (HDF5 headers) are checked against the manifest once; what is
-    copied to memory is checked against its own hash.
+    Sizes and HDF5 headers are checked against the manifest once; what is copied to memory is
+    checked against its own hash.
     """
 
     def __init__(self, manifest: GroupManifest, backend: str = "auto"):
@@ -85,12 +87,11 @@ class GroupReader:
 
     def pieces(self, name: str) -> list[Piece]:
         """Return where a dataset lies in every shard."""
-        manifest = self.manifest
+        manifest, parts = self.manifest, self.manifest.parts[name]
+        files = zip(manifest.sizes, parts.offsets, parts.lengths, strict=True)
         return [
-            Piece(shard_file(manifest.folder, number), size, part.offset, part.shape[0])
-            for number, (size, part) in enumerate(
-                zip(manifest.sizes, manifest.parts[name], strict=True)
-            )
+            Piece(f"{manifest.folder}/{number:05d}.h5", size, offset, rows)
+            for number, (size, offset, rows) in enumerate(files)
         ]
 
     def rows(self, name: str) -> RowReader:
@@ -107,7 +108,7 @@ class GroupReader:
         return reader.array()
 
     def _open_rows(self, name: str, backend: str | None = None) -> RowReader:
-        self._check_rest()
+        self._check_heads()
         pieces, part = self.pieces(name), self.manifest.parts[name][0]
         row_bytes = part.row.nbytes
         total = row_bytes * sum(piece.rows for piece in pieces)
@@ -116,6 +117,8 @@ class GroupReader:
             backend = "mmap"
         if backend == "mmap" and total <= _SMALL and not one_map_fits(pieces, row_bytes):
             return ArrayRows([_frozen(np.concatenate(self.load(name)))])
+        if backend == "h5py":
+            self._check_rest()
         return open_rows(backend, pieces, name, part.shape[1:], np.dtype(part.dtype))
 
     def load(self, name: str) -> list[Array]:
@@ -123,7 +126,7 @@ class GroupReader:
 
         Raises: DamagedError: bytes differ from what was written.
         """
-        self._check_rest()
+        self._check_heads()
         arrays = []
         for piece, part in zip(self.pieces(name), self.manifest.parts[name], strict=True):
             array = np.empty(part.shape, part.dtype)
@@ -187,19 +190,39 @@ class GroupReader:
                 self._kept[name] = make()
             return self._kept[name]
 
-    def _check_rest(self) -> None:
+    def _check_heads(self) -> None:
+        """Check size and HDF5 headers of every shard, once."""
         if self._checked:
             return
         manifest = self.manifest
+        first = np.full(len(manifest.rows), np.iinfo(np.int64).max)
+        for parts in manifest.parts.values():
+            held = np.asarray(parts.lengths) * math.prod(parts.shape) > 0
+            np.minimum(first, np.where(held, parts.offsets, first), out=first)
+        stops = np.minimum(first, manifest.sizes).tolist()
+        places = zip(manifest.sizes, stops, manifest.heads, strict=True)
+        for number, (size, stop, head) in enumerate(places):
+            descriptor = open_checked(Piece(f"{manifest.folder}/{number:05d}.h5", size, 0, 0))
+            data = os.pread(descriptor, stop, 0)
+            os.close(descriptor)
+            if hashlib.sha256(data).hexdigest() != head:
+                raise _header_damage(shard_file(manifest.folder, number))
+        self._checked = True
+
+    def _check_rest(self) -> None:
+        """Check all bytes of every shard that are no data: HDF5 is about to follow its headers."""
+        manifest = self.manifest
         for number, (size, rest) in enumerate(zip(manifest.sizes, manifest.rests, strict=True)):
             path = shard_file(manifest.folder, number)
-            os.close(open_checked(Piece(path, size, 0, 0)))
             if hash_rest(path, size, [parts[number] for parts in manifest.parts.values()]) != rest:
-                raise DamagedError(
-                    f"{path}: the HDF5 headers are not what was written. Repair it: "
-                    "python -m features verify --repair STORE, then build again."
-                )
-        self._checked = True
+                raise _header_damage(path)
+
+
+def _header_damage(path: Path) -> DamagedError:
+    return DamagedError(
+        f"{path}: the HDF5 headers are not what was written. Repair it: "
+        "python -m features verify --repair STORE, then build again."
+    )
 
 
 def _frozen(array: Array) -> Array:

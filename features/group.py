@@ -18,7 +18,7 @@ import numpy.typing as npt
 from features.atomic import read_sealed, write_sealed
 from features.errors import DamagedError, FormatError, UsageError
 from features.keys import KEY_DIGITS, canonical_json
-from features.schema import axis_lengths
+from features.schema import GROUPS, axis_lengths
 from features.shard import Part, ShardRecord, check_parts, read_sidecar
 
 __all__ = [
@@ -72,7 +72,8 @@ class GroupManifest:
         hash: content hash, over all columns; equal contents have equal hashes.
         index: hash of the image index whose rows the group follows, "" when not known.
         params: parameters and provenance, for people.
-        rows, sizes, rests: per shard: images, bytes of the file, sha256 outside the datasets.
+        rows, sizes: per shard: images, bytes of the file.
+        heads, rests: per shard: sha256 before the first dataset, and outside all datasets.
         parts: dataset -> where it lies in every shard.
     """
 
@@ -84,6 +85,7 @@ class GroupManifest:
     params: Mapping[str, Any]
     rows: tuple[int, ...]
     sizes: tuple[int, ...]
+    heads: tuple[str, ...]
     rests: tuple[str, ...]
     parts: Mapping[str, Parts]
 
@@ -174,6 +176,7 @@ def finish_group(
         "shards": {
             "rows": [record.rows for record in records],
             "size": [record.size for record in records],
+            "head": [record.head for record in records],
             "rest": [record.rest for record in records],
         },
         "columns": {
@@ -232,6 +235,7 @@ def read_group(folder: Path) -> GroupManifest:
             params=dict(document["params"]),
             rows=rows,
             sizes=sizes,
+            heads=tuple(map(str, shards["head"])),
             rests=tuple(map(str, shards["rest"])),
             parts={str(name): _parts(column, len(rows)) for name, column in columns.items()},
         )
@@ -255,7 +259,8 @@ def _parts(column: Mapping[str, Any], shards: int) -> Parts:
 
 def _check_group(manifest: GroupManifest) -> None:
     """Check that every dataset is one that the schema knows and lies inside its file."""
-    if not (len(manifest.sizes) == len(manifest.rests) == len(manifest.rows)):
+    lists = (manifest.rows, manifest.sizes, manifest.heads, manifest.rests)
+    if len(set(map(len, lists))) != 1:
         raise ValueError("the lists of shards differ in length")
     if not manifest.rows or min(manifest.rows) < 0:
         raise ValueError("no shards, or negative row counts")
@@ -270,8 +275,15 @@ def _check_group(manifest: GroupManifest) -> None:
             offsets + lengths * row_bytes > sizes
         ).any():
             raise ValueError(f"{name!r} lies outside its file")
-    for lengths in manifest.axis_lengths().values():
-        if lengths.min() < 0:
+    axes = manifest.axis_lengths()
+    for column in GROUPS[manifest.group].columns:
+        if axes[column.axis].min() < 0:
             raise ValueError("an offsets dataset is empty")
+        for name in column.parts():
+            extra = column.kind == "offsets" or name.endswith("/offsets")
+            lengths = np.asarray(manifest.parts[name].lengths) - extra
+            inner = "/names/" in name or name.endswith("/bytes")
+            if not inner and not np.array_equal(lengths, axes[column.axis]):
+                raise ValueError(f"{name!r} has not one row per {column.axis}")
     if content_hash(manifest.parts) != manifest.hash:
         raise ValueError("the content hash is not that of the columns")

@@ -85,6 +85,7 @@ def bind_store(
             "key": key,
             "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
             "images": sum(manifests["index"].rows),
+            "index": index_hash(manifests["index"]),
             "groups": entries,
             "summary": dict(summary),
         },
@@ -148,7 +149,7 @@ def read_store_manifest(path: Path) -> dict[str, Any]:
     """
     document = cast("dict[str, Any]", read_sealed(path, "store"))
     try:
-        for name in ("dataset", "key", "hash"):
+        for name in ("dataset", "key", "hash", "index"):
             if not isinstance(document[name], str):
                 raise TypeError(f"{name} is no string")
         groups = document["groups"]

@@ -15,7 +15,6 @@ import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,7 @@ Array = npt.NDArray[np.generic]
 class Piece:
     """The bytes of a column that lie in one file."""
 
-    path: Path
+    path: str
     size: int  # of the whole file
     offset: int
     rows: int

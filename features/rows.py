@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -27,6 +28,8 @@ from features.mapping import (
 __all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "map_rows", "open_rows"]
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
+_LARGE_ROW = 4096  # bytes from which torch's set-up pays
+_TORCH_KINDS = {"<f2": "float16", "<f4": "float32"}
 _PROBE_ROWS = 8
 _PREAD_WINS = 0.5  # positioned reads must take less than half the time: maps serve everything else
 
@@ -91,26 +94,32 @@ def map_rows(pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[An
 
 
 def take_rows(source: Array, rows: Index, out: Array) -> None:
-    """Copy rows of an array into ``out`` with the cast fused, by torch where it is loaded."""
-    if out.dtype == source.dtype:
-        # mode="raise" would go through a second buffer; the rows are checked before
-        np.take(source, rows, axis=0, out=out, mode="clip")
-        return
+    """Copy rows of an array into ``out`` with the cast fused, by torch where it is loaded.
+
+    numpy's ``take`` is a ``memmove`` per row, five times slower when ``out`` begins a few bytes
+    behind a page and the source on one (loads wait for stores with the same low address bits), and
+    its cast of halves is slow as well; torch suffers from neither.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or source.dtype != np.float16 or source[0].nbytes < 4096:
-        out[...] = source[rows]
+    kind = _TORCH_KINDS.get(source.dtype.str)
+    if torch is None or kind is None or source.dtype.itemsize * source[:1].size < _LARGE_ROW:
+        if out.dtype == source.dtype:
+            # mode="raise" would go through a second buffer; the rows are checked before
+            np.take(source, rows, axis=0, out=out, mode="clip")
+        else:
+            out[...] = source[rows]
         return
-    # frombuffer over the address: the tensor stays in this function, so nobody can write to it
-    target, half = torch.from_numpy(out), _private_tensor(torch, source)
+    # a tensor over a map must never be written to: it stays in this function
+    private = torch.frombuffer(
+        (ctypes.c_ubyte * source.nbytes).from_address(source.ctypes.data),
+        dtype=getattr(torch, kind),
+    ).view(source.shape)
+    target = torch.from_numpy(out)
+    if out.dtype == source.dtype:
+        torch.index_select(private, 0, torch.from_numpy(np.ascontiguousarray(rows)), out=target)
+        return
     for position, row in enumerate(rows.tolist()):
-        target[position].copy_(half[row])
-
-
-def _private_tensor(torch: Any, source: Array) -> Any:
-    import ctypes
-
-    buffer = (ctypes.c_ubyte * source.nbytes).from_address(source.ctypes.data)
-    return torch.frombuffer(buffer, dtype=torch.float16).view(source.shape)
+        target[position].copy_(private[row])
 
 
 class _Files:

@@ -34,6 +34,8 @@ __all__ = [
     "Part",
     "ShardRecord",
     "check_parts",
+    "first_data",
+    "hash_head",
     "hash_rest",
     "read_sidecar",
     "shard_done",
@@ -49,6 +51,7 @@ class _Typed(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
+_HEADER_BYTES = 512  # of one group or dataset with its attributes
 _BLOCK = 1 << 22  # bytes per write and hash step: stays in the cache, large enough for the disk
 
 
@@ -78,7 +81,8 @@ class ShardRecord:
 
     Attributes:
         group, key, number: which shard it is.   row0, rows: its images.
-        size: bytes of the file.   rest: sha256 of the bytes outside the datasets.
+        size: bytes of the file.   head: sha256 of the bytes before the first dataset.
+        rest: sha256 of all bytes outside the datasets.
         parts: path of each dataset -> where it lies.
     """
 
@@ -88,6 +92,7 @@ class ShardRecord:
     row0: int
     rows: int
     size: int
+    head: str
     rest: str
     parts: Mapping[str, Part]
 
@@ -110,6 +115,7 @@ class ShardRecord:
             "row0": self.row0,
             "rows": self.rows,
             "size": self.size,
+            "head": self.head,
             "rest": self.rest,
             "columns": columns,
         }
@@ -145,6 +151,7 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
             group=str(document["group"]),
             key=str(document["key"]),
             number=int(cast(int, document["number"])),
+            head=str(document["head"]),
             rest=str(document["rest"]),
             parts=parts,
             **counts,
@@ -234,8 +241,9 @@ def write_shard(
                 for name, data in columns.items()
             }
             size = partial.stat().st_size
+            head = hash_head(partial, first_data(parts.values(), size))
             rest = hash_rest(partial, size, parts.values())
-            record = ShardRecord(group, key, number, row0, rows, size, rest, parts)
+            record = ShardRecord(group, key, number, row0, rows, size, head, rest, parts)
             with folder_lock(folder):
                 done = shard_done(folder, number, key)
                 if done is not None:
@@ -264,6 +272,7 @@ def _lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, in
     import h5py
 
     offsets = {}
+    names = {name.rsplit("/", cut)[0] for name in columns for cut in range(3)}
     kinds = {
         column.name: "array" if column.kind == "dense" else column.kind
         for column in GROUPS[group].columns
@@ -275,6 +284,7 @@ def _lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, in
         libver=("v110", "v110"),
         alignment_threshold=PAGE,
         alignment_interval=PAGE,
+        meta_block_size=_HEADER_BYTES * len(names),  # headers together, before the data
     ) as file:
         file.attrs.update(
             {
@@ -331,6 +341,20 @@ def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dic
     finally:
         os.close(descriptor)
     return hashes
+
+
+def first_data(parts: Iterable[Part], size: int) -> int:
+    """Return where the first dataset begins: before it stand the HDF5 headers."""
+    return min((part.offset for part in parts if part.nbytes), default=size)
+
+
+def hash_head(path: Path | str, stop: int) -> str:
+    """Return the sha256 of a file's bytes before ``stop``."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return hashlib.sha256(os.pread(descriptor, stop, 0)).hexdigest()
+    finally:
+        os.close(descriptor)
 
 
 def hash_rest(path: Path, size: int, parts: Iterable[Part]) -> str:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.buffers import aligned_empty
 from features.columns import CodedColumn, GroupReader
 from features.errors import FormatError, MismatchError, UnknownName, UsageError
-from features.manifest import check_binding, read_group, read_store_manifest, store_manifest_path
+from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
 from features.rows import BACKENDS
 from features.schema import GROUPS, find_column
@@ -105,15 +106,14 @@ class Store:
                         f"{manifest.path}: content {manifest.hash[:12]}, the store binds "
                         f"{entry['hash'][:12]}. The group was built again; build the store again."
                     )
-                known = (
-                    {"index": manifest}
-                    if name == "index"
-                    else {
-                        "index": self.group("index").manifest,
-                        name: manifest,
-                    }
-                )
-                check_binding(known)
+                if (
+                    manifest.index not in ("", self.manifest["index"])
+                    or manifest.group != name.partition("@")[0]
+                    or sum(manifest.rows) != len(self)
+                ):
+                    raise MismatchError(
+                        f"{manifest.path}: belongs to other images than this store."
+                    )
                 self._readers[name] = GroupReader(manifest, self.backend)
             return self._readers[name]
 
@@ -188,7 +188,7 @@ class Store:
         index = self._check_rows(rows)
         shape = (len(index), *part.shape[1:])
         if out is None:
-            out = np.empty(shape, part.dtype if dtype is None else dtype)
+            out = aligned_empty(shape, part.dtype if dtype is None else dtype)
         elif out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
             raise UsageError(f"out must be a writable C-contiguous array {shape}, not {out.shape}.")
         reader.rows(name).gather(index, out)

@@ -176,9 +176,10 @@ def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> l
         findings.append(Finding(sidecar, "", _without_path(error, sidecar), folder, number))
     if manifest is not None and number < len(manifest.rows):
         listed = {name: kept[number] for name, kept in manifest.parts.items()}
-        if record is not None and (parts, size, rest) != (
+        if record is not None and (parts, size, record.head, rest) != (
             listed,
             manifest.sizes[number],
+            manifest.heads[number],
             manifest.rests[number],
         ):
             findings.append(Finding(sidecar, "", "differs from the manifest", folder, number))
