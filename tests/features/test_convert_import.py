@@ -81,6 +81,9 @@ def test_import_tsv_with_captions(tmp_path, capsys):
         assert not got[4:].any()
         assert store.graph(image_id).size == (100, 80)
     assert not store.has("form")
+    captions.write_text(captions.read_text().replace("of 0", "of zero"))
+    run("bottom-up-tsv", source, "--store-dir", tmp_path / "s", "--captions", captions)
+    assert open_store(tmp_path / "s").captions["text"].tolist()[0] == "a & 0 of zero"
 
 
 def test_every_row_of_several_shards(tmp_path):
@@ -251,7 +254,8 @@ def test_sgm_brings_union_features(tmp_path):
         graph = {
             "object": [row % 2] * counts[0] + [-1] * 4,
             "bbox": [[0, 0, 10 + i, 10 + row] for i in range(counts[0] + 4)],
-            "relationship": [[i + 1, 0, i] for i in range(counts[1])] + [[-1, -1, -1]],
+            # the last boxes come first: their relations go when the boxes are cut
+            "relationship": [[i + 1, 0, i] for i in reversed(range(counts[1]))] + [[-1, -1, -1]],
         }
         images.append({"filename": f"{row}.jpg", "imageid": 7, "sg": graph})
         wanted.append([rng.normal(size=(n, D)).astype(np.float32) for n in counts])
@@ -268,16 +272,19 @@ def test_sgm_brings_union_features(tmp_path):
     store = open_store(tmp_path / "s")
     for row in range(3):
         graph = store.graph(f"{row}.jpg")
-        n, m = min(3 + row, 4), min(2 + row, 3)  # relation i needs box i + 1 among the four
+        n = min(3 + row, 4)
+        kept = [i for i in reversed(range(2 + row)) if i + 1 < 4][:3]
         assert graph.labels == (("man", "hat")[row % 2],) * n
-        assert graph.relations == tuple((i + 1, "on", i) for i in range(m))
+        assert graph.relations == tuple((i + 1, "on", i) for i in kept)
         assert graph.boxes.tolist() == [[0, 0, 10 + i, 10 + row] for i in range(n)]
-        for name, values, count in zip(
-            ("object_features", "union_features"), wanted[row], (n, m), strict=True
+        objects, unions = wanted[row]
+        for name, values in (
+            ("object_features", objects[:n]),
+            ("union_features", unions[2 + row - 1 - np.array(kept)]),
         ):
             got = store.gather(name, [row])[0]
-            np.testing.assert_array_equal(got[:count], values[:count].astype(np.float16))
-            assert not got[count:].any()
+            np.testing.assert_array_equal(got[: len(values)], values.astype(np.float16))
+            assert not got[len(values) :].any()
     np.save(folders[1] / "2.npy", np.zeros((3, D), np.float32))
     with pytest.raises(InputError, match=r"2\.npy.*expected \(4 or more"):
         import_store(
