@@ -217,6 +217,7 @@ def bootstrap(
 
 
 def _with_sums(values: dict[str, float]) -> dict[str, float]:
+    """Add the sum of the six recalls and their mean. GSMN Eq. (12), CFSGR Eq. (19)."""
     six: Sequence[float] = [values[f"{d}_r{k}"] for d in ("i2t", "t2i") for k in LEVELS]
     return {**values, "rsum": float(sum(six)), "mr": float(sum(six)) / 6}
 

@@ -1,4 +1,4 @@
-"""Re-ranking of captions for an image by looking back from each caption (RACG section 4.5).
+"""Re-ranking of captions for an image by looking back from each caption (RACG section III-F).
 
 A caption that scores well for an image, but whose own image list puts that image far down, is
 probably a generic sentence. The first ``top`` captions of each image are put in the order of the
@@ -18,7 +18,9 @@ __all__ = ["rerank"]
 
 
 def rerank(sims: Any, top: int = 15) -> npt.NDArray[np.float32]:
-    """Return scores whose order per image is the re-ranked one; use them for image -> text only.
+    """Return scores that re-rank the captions of each image. RACG Eq. (24)-(27).
+
+    Use them for image -> text only.
 
     Args:
         sims: (n_images, n_captions) scores.
