@@ -109,7 +109,7 @@ def match_nodes(
     for_words: bool = True,
     for_regions: bool = True,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the matching vectors of all nodes of C captions and I images.
+    """Compute the matching vectors of all nodes of all pairs, GSMN Eq. (3)-(5).
 
     Args:
         words: C captions of T words from ``prepare``.

@@ -7,6 +7,7 @@ time they do not, so scoring a whole split is a single matrix product.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["Embeddings", "Encoded", "Hrem", "HremOptions"]
+
+MASK_PIECE = 103  # [MASK] in the word pieces of BERT and MiniLM
 
 
 @dataclass(frozen=True)
@@ -175,6 +178,12 @@ class Hrem(nn.Module):
                 words = drop_words(words, mask, rate, 3, self.text.embed.num_embeddings)
                 mask = words > 0
             return self.text(words, mask), mask
+        if rate and captions.pieces is not None and captions.piece_words is not None:
+            real = captions.piece_words >= 0
+            size = self.text.bert.config.vocab_size
+            pieces = drop_words(captions.pieces, real, rate, MASK_PIECE, size)
+            left = (pieces > 0).long() - 1  # only the sign of piece_words is read below
+            captions = dataclasses.replace(captions, pieces=pieces, piece_words=left)
         return self.text.encode_pieces(captions)
 
     def _pool(self, fragments: Tensor, mask: Tensor, layer: RelationLayer | None) -> Encoded:

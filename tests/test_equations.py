@@ -46,8 +46,8 @@ def test_claims_are_read_from_first_lines_only(tmp_path):
         ("RACG", 2, "A", 2),
         ("RACG", 3, "A", 2),
         ("RACG", 4, "A", 2),
-        ("HREM", 2, "A.g", 6),
-        ("HREM", 5, "A.g", 6),
+        ("HREM", 2, "A.g", 9),
+        ("HREM", 5, "A.g", 9),
     ]
     assert ("GSMN", 12) in missing(claims(tmp_path))
 

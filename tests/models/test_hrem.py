@@ -305,7 +305,12 @@ def test_drop_regions_leaves_one():
 
 
 @pytest.mark.slow
-def test_bert_text(tiny, check_invariances):
+def test_bert_text(tiny, check_invariances, make_images, make_captions):
     torch.manual_seed(0)
     model = models.create("hrem", **{**tiny, **SIZES, "text_encoder": "bert"})
     check_invariances(model, pieces=1000)
+    model.train()
+    loss = model.loss(make_images(4), make_captions(4, pieces=1000))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.text.bert.embeddings.word_embeddings.weight.grad[103].abs().sum() > 0
