@@ -58,6 +58,7 @@ class LmdbFile:
             self._env = lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
             )
+            self._check_length(data)
             self._keys = {_key_text(key): bytes(key) for key in self._scan()}
         except lmdb.Error as error:
             raise InputError(f"{self.path}: cannot be read as LMDB ({error}).") from error
@@ -65,6 +66,15 @@ class LmdbFile:
             raise InputError(f"{self.path}: no image in this database.")
         scored = {"scores"} | ({"labels"} if self.classes else set())
         self.brings = frozenset({"features", "size"} | scored)
+
+    def _check_length(self, data: Path) -> None:
+        """Refuse a torn file: LMDB maps it, so that a missing page would kill the process."""
+        wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if data.stat().st_size < wanted:
+            self._env.close()
+            raise InputError(
+                f"{data}: {data.stat().st_size} bytes, its pages need {wanted}. The copy is torn."
+            )
 
     def _scan(self) -> Iterator[bytes]:
         with self._env.begin() as transaction:

@@ -344,6 +344,21 @@ def test_lmdb_hostile(tmp_path, value):
     assert not Runs.mark.exists()
 
 
+def test_torn_lmdb(tmp_path):
+    """A missing page of the map would kill the process with SIGBUS."""
+    values = {str(n): mmf_value(n, features=np.ones((3, 700), np.float32)) for n in range(30)}
+    path = lmdb_file(tmp_path / "db", values)
+    whole = (path / "data.mdb").read_bytes()
+    for at, size in enumerate(np.linspace(0, len(whole) - 1, 9).astype(int).tolist()):
+        copy = tmp_path / f"copy{at}"
+        copy.mkdir()
+        (copy / "data.mdb").write_bytes(whole[:size])
+        with pytest.raises(InputError, match=r"LMDB|torn"):
+            LmdbFile(copy)
+    with LmdbFile(path) as source:
+        assert [len(source.read(key).labels) for key in source.ids()] == [3] * 30
+
+
 def test_lmdb_missing(tmp_path, monkeypatch):
     with pytest.raises(MissingInput):
         LmdbFile(tmp_path / "none")
