@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from models.registry import build_options, create, list_models, options_class, options_for, register
 
 if TYPE_CHECKING:
+    from models.convert import load_official
+    from models.metrics import recall
     from models.scoring import reference, score_all
 
 __all__ = [

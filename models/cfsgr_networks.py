@@ -264,7 +264,7 @@ class FineNetwork(_Network):
         nodes = c.local[0][c.mask[0]].unsqueeze(0)
         text = Nodes(nodes, nodes.new_ones(nodes.shape[:2], dtype=torch.bool), c.whole)
         r = self.compare.plain(i, text)
-        detail = self.filtration(r, r.new_ones(r.shape[:-1], dtype=torch.bool))
+        detail: Tensor = self.filtration(r, r.new_ones(r.shape[:-1], dtype=torch.bool))
         if self.options.global_similarity == "cosine":
             whole = cosine(i.whole, c.whole)
         else:
