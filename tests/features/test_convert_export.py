@@ -126,6 +126,8 @@ def test_scan_is_what_the_released_loaders_read(store, tmp_path, capsys):
     vocab = json.loads((out / "toy_precomp_vocab.json").read_text())
     assert [vocab["idx2word"][str(i)] for i in range(4)] == ["<pad>", "<start>", "<end>", "<unk>"]
     assert vocab["idx"] == len(vocab["word2idx"]) == len(vocab["idx2word"])
+    raw = (out / "train_ims_size.npy").read_bytes()
+    assert b"numpy.core.multiarray" in raw  # numpy 1 does not know numpy._core
     for split, ours, div in (("train", "train", 5), ("dev", "val", 1), ("test", "test", 1)):
         data = ReleasedLoader(out, split)
         assert data.div == div
