@@ -1,0 +1,126 @@
+"""What the report shows of retrieval: queries with their best answers, and embedded thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from features.errors import MissingDependency
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from features.store import Store
+
+__all__ = ["Thumbnails", "gallery"]
+
+SHOWN = 5
+
+
+class Thumbnails:
+    """Small JPEG pictures as data URIs; each is made once.
+
+    Args:
+        folder: where the pictures are; None: there are none.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._made: dict[tuple[str, int], str] = {}
+
+    def data(self, file: str, side: int) -> str:
+        """Return the picture with its longer side at most ``side`` pixels, "" if unreadable."""
+        if self._folder is None:
+            return ""
+        if (file, side) not in self._made:
+            self._made[file, side] = _embed(self._folder / file, side)
+        return self._made[file, side]
+
+
+def _embed(path: Path, side: int) -> str:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (side, side))
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return ""  # the page shows the file's name instead
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> dict[str, Any]:
+    """Return queries of both directions with their first five answers.
+
+    Queries are spread over the range of ranks, from the best answered to the worst, so that the
+    page shows misses as well as hits.
+
+    Args:
+        store: the store that was evaluated.   queries: table that ``models.evaluate`` wrote.
+        thumbnails: of its pictures.   count: queries per direction.
+
+    Raises: MissingDependency: pyarrow is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        command = "pip install pyarrow"
+        raise MissingDependency.of("pyarrow", "the retrieval gallery", command) from error
+    table: Any = pq.read_table(queries).to_pandas()
+    images, captions = store.images.set_index("id"), store.captions.set_index("id")
+
+    def image(name: str) -> dict[str, str]:
+        return {"id": name, "picture": thumbnails.data(str(images.at[name, "file"]), 240)}
+
+    shown: dict[str, Any] = {}
+    for way in ("t2i", "i2t"):
+        asked = []
+        for _, row in _pick(table[table["direction"] == way], count).iterrows():
+            name = str(row["query"])
+            best = zip(row["answers"][:SHOWN], row["scores"][:SHOWN], strict=True)
+            found = [{"id": str(answer), "score": f"{score:.2f}"} for answer, score in best]
+            for answer in found:
+                if way == "t2i":
+                    answer |= image(answer["id"])
+                    answer["right"] = answer["id"] == captions.at[name, "image"]
+                else:
+                    answer["text"] = str(captions.at[answer["id"], "text"])
+                    answer["right"] = captions.at[answer["id"], "image"] == name
+            asked.append(
+                {
+                    "rank": int(row["rank"]),
+                    "answers": found,
+                    "text": str(captions.at[name, "text"]) if way == "t2i" else "",
+                    "truth": image(str(captions.at[name, "image"]) if way == "t2i" else name),
+                    "missed": not any(answer["right"] for answer in found),
+                }
+            )
+        shown[way] = asked
+    return shown
+
+
+def _pick(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return about half first places, then close calls, then misses, each from all over."""
+    ordered = table.sort_values("rank", kind="stable")
+    if len(ordered) <= count:
+        return ordered
+    ranks = ordered["rank"].to_numpy()
+    groups = [np.flatnonzero(ranks == 1), np.flatnonzero((ranks > 1) & (ranks <= SHOWN)),
+              np.flatnonzero(ranks > SHOWN)]  # fmt: skip
+    wanted = [count - 2 * (count // 4), count // 4, count // 4]
+    picks: list[int] = []
+    for group, number in zip(groups, wanted, strict=True):
+        if len(group):
+            picks += group[np.linspace(0, len(group) - 1, number + 2).astype(int)[1:-1]].tolist()
+    rest = np.linspace(0, len(ordered) - 1, count).astype(int).tolist()
+    for at in rest:
+        if len(set(picks)) < count:
+            picks.append(at)
+    return ordered.iloc[sorted(set(picks))[:count]]
