@@ -1,7 +1,6 @@
 """Exports: what the released loaders read, and export -> import gives equal columns."""
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -384,15 +383,3 @@ def test_stores_without_a_group(tmp_path):
         "captions.parquet",
         "images.parquet",
     ]
-
-
-def test_csv_field_limit_does_not_matter(tmp_path):
-    """Python's csv stops at 131,072 characters; a line of 100 boxes of 2048 has a million."""
-    import base64
-
-    features = base64.b64encode(np.ones((100, 2048), np.float32).tobytes()).decode()
-    boxes = base64.b64encode(np.tile(np.float32([0, 0, 1, 1]), (100, 1)).tobytes()).decode()
-    (tmp_path / "a.tsv").write_text("\t".join(["1", "9", "9", "100", boxes, features]) + "\n")
-    assert len(features) > csv.field_size_limit()
-    store = open_store(import_store("bottom-up-tsv", tmp_path / "a.tsv", tmp_path / "s").manifest)
-    assert float(store.gather("object_features", [0]).astype(np.float64).sum()) == 36 * 2048

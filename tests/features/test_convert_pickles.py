@@ -90,6 +90,9 @@ def attack(*call):
         b"",
         b"\x80\x05N",
         b"(" * 10_000,
+        pickle.dumps({np.ndarray: 1}),
+        pickle.dumps({("a", np.dtype): 1}),
+        pickle.dumps([np.dtype]),
         b"Pid\n.",
         b"\x80\x04\x8f.",  # an empty set: no format needs one
     ],

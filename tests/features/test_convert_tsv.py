@@ -1,6 +1,7 @@
 """Readers of TSV files: bottom-up-attention, LXMERT, VinVL and Oscar."""
 
 import base64
+import csv
 import json
 import random
 from pathlib import Path
@@ -250,3 +251,11 @@ def test_formats_by_name(tmp_path):
     with pytest.raises(UsageError, match="it takes: objects, attributes"):
         open_source("bottom-up-tsv", tmp_path / "a.tsv", {"labels": "x"})
     assert len(IMPORT_FORMATS) == 11
+
+
+def test_csv_field_limit_does_not_matter(tmp_path):
+    """Python's csv stops at 131,072 characters; a line of 100 boxes of 2048 has a million."""
+    features, boxes = b64(np.ones((100, 2048))), b64(np.tile([0, 0, 1, 1], (100, 1)))
+    (tmp_path / "a.tsv").write_text("\t".join(["1", "9", "9", "100", boxes, features]) + "\n")
+    assert len(features) > csv.field_size_limit()
+    assert float(BottomUpFile(tmp_path / "a.tsv").read("1").features.sum()) == 100 * 2048
