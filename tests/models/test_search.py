@@ -1,0 +1,107 @@
+"""Search: the best of a split, as the score matrix says, and the way to the parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+
+import numpy as np
+import pytest
+
+import models
+from features.errors import InputError, UnknownName, UsageError
+from models import search
+from models.config import from_dict
+from models.evaluate import load_run
+from models.train import train
+
+
+@pytest.fixture
+def setting(tiny_store, tmp_path):
+    store = tiny_store(images=24)
+    folder = tmp_path / "run"
+    tree = {
+        "model": {"name": "sgm", "options": {"embed_dim": 16, "word_dim": 8}},
+        "data": {"store": str(store.path), "batch_size": 32},
+        "run": {"folder": str(folder), "max_steps": 2},
+    }
+    train(from_dict(tree))
+    return store, folder, load_run(folder, store)
+
+
+@pytest.fixture
+def spoken(monkeypatch):
+    """Replace the parser's process: it answers with a stored caption's graph."""
+    calls = []
+
+    def answer(graph):
+        def run(command, **options):
+            calls.append(command)
+            out = json.dumps([dataclasses.asdict(graph)])
+            return subprocess.CompletedProcess(command, 0, out, "")
+
+        monkeypatch.setattr(search.subprocess, "run", run)
+        return calls
+
+    return answer
+
+
+def test_a_text_finds_what_its_column_of_the_matrix_says(setting, spoken, capsys):
+    store, folder, run = setting
+    sims = models.score_all(run.model, store, "test", run.codebook).numpy()
+    captions = store.captions[store.captions.split == "test"].reset_index()
+    images = store.images[store.images.split == "test"].id.to_numpy()
+    calls = spoken(store.text(captions.id[7]))
+    words = [str(store.path), str(folder), captions.text[7], "--split", "test", "--json"]
+    assert search.main([*words, "--top", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [name for name, _ in found] == images[np.argsort(-sims[:, 7])[:3]].tolist()
+    assert [score for _, score in found] == pytest.approx(np.sort(sims[:, 7])[::-1][:3], abs=1e-5)
+    assert calls[0][1:5] == ["-m", "pipeline", "parse", captions.text[7]]
+    assert calls[0][-2:] == ["--profile", search.stored_profile(store)]
+
+
+def test_an_image_finds_what_its_row_says(setting, capsys):
+    store, folder, run = setting
+    sims = models.score_all(run.model, store, "train", run.codebook).numpy()
+    captions = store.captions[store.captions.split == "train"].text.to_numpy()
+    image = store.images[store.images.split == "train"].id.iloc[2]
+    assert search.main([str(store.path), str(folder), "--image", image, "--top", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()  # the largest split is train
+    assert [line[10:] for line in lines] == captions[
+        np.argsort(-sims[2], kind="stable")[:4]
+    ].tolist()
+    assert [float(line[:8]) for line in lines] == sorted(
+        (float(x[:8]) for x in lines), reverse=True
+    )
+    assert f"image {image}" not in store.splits
+
+
+def test_mistakes_are_named(setting, monkeypatch):
+    store, folder, _ = setting
+    base = [str(store.path), str(folder)]
+    with pytest.raises(UsageError, match="either a text or --image"):
+        search.main(base)
+    with pytest.raises(UsageError, match="either a text or --image"):
+        search.main([*base, "a dog", "--image", "x"])
+    with pytest.raises(UsageError, match="at least 1"):
+        search.main([*base, "a dog", "--top", "0"])
+    with pytest.raises(UnknownName, match="unknown image id 'none'"):
+        search.main([*base, "--image", "none"])
+
+    def fail(command, **options):
+        return subprocess.CompletedProcess(command, 2, "", "noise\nerror: unknown parser 'x'\n")
+
+    monkeypatch.setattr(search.subprocess, "run", fail)
+    with pytest.raises(UsageError, match="could not be parsed: error: unknown parser 'x'"):
+        search.main([*base, "a dog"])
+
+
+def test_only_a_parsed_caption_is_read():
+    graph = search.read_graph('[{"caption": "A dog", "tokens": ["A", "dog"], "heads": [1, -1]}]')
+    assert graph.tokens == ("A", "dog")
+    assert graph.heads == (1, -1)
+    for text in ("", "[]", "[3]", '{"tokens": 3', "null"):
+        with pytest.raises(InputError, match="not a parsed caption"):
+            search.read_graph(text)
