@@ -128,11 +128,13 @@ class _Scene(Reading):
         gap = self.gap(verb)
         if gap < 0:
             return False
-        stranded = [
-            kid
-            for kid in self.children(verb, "advmod", "case", "obl")
-            if c.tag[kid] in ("IN", "TO", "RP") and kid > verb
-        ][:1]
+        stranded: list[int] = []
+        for kid in c.kids[verb]:
+            if c.tag[kid] in ("WDT", "WP") and kid in c.prep:  # that <- on
+                stranded = list(c.prep[kid][1])
+            elif kid > verb and c.tag[kid] in ("IN", "TO", "RP") and not stranded:
+                if c.rel[kid] in ("advmod", "case", "obl"):
+                    stranded = [kid]
         if complete and not stranded:
             return False
         parts = [name] if c.lemma[verb] != "be" else []
