@@ -250,8 +250,10 @@ def _curves(path: Path) -> list[str]:
         ways = (line("val", f"i2t_r{level}"), line("val", f"t2i_r{level}"))
         return [(s, (a + b) / 2) for (s, a), (_, b) in zip(*ways, strict=False)]
 
+    loss = _thin(line("train", "loss"))
+    steep = bool(loss) and max(v for _, v in loss) > 30 * max(min(v for _, v in loss), 1e-9)
     charts = [
-        curves({"loss": _thin(line("train", "loss"))}, "Training loss"),
+        curves({"loss": loss}, "Training loss", log=steep),
         curves({f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both ways", "%", 10),
     ]
     return [chart for chart in charts if chart]

@@ -159,23 +159,38 @@ def _levels(edges: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
 
 
 def curves(
-    series: Mapping[str, Sequence[tuple[float, float]]], label: str, unit: str = "", top: float = 0
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    label: str,
+    unit: str = "",
+    top: float = 0,
+    *,
+    log: bool = False,
 ) -> str:
     """Return a small line chart, or nothing without points.
 
     Args:
         series: name -> (step, value) points; the first lines get the strongest colours.
         label: of the vertical axis.   unit: put behind its numbers.
-        top: least upper end of the vertical axis.
+        top: least upper end of the vertical axis; it then starts at 0.
+        log: powers of ten on the vertical axis; values of 0 and less are left out.
     """
+    if log:
+        series = {
+            name: [(step, math.log10(value)) for step, value in line if value > 0]
+            for name, line in series.items()
+        }
     points = [point for line in series.values() for point in line if math.isfinite(point[1])]
     if not points:
         return ""
     width, height, x0, y0 = 440, 232, 48, 26
     right, bottom = width - 92, height - 34
     last = max(max(step for step, _ in points), 1)
-    ticks = _ticks(0.0 if top else min(value for _, value in points),
-                   max(max(value for _, value in points), top))  # fmt: skip
+    least, most = min(value for _, value in points), max(value for _, value in points)
+    if log:
+        first = math.floor(least)
+        ticks = [float(n) for n in range(first, max(math.ceil(most), first + 1) + 1)]
+    else:
+        ticks = _ticks(0.0 if top else least, max(most, top))
     low, high = ticks[0], ticks[-1]
 
     def at(step: float, value: float) -> tuple[float, float]:
@@ -191,7 +206,7 @@ def curves(
         y = at(0, tick)[1]
         parts.append(
             f'<path class="grid" d="M{x0} {y:.1f}H{right}"/><text class="axis" x="{x0 - 7}" '
-            f'y="{y + 4:.1f}" text-anchor="end">{tick:g}{unit}</text>'
+            f'y="{y + 4:.1f}" text-anchor="end">{10**tick if log else tick:g}{unit}</text>'
         )
     for step in (0, last / 2, last):
         x = at(step, low)[0]
