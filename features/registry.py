@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import Generic, TypeVar
 
 from features.errors import UnknownName, UsageError
@@ -70,8 +71,22 @@ class Registry(Generic[T]):
         return self._factories[name]
 
     def create(self, name: str, **options: object) -> T:
-        """Build the entry called ``name`` with its options."""
-        return self.get(name)(**options)
+        """Build the entry called ``name`` with its options.
+
+        ``name:argument`` passes the argument first, so that one word on a command line can name a
+        file too: ``onnx:backbone.yaml``.
+
+        Raises:
+            UnknownName: no such entry.
+            UsageError: an option that the entry does not have.
+        """
+        key, colon, argument = name.partition(":")
+        factory, given = self.get(key), (argument,) if colon else ()
+        try:
+            signature(factory).bind(*given, **options)
+        except TypeError as error:
+            raise UsageError(f"{self.kind} {name!r}: {error}.") from error
+        return factory(*given, **options)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the known names."""

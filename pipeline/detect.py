@@ -7,7 +7,6 @@ below, or the entry point group ``scenestore.detectors`` of an installed package
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -68,15 +67,13 @@ def create_detector(name: str, **options: object) -> Detector:
     """
     import pipeline.detectors  # noqa: F401  (registers the packaged detectors)
 
-    factory = detectors.get(name)
     given = {key: value for key, value in options.items() if not (key == "path" and value is None)}
     try:
-        inspect.signature(factory).bind(**given)
-    except TypeError as error:
-        if "path" in given and "path" in str(error):
+        return detectors.create(name, **given)
+    except UsageError as error:
+        if "path" in given and "keyword argument 'path'" in str(error):
             raise UsageError(f"the detector {name!r} reads no file: drop --detections.") from error
-        raise UsageError(f"the detector {name!r}: {error}.") from error
-    return factory(**given)
+        raise
 
 
 def detect(

@@ -82,7 +82,7 @@ def resolve_relations(name: str, detector: Detector) -> str:
     own = "relations" in detector.brings
     if name == "auto":
         return "precomputed" if own else "geometric"
-    relation_predictors.get(name)
+    relation_predictors.get(name.partition(":")[0])
     if name == "precomputed" and not own:
         raise UsageError(
             "relations 'precomputed' need a detector that brings relations (scene-graphs, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from features.convert.formats import open_source
 from features.convert.source import Source
 from features.errors import UsageError
 from features.keys import HashCache, canonical_json
@@ -20,34 +21,29 @@ class Precomputed:
 
     Args:
         name: the detector's name.
-        source: the opened file.
-        files: everything the source reads; their hashes stand in the content key.
-        options: reading options that change the result.
+        source: the opened file; the hashes of its files stand in the content key.
     """
 
     needs_pixels = False
 
-    def __init__(
-        self, name: str, source: Source, files: list[Path], options: dict[str, object] | None = None
-    ) -> None:
-        self.name, self.source, self._files = name, source, files
-        self._options = options or {}
+    def __init__(self, name: str, source: Source) -> None:
+        self.name, self.source = name, source
         self.brings = source.brings
         self.notes = list(source.notes)
         self._known = set(source.ids())
         self._digest = ""
 
     def identity(self) -> dict[str, object]:
-        """Return name, version, reading options and the hash of the files' content."""
+        """Return name, version and the hash of the files' content."""
         if not self._digest:
-            hashes = HashCache().files(self._files)
+            hashes = HashCache().files(self.source.files)
             if len(hashes) == 1:  # wherever the file lies and whatever it is called
                 self._digest = hashes[0]
             else:
-                names = [path.name for path in self._files]
+                names = [path.name for path in self.source.files]
                 listing = canonical_json(sorted(zip(names, hashes, strict=True)))
                 self._digest = hashlib.sha256(listing.encode()).hexdigest()
-        return {"name": self.name, "version": 1, "content": self._digest, **self._options}
+        return {"name": self.name, "version": 1, "content": self._digest}
 
     def covers(self, image_id: str) -> bool:
         """Say whether the file has this image, with or without ``.jpg``."""
@@ -59,10 +55,10 @@ class Precomputed:
         return self.source.read(picture.image_id)
 
 
-def _need(name: str, path: Path | str | None, what: str) -> Path:
+def _open(name: str, form: str, path: Path | str | None, what: str, **extras: str) -> Precomputed:
     if path is None:
         raise UsageError(f"the detector {name!r} reads {what}: give it with --detections PATH.")
-    return Path(path)
+    return Precomputed(name, open_source(form, path, extras))
 
 
 @detectors.register("entities")
@@ -73,23 +69,50 @@ def entities(path: Path | str | None = None) -> Precomputed:
         path: the folder that holds ``Annotations`` (and ``Sentences``, which name the boxes), or
             the folder ``Annotations`` itself.
     """
-    from features.convert.entities import EntitiesFolder
-
-    root = _need("entities", path, "the folder of Flickr30k Entities")
-    annotations = root / "Annotations" if (root / "Annotations").is_dir() else root
-    sentences = annotations.parent / "Sentences"
-    if not sentences.is_dir():
-        return Precomputed(
-            "entities", EntitiesFolder(annotations), sorted(annotations.glob("*.xml"))
-        )
-    files = [*sorted(annotations.glob("*.xml")), *sorted(sentences.glob("*.txt"))]
-    return Precomputed("entities", EntitiesFolder(annotations, sentences), files)
+    if path is not None and (Path(path) / "Annotations").is_dir():
+        path = Path(path) / "Annotations"
+    sentences = Path(path or "").parent / "Sentences"
+    extras = {"sentences_dir": str(sentences)} if path and sentences.is_dir() else {}
+    return _open("entities", "entities", path, "the folder of Flickr30k Entities", **extras)
 
 
 @detectors.register("scene-graphs")
 def scene_graphs(path: Path | str | None = None) -> Precomputed:
     """Scene graphs as LGSGM and SGM publish them: boxes, labels and relations in one JSON file."""
-    from features.convert.scene_graphs import SceneGraphFile
+    return _open("scene-graphs", "lgsgm", path, "a scene graph JSON file")
 
-    file = _need("scene-graphs", path, "a scene graph JSON file")
-    return Precomputed("scene-graphs", SceneGraphFile(file), [file])
+
+@detectors.register("visual-genome")
+def visual_genome(path: Path | str | None = None) -> Precomputed:
+    """Visual Genome's ``scene_graphs.json``; sizes from ``image_data.json`` beside it."""
+    return _open("visual-genome", "visual-genome", path, "Visual Genome's scene_graphs.json")
+
+
+@detectors.register("scene-graph-benchmark")
+def scene_graph_benchmark(path: Path | str | None = None) -> Precomputed:
+    """Scene-Graph-Benchmark's ``custom_prediction.json``, its info file beside it."""
+    return _open("scene-graph-benchmark", "sgb", path, "a custom_prediction.json")
+
+
+@detectors.register("bottom-up")
+def bottom_up(path: Path | str | None = None) -> Precomputed:
+    """Bottom-up-attention boxes and features, in any of the layouts they are passed on in.
+
+    Args:
+        path: a TSV (parts too), VinVL's or Oscar's TSV (with ``.lineidx``), a folder of npz or npy
+            files, SCAN's precomputed folder, an LMDB, or the HDF5 of BAN.
+    """
+    return _open("bottom-up", _layout(Path(path or "")), path, "bottom-up-attention features")
+
+
+def _layout(path: Path) -> str:
+    """Tell the layout of a bottom-up file or folder by its names."""
+    if path.is_dir():
+        if (path / "data.mdb").is_file():
+            return "lmdb"
+        return "scan-precomp" if any(path.glob("*_ims.npy")) else "npz"
+    if path.suffix in (".lmdb", ".mdb"):
+        return "lmdb"
+    if path.suffix in (".hdf5", ".h5"):
+        return "ban"
+    return "vinvl" if path.with_suffix(".lineidx").is_file() else "bottom-up-tsv"
