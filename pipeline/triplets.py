@@ -20,6 +20,7 @@ __all__ = ["PROFILES", "RULES_VERSION", "extract"]
 
 RULES_VERSION = "1"  # bump when any caption may give other objects, attributes or relations
 PROFILES = ("extended", "spice")
+_RELATIVES = frozenset(("that", "which", "who", "whom"))
 _NO_CLAUSE = frozenset(("aux", "aux:pass", "cop", "amod", "compound"))
 
 
@@ -130,7 +131,7 @@ class _Scene(Reading):
             return False
         stranded: list[int] = []
         for kid in c.kids[verb]:
-            if c.tag[kid] in ("WDT", "WP") and kid in c.prep:  # that <- on
+            if c.lower[kid] in _RELATIVES and kid in c.prep:  # that <- on
                 stranded = list(c.prep[kid][1])
             elif kid > verb and c.tag[kid] in ("IN", "TO", "RP") and not stranded:
                 if c.rel[kid] in ("advmod", "case", "obl"):
