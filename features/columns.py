@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import threading
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -75,7 +74,7 @@ def decode_texts(raw: Array, offsets: Array) -> list[str]:
 class GroupReader:
     """Columns of one finished group; each is read when first asked for, and kept.
 
-    Sizes and HDF5 headers are checked against the manifest once; what is copied to memory is
+    Size and HDF5 headers of a file are checked whenever it is opened; what is copied to memory is
     checked against its own hash.
     """
 
@@ -83,16 +82,30 @@ class GroupReader:
         self.manifest, self.backend = manifest, backend
         self._kept: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._checked = False
 
     def pieces(self, name: str) -> list[Piece]:
         """Return where a dataset lies in every shard."""
-        manifest, parts = self.manifest, self.manifest.parts[name]
-        files = zip(manifest.sizes, parts.offsets, parts.lengths, strict=True)
+        parts, files = self.manifest.parts[name], self._files()
         return [
-            Piece(f"{manifest.folder}/{number:05d}.h5", size, offset, rows)
-            for number, (size, offset, rows) in enumerate(files)
+            Piece(path, size, offset, rows, stop, head)
+            for (path, size, stop, head), offset, rows in zip(
+                files, parts.offsets, parts.lengths, strict=True
+            )
         ]
+
+    def _files(self) -> list[tuple[str, int, int, str]]:
+        """Return path, size, end of the HDF5 headers and their CRC-32 of every shard."""
+
+        def make() -> list[tuple[str, int, int, str]]:
+            manifest = self.manifest
+            stops = np.asarray(manifest.sizes)
+            for parts in manifest.parts.values():
+                held = np.asarray(parts.lengths) * math.prod(parts.shape) > 0
+                stops = np.where(held, np.minimum(stops, parts.offsets), stops)
+            paths = [f"{manifest.folder}/{number:05d}.h5" for number in range(len(stops))]
+            return list(zip(paths, manifest.sizes, stops.tolist(), manifest.heads, strict=True))
+
+        return cast("list[tuple[str, int, int, str]]", self._keep("files", make))
 
     def rows(self, name: str) -> RowReader:
         """Return the reader of a dense column; a small one that no single map holds is copied."""
@@ -108,7 +121,6 @@ class GroupReader:
         return reader.array()
 
     def _open_rows(self, name: str, backend: str | None = None) -> RowReader:
-        self._check_heads()
         pieces, part = self.pieces(name), self.manifest.parts[name][0]
         row_bytes = part.row.nbytes
         total = row_bytes * sum(piece.rows for piece in pieces)
@@ -126,7 +138,6 @@ class GroupReader:
 
         Raises: DamagedError: bytes differ from what was written.
         """
-        self._check_heads()
         arrays = []
         for piece, part in zip(self.pieces(name), self.manifest.parts[name], strict=True):
             array = np.empty(part.shape, part.dtype)
@@ -190,39 +201,16 @@ class GroupReader:
                 self._kept[name] = make()
             return self._kept[name]
 
-    def _check_heads(self) -> None:
-        """Check size and HDF5 headers of every shard, once."""
-        if self._checked:
-            return
-        manifest = self.manifest
-        first = np.full(len(manifest.rows), np.iinfo(np.int64).max)
-        for parts in manifest.parts.values():
-            held = np.asarray(parts.lengths) * math.prod(parts.shape) > 0
-            np.minimum(first, np.where(held, parts.offsets, first), out=first)
-        stops = np.minimum(first, manifest.sizes).tolist()
-        places = zip(manifest.sizes, stops, manifest.heads, strict=True)
-        for number, (size, stop, head) in enumerate(places):
-            descriptor = open_checked(Piece(f"{manifest.folder}/{number:05d}.h5", size, 0, 0))
-            data = os.pread(descriptor, stop, 0)
-            os.close(descriptor)
-            if hashlib.sha256(data).hexdigest() != head:
-                raise _header_damage(shard_file(manifest.folder, number))
-        self._checked = True
-
     def _check_rest(self) -> None:
         """Check all bytes of every shard that are no data: HDF5 is about to follow its headers."""
         manifest = self.manifest
         for number, (size, rest) in enumerate(zip(manifest.sizes, manifest.rests, strict=True)):
             path = shard_file(manifest.folder, number)
             if hash_rest(path, size, [parts[number] for parts in manifest.parts.values()]) != rest:
-                raise _header_damage(path)
-
-
-def _header_damage(path: Path) -> DamagedError:
-    return DamagedError(
-        f"{path}: the HDF5 headers are not what was written. Repair it: "
-        "python -m features verify --repair STORE, then build again."
-    )
+                raise DamagedError(
+                    f"{path}: the HDF5 headers are not what was written. Repair it: "
+                    "python -m features verify --repair STORE, then build again."
+                )
 
 
 def _frozen(array: Array) -> Array:

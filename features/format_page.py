@@ -38,14 +38,14 @@ STORE/
 ## Sidecar and group manifest
 
 A sidecar (`kind` "shard") has `group`, `key`, `number`, `row0`, `rows` (images), `size` (bytes of
-the file), `head` (sha256 of the bytes before the first dataset), `rest` (sha256 of all bytes
+the file), `head` (CRC-32 of the bytes before the first dataset), `rest` (sha256 of all bytes
 outside the datasets, in order) and `columns`: dataset -> `offset` (byte in the file), `shape`,
 `dtype`, `sha256` of its bytes.
 
 A group manifest (`kind` "group") has the same for all shards, a list per field: `shards`
 (`rows`, `size`, `head`, `rest`) and `columns`: dataset -> `dtype`, row `shape`, and per shard
-`length`, `offset`, `sha256`. Besides: `hash` (of all contents), `index` (hash of the image ids whose rows it
-follows) and `params` (parameters and provenance, for people).
+`length`, `offset`, `sha256`. Besides: `hash` (of all contents), `index` (hash of the image ids
+whose rows it follows) and `params` (parameters and provenance, for people).
 
 ## HDF5
 

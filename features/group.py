@@ -73,7 +73,7 @@ class GroupManifest:
         index: hash of the image index whose rows the group follows, "" when not known.
         params: parameters and provenance, for people.
         rows, sizes: per shard: images, bytes of the file.
-        heads, rests: per shard: sha256 before the first dataset, and outside all datasets.
+        heads: per shard: CRC-32 before the first dataset.   rests: sha256 outside the datasets.
         parts: dataset -> where it lies in every shard.
     """
 

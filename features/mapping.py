@@ -13,9 +13,9 @@ import mmap
 import os
 import sys
 import weakref
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,14 +43,21 @@ _FAILED = ctypes.c_void_p(-1).value
 Array = npt.NDArray[np.generic]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """The bytes of a column that lie in one file."""
+class Piece(NamedTuple):
+    """The bytes of a column that lie in one file.
+
+    Attributes:
+        path: the file.   size: its bytes.
+        offset, rows: where the column begins, and how many rows it has.
+        stop, head: where the HDF5 headers end, and the CRC-32 of them; "" = not checked.
+    """
 
     path: str
-    size: int  # of the whole file
-    offset: int
-    rows: int
+    size: int
+    offset: int = 0
+    rows: int = 0
+    stop: int = 0
+    head: str = ""
 
 
 @functools.cache
@@ -65,9 +72,9 @@ def _libc() -> Any:
 
 
 def open_checked(piece: Piece) -> int:
-    """Open a shard and check its size.
+    """Open a shard and check its size and its HDF5 headers.
 
-    Raises: DamagedError: it is gone or has another size than the manifest says.
+    Raises: DamagedError: it is gone, or differs from what the manifest says.
     """
     try:
         descriptor = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -76,11 +83,15 @@ def open_checked(piece: Piece) -> int:
             f"{piece.path}: cannot be opened ({error.strerror}). Build the store again; finished "
             "shards are kept."
         ) from error
-    size = os.fstat(descriptor).st_size
+    size, problem = os.fstat(descriptor).st_size, ""
     if size != piece.size:
+        problem = f"{size} bytes, {piece.size} were written"
+    elif piece.head and f"{zlib.crc32(os.pread(descriptor, piece.stop, 0)):08x}" != piece.head:
+        problem = "the HDF5 headers are not what was written"
+    if problem:
         os.close(descriptor)
         raise DamagedError(
-            f"{piece.path}: {size} bytes, {piece.size} were written. "
+            f"{piece.path}: {problem}. "
             "Repair it: python -m features verify --repair STORE, then build again."
         )
     return descriptor

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from features.buffers import aligned_empty
 from features.errors import DamagedError, UnknownName
 from features.mapping import (
     Piece,
@@ -31,7 +32,7 @@ BACKENDS = ("auto", "mmap", "pread", "h5py")
 _LARGE_ROW = 4096  # bytes from which torch's set-up pays
 _TORCH_KINDS = {"<f2": "float16", "<f4": "float32"}
 _PROBE_ROWS = 8
-_PREAD_WINS = 0.5  # positioned reads must take less than half the time: maps serve everything else
+_PREAD_WINS = 0.4  # positioned reads must be far faster, as on some network file systems
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
@@ -102,7 +103,8 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
     """
     torch = sys.modules.get("torch")
     kind = _TORCH_KINDS.get(source.dtype.str)
-    if torch is None or kind is None or source.dtype.itemsize * source[:1].size < _LARGE_ROW:
+    small = source.dtype.itemsize * source[:1].size < _LARGE_ROW
+    if torch is None or small or kind is None or out.dtype.str not in _TORCH_KINDS:
         if out.dtype == source.dtype:
             # mode="raise" would go through a second buffer; the rows are checked before
             np.take(source, rows, axis=0, out=out, mode="clip")
@@ -120,6 +122,15 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
         return
     for position, row in enumerate(rows.tolist()):
         target[position].copy_(private[row])
+
+
+def _copy_row(source: Array, out: Array) -> None:
+    """Copy one row with a cast, by torch where it is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is None or source.dtype.str not in _TORCH_KINDS or out.dtype.str not in _TORCH_KINDS:
+        out[...] = source
+    else:
+        torch.from_numpy(out).copy_(torch.from_numpy(source))
 
 
 class _Files:
@@ -161,7 +172,7 @@ class PreadRows:
             view = target[position : position + 1].data.cast("B") if same else target.data.cast("B")
             read_into(self.files.get(shard), view, at)
             if not same:
-                out[position] = target[0]
+                _copy_row(target, out[position : position + 1])
 
     def prefetch(self, rows: Index) -> None:
         """Hint that these rows will be read soon."""
@@ -225,13 +236,16 @@ def open_rows(
         raise UnknownName.of("backend", backend, BACKENDS)
     mapped, pread = map_rows(pieces, shape, dtype), PreadRows(pieces, shape, dtype)
     total = sum(piece.rows for piece in pieces)
-    if total < 4 * _PROBE_ROWS or not pread.row_bytes:
+    if total < 8 * _PROBE_ROWS or not pread.row_bytes:
         return mapped
-    rows = np.linspace(0, total - 1, 2 * _PROBE_ROWS).astype(np.int64)
-    out = np.empty((_PROBE_ROWS, *shape), dtype)
-    spent = []
-    for reader, chosen in ((mapped, rows[::2]), (pread, rows[1::2])):
-        began = time.perf_counter()
-        reader.gather(chosen, out)
-        spent.append(time.perf_counter() - began)
-    return pread if spent[1] < _PREAD_WINS * spent[0] else mapped
+    # the best of three turns each: one slow turn of a busy machine must not decide
+    rows = np.linspace(0, total - 1, 6 * _PROBE_ROWS).astype(np.int64).reshape(3, 2, -1)
+    out = aligned_empty((_PROBE_ROWS, *shape), dtype)
+    spent: list[list[float]] = [[], []]
+    for turn in rows:
+        readers: tuple[RowReader, RowReader] = (mapped, pread)
+        for reader, chosen, times in zip(readers, turn, spent, strict=True):
+            began = time.perf_counter()
+            reader.gather(chosen, out)
+            times.append(time.perf_counter() - began)
+    return pread if min(spent[1]) < _PREAD_WINS * min(spent[0]) else mapped

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "first_data",
     "hash_head",
     "hash_rest",
+    "lay_out",
     "read_sidecar",
     "shard_done",
     "shard_file",
@@ -81,7 +83,7 @@ class ShardRecord:
 
     Attributes:
         group, key, number: which shard it is.   row0, rows: its images.
-        size: bytes of the file.   head: sha256 of the bytes before the first dataset.
+        size: bytes of the file.   head: CRC-32 of the bytes before the first dataset.
         rest: sha256 of all bytes outside the datasets.
         parts: path of each dataset -> where it lies.
     """
@@ -234,7 +236,7 @@ def write_shard(
         partial = partial_path(path)
         try:
             with _hdf5_errors():
-                offsets = _lay_out(partial, columns, group, key)
+                offsets = lay_out(partial, columns, group, key)
             hashes = _write_data(partial, columns, offsets)
             parts = {
                 name: Part(offsets[name], data.shape, data.dtype.str, hashes[name])
@@ -267,7 +269,7 @@ def _hdf5_errors() -> Iterator[None]:
         raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
 
 
-def _lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int]:
+def lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int]:
     """Create the HDF5 structure without data; return the offset of every dataset."""
     import h5py
 
@@ -349,10 +351,10 @@ def first_data(parts: Iterable[Part], size: int) -> int:
 
 
 def hash_head(path: Path | str, stop: int) -> str:
-    """Return the sha256 of a file's bytes before ``stop``."""
+    """Return the CRC-32 of a file's bytes before ``stop``: checked whenever a column is mapped."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        return hashlib.sha256(os.pread(descriptor, stop, 0)).hexdigest()
+        return f"{zlib.crc32(os.pread(descriptor, stop, 0)):08x}"
     finally:
         os.close(descriptor)
 

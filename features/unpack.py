@@ -35,7 +35,7 @@ def read_columns(folder: Path, number: int) -> Columns:
     record = read_sidecar(folder, number)
     path = shard_file(folder, number)
     columns: Columns = {}
-    descriptor = open_checked(Piece(str(path), record.size, 0, 0))
+    descriptor = open_checked(Piece(str(path), record.size))
     try:
         for name, part in record.parts.items():
             data = os.pread(descriptor, part.nbytes, part.offset)
