@@ -68,6 +68,9 @@ class DataConfig:
     vectors: str = _of("none", "word vectors to start from: none, minilm, or a text or npz file")
     label_vectors: bool = _of(True, "start label and predicate tables from the same vectors")
     order: Literal["random", "block"] = _of("random", "order of an epoch; block reads cold disks")
+    neighbours_from: int = _of(0, "epoch (from 1) whose batches begin to hold neighbours; 0: none")
+    neighbours: int = _of(4, "images of one cluster in such a batch", low=1)
+    clusters: int = _of(100, "clusters of images that neighbours come from", low=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

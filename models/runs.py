@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from models.registry import build_options, options_for
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from features.store import Store
     from features.vocab import Codebook
@@ -57,7 +58,11 @@ class Data:
 
         Raises: ConfigError: the batch cannot be shared equally, or is larger than the split.
         """
-        size = self.config.data.batch_size
+        size, group = self.config.data.batch_size, self.config.data.neighbours
+        if self.config.data.neighbours_from and size % group:
+            raise ConfigError(
+                f"data.batch_size {size} is no multiple of data.neighbours {group}; choose one."
+            )
         if size % world:
             raise ConfigError(
                 f"data.batch_size {size} cannot be shared by {world} ranks; choose a multiple."
@@ -69,18 +74,37 @@ class Data:
 
     def train_batches(self, epoch: int, pairs: int, world: World) -> Iterable[Any]:
         """Return this rank's batches of an epoch, from where ``pairs`` of it have been used."""
-        data = self.config.data
-        return self.store.loader(
+        data, seed = self.config.data, self.config.run.seed
+        options: dict[str, Any] = {
+            "batch_size": data.batch_size // world.size,
+            "codebook": self.codebook,
+            "rank": world.rank,
+            "world": world.size,
+            "start_step": pairs // data.batch_size,
+        }
+        if not 0 < data.neighbours_from <= epoch + 1:
+            return self.store.loader(
+                data.train, seed=seed, epoch=epoch, order=data.order, **options
+            )
+        from models.neighbours import NeighbourLoader, neighbour_order
+
+        rows = neighbour_order(
+            self.store,
             data.train,
-            batch_size=data.batch_size // world.size,
-            codebook=self.codebook,
-            seed=self.config.run.seed,
-            epoch=epoch,
-            rank=world.rank,
-            world=world.size,
-            start_step=pairs // data.batch_size,
-            order=data.order,
+            self._points,
+            clusters=data.clusters,
+            per_cluster=data.neighbours,
+            batch_size=data.batch_size,
+            batches=self.batches_per_epoch(world.size),
+            seed=seed * 100_003 + epoch,
         )
+        return NeighbourLoader(self.store, data.train, rows=rows, **options)
+
+    @functools.cached_property
+    def _points(self) -> Tensor:
+        from models.neighbours import mean_regions
+
+        return mean_regions(self.store, self.config.data.train, self.codebook)
 
     def evaluate(self, model: nn.Module, device: torch.device) -> Recall:
         """Return the recall on the validation split."""
