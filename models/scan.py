@@ -169,6 +169,9 @@ class Scan(nn.Module):
     ) -> Tensor:
         """Return (C, n) scores of one tile.
 
+        The softmax needs no mask: padding is zero vectors, so its share of the weights shortens
+        the mix, and a cosine does not see a length.
+
         Args:
             regions: (n, K, D).   mask: (n, K).   gram: (n, K, K).
             words: (C, T, D).   word_mask: (C, T).
@@ -180,7 +183,7 @@ class Scan(nn.Module):
         on_words, on_regions = word_mask.view(C, T, 1, 1), mask.view(1, 1, n, K)
         if self.options.direction == "t2i":
             a = normalise(s, self.options.norm, 1, on_words, self.attention_scale)
-            a = torch.softmax(a, -1) if bool(mask.all()) else masked_softmax(a, on_regions, -1)
+            a = torch.softmax(a, -1)
             top = (a * s).sum(-1)  # (C, T, n), q.c
             mixed = torch.bmm(a.view(C * T, n, K).transpose(0, 1), gram)  # (n, C T, K)
             square = (mixed.transpose(0, 1).view_as(a) * a).sum(-1)  # |c|^2
@@ -188,7 +191,7 @@ class Scan(nn.Module):
             queries, axis = on_words.squeeze(-1), 1
         else:
             a = normalise(s, self.options.norm, 3, on_regions, self.attention_scale)
-            a = torch.softmax(a.masked_fill(~on_words, torch.finfo(a.dtype).min), 1)
+            a = torch.softmax(a, 1)
             top = (a * s).sum(1)  # (C, n, K)
             mixed = (words @ words.transpose(1, 2)) @ a.view(C, T, n * K)
             square = (mixed.view_as(a) * a).sum(1)

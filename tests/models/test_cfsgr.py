@@ -119,7 +119,8 @@ def test_invariances_and_the_plain_loop(
     torch.manual_seed(0)
     model = models.create("cfsgr", **tiny, **TINY_CFSGR, **options).eval()
     # A convolution wider than one node sees the order of the predicates, not of the objects.
-    check_invariances(model)
+    # Scores reach 2 here, and unit vectors of small differences carry the rounding on.
+    check_invariances(model, atol=2e-6)
     with torch.no_grad():
         images = model.encode_images(make_images(5, objects=(1, 6)))
         captions = model.encode_captions(make_captions(7, words=(1, 9)))

@@ -60,7 +60,13 @@ def test_create_checks_names_types_and_choices(toy):
         models.create("toy", scales=2)
     with pytest.raises(ConfigError, match="'mode' is 'c', not one of 'a', 'b'"):
         models.create("toy", mode="c")
-    for wrong in ({"vocab_size": "5"}, {"vocab_size": True}, {"flag": 1}, {"scale": "2"}):
+    for wrong in (
+        {"vocab_size": "5"},
+        {"vocab_size": True},
+        {"flag": 1},
+        {"scale": "2"},
+        {"scale": True},
+    ):
         with pytest.raises(ConfigError, match=f"'{next(iter(wrong))}' is .* but it wants"):
             models.create("toy", **wrong)
     with pytest.raises(UnknownName, match="Did you mean 'sgm'"):
