@@ -18,8 +18,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from features.convert.json_items import JsonItems
 from features.convert.sgm import SgmFile
-from features.convert.source import make_detections, match_id, read_json
+from features.convert.source import make_detections, match_id
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
@@ -39,30 +40,27 @@ class SceneGraphFile:
         self.path = Path(path)
         self.notes: list[str] = []
         self.files = [self.path]
-        document = read_json(self.path)
-        if not isinstance(document, dict):
-            raise InputError(f"{self.path}: a scene graph file is a JSON object.")
+        self._items = JsonItems(self.path)
         self.classes: tuple[str, ...] = ()
         self.predicates: tuple[str, ...] = ()
         self.brings = frozenset({"labels", "relations"})
-        self._entries = document
         self._sgm: SgmFile | None = None
-        if "img_to_sg" in document:
-            self._sgm = SgmFile(self.path, document=document)
+        if "img_to_sg" in self._items:
+            self._sgm = SgmFile(self.path)
             self.classes, self.predicates = self._sgm.classes, self._sgm.predicates
             self.notes = self._sgm.notes
 
     def ids(self) -> list[str]:
         """Return the image ids in file order."""
-        return list(self._entries) if self._sgm is None else self._sgm.ids()
+        return self._items.keys() if self._sgm is None else self._sgm.ids()
 
     def read(self, image_id: str) -> Detections:
         """Return one image's graph; sizes and scores are unknown: (0, 0) and ones."""
         if self._sgm is not None:
             return self._sgm.read(image_id)
-        key = match_id(self._entries, image_id, self.path)
+        key = match_id(self._items.spans, image_id, self.path)
         where = f"{self.path}, image {key!r}"
-        entry = self._entries[key]
+        entry = self._items.read(key)
         if not isinstance(entry, dict):
             raise InputError(f"{where}: a graph must be a JSON object.")
         return _read_lgsgm(where, entry)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from features.convert.json_items import JsonItems
 from features.convert.source import integers, make_detections, match_id, read_json
 from features.errors import InputError
 from features.records import Detections, SceneGraph
@@ -35,38 +36,38 @@ class SceneGraphBenchmark:
         path = Path(path)
         self.path = path / PREDICTION if path.is_dir() else path
         self.notes: list[str] = []
-        document = read_json(self.path)
+        self._items = JsonItems(self.path)
         info_path = self.path.with_name(INFO) if info is None else Path(info)
         self.files = [self.path, info_path]
         names = read_json(info_path)
-        if not isinstance(document, dict) or not isinstance(names, dict):
-            raise InputError(f"{self.path}: predictions and info must be JSON objects.")
+        if not isinstance(names, dict):
+            raise InputError(f"{info_path}: the info must be a JSON object.")
         self.classes = _strings(info_path, names, "ind_to_classes")
         self.predicates = _strings(info_path, names, "ind_to_predicates")
-        self._entries: dict[str, object] = {}
+        self._positions: dict[str, str] = {}
         twice = 0
         for at, file in enumerate(_strings(info_path, names, "idx_to_files")):
-            if str(at) not in document:
+            if str(at) not in self._items:
                 raise InputError(f"{self.path}: no prediction {at} for {file!r} of {info_path}.")
             key = PurePosixPath(file.replace("\\", "/")).name
-            twice += key in self._entries
-            self._entries.setdefault(key, document[str(at)])
+            twice += key in self._positions
+            self._positions.setdefault(key, str(at))
         if twice:
             self.notes.append(f"{info_path}: {twice} pictures stand twice; the first one counts.")
-        extra = len(document) - len(self._entries) - twice
+        extra = len(self._items) - len(self._positions) - twice
         if extra:
             self.notes.append(f"{self.path}: {extra} predictions have no picture in {info_path}.")
         self.brings = frozenset({"labels", "scores", "relations"})
 
     def ids(self) -> list[str]:
         """Return the file names of the pictures, in prediction order."""
-        return list(self._entries)
+        return list(self._positions)
 
     def read(self, image_id: str) -> Detections:
         """Return one picture's boxes and relations; its size is unknown (0, 0)."""
-        key = match_id(self._entries, image_id, self.path)
+        key = match_id(self._positions, image_id, self.path)
         where = f"{self.path}, image {key!r}"
-        entry = self._entries[key]
+        entry = self._items.read(self._positions[key])
         if not isinstance(entry, dict):
             raise InputError(f"{where}: a prediction must be a JSON object.")
         columns = {}

@@ -34,7 +34,6 @@ class SgmFile:
         path: for example ``flickr30k_train_image_sg_by_NeuralMotifs_36_25.json``.
         objects_dir: folder of ``<row>.npy`` with object features.
         unions_dir: folder of ``<row>.npy`` with features of union boxes.
-        document: the parsed file, when it has been read already.
     """
 
     def __init__(
@@ -43,11 +42,10 @@ class SgmFile:
         *,
         objects_dir: Path | str | None = None,
         unions_dir: Path | str | None = None,
-        document: object = None,
     ) -> None:
         self.path = Path(path)
         self.notes: list[str] = []
-        document = read_json(self.path) if document is None else document
+        document = read_json(self.path)
         if not isinstance(document, dict) or not isinstance(document.get("img_to_sg"), list):
             raise InputError(f"{self.path}: no graph file of SGM; it needs the list 'img_to_sg'.")
         self._class_of = _names(self.path, document, "object_dict")

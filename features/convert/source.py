@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -29,6 +29,7 @@ __all__ = [
     "match_id",
     "need_file",
     "need_folder",
+    "parse_json",
     "read_json",
     "read_names",
 ]
@@ -104,7 +105,7 @@ def child(folder: Path, name: str, where: object = "") -> Path:
     return folder / parts
 
 
-def match_id(known: Mapping[str, object], image_id: str, path: Path) -> str:
+def match_id(known: Collection[str], image_id: str, path: Path) -> str:
     """Return the key for an image: the id itself, or the one with or without ``.jpg``.
 
     Raises: UnknownName: the file does not have the image.
@@ -123,12 +124,19 @@ def read_json(path: Path | str) -> object:
     Raises: MissingInput: no such file. InputError: not that JSON.
     """
     path = need_file(path)
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(raw: bytes, where: str) -> object:
+    """Parse JSON as strictly as ``read_json``.
+
+    Raises: InputError: not that JSON.
+    """
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
             raise ValueError(f"the key {twice!r} stands twice in one object")
         return found
 
@@ -136,10 +144,9 @@ def read_json(path: Path | str) -> object:
         raise ValueError(f"{constant} is not a number")
 
     try:
-        with path.open("rb") as file:
-            value: object = json.load(file, object_pairs_hook=unique, parse_constant=refuse)
+        value: object = json.loads(raw, object_pairs_hook=unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not usable JSON ({error}). Is the file complete?") from error
+        raise InputError(f"{where}: not usable JSON ({error}). Is the file complete?") from error
     return value
 
 

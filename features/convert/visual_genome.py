@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.convert.source import integers, make_detections, match_id, read_json
+from features.convert.json_items import JsonItems
+from features.convert.source import integers, make_detections, match_id
 from features.errors import InputError
 from features.records import Detections
 
@@ -29,29 +30,40 @@ class VisualGenomeFile:
         self.notes: list[str] = []
         self.classes: tuple[str, ...] = ()
         self.predicates: tuple[str, ...] = ()
-        self._entries, twice = _by_image(self.path)
-        if twice:
+        self._items = JsonItems(self.path, self._key)
+        if twice := self._items.repeated:
             self.notes.append(f"{self.path}: {twice} entries repeat an image; the first counts.")
         beside = self.path.with_name("image_data.json")
         if image_data is None and beside.is_file() and beside != self.path:
             image_data = beside
-        self._sizes: dict[str, dict[str, object]] = {}
+        self._sizes: JsonItems | None = None
         self.brings = frozenset({"labels", "attributes", "relations"})
         self.files = [self.path]
         if image_data is not None:
-            self._sizes = _by_image(Path(image_data))[0]
+            self._sizes = JsonItems(image_data, self._key)
             self.brings |= {"size"}
             self.files.append(Path(image_data))
 
+    def _key(self, entry: object, at: int) -> str:
+        if not isinstance(entry, dict) or not {"image_id", "id"} & set(entry):
+            raise InputError(f"{self.path}: entry {at} has no 'image_id'.")
+        return str(entry.get("image_id", entry.get("id")))
+
+    def _size(self, where: str, key: str) -> tuple[int, ...]:
+        if self._sizes is None or key not in self._sizes:
+            return (0, 0)
+        size = _dict(where, self._sizes.read(key))
+        return integers(where, "size", [size.get("width"), size.get("height")], 2)
+
     def ids(self) -> list[str]:
         """Return the image ids in file order."""
-        return list(self._entries)
+        return self._items.keys()
 
     def read(self, image_id: str) -> Detections:
         """Return one image's objects; scores are ones."""
-        key = match_id(self._entries, image_id, self.path)
+        key = match_id(self._items.spans, image_id, self.path)
         where = f"{self.path}, image {key!r}"
-        entry = self._entries[key]
+        entry = _dict(where, self._items.read(key))
         boxes, labels, traits = [], [], []
         row_of: dict[object, int] = {}
         for row, item in enumerate(_dicts(where, entry, "objects")):
@@ -71,32 +83,20 @@ class VisualGenomeFile:
                     raise InputError(f"{where}: relationship with unknown {side} {item.get(side)}.")
                 ends.append(row_of[item[side]])
             links.append((ends[0], str(item.get("predicate", "")).strip().lower(), ends[1]))
-        size = self._sizes.get(key)
         return make_detections(
             where,
             boxes,
             labels=labels,
-            size=integers(where, "size", [size.get("width"), size.get("height")], 2)
-            if size
-            else (0, 0),
+            size=self._size(where, key),
             attributes=traits,
             relations=links,
         )
 
 
-def _by_image(path: Path) -> tuple[dict[str, dict[str, object]], int]:
-    document = read_json(path)
-    if not isinstance(document, list):
-        raise InputError(f"{path}: expected a list with one entry per image.")
-    found: dict[str, dict[str, object]] = {}
-    twice = 0
-    for at, entry in enumerate(document):
-        if not isinstance(entry, dict) or not {"image_id", "id"} & set(entry):
-            raise InputError(f"{path}: entry {at} has no 'image_id'.")
-        key = str(entry.get("image_id", entry.get("id")))
-        twice += key in found
-        found.setdefault(key, entry)
-    return found, twice
+def _dict(where: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: expected a JSON object.")
+    return value
 
 
 def _dicts(where: str, entry: dict[str, object], key: str) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features.convert.importing import import_store
 from features.convert.lmdb_files import LmdbFile
 from features.errors import (
     InputError,
@@ -137,3 +138,11 @@ def test_lmdb_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lmdb", None)
     with pytest.raises(MissingDependency, match="pip install lmdb"):
         LmdbFile(tmp_path)
+
+
+def test_a_failed_import_closes_the_database(tmp_path):
+    path = lmdb_file(tmp_path / "db", {"k": {"features": 3}})
+    with pytest.raises(InputError) as caught:
+        import_store("lmdb", path, tmp_path / "s")
+    LmdbFile(path).close()  # LMDB refuses to open a database twice in one process
+    assert caught.traceback  # it keeps the frames alive that used the database
