@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from features.errors import StageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
 __all__ = ["run_in_group"]
@@ -50,18 +50,13 @@ def run_in_group(
         env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
-    previous = _leave_on_sigterm()
-    last: deque[str] = deque(maxlen=5)
     # A thread reads, because a grandchild may hold the pipe open long after the command has ended.
+    last: deque[str] = deque(maxlen=5)
     reader = threading.Thread(target=_show, args=(process, last), daemon=True)
     reader.start()
-    try:
+    with _stop_on_sigterm(process, grace):
         code = process.wait()
-    finally:
-        end_group(process, grace)
-        reader.join(grace)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    reader.join(grace)
     if code != 0:
         said = next((line for line in reversed(last) if line.startswith("error:")), None)
         reason = (said or (last[-1] if last else "it said nothing")).removeprefix("error: ")
@@ -78,18 +73,34 @@ def _show(process: subprocess.Popen[str], last: deque[str]) -> None:
             last.append(line.strip())
 
 
-def _leave_on_sigterm() -> dict[int, signal.Handlers | int | None]:
-    """Turn SIGTERM into SystemExit, so that the group is ended on the way out.
+class _Told(BaseException):
+    """SIGTERM has arrived."""
 
-    Only the main thread may set handlers; elsewhere nothing changes.
+
+@contextlib.contextmanager
+def _stop_on_sigterm(process: subprocess.Popen[str], grace: float) -> Iterator[None]:
+    """End the group on the way out; after SIGTERM pass the signal on to this process itself.
+
+    Luigi would count an exception as the failure of one task and go on with the next. Only the
+    main thread may set handlers; elsewhere a signal does what it did before.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return {}
 
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
+    def tell(number: int, frame: FrameType | None) -> None:
+        raise _Told
 
-    return {signal.SIGTERM: signal.signal(signal.SIGTERM, leave)}  # type: ignore[dict-item]
+    main = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGTERM, tell) if main else None
+    told = False
+    try:
+        yield
+    except _Told:
+        told = True
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+        end_group(process, grace)
+        if told:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_group(process: subprocess.Popen[str], grace: float) -> None:

@@ -73,6 +73,6 @@ def test_sigterm_ends_the_whole_group():
     pids = pids_in(process.stdout.readline())
     assert all(alive(pid) for pid in pids)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(20) == -signal.SIGTERM
     process.stdout.close()
     assert gone(pids)
