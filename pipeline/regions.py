@@ -61,10 +61,22 @@ def roi_align(
     Returns:
         (n, C, size, size) float32.
     """
-    n, (channels, height, width) = len(boxes), values.shape
+    sampled = _sample(boxes, stride, values.shape[1:], size, sampling)
+    return _pool(values, *sampled)
+
+
+def _sample(
+    boxes: Float, stride: float, cells: tuple[int, ...], size: int, sampling: int
+) -> tuple[Float, Float]:
+    """Return the weights of a map's rows (n, size, H) and columns (n, size, W)."""
     scaled = boxes.astype(np.float64) / stride - 0.5
-    columns = _weights(scaled[:, 0], scaled[:, 2], width, size, sampling)  # (n, size, W)
-    rows = _weights(scaled[:, 1], scaled[:, 3], height, size, sampling)  # (n, size, H)
+    rows = _weights(scaled[:, 1], scaled[:, 3], cells[0], size, sampling)
+    return rows, _weights(scaled[:, 0], scaled[:, 2], cells[1], size, sampling)
+
+
+def _pool(values: Float, rows: Float, columns: Float) -> Float:
+    """Mix the rows of a map, then its columns: (n, C, size, size)."""
+    (channels, height, width), (n, size, _) = values.shape, rows.shape
     by_row = values.transpose(1, 0, 2).reshape(height, channels * width)
     mixed = (rows.reshape(n * size, height) @ by_row).reshape(n, size * channels, width)
     pooled = mixed @ columns.transpose(0, 2, 1)  # (n, size * C, size)
@@ -108,7 +120,13 @@ def pool_maps(maps: Sequence[FeatureMap], boxes: Float) -> Float:
 
     Every map cell under a box is sampled, so large boxes are true means.
     """
-    pooled = [roi_align(m.values, boxes, m.stride, sampling=0)[:, :, 0, 0] for m in maps]
+    known: dict[tuple[float, tuple[int, ...]], tuple[Float, Float]] = {}
+    pooled = []
+    for values, stride in maps:
+        key = (stride, values.shape[1:])
+        if key not in known:
+            known[key] = _sample(boxes, stride, values.shape[1:], 1, 0)
+        pooled.append(_pool(values, *known[key])[:, :, 0, 0])
     return np.concatenate(pooled, axis=1)
 
 
@@ -118,11 +136,19 @@ def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
     Three means in [-1, 1], three deviations within 4 x 4 pixels, ten memberships of a soft palette.
     """
     height, width = pixels.shape[0] // 4, pixels.shape[1] // 4
-    blocks = pixels[: height * 4, : width * 4].reshape(height, 4, width, 4, 3).astype(np.float32)
-    mean = blocks.mean((1, 3))  # (H, W, 3)
-    spread = blocks.std((1, 3))
-    distance = ((mean[:, :, None, :] - PALETTE) ** 2).sum(3)  # (H, W, 10)
-    nearness = np.exp((distance.min(2, keepdims=True) - distance) / (2 * PALETTE_WIDTH**2))
-    nearness /= nearness.sum(2, keepdims=True)
-    parts = [mean / 127.5 - 1, spread / 32, nearness * 2]
+    whole = pixels[: height * 4, : width * 4].astype(np.float32)
+    mean = _block_sums(whole) / 16  # (H, W, 3)
+    spread = np.sqrt(np.maximum(_block_sums(whole * whole) / 16 - mean * mean, 0))
+    # Squared distances to the palette but for a term that all ten share.
+    nearness = (2 * mean.reshape(-1, 3) @ PALETTE.T - (PALETTE**2).sum(1)) / (2 * PALETTE_WIDTH**2)
+    nearness = np.exp(nearness - nearness.max(1, keepdims=True))
+    nearness *= 2 / nearness.sum(1, keepdims=True)
+    parts = [mean / 127.5 - 1, spread / 32, nearness.reshape(height, width, -1)]
     return np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(2, 0, 1), np.float32)
+
+
+def _block_sums(values: Float) -> Float:
+    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (H, W, 3)."""
+    rows = values[0::4] + values[1::4] + values[2::4] + values[3::4]
+    blocks: Float = rows[:, 0::4] + rows[:, 1::4] + rows[:, 2::4] + rows[:, 3::4]
+    return blocks

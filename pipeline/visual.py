@@ -188,7 +188,9 @@ def apply_rules(found: Detections, rules: GraphRules) -> Detections:
     """Choose the objects of the graph; relations among the chosen ones stay."""
     good = np.flatnonzero(found.scores >= rules.min_score)
     if rules.cross_class_iou < 1:
-        kept = nms(found.boxes[good], found.scores[good], rules.cross_class_iou)
+        kept = nms(
+            found.boxes[good], found.scores[good], rules.cross_class_iou, limit=rules.max_objects
+        )
         good = good[kept]
     room = rules.max_objects - (rules.whole_image == "always")
     chosen = select(found, [int(row) for row in good[:room]])
