@@ -23,6 +23,7 @@ from features.manifest import bind_store, image_index
 from features.pack import pack_index, pack_tokens
 from features.records import ImageEntry, TextGraph
 from features.schema import shard_ranges
+from features.store import open_store
 
 __all__ = ["ImportReport", "import_store"]
 
@@ -125,16 +126,15 @@ def import_store(
         if graphs is not None:
             groups["tokens"] = _write_tokens(plan, graphs, entries, parameters, index.folder)
         notes += [*source.notes, *reader.notes()]
-    skipped = _skipped(groups["visual"], entries)
     n_captions = sum(len(entry.captions) for entry in entries)
     summary = {
         "imported from": format_name,
         "images": len(entries),
         "captions": n_captions,
-        "skipped": len(skipped),
         "notes": notes,
     }
     manifest = bind_store(store_dir, name or format_name, groups, summary)
+    skipped = list(open_store(manifest).skipped.items())
     return ImportReport(manifest, len(entries), n_captions, skipped, notes)
 
 
@@ -214,11 +214,3 @@ def _rows(
     if not entries:
         raise InputError(f"{getattr(source, 'path', 'source')}: no image in it.")
     return entries, {entry.id: entry.id for entry in entries}, notes
-
-
-def _skipped(folder: Path, entries: list[ImageEntry]) -> list[tuple[str, str]]:
-    from features.columns import GroupReader
-    from features.manifest import read_group
-
-    reasons = GroupReader(read_group(folder)).coded("skipped").tolist()
-    return [(entry.id, why) for entry, why in zip(entries, reasons, strict=True) if why]
