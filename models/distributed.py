@@ -128,10 +128,16 @@ def gather_rows(parts: Code, world: World) -> Code:
     """
     if world.size == 1:
         return parts
-    shapes = world.collect([tuple(part.shape) for part in parts])  # [rank][part]
+    sizes = [size for part in parts for size in part.shape]
+    told = torch.tensor(sizes, device=parts[0].device)
+    everyone = [torch.empty_like(told) for _ in range(world.size)]
+    dist.all_gather(everyone, told)
+    shapes = torch.stack(everyone).tolist()  # [rank][axis of each part, one after the other]
     whole: list[Tensor] = []
-    for at, part in enumerate(parts):
-        mine = [shape[at] for shape in shapes]
+    first = 0
+    for part in parts:
+        mine = [shape[first : first + part.dim()] for shape in shapes]
+        first += part.dim()
         counts = tuple(shape[0] for shape in mine)
         widths = [max(axis) for axis in zip(*(shape[1:] for shape in mine), strict=True)]
         wide = part.new_zeros(part.shape[0], *widths)
@@ -156,9 +162,9 @@ def global_loss(
     if world.size == 1:
         alone: Tensor = compute(images, captions)
         return alone
-    counts = world.collect(len(images.rows))
-    start = sum(counts[: world.rank])
-    own = slice(start, start + counts[world.rank])
+    (ranks,) = gather_rows((torch.full_like(captions.rows, world.rank),), world)
+    start = int((ranks < world.rank).sum())
+    own = slice(start, start + len(captions.rows))
     encode_images: Any = model.encode_images
     encode_captions: Any = model.encode_captions
     score: Any = model.score
