@@ -74,22 +74,23 @@ def decode_texts(raw: Array, offsets: Array) -> list[str]:
 class GroupReader:
     """Columns of one finished group; each is read when first asked for, and kept.
 
-    Size and HDF5 headers of a file are checked whenever it is opened; what is copied to memory is
-    checked against its own hash.
+    Sizes are checked whenever a file is opened, HDF5 headers by the first column that is read, and
+    what is copied to memory against its own hash.
     """
 
     def __init__(self, manifest: GroupManifest, backend: str = "auto"):
         self.manifest, self.backend = manifest, backend
         self._kept: dict[str, Any] = {}
         self._lock = threading.RLock()
+        self._checked = False  # HDF5 headers of all shards
 
     def pieces(self, name: str) -> list[Piece]:
         """Return where a dataset lies in every shard."""
         parts, files = self.manifest.parts[name], self._files()
         return [
-            Piece(path, size, offset, rows, stop, head)
+            Piece(path, size, offset, rows, stop, "" if self._checked else head)
             for (path, size, stop, head), offset, rows in zip(
-                files, parts.offsets, parts.lengths, strict=True
+                files, parts.offsets.tolist(), parts.lengths.tolist(), strict=True
             )
         ]
 
@@ -100,7 +101,7 @@ class GroupReader:
             manifest = self.manifest
             stops = np.asarray(manifest.sizes)
             for parts in manifest.parts.values():
-                held = np.asarray(parts.lengths) * math.prod(parts.shape) > 0
+                held = parts.lengths * math.prod(parts.shape) > 0
                 stops = np.where(held, np.minimum(stops, parts.offsets), stops)
             paths = [f"{manifest.folder}/{number:05d}.h5" for number in range(len(stops))]
             return list(zip(paths, manifest.sizes, stops.tolist(), manifest.heads, strict=True))
@@ -131,7 +132,10 @@ class GroupReader:
             return ArrayRows([_frozen(np.concatenate(self.load(name)))])
         if backend == "h5py":
             self._check_rest()
-        return open_rows(backend, pieces, name, part.shape[1:], np.dtype(part.dtype))
+        reader = open_rows(backend, pieces, name, part.shape[1:], np.dtype(part.dtype))
+        if isinstance(reader, ArrayRows):  # every file that holds rows has been opened
+            self._checked |= row_bytes > 0 and all(piece.rows for piece in pieces)
+        return reader
 
     def load(self, name: str) -> list[Array]:
         """Read one dataset of every shard into memory, verified; not kept.
@@ -154,6 +158,7 @@ class GroupReader:
                         "python -m features verify --repair STORE, then build again."
                     )
             arrays.append(array)
+        self._checked |= all(array.size for array in arrays)
         return arrays
 
     def offsets(self, name: str) -> Array:

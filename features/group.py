@@ -43,8 +43,8 @@ class Parts(Sequence[Part]):
 
     dtype: str
     shape: tuple[int, ...]
-    lengths: Sequence[int]
-    offsets: Sequence[int]
+    lengths: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
     hashes: Sequence[str]
 
     @overload
@@ -55,8 +55,8 @@ class Parts(Sequence[Part]):
         """Return the place in one shard, or in several."""
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
-        shape = (self.lengths[at], *self.shape)
-        return Part(self.offsets[at], shape, self.dtype, self.hashes[at])
+        shape = (int(self.lengths[at]), *self.shape)
+        return Part(int(self.offsets[at]), shape, self.dtype, self.hashes[at])
 
     def __len__(self) -> int:
         """Return the number of shards."""
@@ -96,7 +96,7 @@ class GroupManifest:
 
     def axis_lengths(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the length of every axis in every shard."""
-        lengths = {name: np.asarray(parts.lengths, np.int64) for name, parts in self.parts.items()}
+        lengths = {name: parts.lengths for name, parts in self.parts.items()}
         return axis_lengths(self.group, lengths, np.asarray(self.rows, np.int64))
 
 
@@ -162,8 +162,8 @@ def finish_group(
             raise FormatError(f"{folder}: the shards disagree about {name!r}: {kinds}.")
         parts[name] = Parts(
             *kinds[0],
-            lengths=[part.shape[0] for part in kept],
-            offsets=[part.offset for part in kept],
+            lengths=np.array([part.shape[0] for part in kept]),
+            offsets=np.array([part.offset for part in kept]),
             hashes=[part.sha256 for part in kept],
         )
     document: dict[str, Any] = {
@@ -183,8 +183,8 @@ def finish_group(
             name: {
                 "dtype": kept.dtype,
                 "shape": list(kept.shape),
-                "length": kept.lengths,
-                "offset": kept.offsets,
+                "length": kept.lengths.tolist(),
+                "offset": kept.offsets.tolist(),
                 "sha256": kept.hashes,
             }
             for name, kept in parts.items()
@@ -251,7 +251,8 @@ def _parts(column: Mapping[str, Any], shards: int) -> Parts:
     lengths, offsets, hashes = (column[name] for name in ("length", "offset", "sha256"))
     if {len(lengths), len(offsets), len(hashes)} != {shards}:
         raise ValueError("a column does not list every shard")
-    if {type(number) for number in (*lengths, *offsets)} != {int}:
+    lengths, offsets = np.asarray(lengths), np.asarray(offsets)
+    if not lengths.dtype == offsets.dtype == np.int64:
         raise ValueError("lengths and offsets are whole numbers")
     dtype, shape = np.dtype(column["dtype"]).str, tuple(int(n) for n in column["shape"])
     return Parts(dtype, shape, lengths, offsets, tuple(map(str, hashes)))
@@ -267,7 +268,7 @@ def _check_group(manifest: GroupManifest) -> None:
     check_parts(manifest.group, manifest.parts)
     sizes = np.asarray(manifest.sizes, np.int64)
     for name, parts in manifest.parts.items():
-        lengths, offsets = np.asarray(parts.lengths, np.int64), np.asarray(parts.offsets, np.int64)
+        lengths, offsets = parts.lengths, parts.offsets
         row_bytes = Part(0, parts.shape, parts.dtype, "").nbytes
         if min(lengths.min(), offsets.min(), *parts.shape, 0) < 0:
             raise ValueError(f"{name!r} has a negative size")
@@ -281,7 +282,7 @@ def _check_group(manifest: GroupManifest) -> None:
             raise ValueError("an offsets dataset is empty")
         for name in column.parts():
             extra = column.kind == "offsets" or name.endswith("/offsets")
-            lengths = np.asarray(manifest.parts[name].lengths) - extra
+            lengths = manifest.parts[name].lengths - extra
             inner = "/names/" in name or name.endswith("/bytes")
             if not inner and not np.array_equal(lengths, axes[column.axis]):
                 raise ValueError(f"{name!r} has not one row per {column.axis}")
