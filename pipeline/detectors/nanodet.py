@@ -23,7 +23,7 @@ from pipeline.regions import FeatureMap, colour_map, pool_maps
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["FEATURE_DIM", "Nanodet", "coco_classes", "nanodet_features"]
+__all__ = ["FEATURE_DIM", "Nanodet", "coco_classes", "nanodet_features", "session"]
 
 Float = npt.NDArray[np.float32]
 
@@ -121,13 +121,13 @@ def forward(picture: Picture) -> dict[str, Float]:
     """Run the network once per picture and return all outputs by name."""
     known = picture.computed.get("nanodet")
     if known is None:
-        session, names = _session()
+        network, names = session()
         pixels = letterbox(picture.rgb())
         image = np.empty((1, 3, SIDE, SIDE), np.float32)
         for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):  # B, G, R
             np.subtract(pixels[..., 2 - channel], mean, out=image[0, channel])
             image[0, channel] *= np.float32(1 / std)
-        results = session.run(names, {"image": image})
+        results = network.run(names, {"image": image})
         known = {**dict(zip(names, results, strict=True)), "pixels": pixels}
         picture.computed["nanodet"] = known
     outputs: dict[str, Float] = known  # type: ignore[assignment]
@@ -193,17 +193,17 @@ def coco_classes() -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _session() -> tuple[InferenceSession, list[str]]:
+def session() -> tuple[InferenceSession, list[str]]:
     """Load the network once per process; one thread, because the build runs one process a core."""
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
+    network = onnxruntime.InferenceSession(
         str(WEIGHTS), options, providers=["CPUExecutionProvider"]
     )
-    return session, [output.name for output in session.get_outputs()]
+    return network, [output.name for output in network.get_outputs()]
 
 
 @lru_cache(maxsize=1)

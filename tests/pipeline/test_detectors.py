@@ -78,14 +78,14 @@ def test_one_pass_serves_detector_and_features(cat, monkeypatch):
 
     picture = Picture.of("x", cat.rgb())
     calls = []
-    session, names = nanodet._session()
+    network, names = nanodet.session()
 
     class Counting:
         def run(self, *args):
             calls.append(args)
-            return session.run(*args)
+            return network.run(*args)
 
-    monkeypatch.setattr(nanodet, "_session", lambda: (Counting(), names))
+    monkeypatch.setattr(nanodet, "session", lambda: (Counting(), names))
     found = create_detector("nanodet").detect(picture)
     assert nanodet_features(picture, found.boxes[:3]).shape == (3, FEATURE_DIM)
     assert len(calls) == 1

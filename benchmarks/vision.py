@@ -1,0 +1,105 @@
+"""What a photo costs, as ratios in one run: ``python -m benchmarks.vision [IMAGES_DIR]``.
+
+The floor is the detector's own inference plus the decoding of the JPEG. On top come the boxes,
+graph rules, relations and the features of all objects and union boxes. Both sides alternate photo
+by photo, in processor time; the median counts. Without a folder, public-domain photos of
+scikit-image are used, written as JPEGs of 500 pixels.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from features.errors import MissingInput, exit_cleanly
+from features.records import ImageEntry
+from pipeline.detect import create_detector
+from pipeline.detectors.nanodet import SIDE, session
+from pipeline.extractors import create_extractor
+from pipeline.images import read_image
+from pipeline.relations import create_relations
+from pipeline.visual import build, rules_for
+
+COUNT = 60
+SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alone needs
+
+
+def photos(folder: Path) -> list[Path]:
+    """Write 500-pixel JPEGs of scikit-image's photos."""
+    import skimage
+    from PIL import Image
+
+    made = []
+    for name in ("astronaut.png", "chelsea.png", "horse.png", "coffee.png", "rocket.jpg"):
+        image = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+        image.thumbnail((500, 500))
+        made.append(folder / f"{Path(name).stem}.jpg")
+        image.save(made[-1], quality=90)
+    return [made[at % len(made)] for at in range(COUNT)]
+
+
+def stage(paths: list[Path]) -> None:
+    """Do what the visual stage does with these photos."""
+    detector = create_detector("nanodet")
+    tools = (detector, create_relations("geometric"), create_extractor("detector", detector))
+    for path in paths:
+        build([ImageEntry(path.name, path.name, "")], path.parent, *tools, rules_for(detector))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return the processor time of one call."""
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def wall(paths: list[Path], jobs: int) -> float:
+    """Return the wall time of ``jobs`` processes that share the photos, start-up left out."""
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        parts = [paths[at::jobs] for at in range(jobs)]
+        pool.map(stage, [part[:1] for part in parts], chunksize=1)
+        start = time.perf_counter()
+        pool.map(stage, parts, chunksize=1)
+        return time.perf_counter() - start
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        if len(sys.argv) > 1:
+            paths = sorted(Path(sys.argv[1]).glob("*.jpg"))[:COUNT]
+            if not paths:
+                raise MissingInput(f"{sys.argv[1]}: no .jpg here.")
+        else:
+            paths = photos(Path(folder))
+        network, blank = session()[0], np.zeros((1, 3, SIDE, SIDE), np.float32)
+        stage(paths[:2])
+        rows = [
+            [
+                seconds(lambda: read_image(path)),  # noqa: B023  (called at once)
+                seconds(lambda: network.run(SCORES, {"image": blank})),
+                seconds(lambda: stage([path])),  # noqa: B023
+            ]
+            for path in paths
+        ]
+        decode, infer, whole = np.median(rows, axis=0)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        alone, both = (min(wall(paths, jobs) for _ in range(2)) for jobs in (1, 2))
+    print("| what | a photo | ratio |\n| --- | --- | --- |")
+    print(f"| decoding | {1000 * decode:.1f} ms | |")
+    print(f"| inference alone | {1000 * infer:.1f} ms | |")
+    floor = f"{whole / (decode + infer):.2f} x of both"
+    print(f"| whole visual stage | {1000 * whole:.1f} ms | {floor} |")
+    print(f"| two jobs instead of one | | {alone / both:.2f} x faster |")
+    print(f"| peak memory of a worker | {memory:.0f} MB | |")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
