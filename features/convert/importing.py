@@ -15,8 +15,8 @@ from typing import Protocol, runtime_checkable
 from features.convert.formats import open_source
 from features.convert.import_groups import ImportPlan, fingerprint
 from features.convert.import_images import ImageReader
-from features.convert.karpathy import image_names, read_karpathy
-from features.convert.source import Source
+from features.convert.karpathy import read_karpathy
+from features.convert.source import Source, id_forms
 from features.errors import InputError, UsageError
 from features.keys import hash_file
 from features.manifest import bind_store, image_index
@@ -190,14 +190,14 @@ def _rows(
         known = set(ids)
         keys: dict[str, str] = {}
         for entry in entries:
-            names = image_names(entry)
+            names = id_forms(entry.id)
             key = next((name for name in names if name in known), None)
             if key is not None:
                 keys[entry.id] = key
         if not keys:
             raise InputError(
                 f"{captions}: none of its images is in the source; the captions know "
-                f"{image_names(entries[0]) if entries else 'no image'}, the source {ids[:3]}."
+                f"{id_forms(entries[0].id) if entries else 'no image'}, the source {ids[:3]}."
             )
         if len(set(keys.values())) < len(keys):
             raise InputError(f"{captions}: two of its images have the same features.")

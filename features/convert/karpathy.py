@@ -1,4 +1,4 @@
-"""Captions for an import, in Karpathy's schema, and the same schema as an export.
+"""Captions for an import, in Karpathy's schema.
 
 ``{"images": [{"filename", "split", "imgid", "cocoid", "sentences": [{"sentid", "raw"}]}]}``, plain
 or gzip. Builds from photos read more layouts (``pipeline.captions``); an import needs just the one
@@ -18,7 +18,7 @@ from features.convert.source import need_file
 from features.errors import InputError
 from features.records import Caption, ImageEntry
 
-__all__ = ["image_names", "read_karpathy"]
+__all__ = ["read_karpathy"]
 
 _SPLITS = {"restval": "train", "dev": "val", "": "unsplit"}
 
@@ -74,18 +74,4 @@ def _entry(image: dict[str, Any], where: str) -> ImageEntry:
         file=str(PurePosixPath(str(image.get("filepath") or "")) / file),
         split=_SPLITS.get(split, split),
         captions=tuple(captions),
-    )
-
-
-def image_names(entry: ImageEntry) -> list[str]:
-    """Return the names under which a feature file may know an image, the most exact first.
-
-    >>> image_names(ImageEntry("COCO_val2014_000000391895.jpg", "", "test"))
-    ['COCO_val2014_000000391895.jpg', 'COCO_val2014_000000391895', '391895']
-    """
-    stem = PurePosixPath(entry.file or entry.id).stem
-    tail = stem.rpartition("_")[2]
-    number = [str(int(tail))] if tail.isascii() and tail.isdigit() and tail != stem else []
-    return list(
-        dict.fromkeys([entry.id, PurePosixPath(entry.file or entry.id).name, stem, *number])
     )

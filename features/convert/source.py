@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -24,6 +25,7 @@ __all__ = [
     "child",
     "decode_base64",
     "decode_floats",
+    "id_forms",
     "integers",
     "make_detections",
     "match_id",
@@ -35,6 +37,8 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float32]
+_SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
+_COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")  # the file names of COCO 2014 and 2017
 MAX_SIDE = 1_000_000  # pixels; no picture is wider, so a larger size is a broken file
 
 
@@ -105,12 +109,28 @@ def child(folder: Path, name: str, where: object = "") -> Path:
     return folder / parts
 
 
+def id_forms(image_id: str) -> list[str]:
+    """Return the names under which a file may know an image, the most exact first.
+
+    >>> id_forms("COCO_val2014_000000391895.jpg")
+    ['COCO_val2014_000000391895.jpg', 'COCO_val2014_000000391895', '391895']
+    >>> id_forms("1000092795")
+    ['1000092795', '1000092795.jpg']
+    """
+    stem = _SUFFIX.sub("", image_id)
+    coco = _COCO.fullmatch(stem)
+    number = [str(int(coco[1]))] if coco else []
+    return list(
+        dict.fromkeys([image_id, stem, *([f"{stem}.jpg"] if stem == image_id else []), *number])
+    )
+
+
 def match_id(known: Collection[str], image_id: str, path: Path) -> str:
-    """Return the key for an image: the id itself, or the one with or without ``.jpg``.
+    """Return the key for an image: the id itself, or one of its other forms.
 
     Raises: UnknownName: the file does not have the image.
     """
-    for key in (image_id, f"{image_id}.jpg", image_id.removesuffix(".jpg")):
+    for key in id_forms(image_id):
         if key in known:
             return key
     example = next(iter(known), None)

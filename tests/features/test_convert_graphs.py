@@ -9,7 +9,7 @@ import pytest
 from features.convert.entities import EntitiesFolder
 from features.convert.scene_graphs import SceneGraphFile
 from features.convert.sgb import SceneGraphBenchmark
-from features.convert.source import child, make_detections, read_json
+from features.convert.source import child, make_detections, match_id, read_json
 from features.convert.visual_genome import VisualGenomeFile
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
 
@@ -327,6 +327,17 @@ def test_names_stay_in_their_folder(tmp_path):
     for name in ("../x", "/etc/passwd", "a/../../x", "", "..\\x", "a\0b", "c:x", "\\x"):
         with pytest.raises(InputError, match="leads out"):
             child(tmp_path, name)
+
+
+def test_an_image_is_found_under_its_other_names(tmp_path):
+    path = tmp_path / "file"
+    names = {"391895", "12.png", "COCO_train2014_000000000009"}
+    assert match_id(names, "COCO_val2014_000000391895.jpg", path) == "391895"
+    assert match_id(names, "000000391895.jpg", path) == "391895"
+    assert match_id(names, "COCO_train2014_000000000009.jpg", path) == "COCO_train2014_000000000009"
+    for other in ("img_391895.jpg", "391895_1", "12.jpg", "9.jpg", "v1.391895"):
+        with pytest.raises(UnknownName, match="no image"):
+            match_id(names, other, path)
 
 
 def test_order_follows_the_scores():

@@ -234,7 +234,7 @@ def test_mistakes(tmp_path):
         '{"images": [{"filename": "1.jpg"}, {"filename": "1.jpg"}]}',
         '{"images": [{"filename": "9.jpg", "sentences": []}]}',
         '{"images": [{"filename": "1.jpg", "sentences": [{"raw": " "}]}]}',
-        '{"images": [{"filename": "1.jpg"}, {"filename": "a_1.png"}]}',  # both are image 1
+        '{"images": [{"filename": "1.jpg"}, {"filename": "1.png"}]}',  # both are image 1
     ],
 )
 def test_captions_that_do_not_fit(tmp_path, document):
