@@ -29,6 +29,9 @@ AttentionNorm = Literal["clipped_l2norm", "none"]
 """Before the softmax, similarities pass LeakyReLU and an L2 norm over queries, or nothing."""
 
 
+CACHE = 512 * 2**10  # bytes of intermediate products at a time on a CPU, half of a usual L2 cache
+
+
 class Nodes(NamedTuple):
     """One side of the matching, ready for it.
 
@@ -72,8 +75,22 @@ def quadratic_form(weights: Tensor, folded: Tensor) -> Tensor:
     """
     n = weights.shape[1]
     rows, columns = torch.triu_indices(n, n, device=weights.device)
-    products = weights.index_select(1, rows) * weights.index_select(1, columns)
-    return torch.bmm(folded, products).clamp_min(1e-24)
+    step = len(weights)
+    if not weights.is_cuda:  # the products of a few graphs stay in the processor's cache
+        step = max(1, CACHE // (4 * len(rows) * weights.shape[2]))
+    parts = []
+    for some, gram in zip(weights.split(step), folded.split(step), strict=True):
+        products = some.index_select(1, rows) * some.index_select(1, columns)
+        parts.append(torch.bmm(gram, products))
+    return torch.cat(parts).clamp_min(1e-24)
+
+
+def _weighted_sum(blocks: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """Multiply every block with the same weights and sum over ``axis`` of a block."""
+    if blocks.is_cuda:
+        return (blocks * weights).sum(axis + 1)
+    # one block at a time: its products are summed while they are still in the cache
+    return torch.stack([(block * weights).sum(axis) for block in blocks])
 
 
 def attend(
@@ -132,13 +149,13 @@ def match_nodes(
     word_vectors = region_vectors = None
     if for_words:
         weights = attend(similar, 3, 1, regions.mask, scale, norm)
-        dot = (products * weights).sum(-1)  # (t, C, T, I)
+        dot = _weighted_sum(products, weights, 3)  # (t, C, T, I)
         rows = weights.flatten(0, 1).permute(1, 2, 0).contiguous()  # (I, R, C T)
         square = quadratic_form(rows, regions.gram).view(images, blocks, captions, length)
         word_vectors = _cosine(dot, words.norms.unsqueeze(-1), square.permute(1, 2, 3, 0))
     if for_regions:
         weights = attend(similar, 1, 3, words.mask[:, :, None, None], scale, norm)
-        dot = (products * weights).sum(2)  # (t, C, I, R)
+        dot = _weighted_sum(products, weights, 1)  # (t, C, I, R)
         square = quadratic_form(weights.flatten(2), words.gram)
         square = square.view(captions, blocks, images, boxes).transpose(0, 1)
         region_vectors = _cosine(dot, regions.norms.unsqueeze(1), square)
