@@ -6,6 +6,7 @@ it (``python -m features.format_page``). A change of meaning bumps ``FORMAT_VERS
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ GROUPS: dict[str, Group] = {
 }
 
 
+@functools.cache
 def find_column(name: str) -> tuple[Group, Column]:
     """Return the group and the declaration of a column.
 

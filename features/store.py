@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from features.buffers import aligned_empty
 from features.columns import CodedColumn, GroupReader
-from features.errors import FormatError, MismatchError, UnknownName, UsageError
+from features.errors import MismatchError, UnknownName, UsageError
+from features.ids import IdTable
 from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
 from features.rows import BACKENDS
@@ -224,12 +225,12 @@ class Store:
         return self._caption_ids.rows(caption_ids)
 
     @functools.cached_property
-    def _image_ids(self) -> _Ids:
-        return _Ids("image id", self.group("index").text("image_id").tolist())
+    def _image_ids(self) -> IdTable:
+        return IdTable("image id", self.group("index").text("image_id").tolist())
 
     @functools.cached_property
-    def _caption_ids(self) -> _Ids:
-        return _Ids("caption id", self.group("index").text("caption_id").tolist())
+    def _caption_ids(self) -> IdTable:
+        return IdTable("caption id", self.group("index").text("caption_id").tolist())
 
     @functools.cached_property
     def skipped(self) -> dict[str, str]:
@@ -373,26 +374,6 @@ class Store:
         from features.vocab import Codebook
 
         return Codebook.from_store(self)
-
-
-class _Ids:
-    """Unique ids -> rows."""
-
-    def __init__(self, what: str, ids: Sequence[str]):
-        self.what = what
-        self._rows = {name: row for row, name in enumerate(ids)}
-        if len(self._rows) != len(ids):
-            raise FormatError(f"the store holds the same {what} twice. Build it again.")
-
-    def rows(self, ids: Iterable[str]) -> Index:
-        if isinstance(ids, str):
-            raise UsageError(f"give a list of {self.what}s, not one string: [{ids!r}].")
-        try:
-            return np.asarray([self._rows[name] for name in ids], np.int64)
-        except KeyError as error:
-            name = str(error.args[0])
-            close = UnknownName.of(self.what, name, list(self._rows)[:10_000])
-            raise close from None
 
 
 def _bound(group: str, variant: str) -> str:

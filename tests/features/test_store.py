@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import features
-from features import Caption, ImageEntry, TextGraph, build_store, open_store
+from features import Caption, ImageEntry, TextGraph, build_store, mapping, open_store
+from features import rows as rows_module
 from features.atomic import write_sealed
 from features.errors import (
-    DamagedError,
     FeatureOverflow,
     FormatError,
     InputError,
-    MismatchError,
     MissingInput,
     UnknownName,
     UsageError,
 )
-from features.manifest import bind_store, finish_group, image_index, read_group
 from features.pack import pack_regions, pack_text, pack_tokens
 from features.schema import shard_ranges, shard_rows
-from features.shard import write_shard
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 
@@ -296,100 +293,6 @@ def test_graphs_that_contradict_themselves_are_refused():
                              relations=((0, "on", 1),), relation_positions=((),))])  # fmt: skip
 
 
-def add_regions(store, name, *, rows=None, index=None, dim=8):
-    """Write another variant of the regions of a tiny store."""
-    count = len(store) if rows is None else rows
-    folder = store.path.parent / f"regions-{name:0>12}"
-    key = f"{name:0>64}"
-    ranges = shard_ranges(count)
-    for number, part in enumerate(ranges):
-        columns = pack_regions(
-            [np.full((1, dim), row, np.float32) for row in part],
-            [np.zeros((0, dim))] * len(part),
-            6,
-            4,
-        )
-        write_shard(
-            folder, number, columns, group="regions", key=key, row0=part.start, rows=len(part)
-        )
-    own = image_index(store.group("index").manifest.folder)
-    finish_group(folder, "regions", key, {}, len(ranges), index=own if index is None else index)
-    return folder
-
-
-def bound_groups(store):
-    return {
-        name: store.path.parent / entry["folder"]
-        for name, entry in store.manifest["groups"].items()
-    }
-
-
-def test_variants_stand_side_by_side(tiny_store):
-    store = tiny_store()
-    groups = {**bound_groups(store), "regions@clip": add_regions(store, "c")}
-    both = open_store(bind_store(store.path.parent, "tiny", groups, {"why": "clip"}))
-    assert both.row_shape("object_features") == (6, 16)
-    assert both.row_shape("object_features", variant="clip") == (6, 8)
-    assert both.gather("object_features", [5], variant="clip")[0, 0].tolist() == [5.0] * 8
-    assert both.key != store.key
-    assert open_store(store.path.parent).path == both.path
-    assert open_store(store.path).hash == store.hash  # the first view still stands
-    images, _ = next(iter(both.loader("train", batch_size=4, variant="clip", shuffle=False)))
-    assert images.objects.shape == (4, 6, 8)
-    with pytest.raises(UnknownName, match="no 'regions@dino'"):
-        both.column("object_features", variant="dino")
-
-
-def test_another_image_index_is_refused(tiny_store):
-    store = tiny_store()
-    other = add_regions(store, "d", index="0" * 64)
-    with pytest.raises(MismatchError, match="another image index"):
-        bind_store(store.path.parent, "tiny", {**bound_groups(store), "regions": other}, {})
-    short = add_regions(store, "e", rows=11)
-    with pytest.raises(MismatchError, match="another image index"):
-        bind_store(store.path.parent, "tiny", {**bound_groups(store), "regions": short}, {})
-    swapped = {**bound_groups(store), "regions": bound_groups(store)["visual"]}
-    with pytest.raises(MismatchError, match="holds 'visual', bound as 'regions'"):
-        bind_store(store.path.parent, "tiny", swapped, {})
-
-
-def test_text_of_another_parse_is_refused(tiny_records):
-    first, second = tiny_records(seed=0), tiny_records(seed=1)
-    store = first.open()
-    graphs = second.texts
-    folder = store.path.parent / ("text-" + "0" * 12)
-    write_shard(folder, 0, pack_text(graphs), group="text", key="0" * 64, row0=0, rows=12)
-    finish_group(folder, "text", "0" * 64, {}, 1)
-    with pytest.raises(MismatchError, match="'text' and 'tokens' differ in the number of token"):
-        bind_store(store.path.parent, "tiny", {**bound_groups(store), "text": folder}, {})
-
-
-def test_a_group_that_was_built_again_is_noticed(tiny_store):
-    store = tiny_store()
-    folder = bound_groups(store)["regions"]
-    manifest = read_group(folder)
-    for path in folder.glob("*.json"):
-        path.unlink()
-    columns = pack_regions([np.ones((1, 16))] * 12, [np.ones((1, 16))] * 12, 6, 4)
-    write_shard(folder, 0, columns, group="regions", key=manifest.key, row0=0, rows=12)
-    finish_group(folder, "regions", manifest.key, {}, 1)
-    with pytest.raises(MismatchError, match="built again"):
-        open_store(store.path).column("object_features")
-
-
-def test_a_truncated_or_missing_shard_is_an_error_before_any_read(tiny_store):
-    store = tiny_store()
-    path = bound_groups(store)["regions"] / "00000.h5"
-    data = path.read_bytes()
-    path.unlink()
-    path.write_bytes(data[:-1])
-    with pytest.raises(DamagedError, match="bytes"):
-        open_store(store.path).column("object_features")
-    path.unlink()
-    with pytest.raises(DamagedError, match="cannot be opened"):
-        open_store(store.path).gather("object_features", [0])
-
-
 def test_the_hash_depends_on_contents_not_on_time_or_place(tiny_store):
     first, second, third = tiny_store(), tiny_store(), tiny_store(seed=1)
     assert first.path != second.path
@@ -438,6 +341,37 @@ print([name for name in ("torch", "pandas", "h5py", "scipy", "spacy") if name in
     assert done.stdout.strip() == "[]"
 
 
+def test_hints_to_the_page_cache_change_nothing(tiny_records, monkeypatch):
+    records = tiny_records(images=64, dim=512)
+    advised = []
+    plain = mapping.advise
+    monkeypatch.setattr(rows_module, "resident", lambda *_: False)
+    monkeypatch.setattr(rows_module, "advise", lambda *a: (advised.append(a[1]), plain(*a)))
+    store = records.open(backend="mmap")
+    wanted = store.gather("object_features", [3, 63, 0])
+    store.prefetch("object_features", np.array([3, 63, 0]))
+    assert [rows.tolist() for rows in advised] == [[3, 63, 0]]
+    np.testing.assert_array_equal(store.gather("object_features", [3, 63, 0]), wanted)
+    assert mapping.resident(store.column("object_features"), 3)  # it has just been read
+
+
+def test_auto_takes_positioned_reads_only_where_they_are_far_faster(tiny_records, monkeypatch):
+    records = tiny_records(images=64, dim=512)
+    monkeypatch.setattr("features.columns._SMALL", 0)
+
+    def slow(self, rows, out):
+        time.sleep(0.02)
+        out[...] = self.arrays[0][rows]
+
+    store = records.open(backend="auto")
+    reader = store.group("regions").rows("object_features")
+    assert isinstance(reader, rows_module.ArrayRows | rows_module.PreadRows)
+    monkeypatch.setattr(rows_module.ArrayRows, "gather", slow)
+    store = records.open(backend="auto")
+    assert isinstance(store.group("regions").rows("object_features"), rows_module.PreadRows)
+    assert store.column("object_features").shape == (64, 6, 512)
+
+
 def test_shards_are_fixed_by_the_number_of_images():
     for images in (1, 63, 64, 65, 2048, 2049, 31_783, 123_287, 10_000_000):
         ranges = shard_ranges(images)
@@ -456,30 +390,3 @@ def test_the_public_names_are_there():
     assert sorted(features.__all__) == features.__all__
     for name in features.__all__:
         assert getattr(features, name).__doc__
-
-
-def test_docs_format_is_made_from_the_schema(tmp_path):
-    from features.format_page import format_page
-
-    page = Path(__file__).parents[2] / "docs" / "format.md"
-    assert page.read_text() == format_page()
-
-
-def test_docs_format_is_enough_to_read_a_store_with_h5py_alone(tiny_records):
-    """Runs the example of docs/format.md, which imports nothing of this project."""
-    records = tiny_records(images=70)
-    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0]
-    assert "import features" not in code
-    assert "from features" not in code
-    command = [sys.executable, "-c", code, str(records.path.parent), "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    shown = json.loads(done.stdout)
-    found = records.visual[3]
-    assert shown["image"] == records.entries[3].id
-    assert shown["captions"] == [caption.text for caption in records.entries[3].captions]
-    assert shown["labels"] == list(found.labels)
-    assert shown["relations"] == [list(edge) for edge in found.relations]
-    assert shown["tokens"] == [list(graph.tokens) for graph in records.texts[15:20]]
-    wanted = records.regions[3][0].astype(np.float16)
-    assert shown["first feature"] == wanted[0].astype(float).tolist()
