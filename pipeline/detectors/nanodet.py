@@ -148,9 +148,12 @@ def nanodet_features(picture: Picture, boxes: Float) -> Float:
     """
     outputs = forward(picture)
     picture_pixels = cast("npt.NDArray[np.uint8]", outputs["pixels"])
+    scale = letterbox_scale(picture.size)
     maps = [FeatureMap(outputs[name][0], stride) for name, stride in MAPS]
-    colours = FeatureMap(colour_map(picture_pixels), 4)
-    scaled = boxes.reshape(-1, 4) * letterbox_scale(picture.size)
+    # Whole cells of 4 pixels that the picture reaches into; the rest is padding.
+    width, height = (int(np.ceil(side * scale / 4)) * 4 for side in picture.size)
+    colours = FeatureMap(colour_map(picture_pixels[:height, :width]), 4)
+    scaled = boxes.reshape(-1, 4) * scale
     centre, half = (scaled[:, :2] + scaled[:, 2:]) / 2, (scaled[:, 2:] - scaled[:, :2]) / 4
     inner = np.concatenate([centre - half, centre + half], axis=1)
     pooled = pool_maps([*maps, colours], scaled)
