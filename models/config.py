@@ -99,7 +99,9 @@ class ScheduleConfig:
     gamma: float = _of(0.1, "step: factor of each fall", low=0, high=1)
     floor: float = _of(0.0, "cosine: share of the rate that is left at the end", low=0, high=1)
     warmup_steps: int = _of(0, "steps of linear growth from 0", low=0)
-    easy_epochs: int = _of(0, "first epochs that count all negatives, not the hardest", low=0)
+    easy_epochs: int = _of(
+        0, "first epochs with all negatives, where a model has hard_negatives", low=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

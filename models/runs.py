@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import ConfigError, MismatchError, UnknownName
 from models.config import Config, from_dict, to_dict
-from models.registry import build_options, options_for
+from models.registry import build_options, options_class, options_for
 
 if TYPE_CHECKING:
     import torch
@@ -203,14 +203,15 @@ def make_model(config: Config, data: Data) -> Any:
     model: Any = create(name, **vars(filled))
     if hasattr(model, "prepare"):
         model.prepare(data.store, codebook)
-    if vectors != "none":
+    if vectors != "none" and getattr(model, "learns", True):
         start_from_vectors(model, vectors, codebook, labels=config.data.label_vectors)
     return model
 
 
 def model_options(config: Config) -> dict[str, Any]:
     """Return the model's options as configured; with word vectors, their width is word_dim."""
-    if config.data.vectors == "none":
+    known = {item.name for item in dataclasses.fields(options_class(config.model.name))}
+    if config.data.vectors == "none" or "word_dim" not in known:
         return dict(config.model.options)
     from models.word_vectors import word_width
 

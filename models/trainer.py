@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from features.errors import ConfigError, TrainingError
+from features.errors import TrainingError
 from models import checkpoint
 from models.config import Config, to_dict
 from models.distributed import World, average_gradients, global_loss
@@ -70,10 +70,6 @@ class Trainer:
         self.losses: list[Tensor] = []  # since the last row of metrics.csv
         self.speed = Speed()
         accumulate = config.optim.accumulate
-        if config.schedule.easy_epochs and not hasattr(self.options, "hard_negatives"):
-            raise ConfigError(
-                f"schedule.easy_epochs: {config.model.name} has no option hard_negatives to switch."
-            )
         self.batches = data.batches_per_epoch(world.size)
         self.steps_per_epoch = -(-self.batches // accumulate)
         self.total = config.run.epochs * self.steps_per_epoch
@@ -113,7 +109,7 @@ class Trainer:
         config = self.config
         stream = self.data.train_batches(self.at.epoch, self.at.pairs, self.world)
         done = self.at.pairs // config.data.batch_size
-        if config.schedule.easy_epochs:
+        if config.schedule.easy_epochs and hasattr(self.options, "hard_negatives"):
             hard = self.options.hard_negatives and self.at.epoch >= config.schedule.easy_epochs
             self.model.options = dataclasses.replace(self.options, hard_negatives=hard)
         iterator = iter(stream)
@@ -143,7 +139,7 @@ class Trainer:
             self._evaluate()
         if due or epoch_ended or (run.save_steps and at.step % run.save_steps == 0):
             self.save()
-        often = self.world.size == 1 or at.step % min(10, run.log_steps) == 0
+        often = self.world.size == 1 or at.step % 10 == 0
         if often and self.world.agree(self.stop_asked, self.device):
             if not due:
                 self.save()

@@ -6,6 +6,7 @@ import csv
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,33 @@ def test_one_process_gathers_nothing(make_images, make_captions):
     assert World().agree(True, torch.device("cpu")) is True
     assert World().share(3) == 3
     assert World().collect("a") == ["a"]
+
+
+@pytest.mark.cluster
+def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_path):
+    moving, path = configure("sgm", "moving", max_steps=4000, epochs=1000, eval_epochs=1000)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", "-m", "models.train", str(path)]
+    table = Path(moving.run.folder) / "metrics.csv"
+    with subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as job:
+        deadline = time.monotonic() + 120
+        while not (table.exists() and table.read_text().count("\n") > 20):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        job.terminate()
+        said, _ = job.communicate(timeout=60)
+    assert job.returncode != 0
+    assert "stopped by a signal at step" in said
+    position = checkpoint.load_last(Path(moving.run.folder) / "last.pt")["position"]
+    assert position["step"] >= 20
+    assert position["step"] % 10 == 0  # where the ranks ask each other
+    step = position["step"] + 2
+    assert f"going on at step {position['step']}" in launch(path, 2, "--run.max_steps", str(step))
+    assert len(losses_of(moving.run.folder)) == step
