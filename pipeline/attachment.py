@@ -15,6 +15,7 @@ from functools import cache
 from importlib import resources
 
 from pipeline.clauses import Clauses
+from pipeline.words import words
 
 __all__ = ["candidates", "clause_cues", "phrase_cues", "reattach", "sites"]
 
@@ -33,12 +34,12 @@ _KIND = {
     "xcomp": "xcomp",
 }
 _INSIDE = frozenset(
-    "case mark aux aux:pass cop det det:qmod amod compound nummod advmod compound:prt".split()
+    (
+        *("case", "mark", "aux", "aux:pass", "cop", "det", "det:qmod", "nummod"),
+        *("amod", "compound", "advmod", "compound:prt"),
+    )
 )
-_PREPOSITIONS = frozenset(
-    "across against along around as at behind beside by down during for from in into near of on "
-    "outside over through to with under".split()
-) | {"in front of", "next to", "out of", "on top of"}
+_PREPOSITIONS = words("common_prepositions") | {"in front of", "next to", "out of", "on top of"}
 _NOBODY = -1
 
 
@@ -75,9 +76,13 @@ def candidates(c: Clauses, before: int, moved: int) -> list[int]:
     while token >= 0:
         if token == moved:
             found.clear()  # what came so far hangs on the phrase itself
-        elif token < before and c.tag[token][:1] in "NVJ" and c.rel[token] not in _INSIDE:
-            if token not in c.inert:
-                found.append(token)
+        elif (
+            token < before
+            and c.tag[token][:1] in ("N", "V", "J")
+            and c.rel[token] not in _INSIDE
+            and token not in c.inert
+        ):
+            found.append(token)
         token = c.head[token]
     return found
 

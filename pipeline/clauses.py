@@ -122,7 +122,8 @@ class Clauses:
                         (*known[1], token),
                     )
                 continue
-            text, positions = lower[token], (token,)
+            text = lower[token]
+            positions: tuple[int, ...] = (token,)
             if token and text in _ENDS:
                 text, positions = self._multiword(token, noun)
             self.prep[noun] = (text, positions)

@@ -86,9 +86,11 @@ def table(graph: TextGraph) -> str:
         head = graph.heads[at]
         above = "root" if head < 0 else _printable(graph.tokens[head])
         rows.append(
-            (str(at), _printable(token), _printable(graph.lemmas[at]), graph.upos[at])
-            + (graph.xpos[at], graph.roles[at] if graph.roles else "", graph.deprels[at])
-            + (f"{arcs[at]} {above}" if head >= 0 else f"{arcs[at]} (root)",)
+            (
+                *(str(at), _printable(token), _printable(graph.lemmas[at]), graph.upos[at]),
+                *(graph.xpos[at], graph.roles[at] if graph.roles else "", graph.deprels[at]),
+                f"{arcs[at]} {above}" if head >= 0 else f"{arcs[at]} (root)",
+            )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(8)]
     for row in rows if graph.tokens else []:
@@ -113,7 +115,7 @@ def draw_arcs(heads: tuple[int, ...]) -> list[str]:
     """Return one string per token that draws the dependency arcs as brackets, longest outermost.
 
     >>> draw_arcs((1, -1, 1))
-    ['┌─>', '┴┬─', ' └>']
+    ['┌>', '├─', '└>']
     """
     n = len(heads)
     arcs = sorted(
@@ -137,7 +139,9 @@ def draw_arcs(heads: tuple[int, ...]) -> list[str]:
                 mark = "┌" if at == low else "└" if at == high else "│"
                 seen = lines[at][x]
                 lines[at][x] = "├" if {seen, mark} == {"┌", "└"} else mark
-    return ["".join(_bridge(line)) + (">" if heads[at] >= 0 else "─") for at, line in enumerate(lines)]
+    return [
+        "".join(_bridge(line)) + (">" if heads[at] >= 0 else "─") for at, line in enumerate(lines)
+    ]
 
 
 def _bridge(line: list[str]) -> list[str]:

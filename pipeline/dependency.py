@@ -9,9 +9,11 @@ this package read UD v2 only, so one rule set serves every parser. Stanford's to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from features.errors import UnknownName
 from features.records import TextGraph
+from pipeline.words import names, words
 
 __all__ = [
     "SCHEMES",
@@ -76,50 +78,8 @@ _FROM_V1 = {
     "name": "flat",
     "neg": "advmod",
 }
-_BE = frozenset(["be", "is", "are", "was", "were", "am", "been", "being", "'s", "'re", "'m"])
-_COARSE = {
-    "CC": "CCONJ",
-    "CD": "NUM",
-    "EX": "PRON",
-    "FW": "X",
-    "IN": "ADP",
-    "JJ": "ADJ",
-    "JJR": "ADJ",
-    "JJS": "ADJ",
-    "AFX": "ADJ",
-    "MD": "AUX",
-    "NN": "NOUN",
-    "NNS": "NOUN",
-    "NNP": "PROPN",
-    "NNPS": "PROPN",
-    "DT": "DET",
-    "PDT": "DET",
-    "WDT": "PRON",
-    "WP": "PRON",
-    "WP$": "PRON",
-    "PRP": "PRON",
-    "PRP$": "PRON",
-    "POS": "PART",
-    "TO": "PART",
-    "RB": "ADV",
-    "RBR": "ADV",
-    "RBS": "ADV",
-    "WRB": "ADV",
-    "RP": "ADP",
-    "SYM": "SYM",
-    "$": "SYM",
-    "UH": "INTJ",
-    "VB": "VERB",
-    "VBD": "VERB",
-    "VBG": "VERB",
-    "VBN": "VERB",
-    "VBP": "VERB",
-    "VBZ": "VERB",
-    "ADD": "PROPN",
-    "LS": "X",
-    "XX": "X",
-    "_SP": "SPACE",
-}
+_BE = words("be")
+_COARSE = names("upos")  # Penn tag -> UPOS
 
 
 def coarse_tag(tag: str, deprel: str) -> str:
@@ -139,12 +99,12 @@ def coarse_tag(tag: str, deprel: str) -> str:
 
 
 def clear_to_ud(
-    words: Sequence[str], tags: Sequence[str], heads: Sequence[int], deps: Sequence[str]
+    forms: Sequence[str], tags: Sequence[str], heads: Sequence[int], deps: Sequence[str]
 ) -> tuple[list[int], list[str]]:
     """Convert spaCy's English dependencies to UD v2.
 
     Args:
-        words: lower-cased forms.
+        forms: lower-cased.
         tags: Penn tags.
         heads: 0-based, -1 at roots.
         deps: CLEAR labels.
@@ -155,7 +115,7 @@ def clear_to_ud(
     head = list(heads)
     rel = ["compound" if label == "nmod" else label for label in deps]  # CLEAR's own nmod
     _lift_prepositions(tags, head, rel)
-    _lift_predicates(words, tags, head, rel)
+    _lift_predicates(forms, tags, head, rel)
     _flatten_conjuncts(head, rel)
     return head, [_RENAMED.get(label, label) for label in rel]
 
@@ -215,10 +175,10 @@ def _lift_prepositions(tags: Sequence[str], head: list[int], rel: list[str]) -> 
 
 
 def _lift_predicates(
-    words: Sequence[str], tags: Sequence[str], head: list[int], rel: list[str]
+    forms: Sequence[str], tags: Sequence[str], head: list[int], rel: list[str]
 ) -> None:
-    """Make the predicate of *be* the head: an adjective, a noun, or the noun of ``is in a house``."""
-    for verb, word in enumerate(words):
+    """Make the predicate of *be* the head: adjective, noun, or the noun of ``is in a house``."""
+    for verb, word in enumerate(forms):
         if word not in _BE or tags[verb][0] != "V" or rel[verb] in ("aux", "auxpass"):
             continue
         children = [i for i, parent in enumerate(head) if parent == verb]
@@ -264,7 +224,7 @@ def _flatten_conjuncts(head: list[int], rel: list[str]) -> None:
 def ud_to_v1(
     tags: Sequence[str], heads: Sequence[int], deprels: Sequence[str]
 ) -> tuple[list[int], list[str]]:
-    """Convert UD v2 to the basic dependencies of UD v1: labels, and ``cc`` on the first conjunct."""
+    """Convert UD v2 to UD v1 basic dependencies: labels, and ``cc`` on the first conjunct."""
     head = list(heads)
     rel = [_TO_V1.get(label, label) for label in deprels]
     for token, label in enumerate(deprels):
@@ -297,12 +257,12 @@ def one_tree(
     """
     head, rel = list(heads), list(deprels)
     bounds = [*starts, len(head)]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         root = next((i for i in range(low, high) if head[i] == -1 or head[i] == i), low)
         head[root], rel[root] = -1, "root"
         safe = {root}
         for token in range(low, high):
-            path = []
+            path: list[int] = []
             at = token
             while at not in safe:
                 if not low <= at < high or at in path:
@@ -322,10 +282,10 @@ def convert(graph: TextGraph, scheme: str) -> tuple[list[int], list[str]]:
     """
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
-    words = [token.lower() for token in graph.tokens]
+    forms = [token.lower() for token in graph.tokens]
     heads, rels = list(graph.heads), list(graph.deprels)
     if graph.scheme == "clear":
-        heads, rels = clear_to_ud(words, graph.xpos, heads, rels)
+        heads, rels = clear_to_ud(forms, graph.xpos, heads, rels)
     elif graph.scheme == "ud1-basic":
         heads, rels = v1_to_ud(graph.xpos, heads, rels)
     if scheme == "clear":

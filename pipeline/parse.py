@@ -116,14 +116,12 @@ def parse(
         if value not in known:
             raise UnknownName.of(what, value, known)
     graphs = extract(load_parser(parser, **options).parse(texts), profile)
-    if all(graph.scheme == scheme for graph in graphs):
-        return graphs
-    return [
-        graph if graph.scheme == scheme else replace(graph, **_edges(graph, scheme))
-        for graph in graphs
-    ]
+    return [_in_scheme(graph, scheme) for graph in graphs]
 
 
-def _edges(graph: TextGraph, scheme: str) -> dict[str, object]:
+def _in_scheme(graph: TextGraph, scheme: str) -> TextGraph:
+    """Return the graph with heads and labels of another scheme."""
+    if graph.scheme == scheme:
+        return graph
     heads, deprels = convert(graph, scheme)
-    return {"heads": tuple(heads), "deprels": tuple(deprels), "scheme": scheme}
+    return replace(graph, heads=tuple(heads), deprels=tuple(deprels), scheme=scheme)

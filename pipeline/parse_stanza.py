@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,13 @@ class StanzaParser:
         try:
             self.pipeline: Any = stanza.Pipeline(**settings)
         except FileNotFoundError as error:
-            raise MissingInput(f"{folder}: a Stanza model is missing ({error}). {advice}") from error
+            raise MissingInput(
+                f"{folder}: a Stanza model is missing ({error}). {advice}"
+            ) from error
         except (KeyError, ValueError) as error:
-            raise InputError(f"{folder}: Stanza cannot use these models: {error}. {advice}") from error
+            raise InputError(
+                f"{folder}: Stanza cannot use these models: {error}. {advice}"
+            ) from error
         self.batch_size = batch_size
         self.version = f"{package}+stanza-{stanza.__version__}+lemmas-{LEMMAS_VERSION}"
         self._lemmas = Lemmas.installed()
@@ -135,6 +140,6 @@ def _document(tokens: Tokens) -> Any:
     bounds = [*tokens.starts, len(words)]
     sentences = [
         [{"id": at + 1, "text": word} for at, word in enumerate(words[low:high])]
-        for low, high in zip(bounds, bounds[1:], strict=False)
+        for low, high in pairwise(bounds)
     ]
     return Document(sentences)

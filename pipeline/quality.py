@@ -24,7 +24,6 @@ __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
 SUBSETS = ("object", "attribute", "relation", "cardinality", "colour", "size")
 Tuple = tuple[str, ...]
 Synsets = Callable[[str], frozenset[str]]
-_CARDINALS = frozenset("one two three four five six seven eight nine ten".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +141,9 @@ def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
     """Merge objects that share a synset, and with them their attributes and relations."""
     name: dict[str, str] = {}
     for (lemma,) in sorted(item for item in reference if len(item) == 1):
-        name[lemma] = next((known for known in name.values() if _agree(lemma, known, synsets)), lemma)
+        name[lemma] = next(
+            (known for known in name.values() if _agree(lemma, known, synsets)), lemma
+        )
     merged: set[Tuple] = set()
     for item in sorted(reference, key=lambda item: (len(item), item)):
         if len(item) == 2:
@@ -159,7 +160,7 @@ def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
 def _belongs(item: Tuple, subset: str) -> bool:
     if subset in ("object", "attribute", "relation"):
         return len(item) == 1 + ("object", "attribute", "relation").index(subset)
-    listed = {"cardinality": _CARDINALS, "colour": words("colours"), "size": words("sizes")}
+    listed = {"cardinality": words("cardinals"), "colour": words("colours"), "size": words("sizes")}
     return len(item) == 2 and item[1] in listed[subset]
 
 
@@ -186,7 +187,7 @@ def wordnet_synsets(lexicon: str = "oewn:2024") -> Synsets:
         MissingInput: the lexicon has not been downloaded.
     """
     try:
-        import wn
+        import wn  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise MissingDependency.of("wn", "SPICE with synonyms", "pip install wn") from error
     try:

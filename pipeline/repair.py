@@ -8,10 +8,11 @@ follows *a*, and no coordination of two takes *is*.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 __all__ = ["repair"]
 
-_SINGULAR_DETERMINERS = frozenset("a an one another each every this".split())
+_SINGULAR_DETERMINERS = frozenset(["a", "an", "one", "another", "each", "every", "this"])
 _INNER_TAGS = frozenset(("NN", "NNP", "JJ", "JJR", "JJS", "VBN", "VBG", "HYPH"))
 _OPENERS = frozenset(("VB", "VBZ", "VBP", "VBD", "VBN", "RB"))
 _NOMINAL = frozenset(("nsubj", "obj", "obl", "nmod"))
@@ -102,7 +103,7 @@ def _open_with_noun(tags: list[str], heads: list[int], rels: list[str]) -> None:
 def _relative_clause(tags: Sequence[str], heads: list[int], rels: list[str]) -> None:
     """*the platter the cake is sitting on*: of two bare subjects the first is what it is about."""
     subjects = [i for i, rel in enumerate(rels) if rel == "nsubj"]
-    for first, second in zip(subjects, subjects[1:], strict=False):
+    for first, second in pairwise(subjects):
         verb = heads[first]
         if heads[second] != verb or heads[verb] >= 0 or tags[verb][0] != "V" or second > verb:
             continue
@@ -155,7 +156,7 @@ def _subject_of_participle(verb: int, tags: list[str], heads: list[int], rels: l
 def _object_of_participle(
     noun: int, tags: Sequence[str], heads: list[int], rels: list[str]
 ) -> None:
-    """*people flying kites*: a root noun with a subject and no copula is the participle's object."""
+    """*people flying kites*: a root noun with a subject, no copula, is the participle's object."""
     kids = [i for i, parent in enumerate(heads) if parent == noun]
     subject = next((i for i in kids if rels[i] == "nsubj" and i < noun), -1)
     if subject < 0 or any(rels[i] in ("cop", "case") for i in kids):

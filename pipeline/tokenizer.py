@@ -13,15 +13,15 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
+from pipeline.words import words as word_class
+
 __all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
 
 MAX_TOKENS = 512  # the longest of 150,070 Flickr30k captions has 91 tokens
 _MEMO_LIMIT = 200_000
 _MAX_WORD = 256  # longer chunks are pasted data, not words; NLTK's regexes get slow on them
 
-_ABBREVIATIONS = frozenset(
-    ["mr.", "mrs.", "ms.", "dr.", "st.", "mt.", "jr.", "sr.", "prof.", "rev.", "gen.", "col.", "lt.", "sgt.", "capt.", "no.", "vs.", "etc.", "e.g.", "i.e.", "u.s.", "u.k.", "a.m.", "p.m.", "ave.", "blvd.", "rd.", "ft.", "co.", "inc.", "ltd.", "approx.", "dept."]
-)
+_ABBREVIATIONS = word_class("abbreviations")
 _SENTENCE_END = re.compile(r"[.!?]+[\])}>\"'»”’]*$")
 _INITIALS = re.compile(r"^[\"'`(“‘]*(?:[A-Za-z]\.)+$")
 # The only plain words that NLTK splits (its contraction lists).
@@ -45,9 +45,9 @@ class Tokens:
 
 
 def clean(caption: str) -> str:
-    """Return the caption without control characters, lone surrogates and zero-width marks.
+    r"""Return the caption without control characters, lone surrogates and zero-width marks.
 
-    >>> clean("a dog\\x00 runs")
+    >>> clean("a dog\x00 runs")
     'a dog  runs'
     """
     if caption.isascii() and caption.isprintable():

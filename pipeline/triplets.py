@@ -133,9 +133,13 @@ class _Scene(Reading):
         for kid in c.kids[verb]:
             if c.lower[kid] in _RELATIVES and kid in c.prep:  # that <- on
                 stranded = list(c.prep[kid][1])
-            elif kid > verb and c.tag[kid] in ("IN", "TO", "RP") and not stranded:
-                if c.rel[kid] in ("advmod", "case", "obl"):
-                    stranded = [kid]
+            elif (
+                kid > verb
+                and not stranded
+                and c.tag[kid] in ("IN", "TO", "RP")
+                and c.rel[kid] in ("advmod", "case", "obl")
+            ):
+                stranded = [kid]
         if complete and not stranded:
             return False
         parts = [name] if c.lemma[verb] != "be" else []

@@ -18,7 +18,7 @@ SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
 def test_prepositions_become_case() -> None:
-    words = "men in hats sit on a bench".split()
+    words = ["men", "in", "hats", "sit", "on", "a", "bench"]
     tags = ["NNS", "IN", "NNS", "VBP", "IN", "DT", "NN"]
     heads = [3, 0, 1, -1, 3, 6, 4]
     deps = ["nsubj", "prep", "pobj", "ROOT", "prep", "det", "pobj"]
@@ -29,7 +29,7 @@ def test_prepositions_become_case() -> None:
 
 
 def test_chains_of_prepositions_climb_to_the_governor() -> None:
-    words = "dog runs out of the house".split()
+    words = ["dog", "runs", "out", "of", "the", "house"]
     tags = ["NN", "VBZ", "IN", "IN", "DT", "NN"]
     heads = [1, -1, 1, 2, 5, 3]
     deps = ["nsubj", "ROOT", "prep", "prep", "det", "pobj"]
@@ -39,7 +39,7 @@ def test_chains_of_prepositions_climb_to_the_governor() -> None:
 
 
 def test_agent_and_passive() -> None:
-    words = "the kite is flown by boys".split()
+    words = ["the", "kite", "is", "flown", "by", "boys"]
     tags = ["DT", "NN", "VBZ", "VBN", "IN", "NNS"]
     heads = [1, 3, 3, -1, 3, 4]
     deps = ["det", "nsubjpass", "auxpass", "ROOT", "agent", "pobj"]
@@ -49,7 +49,7 @@ def test_agent_and_passive() -> None:
 
 
 def test_copula_hangs_on_its_predicate() -> None:
-    words = "the dogs are wet and muddy".split()
+    words = ["the", "dogs", "are", "wet", "and", "muddy"]
     tags = ["DT", "NNS", "VBP", "JJ", "CC", "JJ"]
     heads = [1, 2, -1, 2, 3, 3]
     deps = ["det", "nsubj", "ROOT", "acomp", "cc", "conj"]
@@ -60,7 +60,7 @@ def test_copula_hangs_on_its_predicate() -> None:
 
 
 def test_conjunct_chains_are_flat_in_ud() -> None:
-    words = "apples , pears and grapes".split()
+    words = ["apples", ",", "pears", "and", "grapes"]
     tags = ["NNS", ",", "NNS", "CC", "NNS"]
     heads = [-1, 0, 0, 2, 2]
     deps = ["ROOT", "punct", "conj", "cc", "conj"]
@@ -128,7 +128,9 @@ def test_recorded_graphs_in_both_schemes() -> None:
         for head, token, label in case["clear"]:
             heads[token - 1], deps[token - 1] = head - 1, label
         found, labels = clear_to_ud(case["tokens"], tags, heads, deps)
-        listed = sorted([h + 1, i + 1, r] for i, (h, r) in enumerate(zip(found, labels, strict=True)))
+        listed = sorted(
+            [h + 1, i + 1, r] for i, (h, r) in enumerate(zip(found, labels, strict=True))
+        )
         assert listed == sorted(case["ud"])
 
 

@@ -41,7 +41,7 @@ def read_conllu(path: Path) -> list[TextGraph]:
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a tagger and a parser on the treebank; a folder as ``stanza.download`` would make it."""
+    """Train a tagger and a parser on the treebank; a folder as ``stanza.download`` makes it."""
     pytest.importorskip("stanza")
     import torch
     from stanza.models import parser, tagger
@@ -122,7 +122,10 @@ def test_batches_do_not_change_parses(backend) -> None:
 def test_two_sentences_keep_their_roots(backend) -> None:
     graph = backend.parse(["A dog holds a ball. A man sits on a bench."])[0]
     assert graph.sentence_starts == (0, 6)
-    assert [sum(h == -1 for h in graph.heads[low:high]) for low, high in ((0, 6), (6, 13))] == [1, 1]
+    assert [sum(h == -1 for h in graph.heads[low:high]) for low, high in ((0, 6), (6, 13))] == [
+        1,
+        1,
+    ]
     assert all(head == -1 or head < 6 for head in graph.heads[:6])
     assert all(head == -1 or head >= 6 for head in graph.heads[6:])
 
@@ -135,7 +138,7 @@ def test_one_call_gives_triplets(model_dir: Path) -> None:
 
 
 def test_missing_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match="resources.json") as caught:
+    with pytest.raises(MissingInput, match=r"resources\.json") as caught:
         load_parser("stanza", model_dir=str(tmp_path))
     assert "stanza.download" in str(caught.value)
 

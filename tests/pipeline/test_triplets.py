@@ -121,7 +121,7 @@ def test_agreement_makes_a_verb_of_a_plural() -> None:
 
 
 def test_a_singular_verb_has_one_subject() -> None:
-    words = "a man in a coat and jeans is walking".split()
+    words = ["a", "man", "in", "a", "coat", "and", "jeans", "is", "walking"]
     tags = ["DT", "NN", "IN", "DT", "NN", "CC", "NNS", "VBZ", "VBG"]
     heads = [1, 8, 4, 4, 1, 6, 1, 8, -1]
     rels = ["det", "nsubj", "case", "det", "nmod", "cc", "conj", "aux", "root"]
