@@ -153,10 +153,10 @@ def markdown() -> str:
         "",
         "Each noun is an object, named by its lemma. `spice` gives what SPICE 1.0 gives, with",
         "what it leaves out; `extended`, the default, adds clauses, passives and complements.",
-        "Before the rules run, spaCy's and Stanza's trees are brought to UD v2 heads, slips against agreement",
-        "are put right (`pipeline/repair.py`), prepositions and quantifiers are made explicit",
-        "(`pipeline/clauses.py`), and phrases are attached: for `spice` as its grammar attaches",
-        "them, for `extended` as people do (`pipeline/attachment.py`).",
+        "Before the rules run, spaCy's and Stanza's trees are brought to UD v2 heads, slips",
+        "against agreement are put right (`pipeline/repair.py`), prepositions and quantifiers are",
+        "made explicit (`pipeline/clauses.py`), and phrases are attached: for `spice` as its",
+        "grammar attaches them, for `extended` as people do (`pipeline/attachment.py`).",
         "",
     ]
     heads = {
