@@ -116,6 +116,24 @@ def test_letterbox_keeps_the_aspect_and_pads_with_zeros():
     assert letterbox(np.full((5000, 3, 3), 9, np.uint8)).max() == 9
 
 
+def test_decoding_by_hand():
+    """One cell of stride 16 speaks: its sides are 1, 2, 3 and 4.5 strides from its centre."""
+    outputs = {}
+    for stride in (8, 16, 32):
+        cells = (SIDE // stride) ** 2
+        outputs[f"c{stride}"] = np.zeros((1, cells, 80), np.float32)
+        outputs[f"r{stride}"] = np.zeros((1, cells, 44), np.float32)
+    cell = 3 * (SIDE // 16) + 7  # row 3, column 7: centre (120, 56)
+    outputs["c16"][0, cell, 15] = 0.8
+    bins = outputs["r16"][0, cell].reshape(4, 11)
+    for side, peaks in enumerate([[1], [2], [3], [4, 5]]):  # left, top, right, bottom
+        bins[side, peaks] = 50
+    boxes, scores, classes = create_detector("nanodet")._decode(outputs)
+    np.testing.assert_allclose(boxes, [[120 - 16, 56 - 32, 120 + 48, 56 + 72]], rtol=1e-6)
+    np.testing.assert_allclose(scores, [0.8], rtol=1e-6)
+    assert coco_classes()[classes[0]] == "cat"
+
+
 def test_extreme_pictures_pass():
     for shape in ((1, 1, 3), (2, 3000, 3), (3000, 2, 3)):
         found = create_detector("nanodet").detect(Picture.of("x", np.zeros(shape, np.uint8)))
