@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import store_peers as peers
 from benchmarks.sparse_store import make_sparse_store
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
 from features.buffers import aligned_empty
@@ -56,6 +57,8 @@ def report(folder: Path, images: int, rounds: int) -> None:
     print("| reader | time / np.take | images per second |\n| --- | --- | --- |")
     for name, spent in gather.items():
         print(f"| {name} | {spent / base:.2f} | {BATCH / spent:,.0f} |")
+    if missing := peers.missing():
+        print(f"\nLeft out, not installed: {', '.join(missing)}.")
     default = run_part(folder, "batches", rounds)
     tuned = run_part(folder, "batches", rounds, TUNED)
     print(f"\nWhole training batches of {BATCH} captions: speed relative to the SCAN loader\n")
@@ -121,7 +124,7 @@ def build(folder: Path, images: int) -> None:
     np.save(folder / "boxes.npy", np.stack([found.boxes for found in visual]))
     ids = [[WORDS.index(token) + 4 for token in graph.tokens] for graph in texts]
     (folder / "captions.json").write_text(json.dumps(ids))
-    write_lmdb(folder, data, visual)
+    peers.write_lmdb(folder, data, np.stack([found.boxes for found in visual]))
 
 
 def random_caption(random: np.random.Generator) -> TextGraph:
@@ -134,20 +137,6 @@ def random_caption(random: np.random.Generator) -> TextGraph:
         objects=tokens[:2], object_positions=((0,), (1,)), relations=relation,
         relation_positions=((),),
     )  # fmt: skip
-
-
-def write_lmdb(folder: Path, data: np.ndarray, visual: list[Detections]) -> None:
-    try:
-        import lmdb
-    except ImportError:
-        return
-    with (
-        lmdb.open(str(folder / "mmf.lmdb"), map_size=4 * data.nbytes) as env,
-        env.begin(write=True) as txn,
-    ):
-        for row, (part, found) in enumerate(zip(data, visual, strict=True)):
-            item = {"features": part, "bbox": found.boxes, "image_height": 100, "image_width": 100}
-            txn.put(str(row).encode(), pickle.dumps(item))
 
 
 def alternate(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -196,6 +185,7 @@ def gather_times(folder: Path, rounds: int) -> dict[str, float]:
             [torch.Tensor(data[row]) for row in rows()]
         ),
     }
+    cases |= peers.zarr_case(folder, data, out, rows) | peers.webdataset_case(folder, data, out)
     return alternate(cases, rounds)
 
 
