@@ -195,4 +195,5 @@ def match_nodes_plainly(
     one = queries.unflatten(-1, (blocks, -1))
     other = context.unflatten(-1, (blocks, -1))
     lengths: Tensor = one.norm(dim=-1) * other.norm(dim=-1)
-    return (one * other).sum(-1) / lengths.clamp_min(1e-8)
+    dots: Tensor = (one * other).sum(-1)
+    return dots / lengths.clamp_min(1e-8)
