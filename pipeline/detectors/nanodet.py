@@ -178,15 +178,13 @@ def letterbox(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     longer = max(image.size)
     factor = int(longer / (1.5 * SIDE)) if longer >= 3 * SIDE else 1
     image = image.reduce(factor) if factor > 1 else image
-    inside = [max(1, round(side * SIDE / longer)) for side in (pixels.shape[1], pixels.shape[0])]
     step = longer / SIDE / factor
     steps = (step, 0, 0, 0, step, 0)
-    small = image.transform(
-        (inside[0], inside[1]), Image.Transform.AFFINE, steps, resample=Image.Resampling.BILINEAR
+    # What lies outside of the picture comes out as zeros.
+    square = image.transform(
+        (SIDE, SIDE), Image.Transform.AFFINE, steps, resample=Image.Resampling.BILINEAR
     )
-    padded = np.zeros((SIDE, SIDE, 3), np.uint8)
-    padded[: inside[1], : inside[0]] = np.asarray(small)
-    return padded
+    return np.asarray(square)
 
 
 @lru_cache(maxsize=1)
