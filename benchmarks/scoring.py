@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import models
-from features.errors import exit_cleanly
+from features.errors import UnknownName, exit_cleanly
 from models.synthetic import random_captions, random_images
 
 # Options beside the defaults, to time every published way of scoring.
@@ -98,6 +98,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    for name in args.cases:
+        if not any(name in (case, case.split()[0]) for case in CASES):
+            raise UnknownName.of("case", name, CASES)
     torch.set_num_threads(args.threads)
     chosen = [case for case in CASES if not args.cases or {case, case.split()[0]} & set(args.cases)]
     print(
