@@ -1,4 +1,4 @@
-"""Peers of the store that are packages of their own: LMDB, zarr, webdataset; absent ones left out."""
+"""Peers of the store that are packages of their own: LMDB, zarr, webdataset, where installed."""
 
 from __future__ import annotations
 

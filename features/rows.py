@@ -122,7 +122,8 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
         torch.index_select(private, 0, torch.from_numpy(np.ascontiguousarray(rows)), out=target)
         return
     if source[:1].nbytes < _FUSED_ROW:
-        target.copy_(private[torch.from_numpy(np.ascontiguousarray(rows))])
+        chosen = torch.from_numpy(np.ascontiguousarray(rows))
+        target.copy_(torch.index_select(private, 0, chosen))
         return
     for position, row in enumerate(rows.tolist()):
         target[position].copy_(private[row])
