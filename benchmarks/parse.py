@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import spacy
+
 from pipeline.parse import load_parser
 from pipeline.tokenizer import tokenize
 from pipeline.triplets import extract
@@ -46,7 +48,8 @@ def main() -> None:
     given = Path(sys.argv[1]).read_text().splitlines() if len(sys.argv) > 1 else captions(COUNT)
     texts = list(itertools.islice((line.strip() for line in given if line.strip()), COUNT))
     parser = load_parser("spacy")
-    nlp, doc = parser.nlp, parser._doc  # type: ignore[attr-defined]
+    doc = parser._doc  # type: ignore[attr-defined]
+    nlp = spacy.load(parser.nlp.path, exclude=["ner", "attribute_ruler", "lemmatizer", "senter"])  # type: ignore[attr-defined]
     words = [tokenize(text).words for text in texts]
     parsed = parser.parse(texts)
 

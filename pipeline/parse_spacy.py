@@ -17,6 +17,7 @@ from pipeline.dependency import clear_to_ud, coarse_tag, one_tree
 from pipeline.lemmas import LEMMAS_VERSION, MODELS, Lemmas
 from pipeline.repair import repair
 from pipeline.tokenizer import lowered, tokenize
+from pipeline.word_memo import remember_words
 
 __all__ = ["SpacyParser"]
 
@@ -54,6 +55,7 @@ class SpacyParser:
                 f"Install it, or leave the option out to use {' or '.join(MODELS)}."
             )
         self.nlp: Any = spacy.load(found, exclude=_UNUSED)
+        remember_words(self.nlp)
         self.batch_size = batch_size
         meta = self.nlp.meta
         self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.__version__}"
