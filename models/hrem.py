@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,7 @@ class Hrem(nn.Module):
         self.options = o = options or HremOptions()
         d = o.embed_dim
         self.step = 0
+        self.keep_fragments = False
         self.region_layer = RegionProjection(o.image_dim, d, mlp=o.image_mlp)
         if text is None and o.text_encoder == "bert":
             text = BertText(o.bert, d)
@@ -194,15 +195,17 @@ class Hrem(nn.Module):
         vectors = pool(fragments, related, mask, self.options.beta, self.options.maxk)
         return Encoded(l2norm(vectors), fragments, mask)
 
-    def encode_images(self, images: ImageBatch) -> Embeddings:
-        """Return unit embeddings."""
-        return Embeddings(self.encode_image_fragments(images).vectors)
+    def encode_images(self, images: ImageBatch) -> Embeddings | Encoded:
+        """Return unit embeddings; inside ``loss`` with the fragments they were pooled from."""
+        encoded = self.encode_image_fragments(images)
+        return encoded if self.keep_fragments else Embeddings(encoded.vectors)
 
-    def encode_captions(self, captions: CaptionBatch) -> Embeddings:
-        """Return unit embeddings."""
-        return Embeddings(self.encode_caption_fragments(captions).vectors)
+    def encode_captions(self, captions: CaptionBatch) -> Embeddings | Encoded:
+        """Return unit embeddings; inside ``loss`` with the fragments they were pooled from."""
+        encoded = self.encode_caption_fragments(captions)
+        return encoded if self.keep_fragments else Embeddings(encoded.vectors)
 
-    def score(self, images: Embeddings, captions: Embeddings) -> Tensor:
+    def score(self, images: Embeddings | Encoded, captions: Embeddings | Encoded) -> Tensor:
         """Return the cosines of all pairs, (I, C): embeddings never interact at test time."""
         return images.vectors @ captions.vectors.T
 
@@ -278,8 +281,12 @@ class Hrem(nn.Module):
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
         """Return the matching losses and the weighted regularisation, HREM Eq. (14)."""
-        pictures = self.encode_image_fragments(images)
-        texts = self.encode_caption_fragments(captions)
+        self.keep_fragments = True  # several ranks exchange what the two encoders return
+        try:
+            pictures = cast(Encoded, self.encode_images(images))
+            texts = cast(Encoded, self.encode_captions(captions))
+        finally:
+            self.keep_fragments = False
         rows = captions.image_rows
         same = rows.unsqueeze(1) == rows.unsqueeze(0)
         if not self.options.mask_same_image:
