@@ -84,7 +84,7 @@ def convert(name: str, checkpoint: Path | str | Mapping[str, Any], **options: ob
             f"{source}: no tensor {error.args[0]!r}, so this is not a {name} checkpoint as "
             f"released. Its names begin with {sorted(state)[:3]}."
         ) from error
-    model = _build(name, {**found, **options}, state)
+    model = _build(name, {**found, **options}, state, source)
     return _fill(name, model, layout, state, source)
 
 
@@ -128,14 +128,19 @@ def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
 
 
-def _build(name: str, options: dict[str, Any], state: Mapping[str, Tensor]) -> Any:
+def _build(name: str, options: dict[str, Any], state: Mapping[str, Tensor], source: str) -> Any:
     """Build the model; a BERT takes its sizes from the weights unless its folder is given."""
     if options.get("text_encoder") != "bert":
         return create(name, **options)
     prefix = "txt_enc.bert."
     tensors = {key.removeprefix(prefix): value for key, value in state.items() if prefix in key}
-    if not tensors or "bert" in options:
+    if "bert" in options:
         return create(name, **options)
+    if not tensors:
+        raise InputError(
+            f"{source}: no BERT among its tensors ({prefix}...). Give the folder of the BERT it was "
+            "trained with: bert=FOLDER, or --option bert=FOLDER on the command line."
+        )
     return _with_bert(name, options, _bert_sizes(tensors))
 
 

@@ -162,7 +162,7 @@ def test_hrem_with_its_bert(make_images, make_captions):
 
 
 def test_hrem_without_bert_says_what_is_missing():
-    with pytest.raises(InputError, match="does not fit hrem"):
+    with pytest.raises(InputError, match="bert=FOLDER"):
         models.load_official("hrem", official_hrem(bert=False), heads=4)
 
 
