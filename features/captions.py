@@ -52,13 +52,13 @@ def columns_of_store(store: Store) -> CaptionColumns:
         token_offsets=store.offsets("token_offsets"),
         form=store.coded("form"),
         xpos=store.coded("xpos"),
-        head=_small(store.column("head")),
+        head=store.column("head"),
         role=store.column("role"),
         object_offsets=store.offsets("object_offsets"),
         object_lemma=store.coded("object_lemma"),
         relation_offsets=store.offsets("relation_offsets"),
-        relation_subject=_small(store.column("relation_subject")),
-        relation_object=_small(store.column("relation_object")),
+        relation_subject=store.column("relation_subject"),
+        relation_object=store.column("relation_object"),
         relation_predicate=store.coded("relation_predicate"),
     )
 
@@ -76,12 +76,6 @@ def columns_of_graphs(graphs: Sequence[TextGraph]) -> CaptionColumns:
         for name in CaptionColumns.__dataclass_fields__
     }
     return CaptionColumns(**plain)  # type: ignore[arg-type]
-
-
-def _small(array: Array) -> Array:
-    """Return integers in 16 bits where they fit: half the memory of a loader."""
-    fits = not array.size or (int(array.max()) < 1 << 15 and int(array.min()) >= -1)
-    return array.astype(np.int16) if fits else array
 
 
 class CaptionEncoder:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.buffers import aligned_empty
-from features.errors import DamagedError, UnknownName
+from features.errors import DamagedError
 from features.mapping import (
     Piece,
     advise,
@@ -26,13 +26,13 @@ from features.mapping import (
     resident,
 )
 
-__all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "map_rows", "open_rows"]
+__all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "faster", "map_rows"]
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 _LARGE_ROW = 4096  # bytes from which torch's set-up pays
 _FUSED_ROW = 32768  # bytes from which a cast row by row beats a gather and a cast
 _TORCH_KINDS = {"<f2": "float16", "<f4": "float32"}
-_PROBE_ROWS = 8
+_PROBE_ROWS = 4
 _PREAD_WINS = 0.4  # positioned reads must be far faster, as on some network file systems
 
 Array = npt.NDArray[Any]
@@ -57,6 +57,10 @@ class ArrayRows:
     def __init__(self, arrays: Sequence[Array]):
         self.arrays = list(arrays)
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.starts[-1])
 
     def array(self) -> Array:
         """Return all rows: a view of the map, or a read-only copy where there are several maps."""
@@ -217,38 +221,20 @@ class H5Rows:
         """HDF5 has no read-ahead."""
 
 
-def open_rows(
-    backend: str, pieces: Sequence[Piece], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> RowReader:
-    """Open a column for reading rows.
+def faster(mapped: ArrayRows, pread: PreadRows) -> RowReader:
+    """Time a few rows by map and by positioned reads; return the reader to use.
 
-    Args:
-        backend: one of ``BACKENDS``; ``auto`` times a few rows by map and by positioned reads.
-        pieces: where the column lies.
-        name: path of the dataset in its files.
-        shape: row shape.
-        dtype: dtype on disk.
-
-    Raises: UnknownName: no such backend.
+    Maps serve everything else better, so positioned reads must be far faster.
     """
-    if backend == "mmap":
-        return map_rows(pieces, shape, dtype)
-    if backend == "pread":
-        return PreadRows(pieces, shape, dtype)
-    if backend == "h5py":
-        return H5Rows(pieces, name)
-    if backend != "auto":
-        raise UnknownName.of("backend", backend, BACKENDS)
-    mapped, pread = map_rows(pieces, shape, dtype), PreadRows(pieces, shape, dtype)
-    total = sum(piece.rows for piece in pieces)
-    if total < 8 * _PROBE_ROWS or not pread.row_bytes:
+    total = len(mapped)
+    if total < 8 * _PROBE_ROWS:
         return mapped
     # the best of three turns each: one slow turn of a busy machine must not decide
     rows = np.linspace(0, total - 1, 6 * _PROBE_ROWS).astype(np.int64).reshape(3, 2, -1)
-    out = aligned_empty((_PROBE_ROWS, *shape), dtype)
+    out = aligned_empty((_PROBE_ROWS, *pread.shape), pread.dtype)
     spent: list[list[float]] = [[], []]
+    readers: tuple[RowReader, RowReader] = (mapped, pread)
     for turn in rows:
-        readers: tuple[RowReader, RowReader] = (mapped, pread)
         for reader, chosen, times in zip(readers, turn, spent, strict=True):
             began = time.perf_counter()
             reader.gather(chosen, out)
