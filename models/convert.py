@@ -138,8 +138,8 @@ def _build(name: str, options: dict[str, Any], state: Mapping[str, Tensor], sour
         return create(name, **options)
     if not tensors:
         raise InputError(
-            f"{source}: no BERT among its tensors ({prefix}...). Give the folder of the BERT it was "
-            "trained with: bert=FOLDER, or --option bert=FOLDER on the command line."
+            f"{source}: no BERT among its tensors ({prefix}...). Give the folder of the BERT it "
+            "was trained with: bert=FOLDER, or --option bert=FOLDER on the command line."
         )
     return _with_bert(name, options, _bert_sizes(tensors))
 
