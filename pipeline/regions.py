@@ -140,19 +140,22 @@ def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
     Three means in [-1, 1], three deviations within 4 x 4 pixels, ten memberships of a soft palette.
     """
     height, width = pixels.shape[0] // 4, pixels.shape[1] // 4
-    whole = pixels[: height * 4, : width * 4].astype(np.float32)
-    mean = _block_sums(whole) / 16  # (H, W, 3)
-    spread = np.sqrt(np.maximum(_block_sums(whole * whole) / 16 - mean * mean, 0))
+    whole = pixels[: height * 4, : width * 4].astype(np.uint16)
+    mean = _block_sums(whole).T.astype(np.float32) / 16  # (3, H * W)
+    square = _block_sums(np.square(whole).astype(np.uint32)).T.astype(np.float32) / 16
     # Squared distances to the palette but for a term that all ten share.
-    nearness = (2 * mean.reshape(-1, 3) @ PALETTE.T - (PALETTE**2).sum(1)) / (2 * PALETTE_WIDTH**2)
-    nearness = np.exp(nearness - nearness.max(1, keepdims=True))
-    nearness *= 2 / nearness.sum(1, keepdims=True)
-    parts = [mean / 127.5 - 1, spread / 32, nearness.reshape(height, width, -1)]
-    return np.ascontiguousarray(np.concatenate(parts, axis=2).transpose(2, 0, 1), np.float32)
+    nearness = PALETTE @ mean - (PALETTE**2).sum(1, keepdims=True) / 2
+    nearness = np.exp((nearness - nearness.max(0)) / PALETTE_WIDTH**2)
+    values = np.empty((COLOUR_DIM, height * width), np.float32)
+    values[:3] = mean / 127.5 - 1
+    values[3:6] = np.sqrt(np.maximum(square - mean * mean, 0)) / 32
+    values[6:] = nearness * (2 / nearness.sum(0))
+    return values.reshape(COLOUR_DIM, height, width)
 
 
-def _block_sums(values: Float) -> Float:
-    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (H, W, 3)."""
+def _block_sums(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
+    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (H * W, 3)."""
     rows = values[0::4] + values[1::4] + values[2::4] + values[3::4]
-    blocks: Float = rows[:, 0::4] + rows[:, 1::4] + rows[:, 2::4] + rows[:, 3::4]
-    return blocks
+    blocks = rows[:, 0::4] + rows[:, 1::4] + rows[:, 2::4] + rows[:, 3::4]
+    flat: npt.NDArray[np.unsignedinteger] = blocks.reshape(-1, 3)
+    return flat
