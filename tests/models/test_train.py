@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from features.errors import ConfigError, MismatchError, MissingInput, TrainingError, UnknownName
+from features.errors import (
+    ConfigError,
+    MismatchError,
+    MissingDependency,
+    MissingInput,
+    TrainingError,
+    UnknownName,
+)
 from models import checkpoint
 from models.config import from_dict, load
 from models.sgm import Sgm
@@ -364,3 +371,27 @@ def test_golden_loss_curve(model, configure):
     assert losses[10:] == pytest.approx(expected[10:], rel=0.25 if model == "hrem" else 0.1)
     if model != "hrem":  # whose association graph joins at step 10 and adds to the loss
         assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_tensorboard_is_asked_for_by_name_when_it_is_missing(configure, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingDependency, match="pip install tensorboard"):
+        train(configure(run_tensorboard=True))
+
+
+def test_easy_epochs_switch_the_negatives_and_then_switch_back(configure, monkeypatch):
+    loss, seen = Sgm.loss, []
+
+    def note(self, images, captions):
+        seen.append(self.options.hard_negatives)
+        return loss(self, images, captions)
+
+    monkeypatch.setattr(Sgm, "loss", note)
+    config = configure(schedule_easy_epochs=2)
+    train(config)
+    assert seen == [False] * 8 + [True] * 4
+    _, metadata = checkpoint.load_best(Path(config.run.folder) / "best.safetensors")
+    assert metadata["options"]["hard_negatives"] is True
+    seen.clear()
+    train(configure("never", schedule_easy_epochs=2, model_options={"hard_negatives": False}))
+    assert not any(seen)
