@@ -110,14 +110,22 @@ class Plan:
     def _selection(self) -> tuple[list[ImageEntry], list[str]]:
         from pipeline.image_files import ImageFolder, keep_available, keep_covered
 
-        folder = ImageFolder(Path(self.options.images_dir)) if self.options.images_dir else None
-        entries = self.caption_set.entries
-        if self.detector.needs_pixels:
-            if folder is None:
-                message = f"detector {self.options.detector!r} looks at pictures"
-                raise MissingInput(f"{message}, but --images-dir is not given.")
-            return keep_available(entries, folder, on_error=self.options.on_error)
-        return keep_covered(entries, self.detector.covers, folder, on_error=self.options.on_error)
+        options, detector = self.options, self.detector
+        folder = ImageFolder(Path(options.images_dir)) if options.images_dir else None
+        if folder is None and detector.needs_pixels:
+            message = f"detector {options.detector!r} looks at pictures"
+            raise MissingInput(f"{message}, but --images-dir is not given.")
+        entries, unknown = keep_covered(
+            self.caption_set.entries, detector.covers, folder, on_error=options.on_error
+        )
+        # Boxes alone (gold boxes, say) are pooled from the pictures that the user gave; graphs and
+        # features that a file brings stand for themselves.
+        boxes_only = not detector.brings & {"features", "relations"}
+        pools = boxes_only and options.features not in ("label", "none")
+        if folder is None or not (detector.needs_pixels or pools):
+            return entries, unknown
+        kept, missing = keep_available(entries, folder, on_error=options.on_error)
+        return kept, unknown + missing
 
     @property
     def entries(self) -> list[ImageEntry]:

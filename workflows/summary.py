@@ -81,9 +81,8 @@ def describe_build(
     if plan.missing:
         reason = describe_missing(plan.missing)
         if not plan.detector.needs_pixels:
-            reason = (
-                f"{len(plan.missing):,} images have no detections: {', '.join(plan.missing[:5])}"
-            )
+            names = ", ".join(plan.missing[:5]) + (", ..." if len(plan.missing) > 5 else "")
+            reason = f"{len(plan.missing):,} images without detections or picture: {names}"
         lines.append(f"  left out      {reason}")
     if found["dropped"]:
         named = "; ".join(f"{item}: {why}" for item, why in plan.caption_set.dropped[:3])
