@@ -21,7 +21,14 @@ from pathlib import Path
 import torch
 
 from features.records import TextGraph
-from pipeline.attachment import candidates, clause_cues, join_verbs, phrase_cues, sites
+from pipeline.attachment import (
+    candidates,
+    clause_cues,
+    join_verbs,
+    lower_conjuncts,
+    phrase_cues,
+    sites,
+)
 from pipeline.clauses import Clauses
 from pipeline.parse import load_parser
 
@@ -69,6 +76,7 @@ def examples(graph: TextGraph, gold: set[Triple], spice: bool) -> dict[str, list
     c = Clauses(graph, sides=not spice)
     if spice:
         join_verbs(c)
+        lower_conjuncts(c)
     made: dict[str, list[Example]] = {"phrase": [], "clause": []}
     for before, token, kind in sites(c):
         found = candidates(c, before, token)

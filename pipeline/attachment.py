@@ -17,7 +17,15 @@ from importlib import resources
 from pipeline.clauses import Clauses
 from pipeline.words import words
 
-__all__ = ["candidates", "clause_cues", "phrase_cues", "reattach", "sites"]
+__all__ = [
+    "candidates",
+    "clause_cues",
+    "join_verbs",
+    "lower_conjuncts",
+    "phrase_cues",
+    "reattach",
+    "sites",
+]
 
 _KIND = {
     "nsubj": "subj",
@@ -176,10 +184,26 @@ def join_verbs(c: Clauses) -> None:
                 c.move(kid, first, c.rel[kid])
 
 
+def lower_conjuncts(c: Clauses) -> None:
+    """Join *a little boy* of *a man in a suit and a little boy* to *suit*, the nearest noun."""
+    for noun in range(2, c.n):
+        first = c.head[noun]
+        if c.rel[noun] != "conj" or {c.tag[noun][:1], c.tag[first][:1]} != {"N"} or noun in c.prep:
+            continue
+        inner = [
+            kid
+            for kid in c.kids[first]
+            if c.rel[kid] == "nmod" and first < kid < noun and c.tag[kid][:1] == "N"
+        ]
+        if inner:
+            c.move(noun, inner[-1], "conj")
+
+
 def reattach(c: Clauses, profile: str) -> None:
     """Re-decide the heads of all sites, left to right; clauses only as SPICE does."""
     if profile == "spice":
         join_verbs(c)
+        lower_conjuncts(c)
     weigh = _weights(profile).get
     for before, token, kind in sites(c):
         found = candidates(c, before, token)

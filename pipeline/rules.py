@@ -133,6 +133,8 @@ RULES: tuple[Rule, ...] = (
          "A woman who is wearing a scarf sings.", (("woman", "sing"),)),
     Rule("flat-verbs", "spice", "verbs joined directly: the first takes the arguments",
          "A dog jumps and catches the ball.", (("dog", "catch"),), (("dog", "jump", "ball"),)),
+    Rule("nearest-conjunct", "spice", "a conjunct behind a phrase belongs to the phrase",
+         "A man in a suit and a boy.", (), (("man", "in", "suit"), ("man", "in", "boy"))),
     Rule("opening-name", "spice", "an irregular plural that opens the caption keeps its form",
          "Women sing on a stage.", (), (("women", "sing on", "stage"),)),
 )
