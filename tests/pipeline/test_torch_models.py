@@ -1,6 +1,7 @@
 """Optional networks: a clear message where a package is missing, tiny models where it is there."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -138,3 +139,48 @@ def test_image_towers(transformers, tmp_path, kind):
     assert "model.safetensors" in extractor.identity()["weights"]
     with pytest.raises(InputError, match="no image tower"):
         create_extractor(f"clip:{tmp_path}/no", create_detector("nanodet")).extract(PICTURE, FOUND)
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A torchvision with one detector of our own, so that loading and ordering run anywhere."""
+    import torch
+
+    class Detector(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.score = torch.nn.Parameter(torch.tensor([0.2, 0.9, 0.01]))
+
+        def forward(self, images):
+            assert images[0].shape == (3, 60, 90)
+            assert float(images[0].max()) <= 1
+            boxes = torch.tensor([[0.0, 0, 40, 50], [10, 10, 200, 55], [0, 0, 9, 9]])
+            labels = torch.tensor([1, 2, 1])
+            return [{"boxes": boxes, "labels": labels, "scores": self.score.detach()}]
+
+    default = types.SimpleNamespace(meta={"categories": ["__background__", "person", "dog"]})
+    models = types.ModuleType("torchvision.models")
+    models.detection = types.ModuleType("torchvision.models.detection")
+    models.get_model = lambda name, **weights: Detector()
+    models.get_model_weights = lambda name: types.SimpleNamespace(DEFAULT=default)
+    models.list_models = lambda module: ["tiny"]
+    package = types.ModuleType("torchvision")
+    package.models = models
+    monkeypatch.setitem(sys.modules, "torchvision", package)
+    monkeypatch.setitem(sys.modules, "torchvision.models", models)
+    return Detector
+
+
+def test_torchvision_models(stand_in, tmp_path):
+    import torch
+
+    found = create_detector("torchvision", path="tiny").detect(PICTURE)
+    assert found.labels == ("dog", "person")
+    np.testing.assert_array_equal(found.boxes, [[10, 10, 90, 55], [0, 0, 40, 50]])
+    np.testing.assert_allclose(found.scores, [0.9, 0.2], rtol=1e-6)
+    torch.save({"score": torch.tensor([0.8, 0.3, 0.01])}, tmp_path / "own.pth")
+    own = create_detector("torchvision", path=f"tiny={tmp_path}/own.pth")
+    assert own.detect(PICTURE).labels == ("person", "dog")
+    assert own.identity() != create_detector("torchvision", path="tiny").identity()
+    with pytest.raises(UsageError, match="tiny"):
+        create_detector("torchvision", path="huge").detect(PICTURE)
