@@ -119,7 +119,9 @@ def test_a_finished_run_has_nothing_to_do_and_more_epochs_go_on(configure, capsy
     assert len(losses_of(tree.run.folder)) == 16
 
 
-@pytest.mark.parametrize("options", [{}, {"optim_ema": 0.9, "optim_accumulate": 3}])
+@pytest.mark.parametrize(
+    "options", [{}, {"run_log_steps": 5}, {"optim_ema": 0.9, "optim_accumulate": 3}]
+)
 def test_a_signal_saves_and_the_resumed_run_is_bit_identical(configure, monkeypatch, options):
     whole = configure("whole", **options)
     train(whole)
