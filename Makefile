@@ -34,9 +34,9 @@ bench: install ## the ratios that README quotes, as Markdown tables
 	$(BIN)/python -m benchmarks
 
 docs: install ## pages generated from the code: format, rules, equations
-	$(BIN)/python -m features.schema > docs/format.md
-	$(BIN)/python -m pipeline.rules > docs/rules.md
-	$(BIN)/python -m models.equations > docs/equations.md
+	$(BIN)/python -m features.format_page > docs/format.md
+	$(BIN)/python -m pipeline rules > docs/rules.md
+	$(BIN)/python -m models.equations docs/equations.md
 
 clean: ## remove the environment, caches and the demo
 	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
