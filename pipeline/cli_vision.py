@@ -85,7 +85,6 @@ def _detect(options: argparse.Namespace) -> int:
 
 def _draw(photo: str, found: Detections, out: Path, *, several: bool) -> None:
     from features.draw import draw_graph
-
     from pipeline.images import read_image
 
     path = out / f"{Path(photo).stem}.png" if several else out

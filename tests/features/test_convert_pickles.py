@@ -96,6 +96,7 @@ def attack(*call):
         b"Pid\n.",
         b"\x80\x04\x8f.",  # an empty set: no format needs one
     ],
+    ids=lambda data: f"{len(data)}-bytes",
 )
 def test_anything_else_is_refused(data):
     with pytest.raises(InputError, match="file"):
