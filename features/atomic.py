@@ -127,13 +127,15 @@ def sweep(folder: Path) -> list[Path]:
 
 
 def _alive(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and that nobody has reaped does not."""
     try:
         os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except ProcessLookupError:
         return False
-    except (PermissionError, OverflowError):
-        return True
-    return True
+    except (OSError, OverflowError, IndexError):
+        return True  # another user's process, or a system without /proc
+    return state != "Z"
 
 
 def write_sealed(path: Path, document: Mapping[str, object]) -> None:

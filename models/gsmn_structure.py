@@ -53,7 +53,7 @@ class WordConvolution(nn.Module):
             vectors = edges @ vectors
         else:
             vectors = vectors * edges.sum(-1).unsqueeze(-1)
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.scale is not None:
             weight = weight * self.scale.repeat_interleave(self.kernel_dim).unsqueeze(1)
         return _across(weight, vectors) + self.bias.view(-1, 1, 1, 1)
@@ -82,7 +82,8 @@ class RegionConvolution(nn.Module):
         else:
             hidden = hidden * edges.sum(-1).transpose(0, 1)[:, None, None]
         hidden = hidden.flatten(0, 1)
-        return hidden if self.bias is None else hidden + self.bias.view(-1, 1, 1, 1)
+        shifted: Tensor = hidden if self.bias is None else hidden + self.bias.view(-1, 1, 1, 1)
+        return shifted
 
 
 class MatchingHead(nn.Module):
@@ -97,4 +98,5 @@ class MatchingHead(nn.Module):
         """Turn (t, ...) matching vectors of nodes into (...) node scores."""
         hidden = _across(self.inner.weight, vectors)
         hidden = (hidden + self.inner.bias.view(-1, *[1] * (vectors.dim() - 1))).tanh()
-        return _across(self.outer.weight, hidden).squeeze(0) + self.outer.bias
+        scores: Tensor = _across(self.outer.weight, hidden).squeeze(0) + self.outer.bias
+        return scores

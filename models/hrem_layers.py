@@ -127,7 +127,8 @@ class RegionProjection(nn.Module):
             hidden = hidden.masked_scatter(mask.unsqueeze(-1), norm(hidden[mask]))
         else:
             hidden = norm(hidden.flatten(0, 1)).view(hidden.shape)
-        return projected + second(hidden.relu())
+        deep: Tensor = second(hidden.relu())
+        return projected + deep
 
 
 def pool(fragments: Tensor, related: Tensor | None, mask: Tensor, beta: float, maxk: int) -> Tensor:

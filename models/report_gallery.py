@@ -85,7 +85,9 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
         for _, row in _pick(table[table["direction"] == way], count).iterrows():
             name = str(row["query"])
             best = zip(row["answers"][:SHOWN], row["scores"][:SHOWN], strict=True)
-            found = [{"id": str(answer), "score": f"{score:.2f}"} for answer, score in best]
+            found: list[dict[str, Any]] = [
+                {"id": str(answer), "score": f"{score:.2f}"} for answer, score in best
+            ]
             for answer in found:
                 if way == "t2i":
                     answer |= image(answer["id"])

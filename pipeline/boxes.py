@@ -36,8 +36,8 @@ def iou_matrix(a: Float, b: Float) -> Float:
     """Return intersection over union of each pair, (n, m) in [0, 1]; 0 for two empty boxes.
 
     >>> box = np.array([[0, 0, 2, 2]], np.float32)
-    >>> float(iou_matrix(box, box + [[1, 0, 1, 0]])[0, 0])  # 2 shared of 6
-    0.3333333432674408
+    >>> round(float(iou_matrix(box, box + [[1, 0, 1, 0]])[0, 0]), 4)  # 2 shared of 6
+    0.3333
     """
     shared = intersections(a, b)
     union = areas(a)[:, None] + areas(b)[None, :] - shared

@@ -329,8 +329,8 @@ def _tree(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.line((0.5, 0.7, 0.66, 0.52), _WOOD, 0.05)
     back = ((0.25, 0.42, 0.25, 0.86), (0.75, 0.42, 0.25, 0.86), (0.5, 0.46, 0.26, 0.8))
     front = ((0.34, 0.24, 0.26, 1.0), (0.67, 0.25, 0.26, 1.0), (0.5, 0.19, 0.25, 1.12))
-    for x, y, r, tone in back + front:
-        pen.ellipse(x - r, y - 0.73 * r, x + r, y + 0.73 * r, shade(c, tone))
+    for x, y, r, light in back + front:
+        pen.ellipse(x - r, y - 0.73 * r, x + r, y + 0.73 * r, shade(c, light))
     for n in range(14):
         a = n * 2.4
         x, y = 0.5 + 0.35 * math.sqrt(n / 14) * math.cos(a), 0.3 + 0.2 * math.sin(a) * n / 14

@@ -224,6 +224,17 @@ for number in range(12):
             assert hashlib.sha256(data).hexdigest() == part.sha256
 
 
+def test_a_writer_that_nobody_reaped_is_dead(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still a zombie
+    left = Path(
+        str(partial_path(tmp_path / "00000.h5")).replace(f"-{os.getpid()}-", f"-{process.pid}-")
+    )
+    left.touch()
+    assert sweep(tmp_path) == [left]
+    process.wait()
+
+
 def test_sweep_takes_leftovers_of_the_dead_only(tmp_path):
     dead = subprocess.Popen(["true"])
     dead.wait()
