@@ -50,7 +50,8 @@ class BuildDataset(BuildTask):
             self._reason = changed_options(self.plan)
             if self._reason:
                 sys.stderr.write(f"{self.dataset}: {self._reason}\n")
-        return [self.clone(DetectGraphs), self.clone(ExtractTriplets)]
+        text = self.clone(ExtractTriplets)
+        return [self.clone(DetectGraphs), text] if self.plan.has_graphs else [text]
 
     def complete(self) -> bool:
         """Return True once this process has said what there is."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildOptions", "Plan", "Variant", "plan_of"]
 
 INDEX_VERSION = "1"
+TEXT_ONLY = "none"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class BuildOptions:
         images_dir: folder of the pictures, "" when the detector brings all that is needed.
         captions: caption files as ``pipeline.captions.caption_files`` takes them.
         store_dir: folder of the store.
-        detector, detections: registry name, and the file or folder of a precomputed one.
+        detector, detections: registry name (``none``: captions only), and the file or folder of a
+            precomputed one.
         relations, features: registry names; ``auto`` takes what the detector brings.
         parser, profile, scheme: caption parser, rule profile, dependency scheme that is stored.
         max_objects, max_relations: most objects and relations per image.
@@ -89,6 +91,11 @@ class Plan:
             raise UsageError("--max-objects and --max-relations must be at least 1.")
         self._hashes = HashCache(self.store_dir / ".hashes.json")
 
+    @property
+    def has_graphs(self) -> bool:
+        """False for ``--detector none``: captions only, images are names."""
+        return self.options.detector != TEXT_ONLY
+
     @cached_property
     def detector(self) -> Detector:
         """The detector, created but not loaded."""
@@ -110,8 +117,11 @@ class Plan:
     def _selection(self) -> tuple[list[ImageEntry], list[str]]:
         from pipeline.image_files import ImageFolder, keep_available, keep_covered
 
-        options, detector = self.options, self.detector
+        options = self.options
         folder = ImageFolder(Path(options.images_dir)) if options.images_dir else None
+        if not self.has_graphs:
+            return list(self.caption_set.entries), []
+        detector = self.detector
         if folder is None and detector.needs_pixels:
             message = f"detector {options.detector!r} looks at pictures"
             raise MissingInput(f"{message}, but --images-dir is not given.")
@@ -280,13 +290,9 @@ class Plan:
 
     def variants(self) -> dict[str, Variant]:
         """Return all variants that the store binds, by the name under which it binds them."""
-        found = {
-            "index": self.index,
-            "visual": self.visual,
-            "regions": self.regions,
-            "tokens": self.tokens,
-            "text": self.text,
-        }
+        found = {"index": self.index, "tokens": self.tokens, "text": self.text}
+        if self.has_graphs:
+            found |= {"visual": self.visual, "regions": self.regions}
         if self.tokens is not self.parses:
             found["tokens@ud"] = self.parses  # keeps the parse cache from being swept
         return found

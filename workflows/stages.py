@@ -38,7 +38,9 @@ class BuildTask(luigi.Task):
         default="", description="captions file, several with commas, or a folder of them"
     )
     store_dir = luigi.Parameter(default="", description="folder of the store")
-    detector = luigi.Parameter(default="nanodet", description="object detector")
+    detector = luigi.Parameter(
+        default="nanodet", description="object detector; none: captions only, no pictures"
+    )
     detections = luigi.Parameter(
         default="", description="file or folder of precomputed detections or gold boxes"
     )

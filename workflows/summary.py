@@ -31,16 +31,19 @@ STAGES = {
 def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return what a store holds, and the seconds and bytes of each stage."""
     groups = {name: read_group(folder) for name, folder in folders.items()}
-    visual, text = GroupReader(groups["visual"]), GroupReader(groups["text"])
-    reasons = Counter(reason for reason in visual.coded("skipped").tolist() if reason)
+    text = GroupReader(groups["text"])
+    visual = GroupReader(groups["visual"]) if "visual" in groups else None
+    reasons = Counter(
+        reason for reason in (visual.coded("skipped").tolist() if visual else []) if reason
+    )
     skipped = sum(reasons.values())
     captions = sum(len(entry.captions) for entry in plan.entries)
     return {
         "images": len(plan.entries) - skipped,
         "captions": captions,
         "splits": dict(Counter(entry.split for entry in plan.entries)),
-        "objects": int(visual.dense("num_objects").sum()),
-        "relations": int(visual.dense("num_relations").sum()),
+        "objects": int(visual.dense("num_objects").sum()) if visual else 0,
+        "relations": int(visual.dense("num_relations").sum()) if visual else 0,
         "text_objects": int(text.offsets("object_offsets")[-1]),
         "attributes": int(text.offsets("attribute_offsets")[-1]),
         "triplets": int(text.offsets("relation_offsets")[-1]),
@@ -71,13 +74,13 @@ def describe_build(
     splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
     per_image = f"{found['objects'] / max(images, 1):.1f} objects and "
     per_image += f"{found['relations'] / max(images, 1):.1f} relations an image"
-    lines = [
-        f"{plan.options.dataset}: {images:,} images ({splits}), {captions:,} captions",
-        f"  scene graphs  {found['objects']:,} objects, {found['relations']:,} relations: "
-        f"{per_image}",
-        f"  text graphs   {found['text_objects']:,} objects, {found['attributes']:,} attributes, "
-        f"{found['triplets']:,} triplets: {found['triplets'] / max(captions, 1):.1f} a caption",
-    ]
+    lines = [f"{plan.options.dataset}: {images:,} images ({splits}), {captions:,} captions"]
+    if plan.has_graphs:
+        counts = f"{found['objects']:,} objects, {found['relations']:,} relations"
+        lines.append(f"  scene graphs  {counts}: {per_image}")
+    counts = f"{found['text_objects']:,} objects, {found['attributes']:,} attributes"
+    per_caption = f"{found['triplets'] / max(captions, 1):.1f} a caption"
+    lines.append(f"  text graphs   {counts}, {found['triplets']:,} triplets: {per_caption}")
     if plan.missing:
         reason = describe_missing(plan.missing)
         if not plan.detector.needs_pixels:

@@ -181,3 +181,21 @@ def test_a_read_only_place_is_one_line(data, tmp_path, run_luigi):
     assert code != 0
     assert "cannot be written" in err
     assert "Traceback" not in err
+
+
+def test_captions_alone_make_a_store_without_pictures(data, run_luigi):
+    code, out, _ = run_luigi(
+        "BuildDataset",
+        {"--captions": data["--captions"], "--store-dir": data["--store-dir"]},
+        "--detector",
+        "none",
+        "--jobs",
+        "1",
+    )
+    assert code == 0
+    assert "scene graphs" not in out
+    store = features.open_store(data["--store-dir"])
+    assert len(store.images) == 6
+    table = store.table("relations")
+    assert len(table) == 12  # every caption says that a ball lies on grass
+    assert set(table["predicate"]) == {"lie on"}
