@@ -36,8 +36,8 @@ def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
 
     Raises: UsageError: it cannot be parsed; the message is the parser's.
     """
-    command = [sys.executable, "-m", "pipeline", "parse", text, "--json"]
-    command += ["--parser", parser, "--profile", profile]
+    command = [sys.executable, "-m", "pipeline", "parse", "--json"]
+    command += ["--parser", parser, "--profile", profile, "--", text]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -66,12 +67,7 @@ def _captions(given: list[str]) -> Iterator[str]:
 
 
 def _json(graph: TextGraph) -> str:
-    keys = (
-        "caption", "tokens", "lemmas", "upos", "xpos", "heads", "deprels", "roles", "scheme",
-        "objects", "object_positions", "attributes", "attribute_positions", "relations",
-        "relation_positions", "triplets", "problem",
-    )  # fmt: skip
-    document = {key: getattr(graph, key) for key in keys}
+    document = {**dataclasses.asdict(graph), "triplets": graph.triplets}
     return json.dumps(document, ensure_ascii=True)  # lone surrogates survive as escapes
 
 

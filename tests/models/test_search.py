@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import models
+import pipeline
 from features.errors import InputError, UnknownName, UsageError
 from models import search
 from models.config import from_dict
@@ -58,8 +59,8 @@ def test_a_text_finds_what_its_column_of_the_matrix_says(setting, spoken, capsys
     found = json.loads(capsys.readouterr().out)
     assert [name for name, _ in found] == images[np.argsort(-sims[:, 7])[:3]].tolist()
     assert [score for _, score in found] == pytest.approx(np.sort(sims[:, 7])[::-1][:3], abs=1e-5)
-    assert calls[0][1:5] == ["-m", "pipeline", "parse", captions.text[7]]
-    assert calls[0][-2:] == ["--profile", search.stored_profile(store)]
+    assert calls[0][1:4] == ["-m", "pipeline", "parse"]
+    assert calls[0][-4:] == ["--profile", search.stored_profile(store), "--", captions.text[7]]
 
 
 def test_an_image_finds_what_its_row_says(setting, capsys):
@@ -105,3 +106,10 @@ def test_only_a_parsed_caption_is_read():
     for text in ("", "[]", "[3]", '{"tokens": 3', "null"):
         with pytest.raises(InputError, match="not a parsed caption"):
             search.read_graph(text)
+
+
+def test_the_real_parser_prints_what_is_read_here():
+    caption = "Two black dogs chase a red ball on the grass."
+    document = search.parse_text(caption, parser="spacy", profile="extended")
+    assert document == pipeline.parse([caption])[0]
+    assert ("dog", "chase", "ball") in document.triplets
