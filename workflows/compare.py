@@ -61,6 +61,10 @@ class CompareModels(luigi.Task):
     overrides = luigi.Parameter(
         default="", description="options for every training, for example '--run.epochs 5'"
     )
+    model_overrides = luigi.DictParameter(
+        default={},
+        description='more options by paper, as JSON: \'{"gsmn": "--model.options.margin 0.1"}\'',
+    )
     out = luigi.Parameter(default="compare", description="folder for runs and tables")
     gpus = luigi.IntParameter(default=0, significant=False, description="GPUs of each training")
     fold5 = luigi.BoolParameter(description="mean of five folds (COCO 1K)")
@@ -81,6 +85,9 @@ class CompareModels(luigi.Task):
         if not config.exists():
             raise MissingInput(f"{config}: no such configuration for row {name!r}.")
         words = [*shlex.split(self.overrides), "--run.seed", str(seed)]
+        for paper, more in self.model_overrides.items():
+            if name == paper or name.startswith(f"{paper}_"):
+                words += shlex.split(more)
         folder = Path(self.out) / "runs" / f"{name}-seed{seed}"
         return TrainModel(
             config=str(config),
@@ -108,6 +115,7 @@ class CompareModels(luigi.Task):
             "benchmark": self.benchmark,
             "split": self.split,
             "overrides": self.overrides,
+            "model_overrides": dict(self.model_overrides),
             "seeds": self.seeds,
             "rows": table,
         }

@@ -1,0 +1,124 @@
+"""Training, evaluation and comparison as Luigi tasks: real runs on a tiny store."""
+
+import json
+
+import pytest
+
+from features.errors import UnknownName
+from workflows.compare import as_markdown, published_rows
+from workflows.training import train_command
+
+pytestmark = pytest.mark.cluster
+
+SMALL = "--run.max_steps 2 --run.threads 1 --model.options.embed_dim 16 --model.options.word_dim 8"
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "sgm.yaml"
+    path.write_text("model: {name: sgm}\ndata: {batch_size: 16}\nrun: {epochs: 1}\n")
+    return path
+
+
+@pytest.fixture
+def options(tiny_store, config, tmp_path):
+    return {
+        "--config": config,
+        "--store": tiny_store(images=24).path,
+        "--run-dir": tmp_path / "run",
+        "--overrides": SMALL,
+    }
+
+
+def test_evaluation_trains_first_and_is_not_repeated(options, run_luigi, tmp_path):
+    code, _, err = run_luigi("EvaluateModel", options)
+    assert code == 0, err
+    results = tmp_path / "run" / "evaluation-test.json"
+    document = json.loads(results.read_text())
+    assert document["split"] == "test"
+    assert 0 <= document["rows"][0]["metrics"]["rsum"] <= 600
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    assert run_luigi("EvaluateModel", options)[0] == 0
+    assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+
+
+def test_other_options_are_another_run(options, run_luigi, tmp_path):
+    assert run_luigi("TrainModel", options)[0] == 0
+    key = json.loads((tmp_path / "run" / "trained.json").read_text())["key"]
+    changed = {**options, "--overrides": f"{SMALL} --run.seed 1", "--run-dir": tmp_path / "other"}
+    assert run_luigi("TrainModel", changed)[0] == 0
+    assert json.loads((tmp_path / "other" / "trained.json").read_text())["key"] != key
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
+        ({"--store": "nowhere"}, "nowhere"),
+        ({"--overrides": "--optim.ler 1"}, "ler"),
+    ],
+)
+def test_mistakes_are_one_line(options, change, words, run_luigi):
+    code, _, err = run_luigi("TrainModel", {**options, **change})
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 30
+    assert words in lines[-1]
+    assert "Traceback" not in err
+
+
+def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tmp_path):
+    options = {
+        "--papers": "sgm,tfidf",
+        "--store": tiny_store(images=24).path,
+        "--overrides": "--run.max_steps 2 --run.threads 1",
+        "--model-overrides": json.dumps({"sgm": SMALL}),
+        "--out": tmp_path / "compare",
+    }
+    code, out, err = run_luigi("CompareModels", options)
+    assert code == 0, err
+    document = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    rows = {row["name"]: row for row in document["rows"]}
+    assert set(rows) == {"sgm", "tfidf"}
+    assert rows["sgm"]["published"]["rsum"] == 478.6
+    difference = rows["sgm"]["metrics"]["rsum"] - 478.6
+    assert rows["sgm"]["difference"] == pytest.approx(difference)
+    table = (tmp_path / "compare" / "compare.md").read_text()
+    assert table in out
+    assert "478.6 (SGM Table 2)" in table
+
+
+def test_published_rows_of_a_paper_and_of_one_row():
+    assert set(published_rows("gsmn", "f30k")) == {"gsmn_sparse", "gsmn_dense", "gsmn_ensemble"}
+    assert list(published_rows("gsmn_dense", "coco")) == ["gsmn_dense"]
+    with pytest.raises(UnknownName, match=r"'gsmm'\. Did you mean 'gsmn'"):
+        published_rows("gsmm", "f30k")
+
+
+def test_published_sums_are_those_the_papers_print():
+    printed = {"sgm": 478.6, "gsmn_dense": 483.6, "gsmn_ensemble": 496.8, "cfsgr": 506.0}
+    rows = published_rows(",".join(printed), "f30k")
+    # GSMN prints 496.8 where its rounded recalls sum to 496.7
+    sums = {name: sum(rows[name]["recalls"]) for name in printed}
+    assert sums == pytest.approx(printed, abs=0.15)
+
+
+def test_the_table_is_sorted_and_names_the_spread_of_seeds():
+    def row(name, rsum, seeds):
+        metrics = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 1.0)
+        return {
+            "name": name, "metrics": {**metrics, "rsum": rsum}, "rsum_seeds": seeds,
+            "rsum_interval": [1.0, 2.0], "published": {"rsum": None}, "source": "", "chance": 9.0,
+        }  # fmt: skip
+
+    table = as_markdown(
+        {"rows": [row("low", 10.0, [10.0]), row("high", 20.0, [19.0, 21.0])], "split": "test",
+         "seeds": 2, "overrides": ""}
+    )  # fmt: skip
+    assert table.index("high") < table.index("low")
+    assert "19.0-21.0 (seeds)" in table
+
+
+def test_several_processes_go_through_torchrun():
+    command = train_command("c.yaml", "st", "run", "--optim.lr 1e-4", 4)
+    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+    assert command[-2:] == ["--optim.lr", "1e-4"]
