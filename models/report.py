@@ -9,17 +9,16 @@ missing (pictures, runs, evaluations) is left out, and the page says so.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import InputError, MissingDependency, MissingInput, WriteError, exit_cleanly
-from models.report_figures import arcs, curves, overlay
+from features.errors import MissingDependency, WriteError, exit_cleanly
+from models.report_figures import arcs, overlay
 from models.report_gallery import Thumbnails, gallery
+from models.report_runs import read_run
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -63,7 +62,7 @@ def write_report(
     Raises:
         MissingDependency: Jinja2 is not installed.
         MissingInput: a run folder that is not there.
-        InputError: a results file that cannot be read.
+        InputError: a results or queries file that cannot be read.
         WriteError: ``out`` cannot be written.
     """
     try:
@@ -77,7 +76,7 @@ def write_report(
     if split not in opened.splits:
         split = max(opened.splits, key=lambda name: len(opened.splits[name]), default="")
     thumbnails = Thumbnails(images_dir)
-    found = [_run(Path(run), split) for run in runs]
+    found = [read_run(Path(run), split) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -93,12 +92,13 @@ def write_report(
         bars=_bars(opened),
         results=_results(opened, split, found),
         runs=found,
+        trained=[run for run in found if run["learns"]],
         graphs=_graphs(opened, split, thumbnails, examples),
         captions=_captions(opened, split, examples),
         galleries=[
             {"name": run["name"], **gallery(opened, run["queries"], thumbnails, examples)}
             for run in found
-            if run["queries"] is not None
+            if run["learns"] and run["queries"] is not None
         ],
         pictures=images_dir is not None,
     )
@@ -195,76 +195,6 @@ def _bar(title: str, rows: Sequence[tuple[str, int]]) -> dict[str, Any]:
             if count or title == "Triplets per caption"
         ],
     }
-
-
-def _run(folder: Path, split: str) -> dict[str, Any]:
-    """Return what a run folder tells: name, curves, results of a split, answers to its queries.
-
-    Raises: MissingInput: no such folder. InputError: a broken results file.
-    """
-    if not folder.is_dir():
-        raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
-    results: dict[str, Any] = {}
-    path = folder / f"results-{split}.json"
-    if path.is_file():
-        try:
-            results = json.loads(path.read_text(encoding="utf-8"))
-            rows = [(row["metrics"]["rsum"], row["name"]) for row in results["rows"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not what models.evaluate writes; run it again.") from error
-        results = results if rows else {}
-    about = results["runs"][0] if results.get("runs") else {}
-    model = about.get("config", {}).get("model", {}).get("name", "")
-    name = model.upper() if model else folder.name
-    if model and folder.name.lower() != model:
-        name += f" · {folder.name}"
-    queries = folder / f"queries-{split}.parquet"
-    return {
-        "name": name,
-        "folder": str(folder),
-        "steps": about.get("step"),
-        "results": results,
-        "curves": _curves(folder / "metrics.csv"),
-        "queries": queries if queries.is_file() else None,
-    }
-
-
-def _curves(path: Path) -> list[str]:
-    """Return the charts of a run: loss, and recall on the validation split."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def line(kind: str, column: str) -> list[tuple[float, float]]:
-        found = []
-        for row in rows:
-            if row.get("kind") == kind and row.get(column) and row.get("step"):
-                try:
-                    found.append((float(row["step"]), float(row[column])))
-                except ValueError:
-                    continue  # the torn last line of a run that is still going
-        return found
-
-    def recall(level: int) -> list[tuple[float, float]]:
-        ways = (line("val", f"i2t_r{level}"), line("val", f"t2i_r{level}"))
-        return [(s, (a + b) / 2) for (s, a), (_, b) in zip(*ways, strict=False)]
-
-    loss = _thin(line("train", "loss"))
-    steep = bool(loss) and max(v for _, v in loss) > 30 * max(min(v for _, v in loss), 1e-9)
-    charts = [
-        curves({"loss": loss}, "Training loss", log=steep),
-        curves({f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both ways", "%", 10),
-    ]
-    return [chart for chart in charts if chart]
-
-
-def _thin(line: list[tuple[float, float]], points: int = 240) -> list[tuple[float, float]]:
-    """Return means of neighbours, so that long runs draw as short paths."""
-    if len(line) <= points:
-        return line
-    parts = np.array_split(np.array(line), points)
-    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
 
 
 def _results(store: Store, split: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import MissingDependency
+from features.errors import InputError, MissingDependency
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +66,18 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
         store: the store that was evaluated.   queries: table that ``models.evaluate`` wrote.
         thumbnails: of its pictures.   count: queries per direction.
 
-    Raises: MissingDependency: pyarrow is not installed.
+    Raises: MissingDependency: pyarrow is not installed. InputError: a broken table.
     """
     try:
         import pyarrow.parquet as pq
     except ImportError as error:
         command = "pip install pyarrow"
         raise MissingDependency.of("pyarrow", "the retrieval gallery", command) from error
-    table: Any = pq.read_table(queries).to_pandas()
+    try:
+        table: Any = pq.read_table(queries).to_pandas()
+    except (OSError, ValueError) as error:
+        message = f"{queries}: not what models.evaluate writes; run it again."
+        raise InputError(message) from error
     images, captions = store.images.set_index("id"), store.captions.set_index("id")
 
     def image(name: str) -> dict[str, str]:
@@ -84,23 +88,27 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
         asked = []
         for _, row in _pick(table[table["direction"] == way], count).iterrows():
             name = str(row["query"])
-            best = zip(row["answers"][:SHOWN], row["scores"][:SHOWN], strict=True)
+            truth = str(captions.at[name, "image"]) if way == "t2i" else name
+            best = []
+            for one, score in zip(map(str, row["answers"]), row["scores"], strict=True):
+                shows = one if way == "t2i" else captions.at[one, "image"]
+                best.append((-score, bool(shows == truth), one))
+            best.sort(key=lambda item: item[:2])  # as ranks count: right answers last among equals
             found: list[dict[str, Any]] = [
-                {"id": str(answer), "score": f"{score:.2f}"} for answer, score in best
+                {"id": one, "score": f"{-score:.2f}", "right": right}
+                for score, right, one in best[:SHOWN]
             ]
             for answer in found:
                 if way == "t2i":
                     answer |= image(answer["id"])
-                    answer["right"] = answer["id"] == captions.at[name, "image"]
                 else:
                     answer["text"] = str(captions.at[answer["id"], "text"])
-                    answer["right"] = captions.at[answer["id"], "image"] == name
             asked.append(
                 {
                     "rank": int(row["rank"]),
                     "answers": found,
                     "text": str(captions.at[name, "text"]) if way == "t2i" else "",
-                    "truth": image(str(captions.at[name, "image"]) if way == "t2i" else name),
+                    "truth": image(truth),
                     "missed": not any(answer["right"] for answer in found),
                 }
             )
