@@ -28,7 +28,14 @@ from models.layers import (
     masked_softmax,
 )
 from models.losses import negative_mask
-from models.racg_graphs import CrossNodes, RelationMaps, cross_words, reconstruct, relate
+from models.racg_graphs import (
+    CrossNodes,
+    RelationMaps,
+    both_sides,
+    cross_words,
+    reconstruct,
+    relate,
+)
 from models.racg_heads import MultiHead, racg_loss
 from models.registry import register
 from models.text_encoders import BertText, copy_rows
@@ -86,6 +93,8 @@ class RacgOptions:
     gamma: float = 0.3
     tau: float = 0.2
     """Weight of the auxiliary loss; 0: Table III without it."""
+    hard_negatives: bool = True
+    """False: all negatives count in both losses; the way to start on little data."""
     mask_same_image: bool = True
 
 
@@ -292,14 +301,14 @@ class Racg(nn.Module):
         )  # (C, I, R + T, d)
         n = (images.mask.sum(1) + captions.mask.sum(1, keepdim=True)).clamp_min(1)  # (C, I)
         n = n[..., None, None].to(received.dtype)
-        own = _both(images.own, captions.own)
+        own = both_sides(images.own, captions.own)
         if o.c_form == "literal":
             degree = self._degrees(images.mask, captions.neighbours, captions.cross)
             aggregated = own * (degree.unsqueeze(-1) / n) + self.second.bias + received / n**2
         else:
             aggregated = own + received / n
-        nodes = _both(images.nodes, captions.nodes)
-        mask = _both(images.mask.unsqueeze(-1), captions.mask.unsqueeze(-1)).squeeze(-1)
+        nodes = both_sides(images.nodes, captions.nodes)
+        mask = both_sides(images.mask.unsqueeze(-1), captions.mask.unsqueeze(-1)).squeeze(-1)
         rebuilt = reconstruct(
             nodes.flatten(0, 1), aggregated.flatten(0, 1), mask.flatten(0, 1), o.scale
         )
@@ -379,16 +388,12 @@ class Racg(nn.Module):
         o = self.options
         scores = self.score(self.encode_images(images), self.encode_captions(captions))
         negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
-        main, auxiliary = racg_loss(scores, negatives, alpha=o.alpha, beta=o.beta, gamma=o.gamma)
+        main, auxiliary = racg_loss(
+            scores,
+            negatives,
+            alpha=o.alpha,
+            beta=o.beta,
+            gamma=o.gamma,
+            hard_negatives=o.hard_negatives,
+        )
         return main + o.tau * auxiliary
-
-
-def _both(images: Tensor, captions: Tensor) -> Tensor:
-    """Stand (I, R, d) region rows and (C, T, d) word rows together for all pairs."""
-    return torch.cat(
-        [
-            images[None].expand(len(captions), -1, -1, -1),
-            captions[:, None].expand(-1, len(images), -1, -1),
-        ],
-        dim=2,
-    )

@@ -85,3 +85,14 @@ def reconstruct(nodes: Tensor, aggregated: Tensor, mask: Tensor, scale: float) -
     similar = torch.bmm(nodes, aggregated.transpose(1, 2)) * (scale / length).unsqueeze(1)
     weights = masked_softmax(similar, mask.unsqueeze(1)) / length.unsqueeze(1)
     return torch.bmm(weights, aggregated)
+
+
+def both_sides(images: Tensor, captions: Tensor) -> Tensor:
+    """Stand (I, R, d) region rows and (C, T, d) word rows together for all pairs."""
+    return torch.cat(
+        [
+            images[None].expand(len(captions), -1, -1, -1),
+            captions[:, None].expand(-1, len(images), -1, -1),
+        ],
+        dim=2,
+    )

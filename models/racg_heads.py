@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.layers import linear
@@ -31,7 +30,13 @@ class MultiHead(nn.Module):
 
 
 def racg_loss(
-    scores: Tensor, negatives: Tensor, *, alpha: float, beta: float, gamma: float
+    scores: Tensor,
+    negatives: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    hard_negatives: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Return main and auxiliary loss of a batch, RACG Eq. (21)-(22).
 
@@ -41,13 +46,13 @@ def racg_loss(
         alpha: margin between a pair and its hard negatives.
         beta: score that matching pairs should reach.
         gamma: score that hard negatives should stay below.
+        hard_negatives: only the hardest negative of each row and column, as printed, instead of
+            the sum over all in both losses.
 
     Returns:
         Two sums over the batch.
     """
-    main = triplet_loss(scores, negatives, margin=alpha)
-    lowest = torch.finfo(scores.dtype).min
-    worst = scores.masked_fill(~negatives, lowest)
-    hard = torch.cat([worst.amax(1), worst.amax(0)])
-    auxiliary = (hard - gamma).clamp_min(0).sum() + (beta - scores.diagonal()).clamp_min(0).sum()
-    return main, auxiliary
+    main = triplet_loss(scores, negatives, margin=alpha, hard_negatives=hard_negatives)
+    above = (scores - gamma).clamp_min(0).masked_fill(~negatives, 0.0)
+    wrong = above.amax(1).sum() + above.amax(0).sum() if hard_negatives else 2 * above.sum()
+    return main, wrong + (beta - scores.diagonal()).clamp_min(0).sum()

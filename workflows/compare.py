@@ -1,4 +1,7 @@
-"""Train and evaluate a set of published rows, and set the numbers beside the papers' own."""
+"""Train and evaluate a set of published rows, and set the numbers beside the papers' own.
+
+Ablation tables are the same thing: rows whose ``options`` change a published configuration.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from typing import Any
 import luigi
 import yaml
 
-from features.errors import MissingInput, UnknownName
+from features.errors import ConfigError, MissingInput, UnknownName
 from workflows.launcher import run_in_group
 from workflows.training import TrainModel
 
-__all__ = ["CompareModels", "published_rows"]
+__all__ = ["CompareModels", "published_rows", "read_changes"]
 
 PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # of the configurations' names
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
@@ -28,7 +32,7 @@ def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
 
     Args:
         papers: names with commas; ``gsmn`` stands for all rows of GSMN, ``gsmn_dense`` for one.
-        benchmark: ``f30k`` or ``coco``.
+        benchmark: ``f30k``, ``coco`` or ``ablation``.
 
     Raises: UnknownName: no such benchmark, paper or row.
     """
@@ -38,32 +42,66 @@ def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
     rows = tables[benchmark]
     chosen: dict[str, dict[str, Any]] = {}
     for paper in (word.strip() for word in papers.split(",") if word.strip()):
-        found = {n: row for n, row in rows.items() if n == paper or n.startswith(f"{paper}_")}
+        found = {name: row for name, row in rows.items() if _of_paper(name, paper)}
         if not found:
             raise UnknownName.of("paper or row", paper, {*rows, *(n.split("_")[0] for n in rows)})
         chosen |= found
     return chosen
 
 
+def read_changes(path: str) -> dict[str, list[str]]:
+    """Read what to change in published configurations: by paper or row, or for ``all`` of them.
+
+    Args:
+        path: YAML file as ``configs/compare/small.yaml``; "" = nothing is changed.
+
+    Returns:
+        {name: ``["--section.key", "value", ...]``}.
+
+    Raises: MissingInput, ConfigError: no such file; not names over options.
+    """
+    if not path:
+        return {}
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingInput(
+            f"{path}: cannot be read ({error.strerror}). Check --changes."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
+        raise ConfigError(f"{path}: expected 'all' and names of papers, each over its options.")
+    return {str(name): _words(options) for name, options in tree.items()}
+
+
+def _words(options: dict[str, Any]) -> list[str]:
+    """Return ``{"optim.lr": 1e-3}`` as words of a command line."""
+    return [word for key, value in options.items() for word in (f"--{key}", json.dumps(value))]
+
+
+def _of_paper(name: str, paper: str) -> bool:
+    return name == paper or name.startswith(f"{paper}_")
+
+
 class CompareModels(luigi.Task):
     """Train what is missing, evaluate, and write compare.md and compare.json."""
 
     papers = luigi.Parameter(
-        default="sgm,gsmn,racg_gru,hrem_gru,cfsgr,tfidf",
+        default="sgm,gsmn,racg_gru,hrem_gru,cfsgr,scan,vse,tfidf",
         description="papers or rows with commas: sgm,gsmn_dense,hrem_gru ...",
     )
     store = luigi.Parameter(description="store folder or store manifest")
     benchmark = luigi.ChoiceParameter(
-        default="f30k", choices=["f30k", "coco"], description="whose configurations and numbers"
+        default="f30k", choices=[*SUFFIX], description="whose configurations and numbers"
     )
     split = luigi.Parameter(default="test", description="split to evaluate on")
     seeds = luigi.IntParameter(default=1, description="runs per configuration, seeds 0, 1, ...")
     overrides = luigi.Parameter(
         default="", description="options for every training, for example '--run.epochs 5'"
     )
-    model_overrides = luigi.DictParameter(
-        default={},
-        description='more options by paper, as JSON: \'{"gsmn": "--model.options.margin 0.1"}\'',
+    changes = luigi.Parameter(
+        default="", description="YAML file: options for all, and for some papers"
     )
     out = luigi.Parameter(default="compare", description="folder for runs and tables")
     gpus = luigi.IntParameter(default=0, significant=False, description="GPUs of each training")
@@ -76,26 +114,36 @@ class CompareModels(luigi.Task):
         return f"{type(exception).__name__}: {exception}"
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """Return the rows to fill."""
+        """Return the rows to fill. Raises: UnknownName: a paper, here or in the changes."""
+        for name in read_changes(self.changes):
+            if name != "all":
+                published_rows(name, self.benchmark)
         return published_rows(self.papers, self.benchmark)
 
-    def training(self, name: str, seed: int) -> TrainModel:
-        """Return the training of one configuration with one seed."""
-        config = CONFIGS / f"{name}_{self.benchmark}.yaml"
-        if not config.exists():
-            raise MissingInput(f"{config}: no such configuration for row {name!r}.")
-        words = [*shlex.split(self.overrides), "--run.seed", str(seed)]
-        for paper, more in self.model_overrides.items():
-            if name == paper or name.startswith(f"{paper}_"):
-                words += shlex.split(more)
-        folder = Path(self.out) / "runs" / f"{name}-seed{seed}"
+    def training(self, config: str, seed: int, row: str, options: dict[str, Any]) -> TrainModel:
+        """Return the training of one configuration, changed by the options of a row."""
+        path = CONFIGS / f"{config}_{SUFFIX[self.benchmark]}.yaml"
+        if not path.exists():
+            raise MissingInput(f"{path}: no such configuration for row {row!r}.")
+        changes = read_changes(self.changes)
+        words = list(changes.get("all", []))
+        for paper, more in changes.items():
+            words += more if _of_paper(config, paper) else []
+        words += _words({f"model.options.{key}": value for key, value in options.items()})
+        words += [*shlex.split(self.overrides), "--run.seed", str(seed)]
+        folder = Path(self.out) / "runs" / f"{row if options else config}-seed{seed}"
         return TrainModel(
-            config=str(config),
+            config=str(path),
             store=self.store,
             run_dir=str(folder),
             overrides=shlex.join(words),
             gpus=self.gpus,
         )
+
+    def trainings(self, name: str, row: dict[str, Any], seed: int) -> list[TrainModel]:
+        """Return the trainings that one row is made of; several = an ensemble."""
+        options = row.get("options", {})
+        return [self.training(config, seed, name, options) for config in row["configs"]]
 
     def complete(self) -> bool:
         """Return True once this process has written the table."""
@@ -104,18 +152,24 @@ class CompareModels(luigi.Task):
     def run(self) -> Any:
         """Train every configuration once, evaluate every row, write the table."""
         rows = self.rows()
-        names = sorted({name for row in rows.values() for name in row["configs"]})
-        yield [self.training(name, seed) for seed in range(self.seeds) for name in names]
+        seeds = range(self.seeds)
+        needed = {
+            task.task_id: task
+            for seed in seeds
+            for name, row in rows.items()
+            for task in self.trainings(name, row, seed)
+        }
+        yield list(needed.values())
         table = []
         for name, row in rows.items():
-            found = [self._evaluate(name, row["configs"], seed) for seed in range(self.seeds)]
+            found = [self._evaluate(name, row, seed) for seed in seeds]
             table.append(_summarise(name, row, found))
         out = Path(self.out)
         document = {
             "benchmark": self.benchmark,
             "split": self.split,
             "overrides": self.overrides,
-            "model_overrides": dict(self.model_overrides),
+            "changes": self.changes,
             "seeds": self.seeds,
             "rows": table,
         }
@@ -124,9 +178,9 @@ class CompareModels(luigi.Task):
         sys.stdout.write(f"{as_markdown(document)}\ntable: {out / 'compare.md'}\n")
         self._done = True
 
-    def _evaluate(self, name: str, configs: list[str], seed: int) -> dict[str, Any]:
+    def _evaluate(self, name: str, row: dict[str, Any], seed: int) -> dict[str, Any]:
         """Return the last row of an evaluation: the run itself, or the ensemble of several."""
-        runs = [self.training(config, seed).folder for config in configs]
+        runs = [task.folder for task in self.trainings(name, row, seed)]
         result = Path(self.out) / "results" / f"{name}-seed{seed}.json"
         result.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "models.evaluate", *map(str, runs), "--store", self.store]
@@ -141,8 +195,8 @@ def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> d
     metrics = {
         key: statistics.fmean(one["metrics"][key] for one in found) for key in (*RECALLS, "rsum")
     }
-    published = dict(zip(RECALLS, row["recalls"], strict=False))
-    rsum = round(sum(row["recalls"]), 1) if row["recalls"] else None
+    printed = {key: found for key, found in zip(RECALLS, row["recalls"], strict=False) if found}
+    total = round(sum(printed.values()), 1) if printed else None  # of the recalls that are printed
     spread = [one["metrics"]["rsum"] for one in found]
     return {
         "name": name,
@@ -151,8 +205,8 @@ def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> d
         "metrics": metrics,
         "rsum_seeds": spread,
         "rsum_interval": found[0]["intervals"].get("rsum"),
-        "published": {**published, "rsum": rsum},
-        "difference": None if rsum is None else metrics["rsum"] - rsum,
+        "published": {**printed, "sum": total},
+        "difference": None if total is None else sum(metrics[key] for key in printed) - total,
         "chance": found[0]["chance"],
     }
 
@@ -169,8 +223,9 @@ def as_markdown(document: dict[str, Any]) -> str:
         interval = f"{low_high[0]:.1f}-{low_high[1]:.1f}" if low_high else ""
         if len(row["rsum_seeds"]) > 1:
             interval = f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)"
-        published = row["published"]["rsum"]
-        theirs = f"{published:.1f} ({row['source']})" if published else "-"
+        published = row["published"]["sum"]
+        few = f" of {len(row['published']) - 1} recalls" if len(row["published"]) < 7 else ""
+        theirs = f"{published:.1f}{few} ({row['source']})" if published else "-"
         difference = f"{row['difference']:+.1f}" if published else "-"
         lines.append(
             f"| {row['name']} | {' | '.join(cells)} | {interval} | {theirs} | {difference} |"
@@ -179,6 +234,6 @@ def as_markdown(document: dict[str, Any]) -> str:
     lines.append("")
     lines.append(
         f"Split {document['split']}, {document['seeds']} seed(s), chance rSum {chance:.1f}"
-        + (f", overrides: {document['overrides']}" if document["overrides"] else "")
+        + "".join(f", {key}: {document[key]}" for key in ("changes", "overrides") if document[key])
     )
     return "\n".join(lines) + "\n"

@@ -123,6 +123,17 @@ def test_losses_by_hand():
     assert auxiliary.item() == pytest.approx(0.1 + 0.3 + 0.3 + 0.1 + 0.2)
 
 
+def test_easy_losses_count_every_negative():
+    scores = torch.tensor([[0.5, 0.4, 0.1], [0.6, 0.9, 0.2], [0.0, 0.35, 0.8]])
+    negatives = ~torch.eye(3, dtype=torch.bool)
+    margins = {"alpha": 0.2, "beta": 0.7, "gamma": 0.3}
+    main, auxiliary = racg_loss(scores, negatives, **margins, hard_negatives=False)
+    # row 0: 0.2-0.5+0.4; column 0: 0.2-0.5+0.6; the others are below 0
+    assert main.item() == pytest.approx(0.1 + 0.3)
+    # 0.4, 0.6 and 0.35 are above 0.3, each seen from its row and its column; one pair below 0.7
+    assert auxiliary.item() == pytest.approx(2 * (0.1 + 0.3 + 0.05) + 0.2)
+
+
 def test_heads_must_divide_the_width():
     with pytest.raises(ConfigError, match="multiple of heads"):
         models.create("racg", embed_dim=16, heads=5)

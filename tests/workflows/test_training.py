@@ -3,9 +3,12 @@
 import json
 
 import pytest
+import yaml
 
-from features.errors import UnknownName
-from workflows.compare import as_markdown, published_rows
+import models
+import models.config
+from features.errors import ConfigError, MissingInput, UnknownName
+from workflows.compare import CONFIGS, PUBLISHED, as_markdown, published_rows, read_changes
 from workflows.training import train_command
 
 pytestmark = pytest.mark.cluster
@@ -67,11 +70,17 @@ def test_mistakes_are_one_line(options, change, words, run_luigi):
 
 
 def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tmp_path):
+    changes = tmp_path / "changes.yaml"
+    changes.write_text(
+        "all: {run.threads: 1, model.options.word_dim: 8, data.train: 'train[:6]'}\n"
+        "sgm: {model.options.embed_dim: 16}\n"
+        "tfidf: {model.options: {}}\n"
+    )
     options = {
         "--papers": "sgm,tfidf",
         "--store": tiny_store(images=24).path,
-        "--overrides": "--run.max_steps 2 --run.threads 1",
-        "--model-overrides": json.dumps({"sgm": SMALL}),
+        "--overrides": "--run.max_steps 2",
+        "--changes": changes,
         "--out": tmp_path / "compare",
     }
     code, out, err = run_luigi("CompareModels", options)
@@ -79,7 +88,7 @@ def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tm
     document = json.loads((tmp_path / "compare" / "compare.json").read_text())
     rows = {row["name"]: row for row in document["rows"]}
     assert set(rows) == {"sgm", "tfidf"}
-    assert rows["sgm"]["published"]["rsum"] == 478.6
+    assert rows["sgm"]["published"]["sum"] == 478.6
     difference = rows["sgm"]["metrics"]["rsum"] - 478.6
     assert rows["sgm"]["difference"] == pytest.approx(difference)
     table = (tmp_path / "compare" / "compare.md").read_text()
@@ -107,15 +116,71 @@ def test_the_table_is_sorted_and_names_the_spread_of_seeds():
         metrics = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 1.0)
         return {
             "name": name, "metrics": {**metrics, "rsum": rsum}, "rsum_seeds": seeds,
-            "rsum_interval": [1.0, 2.0], "published": {"rsum": None}, "source": "", "chance": 9.0,
+            "rsum_interval": [1.0, 2.0], "published": {"sum": None}, "source": "", "chance": 9.0,
         }  # fmt: skip
 
     table = as_markdown(
         {"rows": [row("low", 10.0, [10.0]), row("high", 20.0, [19.0, 21.0])], "split": "test",
-         "seeds": 2, "overrides": ""}
+         "seeds": 2, "overrides": "", "changes": ""}
     )  # fmt: skip
     assert table.index("high") < table.index("low")
     assert "19.0-21.0 (seeds)" in table
+
+
+def test_an_ablation_is_a_row_with_options(tiny_store, run_luigi, tmp_path):
+    options = {
+        "--papers": "sgm_oom,gsmn_without_graph",
+        "--benchmark": "ablation",
+        "--store": tiny_store(images=24).path,
+        "--overrides": SMALL,
+        "--out": tmp_path / "compare",
+    }
+    code, _, err = run_luigi("CompareModels", options)
+    assert code == 0, err
+    runs = tmp_path / "compare" / "runs"
+    used = models.config.load(runs / "gsmn_without_graph-seed0" / "config.yaml")
+    assert used.model.options["graph"] is False
+    rows = json.loads((tmp_path / "compare" / "compare.json").read_text())["rows"]
+    found = {row["name"]: row for row in rows}
+    assert "sgm_oom_no_context" in found  # sgm_oom names it too
+    row = found["gsmn_without_graph"]
+    ours = sum(row["metrics"][key] for key in ("i2t_r1", "i2t_r10", "t2i_r1", "t2i_r10"))
+    assert row["difference"] == pytest.approx(ours - (63.2 + 94.5 + 48.7 + 84.5))
+    assert "290.9 of 4 recalls" in (tmp_path / "compare" / "compare.md").read_text()
+
+
+def test_every_row_is_a_configuration_with_options_that_exist():
+    for benchmark, rows in yaml.safe_load(PUBLISHED.read_text()).items():
+        suffix = "f30k" if benchmark == "ablation" else benchmark
+        for name, row in rows.items():
+            assert len(row["recalls"]) in (0, 6), name
+            for config in row["configs"]:
+                used = models.config.load(CONFIGS / f"{config}_{suffix}.yaml")
+                models.create(used.model.name, **used.model.options | row.get("options", {}))
+
+
+def test_changes_are_options_by_paper(tmp_path):
+    path = tmp_path / "changes.yaml"
+    path.write_text("all: {optim.lr: 1.0e-3, data.train: 'val[:-3]'}\ngsmn: {}\n")
+    words = ["--optim.lr", "0.001", "--data.train", '"val[:-3]"']
+    assert read_changes(str(path)) == {"all": words, "gsmn": []}
+    with pytest.raises(MissingInput, match="Check --changes"):
+        read_changes(str(tmp_path / "none.yaml"))
+    for text in ("- a", "all: 3", "a: [", "a: {b: 1}}"):
+        path.write_text(text)
+        with pytest.raises(ConfigError):
+            read_changes(str(path))
+
+
+def test_the_packaged_changes_fit_every_model(tmp_path):
+    changes = read_changes(str(CONFIGS / "compare" / "small.yaml"))
+    for paper, words in changes.items():
+        for name, row in published_rows("sgm" if paper == "all" else paper, "f30k").items():
+            for config in row["configs"]:
+                path = CONFIGS / f"{config}_f30k.yaml"
+                used = models.config.load(path, [*changes["all"], *words])
+                assert used.optim.lr == 1e-3, name
+                models.create(used.model.name, **used.model.options)
 
 
 def test_several_processes_go_through_torchrun():
