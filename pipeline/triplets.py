@@ -18,7 +18,7 @@ from pipeline.predicates import Reading
 
 __all__ = ["PROFILES", "RULES_VERSION", "extract"]
 
-RULES_VERSION = "1"  # bump when any caption may give other objects, attributes or relations
+RULES_VERSION = "2"  # bump when any caption may give other objects, attributes or relations
 PROFILES = ("extended", "spice")
 _RELATIVES = frozenset(("that", "which", "who", "whom"))
 _NO_CLAUSE = frozenset(("aux", "aux:pass", "cop", "amod", "compound"))
@@ -106,6 +106,8 @@ class _Scene(Reading):
                 for patient in patients:
                     self._relate(agent, name, patient, at)
             arguments = [argument for argument in arguments if argument[2] not in agents]
+            if self.extended:  # where it happens to the patient
+                subjects = patients if arguments else []
         elif self.extended:
             subjects = subjects or patients
         for preposition, where, other in arguments:
@@ -153,6 +155,8 @@ class _Scene(Reading):
         """A predicate that is no verb: be-phrase, be-adjective, be-noun."""
         c = self.c
         subjects = self.subjects(token)
+        if not subjects and self.extended and c.rel[token] == "acl:relcl":
+            subjects = self.doers(token)
         if token in c.prep:
             for member in self.group(token):
                 preposition, at = c.prep.get(member, c.prep[token])
