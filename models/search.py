@@ -1,7 +1,8 @@
 """Search a store with a trained run: ``python -m models.search STORE RUN "a man riding a horse"``.
 
-A text finds images; ``--image ID`` finds captions. The text is parsed as the store's captions
-were, by ``python -m pipeline parse`` in a process of its own, so that a model never needs a parser.
+A text finds images; ``--image`` finds captions, for ids of the store and for any other photo. A
+text is parsed, and a photo detected and pooled, as the store's own were, by ``python -m pipeline``
+in a process of its own, so that a model never needs a parser or a detector.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import InputError, UsageError, exit_cleanly
+from features.errors import InputError, UnknownName, UsageError, exit_cleanly
+from features.photo_file import Photo, read_photos
 from features.records import TextGraph
 from models.evaluate import Run, load_run
 
@@ -23,9 +27,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from features.batch import ImageBatch
     from features.store import Store
 
-__all__ = ["captions_for_image", "images_for_text", "main", "parse_text"]
+__all__ = ["captions_for_images", "images_for_text", "look_at", "main", "parse_text"]
+
+Found = list[tuple[str, float]]  # image id or caption, score; best first
+INSTEAD = ("detector", "detections", "relations", "features")  # of a photo, see ``look_at``
+SHOWN = 8  # kinds of objects named under a table
 
 
 def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
@@ -36,13 +45,46 @@ def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
 
     Raises: UsageError: it cannot be parsed; the message is the parser's.
     """
-    command = [sys.executable, "-m", "pipeline", "parse", "--json"]
-    command += ["--parser", parser, "--profile", profile, "--", text]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = ["parse", "--json", "--parser", parser, "--profile", profile, "--", text]
+    done = _pipeline(words)
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise UsageError(f"{text!r} could not be parsed: {said[-1] if said else 'no reason given'}")
+        raise UsageError(f"{text!r} could not be parsed: {_last_line(done)}")
     return read_graph(done.stdout)
+
+
+def look_at(
+    photos: Sequence[str], store: Store, instead: Mapping[str, str] | None = None
+) -> tuple[list[Photo], list[str]]:
+    """Detect and pool photos as a store's own were, in another process.
+
+    Args:
+        photos: picture files.   store: whose detector, relations, extractor and rules are used.
+        instead: options of ``python -m pipeline photo``: detector, detections, relations, features.
+
+    Returns:
+        the photos, and notes about parts that are not the store's own.
+
+    Raises: UsageError: it could not be done; the message is the pipeline's.
+    """
+    with tempfile.TemporaryDirectory(prefix="scenestore-photo-") as folder:
+        out = Path(folder) / "photos.npz"
+        words = ["photo", "--like", str(store.path), "--out", str(out)]
+        for name, value in (instead or {}).items():
+            words += [f"--{name}", value] if value else []
+        done = _pipeline([*words, "--", *photos])
+        if done.returncode:
+            raise UsageError(_last_line(done).removeprefix("error: "))
+        return read_photos(out)
+
+
+def _pipeline(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    said = done.stderr.strip().splitlines()
+    return said[-1] if said else f"no reason given (exit code {done.returncode})"
 
 
 def read_graph(document: str) -> TextGraph:
@@ -65,7 +107,7 @@ def _tuples(value: Any) -> Any:
 
 def images_for_text(
     run: Run, store: Store, graph: TextGraph, split: str, *, top: int, device: torch.device
-) -> list[tuple[str, float]]:
+) -> Found:
     """Return (image id, score) of the best images of a split for a parsed text, best first."""
     import torch
 
@@ -78,33 +120,29 @@ def images_for_text(
     return _best(torch.cat(parts), store.column("image_id")[store.image_rows(split)], top)
 
 
-def captions_for_image(
-    run: Run, store: Store, image_id: str, split: str, *, top: int, device: torch.device
-) -> list[tuple[str, float]]:
-    """Return (caption, score) of the best captions of a split for a stored image, best first.
+def captions_for_images(
+    run: Run, store: Store, images: ImageBatch, split: str, *, top: int, device: torch.device
+) -> list[Found]:
+    """Return (caption, score) of the best captions of a split for each image, best first.
 
-    Raises: UnknownName: no such image.
+    Args:
+        run, store: the model, and where its captions are.
+        images: of the store (``ImageEncoder``) or of no store (``Codebook.images``).
+        split: whose captions compete.   top: how many.   device: where the model is.
     """
     import torch
 
-    row = int(store.rows([image_id])[0])
-    name = f"image {image_id}"
-    store.splits[name] = store.rows([image_id])
-    try:
-        (image,) = store.image_batches(name, 1, run.codebook)
-    finally:
-        del store.splits[name]
-    assert int(image.rows[0]) == row
     with torch.inference_mode():
-        code = run.model.encode_images(image.to(device))
+        code = run.model.encode_images(images.to(device))
         parts: list[Tensor] = [
-            run.model.score(code, run.model.encode_captions(batch.to(device)))[0].float().cpu()
+            run.model.score(code, run.model.encode_captions(batch.to(device))).float().cpu()
             for batch in store.caption_batches(split, 64, run.codebook)
         ]
-    return _best(torch.cat(parts), store.column("caption")[store.caption_rows(split)], top)
+    captions = store.column("caption")[store.caption_rows(split)]
+    return [_best(scores, captions, top) for scores in torch.cat(parts, dim=1)]
 
 
-def _best(scores: Tensor, names: Any, top: int) -> list[tuple[str, float]]:
+def _best(scores: Tensor, names: Any, top: int) -> Found:
     values, places = scores.sort(descending=True, stable=True)
     found = zip(places[:top].tolist(), values[:top].tolist(), strict=True)
     return [(str(names[place]), value) for place, value in found]
@@ -137,32 +175,142 @@ def main(arguments: Sequence[str] | None = None) -> int:
         profile = options.profile or stored_profile(store)
         graph = parse_text(options.text, parser=options.parser, profile=profile)
         found = images_for_text(run, store, graph, split, top=options.top, device=device)
-        shown = store.images.set_index("id").file
-        lines = [f"{score:8.4f}  {shown[name]}" for name, score in found]
-    else:
-        found = captions_for_image(run, store, options.image, split, top=options.top, device=device)
-        lines = [f"{score:8.4f}  {text}" for text, score in found]
+        if options.json:
+            _say_json([list(pair) for pair in found])
+        else:
+            _show_images(store, options.text, split, found)
+        return 0
+    answers = _captions_of(run, store, options, split, device)
     if options.json:
-        sys.stdout.write(json.dumps([list(pair) for pair in found], ensure_ascii=False) + "\n")
+        _say_json(
+            [{"image": name, "captions": list(map(list, found))} for name, _, found in answers]
+        )
     else:
-        sys.stdout.write("\n".join(lines) + "\n")
+        for name, about, found in answers:
+            _show_captions(name, about, split, found)
     return 0
+
+
+def _captions_of(
+    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
+) -> list[tuple[str, str, Found]]:
+    """Return (image, what is seen on it, its captions) for every --image, stored or not.
+
+    Raises: UnknownName: neither an id of the store nor a file.
+    """
+    from features.images import ImageEncoder
+
+    stored = {name: row for name in options.image if (row := _stored_row(store, name)) is not None}
+    photos = [name for name in dict.fromkeys(options.image) if name not in stored]
+    answers: dict[str, tuple[str, str, Found]] = {}
+    if photos:
+        instead = {name: getattr(options, name) for name in INSTEAD}
+        seen, notes = look_at(photos, store, instead)
+        for note in notes:
+            sys.stderr.write(f"note: {note}\n")
+        batch = run.codebook.images([photo[1:] for photo in seen])
+        ranked = captions_for_images(run, store, batch, split, top=options.top, device=device)
+        for photo, found in zip(seen, ranked, strict=True):
+            answers[photo.name] = (photo.name, _in_words(photo.found.labels), found)
+    if stored:
+        import numpy as np
+
+        batch = ImageEncoder(store, run.codebook).batch(np.array(list(stored.values())))
+        ranked = captions_for_images(run, store, batch, split, top=options.top, device=device)
+        for name, found in zip(stored, ranked, strict=True):
+            answers[name] = (name, _in_words(store.graph(name).labels), found)
+    return [answers[name] for name in options.image]
+
+
+def _stored_row(store: Store, name: str) -> int | None:
+    """Return the row of a stored image; None for a photo. Raises: UnknownName: it is neither."""
+    try:
+        return int(store.rows([name])[0])
+    except UnknownName as error:
+        if Path(name).exists():
+            return None
+        raise UnknownName(f"{error} There is no photo file {name!r} either.") from error
+
+
+def _in_words(labels: Sequence[str]) -> str:
+    """Return the objects of a graph as a line: ``dog, person (3)``."""
+    counts = Counter(labels).most_common(SHOWN)
+    more = ", ..." if len(set(labels)) > SHOWN else ""
+    return ", ".join(f"{name} ({n})" if n > 1 else name for name, n in counts) + more
+
+
+def _say_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _show_images(store: Store, text: str, split: str, found: Found) -> None:
+    """Print the images that a text finds, each with one of its own captions."""
+    ids = [name for name, _ in found]
+    rows = store.rows(ids)
+    files = store.column("image_file")[rows]
+    first = store.offsets("caption_offsets")
+    captions = store.column("caption")
+    rows_out = [
+        (
+            f"{score:.4f}",
+            str(file),
+            str(captions[first[row]]) if first[row] < first[row + 1] else "",
+        )
+        for (_, score), file, row in zip(found, files, rows, strict=True)
+    ]
+    _show(f"{text!r} in {split}", "", ("score", "image", "one of its captions"), rows_out)
+
+
+def _show_captions(name: str, about: str, split: str, found: Found) -> None:
+    rows = [(f"{score:.4f}", caption) for caption, score in found]
+    _show(f"{name} in {split}", f"on it: {about}", ("score", "caption"), rows)
+
+
+def _show(title: str, about: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; what the user or the data wrote is text, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("", justify="right")
+    for head in heads:
+        table.add_column(head, justify="right" if head == "score" else "left", overflow="fold")
+    for at, row in enumerate(rows, 1):
+        table.add_row(str(at), *map(Text, row))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width of its own: never cut captions there
+        console = Console(width=160)
+    console.print(Text(title, "bold"), soft_wrap=True)
+    if about:
+        console.print(Text(about, "dim"), soft_wrap=True)
+    console.print(table)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m models.search",
-        description="The best images of a store for a text, or captions for one of its images.",
+        description="The best images of a store for a text, or its best captions for images.",
     )
     parser.add_argument("store", metavar="STORE", help="store folder or manifest")
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("text", metavar="TEXT", nargs="?", help="what to look for")
-    parser.add_argument("--image", metavar="ID", help="id of a stored image: find its captions")
+    parser.add_argument(
+        "--image",
+        metavar="IMAGE",
+        nargs="+",
+        action="extend",
+        help="find captions: ids of stored images, or any photo files",
+    )
     parser.add_argument("--split", help="where to look; the largest split when not given")
     parser.add_argument("--top", type=int, default=5, help="how many")
     parser.add_argument("--parser", default="spacy", help="parser of the query")
     parser.add_argument("--profile", default="", help="profile of the query; the store's own")
-    parser.add_argument("--json", action="store_true", help="print pairs of name and score")
+    parser.add_argument("--detector", default="", help="of photos; the store's own")
+    parser.add_argument("--detections", default="", help="file that the detector reads")
+    parser.add_argument("--relations", default="", help="predictor for photos; the store's own")
+    parser.add_argument("--features", default="", help="extractor for photos; the store's own")
+    parser.add_argument("--json", action="store_true", help="print names and scores as JSON")
     parser.add_argument("--allow-mismatch", action="store_true", help="accept other data")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser

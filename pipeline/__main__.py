@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from features.errors import exit_cleanly
-from pipeline import cli_text, cli_vision
+from pipeline import cli_photo, cli_text, cli_vision
 
 __all__ = ["cli", "main"]
 
@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     cli_text.add_commands(commands)
     cli_vision.add_commands(commands)
+    cli_photo.add_commands(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options) or 0)
 

@@ -68,15 +68,17 @@ def test_an_image_finds_what_its_row_says(setting, capsys):
     sims = models.score_all(run.model, store, "train", run.codebook).numpy()
     captions = store.captions[store.captions.split == "train"].text.to_numpy()
     image = store.images[store.images.split == "train"].id.iloc[2]
-    assert search.main([str(store.path), str(folder), "--image", image, "--top", "4"]) == 0
-    lines = capsys.readouterr().out.splitlines()  # the largest split is train
-    assert [line[10:] for line in lines] == captions[
-        np.argsort(-sims[2], kind="stable")[:4]
-    ].tolist()
-    assert [float(line[:8]) for line in lines] == sorted(
-        (float(x[:8]) for x in lines), reverse=True
-    )
-    assert f"image {image}" not in store.splits
+    words = [str(store.path), str(folder), "--image", image, "--top", "4"]
+    assert search.main([*words, "--json"]) == 0  # the largest split is train
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert answer["image"] == image
+    best = np.argsort(-sims[2], kind="stable")[:4]
+    assert [text for text, _ in answer["captions"]] == captions[best].tolist()
+    assert [score for _, score in answer["captions"]] == pytest.approx(sims[2][best], abs=1e-5)
+    assert search.main(words) == 0
+    said = capsys.readouterr().out
+    assert all(f"{sims[2][at]:.4f} │ {captions[at]} " in said for at in best)
+    assert f"on it: {store.graph(image).labels[0]}" in said
 
 
 def test_mistakes_are_named(setting, monkeypatch):
