@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,28 @@ def _group(store: Path, group: str, key: str, shards: int, index: str) -> Path:
     }
     stop = first_data(parts.values(), size)
     head, rest = hash_head(first, stop), hash_rest(first, size, parts.values())
-    header = first.open("rb").read(stop)
+    around = _around(first, size, parts.values())
     records = []
     for number in range(shards):
         with shard_file(folder, number).open("wb") as file:
-            file.write(header)
             file.truncate(size)
+            for at, data in around:
+                file.seek(at)
+                file.write(data)
         row0 = number * ROWS
         records.append(ShardRecord(group, key, number, row0, ROWS, size, head, rest, parts))
     first.unlink()
     finish_group(folder, group, key, {}, records, index=index)
     return folder
+
+
+def _around(path: Path, size: int, parts: Iterable[Part]) -> list[tuple[int, bytes]]:
+    """Return place and bytes of everything that belongs to no dataset."""
+    spans = sorted((part.offset, part.offset + part.nbytes) for part in parts if part.nbytes)
+    starts, stops = [0, *(stop for _, stop in spans)], [*(start for start, _ in spans), size]
+    found = []
+    with path.open("rb") as file:
+        for start, stop in zip(starts, stops, strict=True):
+            file.seek(start)
+            found.append((start, file.read(stop - start)))
+    return found

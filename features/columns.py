@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
+from features.headers import HeaderCheck
 from features.manifest import GroupManifest
 from features.mapping import Piece, one_map_fits, open_checked, read_into
 from features.rows import ArrayRows, H5Rows, PreadRows, RowReader, faster, map_rows
-from features.shard import hash_rest, shard_file
 
 __all__ = ["CodedColumn", "GroupReader", "TextColumn", "decode_texts"]
 
 Array = npt.NDArray[Any]
+Index = npt.NDArray[np.int64]
 
 _SMALL = 64 << 20  # bytes that may be copied to memory instead of one map per shard
 
@@ -74,21 +75,24 @@ def decode_texts(raw: Array, offsets: Array) -> list[str]:
 class GroupReader:
     """Columns of one finished group; each is read when first asked for, and kept.
 
-    Sizes are checked whenever a file is opened, HDF5 headers by the first column that is read, and
-    what is copied to memory against its own hash.
+    Sizes are checked whenever a file is opened, the headers before the data whenever a shard is
+    mapped, all bytes outside the datasets by the first read that touches a shard, and what is
+    copied to memory against its own hash.
     """
 
     def __init__(self, manifest: GroupManifest, backend: str = "auto"):
         self.manifest, self.backend = manifest, backend
         self._kept: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._checked = False  # HDF5 headers of all shards
+        self.headers = HeaderCheck(manifest)
+        self._mapped = False  # every file has been mapped, and the headers before its data checked
 
     def pieces(self, name: str) -> list[Piece]:
         """Return where a dataset lies in every shard."""
         parts, files = self.manifest.parts[name], self._files()
+        checked = self._mapped or self.headers.done
         return [
-            Piece(path, size, offset, rows, stop, "" if self._checked else head)
+            Piece(path, size, offset, rows, stop, "" if checked else head)
             for (path, size, stop, head), offset, rows in zip(
                 files, parts.offsets.tolist(), parts.lengths.tolist(), strict=True
             )
@@ -109,11 +113,28 @@ class GroupReader:
         return cast("list[tuple[str, int, int, str]]", self._keep("files", make))
 
     def rows(self, name: str) -> RowReader:
-        """Return the reader of a dense column: by the backend when it is large."""
+        """Return the reader of a dense column: by the backend when it is large.
+
+        It reads data and nothing else; ``gather`` checks the headers first.
+        """
         return cast(RowReader, self._keep(f"rows of {name}", lambda: self._open_rows(name)))
 
+    def gather(self, name: str, rows: Index, out: Array) -> None:
+        """Copy rows of a dense column into ``out``; they are valid, ``out`` fits.
+
+        Raises: DamagedError: a shard of these rows is not what was written.
+        """
+        reader = self.rows(name)
+        if not self.headers.done:
+            self.headers.rows(rows)
+        reader.gather(rows, out)
+
     def mapped(self, name: str) -> Array:
-        """Return a dense column as one read-only array, mapped where possible."""
+        """Return a dense column as one read-only array, mapped where possible.
+
+        Raises: DamagedError: a shard is not what was written.
+        """
+        self.headers.all()
         return self._map(name).array()
 
     def _map(self, name: str) -> ArrayRows:
@@ -125,8 +146,7 @@ class GroupReader:
             if size <= _SMALL and not one_map_fits(pieces, row.nbytes):
                 return ArrayRows([_frozen(np.concatenate(self.load(name)))])
             reader = map_rows(pieces, row.shape, np.dtype(row.dtype))
-            # every file that holds rows has been opened
-            self._checked |= row.nbytes > 0 and all(piece.rows for piece in pieces)
+            self._mapped |= row.nbytes > 0 and all(piece.rows for piece in pieces)
             return reader
 
         return cast(ArrayRows, self._keep(f"map of {name}", make))
@@ -137,7 +157,6 @@ class GroupReader:
         if self.backend == "mmap" or not size or (self.backend == "auto" and size <= _SMALL):
             return self._map(name)
         if self.backend == "h5py":
-            self._check_rest()
             return H5Rows(pieces, name)
         pread = PreadRows(pieces, row.shape, np.dtype(row.dtype))
         return pread if self.backend == "pread" else faster(self._map(name), pread)
@@ -147,6 +166,7 @@ class GroupReader:
 
         Raises: DamagedError: bytes differ from what was written.
         """
+        self.headers.all()
         arrays = []
         for piece, part in zip(self.pieces(name), self.manifest.parts[name], strict=True):
             array = np.empty(part.shape, part.dtype)
@@ -163,7 +183,6 @@ class GroupReader:
                         "python -m features verify --repair STORE, then build again."
                     )
             arrays.append(array)
-        self._checked |= all(array.size for array in arrays)
         return arrays
 
     def offsets(self, name: str) -> Array:
@@ -210,17 +229,6 @@ class GroupReader:
             if name not in self._kept:
                 self._kept[name] = make()
             return self._kept[name]
-
-    def _check_rest(self) -> None:
-        """Check all bytes of every shard that are no data: HDF5 is about to follow its headers."""
-        manifest = self.manifest
-        for number, (size, rest) in enumerate(zip(manifest.sizes, manifest.rests, strict=True)):
-            path = shard_file(manifest.folder, number)
-            if hash_rest(path, size, [parts[number] for parts in manifest.parts.values()]) != rest:
-                raise DamagedError(
-                    f"{path}: the HDF5 headers are not what was written. Repair it: "
-                    "python -m features verify --repair STORE, then build again."
-                )
 
 
 def _frozen(array: Array) -> Array:

@@ -47,6 +47,12 @@ A group manifest (`kind` "group") has the same for all shards, a list per field:
 `length`, `offset`, `sha256`. Besides: `hash` (of all contents), `index` (hash of the image ids
 whose rows it follows) and `params` (parameters and provenance, for people).
 
+Who notices damage: every JSON file is checked against its seal when it is read. Of a shard, size
+and `head` are checked when it is mapped, `rest` before the first row is taken from it, and every
+column that is read to memory (text, codes, offsets, captions) against its own `sha256`. Rows of
+large columns are not hashed again on every read: a changed byte inside of them is found by
+`python -m features verify`, which reads everything.
+
 ## HDF5
 
 Every dataset is contiguous, little-endian, without filters; one of 4096 bytes or more starts on a

@@ -192,7 +192,7 @@ class Store:
             out = aligned_empty(shape, part.dtype if dtype is None else dtype)
         elif out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
             raise UsageError(f"out must be a writable C-contiguous array {shape}, not {out.shape}.")
-        reader.rows(name).gather(index, out)
+        reader.gather(name, index, out)
         return out
 
     def prefetch(self, name: str, rows: Array, *, variant: str = "") -> None:
