@@ -2,7 +2,8 @@
 
 The order of a training epoch depends on (seed, epoch) alone, a rank takes every ``world``-th row,
 and a step takes the next ``batch_size`` of them. So (seed, epoch, step) is the whole state: a job
-resumed from it sees what it would have seen, whatever the number of threads.
+resumed from it sees what it would have seen, whatever the number of threads. Together the ranks see
+every row once: a step's rows are the same whatever the number of ranks that share them.
 """
 
 from __future__ import annotations
@@ -53,13 +54,14 @@ class Loader:
         codebook: ids; the store's default one when not given.
         seed, epoch: what the order depends on.
         shuffle: False = as stored.
-        rank, world: this process among how many; all get equally many batches.
+        rank, world: this process among how many; all get equally many batches, of which the last
+            may be smaller on some ranks, even empty (no rows, but the widths of any other).
         start_step: steps of the first iteration to leave out, to go on after a checkpoint.
         features: False leaves region features out.
         order: ``random``, ``block`` (data larger than memory) or ``sequential``.
         device: where the batches go; on CUDA through pinned memory, beside the computation.
         dtype: dtype of the features, ``float32`` or ``float16``.
-        drop_last: leave out the last batch when it is smaller.
+        drop_last: leave out the last batch when it is smaller on any rank.
         prefetch: batches made ahead by one thread; 0 = none, made when asked for.
         variant: variant of the regions group.
     """
@@ -123,9 +125,9 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Batches of a whole epoch."""
-        count = len(self._rows) // self.world
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+        """Batches of a whole epoch, as many on every rank."""
+        together = self.batch_size * self.world
+        return (len(self._rows) + (0 if self.drop_last else together - 1)) // together
 
     def __len__(self) -> int:
         """Return the batches of the next iteration: those of the epoch behind ``start_step``."""
@@ -141,11 +143,19 @@ class Loader:
             rows = order[step * size : (step + 1) * size]
             soon = order[(step + 1) * size : (step + 1 + AHEAD) * size]
             self._images.prefetch(self.store.image_of_caption(soon))
+            if not len(rows):
+                return self._empty()
             images = self.store.image_of_caption(rows)
             return self._images.batch(images), self._captions.batch(rows, images)
 
         for images, captions in prefetched(make, steps, self.prefetch):
             yield self._move(images, captions)
+
+    def _empty(self) -> tuple[ImageBatch, CaptionBatch]:
+        """Return the batch of a rank without a row in the last step: widths of some row, no row."""
+        rows, none = self._rows[:1], slice(0, 0)
+        of = self.store.image_of_caption(rows)
+        return self._images.batch(of).index(none), self._captions.batch(rows, of).index(none)
 
     def _move(self, images: ImageBatch, captions: CaptionBatch) -> tuple[ImageBatch, CaptionBatch]:
         if self.device is None:

@@ -46,15 +46,15 @@ def epoch_order(
 
 
 def rank_slice(rows: Index, rank: int, world: int) -> Index:
-    """Return every ``world``-th row from ``rank`` on; equally many for every rank.
+    """Return every ``world``-th row from ``rank`` on: all of them, each for one rank.
 
-    The last ``len(rows) % world`` rows are left out, so that no rank waits for another.
+    Ranks that come late may get one row less, or none of fewer rows than ranks.
 
-    >>> rank_slice(np.arange(7), 1, 3).tolist()
-    [1, 4]
+    >>> [rank_slice(np.arange(7), rank, 3).tolist() for rank in range(3)]
+    [[0, 3, 6], [1, 4], [2, 5]]
 
     Raises: UsageError: rank and world make no sense.
     """
     if world < 1 or not 0 <= rank < world:
         raise UsageError(f"rank {rank} of {world} ranks: need 0 <= rank < world.")
-    return rows[: len(rows) // world * world][rank::world]
+    return rows[rank::world]

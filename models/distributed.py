@@ -5,7 +5,8 @@ exchange the *codes* of their images and captions, score their own images agains
 exchange the rows of the score matrix, and so all know the loss of the whole batch. Each exchange
 is differentiable: its backward pass adds up what all ranks' losses say about a value. As every
 rank holds the same loss, the average over ranks of the parameters' gradients is exactly the
-gradient of that loss, as if one process had seen the whole batch.
+gradient of that loss, as if one process had seen the whole batch, however the pairs are shared. A
+rank without a pair in the last step of an epoch takes part with a stand-in that counts for nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from features.batch import CaptionBatch, ImageBatch
-from features.errors import TrainingError
+from features.errors import ScenestoreError, TrainingError
 
 __all__ = ["World", "average_gradients", "gather_rows", "global_loss", "join_world"]
 
 Code = TypeVar("Code", bound=tuple[Tensor, ...])
+
+# How long ranks wait for each other: uneven shares of an evaluation, and what the first rank alone
+# computes and writes.
+WAIT_MINUTES = 60
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def join_world(device_name: str) -> Iterator[World]:
     Args:
         device_name: ``run.device``; a CPU run talks over gloo, a CUDA run over nccl.
 
-    Raises: TrainingError: the peers do not answer.
+    Raises: TrainingError: the peers do not answer, or one of them is gone.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World()
@@ -87,15 +92,31 @@ def join_world(device_name: str) -> Iterator[World]:
     )
     cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
     try:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
+        # score matrices and messages stay on the CPU, whatever the gradients travel over
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=WAIT_MINUTES))
     except (RuntimeError, ValueError) as error:
         message = " ".join(str(error).split())[:200]
         raise TrainingError(f"rank {world.rank} could not join its peers: {message}") from error
     try:
         yield world
         dist.barrier()  # nobody hangs up while another one still talks
+    except RuntimeError as error:
+        if isinstance(error, ScenestoreError) or not _is_about_peers(error):
+            raise
+        raise TrainingError(
+            f"rank {world.rank}: a peer is gone, whose own message says why "
+            f"({' '.join(str(error).split())[:120]}). The last checkpoint is kept."
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    """Say whether an exchange failed; gloo raises plain RuntimeErrors."""
+    words = ("gloo", "nccl", "connection closed", "connection reset", "timed out")
+    said = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in said for word in words)
 
 
 class _Gather(torch.autograd.Function):
@@ -145,52 +166,88 @@ def gather_rows(parts: Code, world: World) -> Code:
         exchanged = wide.to(torch.uint8) if part.dtype is torch.bool else wide
         rows: Tensor = _Gather.apply(exchanged, counts, world.rank)
         whole.append(rows.to(part.dtype))
-    kind = type(parts)
-    return kind(whole) if kind is tuple else kind(*whole)
+    return _rebuilt(parts, whole)
 
 
 def global_loss(
-    model: nn.Module, images: ImageBatch, captions: CaptionBatch, world: World
+    model: nn.Module,
+    images: ImageBatch,
+    captions: CaptionBatch,
+    world: World,
+    *,
+    stand_in: bool = False,
 ) -> Tensor:
     """Return the model's loss over the batches of all ranks, the same value on every rank.
 
     For the time of the call the model's encoders return everybody's codes, and its ``score``
     computes the rows of this rank's images only and exchanges them. Whatever else the model's
-    ``loss`` does, it does with the whole batch.
+    ``loss`` does, it does with the whole batch. Models that are made of several models, and score
+    with each, are treated part by part.
+
+    Args:
+        model: what ``loss`` belongs to.   images, captions: this rank's pairs; at least one.
+        world: this process among its peers.
+        stand_in: this rank has no pair: what it was given is encoded, so that all ranks do the
+            same exchanges, and left out (statistics of batch normalisation do see it).
     """
     compute: Any = model.loss
     if world.size == 1:
         alone: Tensor = compute(images, captions)
         return alone
-    (ranks,) = gather_rows((torch.full_like(captions.rows, world.rank),), world)
+    mine = 0 if stand_in else len(captions.rows)
+    (ranks,) = gather_rows((torch.full_like(captions.rows, world.rank)[:mine],), world)
     start = int((ranks < world.rank).sum())
-    own = slice(start, start + len(captions.rows))
-    encode_images: Any = model.encode_images
-    encode_captions: Any = model.encode_captions
-    score: Any = model.score
+    # a score of no image at all is nothing that models know: the first one's is dropped again
+    own = slice(start, start + mine) if mine else slice(0, 1)
+    inside = False  # an exchange must not happen twice when one part calls another
 
-    def score_own(image_code: Any, caption_code: Any) -> Tensor:
-        mine = type(image_code)(*(part[own] for part in image_code))
-        rows = score(mine, caption_code)
-        whole: Tensor = gather_rows((rows,), world)[0]
+    def exchanged(function: Any, change: Any) -> Any:
+        def call(*args: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return function(*args)
+            inside = True
+            try:
+                return change(function, *args)
+            finally:
+                inside = False
+
+        return call
+
+    def encode(function: Any, batch: Any) -> Any:
+        code = function(batch)
+        return gather_rows(_first(code, mine), world)
+
+    def score(function: Any, image_code: Any, caption_code: Any) -> Tensor:
+        rows = function(_rebuilt(image_code, [part[own] for part in image_code]), caption_code)
+        whole: Tensor = gather_rows((rows[:mine],), world)[0]
         return whole
 
-    names = {
-        "encode_images": lambda batch: gather_rows(encode_images(batch), world),
-        "encode_captions": lambda batch: gather_rows(encode_captions(batch), world),
-        "score": score_own,
-    }
     everyone = dataclasses.replace(
-        captions, image_rows=gather_rows((captions.image_rows,), world)[0]
+        captions, image_rows=gather_rows((captions.image_rows[:mine],), world)[0]
     )
+    names = {"encode_images": encode, "encode_captions": encode, "score": score}
+    parts = [part for part in model.modules() if all(hasattr(part, name) for name in names)]
     try:
-        for name, function in names.items():
-            object.__setattr__(model, name, function)
+        for part in parts:
+            for name, change in names.items():
+                object.__setattr__(part, name, exchanged(getattr(part, name), change))
         loss: Tensor = compute(images, everyone)
         return loss
     finally:
-        for name in names:
-            object.__delattr__(model, name)
+        for part in parts:
+            for name in names:
+                object.__delattr__(part, name)
+
+
+def _first(code: Code, count: int) -> Code:
+    return _rebuilt(code, [part[:count] for part in code])
+
+
+def _rebuilt(code: Code, parts: list[Tensor]) -> Code:
+    """Return the parts as what the code is: a named or a plain tuple."""
+    kind = type(code)
+    return kind(parts) if kind is tuple else kind(*parts)
 
 
 def average_gradients(model: nn.Module, world: World) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from features.batch import CaptionBatch, ImageBatch
     from features.store import Store
     from features.vocab import Codebook
     from models.distributed import World
@@ -54,9 +55,9 @@ class Data:
     keys: dict[str, str]
 
     def batches_per_epoch(self, world: int) -> int:
-        """Return how many batches an epoch has on each of ``world`` ranks.
+        """Return how many batches an epoch has, the same on each of ``world`` ranks.
 
-        Raises: ConfigError: the batch cannot be shared equally, or is larger than the split.
+        Raises: ConfigError: the batch cannot be shared equally, or there is nothing to learn from.
         """
         size, group = self.config.data.batch_size, self.config.data.neighbours
         if self.config.data.neighbours_from and size % group:
@@ -67,10 +68,10 @@ class Data:
             raise ConfigError(
                 f"data.batch_size {size} cannot be shared by {world} ranks; choose a multiple."
             )
-        pairs = len(self.store.caption_rows(self.config.data.train)) // world
+        pairs = len(self.store.caption_rows(self.config.data.train))
         if pairs == 0:
-            raise ConfigError(f"split {self.config.data.train!r} has no pair for every rank.")
-        return -(-pairs // (size // world))
+            raise ConfigError(f"split {self.config.data.train!r} has no captions to learn from.")
+        return -(-pairs // size)
 
     def train_batches(self, epoch: int, pairs: int, world: World) -> Iterable[Any]:
         """Return this rank's batches of an epoch, from where ``pairs`` of it have been used."""
@@ -101,19 +102,44 @@ class Data:
         return NeighbourLoader(self.store, data.train, rows=rows, **options)
 
     @functools.cached_property
+    def stand_in(self) -> tuple[ImageBatch, CaptionBatch]:
+        """One pair of the split, for a rank that has none in the last step of an epoch."""
+        rows: dict[str, Any] = {
+            "batch_size": 1,
+            "codebook": self.codebook,
+            "shuffle": False,
+            "prefetch": 0,
+        }
+        pair: tuple[ImageBatch, CaptionBatch] = next(
+            iter(self.store.loader(self.config.data.train, **rows))
+        )
+        return pair
+
+    @functools.cached_property
     def _points(self) -> Tensor:
         from models.neighbours import mean_regions
 
         return mean_regions(self.store, self.config.data.train, self.codebook)
 
-    def evaluate(self, model: nn.Module, device: torch.device) -> Recall:
-        """Return the recall on the validation split."""
+    def evaluate(
+        self, model: nn.Module, device: torch.device, world: World | None = None
+    ) -> Recall | None:
+        """Return the recall on the validation split, scored by all ranks; None but on the first."""
+        from models.distributed import World
         from models.metrics import recall
-        from models.scoring import score_all
+        from models.score_shares import score_split
 
         split, size = self.config.data.val, self.config.data.eval_batch_size
-        sims = score_all(model, self.store, split, self.codebook, device=device, batch_size=size)
-        return recall(sims, self.store.caption_image_rows(split))
+        sims = score_split(
+            model,
+            self.store,
+            split,
+            self.codebook,
+            world or World(),
+            device=device,
+            batch_size=size,
+        )
+        return None if sims is None else recall(sims, self.store.caption_image_rows(split))
 
 
 def open_data(config: Config) -> Data:

@@ -124,6 +124,7 @@ def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
     _prepare_folder(folder, config)
     data.codebook.save(folder / CODEBOOK)
     found = data.evaluate(model, device)
+    assert found is not None  # one process alone is the first
     MetricsFile(folder / "metrics.csv").add(step=0, epoch=0, kind="val", **dict(found))
     about = about_run(config, model.options, data.keys, step=0, epoch=0, rsum=found.rsum)
     checkpoint.save_best(folder / checkpoint.BEST, model, about)

@@ -18,7 +18,6 @@ from models import checkpoint
 from models.config import Config, to_dict
 from models.distributed import World, average_gradients, global_loss
 from models.logs import Events, MetricsFile, Progress, Speed
-from models.metrics import Recall
 from models.optim import WeightAverage, make_optimizer, rate_factor, set_rate
 from models.runs import Data, about_run, check_resumable
 
@@ -160,13 +159,16 @@ class Trainer:
             start = time.perf_counter()
             images, captions = next(stream)
             self.speed.add(len(captions.rows) * self.world.size, time.perf_counter() - start)
+            stand_in = not len(captions.rows)  # the epoch's last batch has no pair for this rank
+            if stand_in:
+                images, captions = self.data.stand_in
             images, captions = images.to(self.device), captions.to(self.device)
             amp = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
             with amp:
                 if optim.global_negatives:
-                    loss = global_loss(self.model, images, captions, self.world)
+                    loss = global_loss(self.model, images, captions, self.world, stand_in=stand_in)
                 else:
-                    loss = self.model.loss(images, captions)
+                    loss = self.model.loss(images, captions) * (0 if stand_in else 1)
             loss = loss / group
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -222,11 +224,9 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Score the validation split; keep the weights when they are the best so far."""
-        found: Recall | None = None
         at = self.at
         with self.average.applied(self.model) if self.average else contextlib.nullcontext():
-            if self.world.first:
-                found = self.data.evaluate(self.model, self.device)
+            found = self.data.evaluate(self.model, self.device, self.world)
             rsum = self.world.share(found.rsum if found else 0.0)
             better = rsum > at.best
             if better:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import threading
 
@@ -184,24 +185,47 @@ def test_resume_from_any_step_sees_what_would_have_been_seen(tiny_store):
         assert len(list(loader)) == len(whole)  # only the first iteration is shortened
 
 
-def test_ranks_share_an_epoch_equally(tiny_store):
-    store = tiny_store(images=60)
+def test_ranks_share_every_row_of_an_epoch(tiny_store):
+    store = tiny_store(images=60)  # 150 rows
     whole = order_of(store.loader("train", batch_size=16, seed=1))
     for world in (2, 3, 7):
         parts = [
             store.loader("train", batch_size=8, seed=1, rank=rank, world=world)
             for rank in range(world)
         ]
-        assert len({len(part) for part in parts}) == 1
-        rows = [order_of(part) for part in parts]
-        assert len({len(part) for part in rows}) == 1
-        together = [row for step in zip(*rows, strict=True) for row in step]
-        assert together == whole[: len(whole) // world * world]
+        assert {len(part) for part in parts} == {-(-150 // (8 * world))}
+        steps = [[c.rows.tolist() for _, c in part] for part in parts]
+        for at, ranks in enumerate(zip(*steps, strict=True)):
+            batch = whole[at * 8 * world : (at + 1) * 8 * world]
+            assert [len(rows) for rows in ranks] == [
+                len(batch[rank::world]) for rank in range(world)
+            ]
+            assert sorted(row for rows in ranks for row in rows) == sorted(batch)
+        dropped = store.loader("train", batch_size=8, rank=world - 1, world=world, drop_last=True)
+        assert [len(c.rows) for _, c in dropped] == [8] * (150 // (8 * world))
+
+
+def test_a_rank_without_a_row_gets_an_empty_batch(tiny_store):
+    store = tiny_store(images=2, captions=1)
+    options = {"batch_size": 1, "world": 3, "prefetch": 0}
+    (full,) = store.loader("train", **options)
+    (empty,) = store.loader("train", rank=2, **options)
+    for one, none in zip(full, empty, strict=True):
+        for item in dataclasses.fields(one):
+            value, other = getattr(one, item.name), getattr(none, item.name)
+            if value is not None:
+                assert (len(value), len(other)) == (1, 0)
+                assert value.dim() == other.dim()
+    assert full[0].objects.shape[1:] == empty[0].objects.shape[1:]
+
+
+def test_loaders_refuse_ranks_and_orders_that_make_no_sense(tiny_store):
+    store = tiny_store(images=6)
     with pytest.raises(UsageError, match="rank 2 of 2"):
         store.loader("train", batch_size=8, rank=2, world=2)
     with pytest.raises(UnknownName, match="unknown order"):
         store.loader("train", batch_size=8, order="blocks")
-    assert rank_slice(np.arange(3), 0, 4).tolist() == []
+    assert rank_slice(np.arange(3), 3, 4).tolist() == []
 
 
 def test_drop_last_leaves_out_the_short_batch(tiny_store):

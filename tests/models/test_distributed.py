@@ -45,7 +45,7 @@ def losses_of(folder):
 
 @pytest.fixture
 def configure(tiny_store, tmp_path):
-    store = tiny_store(images=36)  # 90 pairs in train: 5 whole batches and one of 10
+    store = tiny_store(images=36)  # 85 pairs of train: 5 whole batches and one of 5, 3 + 2
 
     def make(model, folder, **run):
         # blocks of one number would make every cosine a sign
@@ -53,7 +53,7 @@ def configure(tiny_store, tmp_path):
         config = from_dict(
             {
                 "model": {"name": model, "options": {"word_dim": 8, **options}},
-                "data": {"store": str(store.path), "batch_size": 16},
+                "data": {"store": str(store.path), "train": "train[:17]", "batch_size": 16},
                 "optim": {"lr": 2e-4},
                 "run": {
                     "max_steps": 20,
