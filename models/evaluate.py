@@ -1,7 +1,8 @@
 """Evaluate runs: ``python -m models.evaluate RUN [RUN ...] --store STORE --split test``.
 
 Several runs make an ensemble: the mean of their score matrices. A store that differs from the one
-that a run was trained on is refused unless ``--allow-mismatch`` says that this is meant.
+that a run was trained on is refused unless ``--allow-mismatch`` says that this is meant. Under
+``torchrun`` every rank scores some of the images; the first one computes the numbers and writes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from features.store import Store
     from features.vocab import Codebook
+    from models.distributed import World
 
 __all__ = ["Evaluation", "Run", "evaluate", "load_run", "main"]
 
@@ -150,24 +152,32 @@ def _joined(i2t: Recall, t2i: Recall) -> Recall:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
+    from models.distributed import join_world
+    from models.train import pick_device
+
+    with join_world(options.device) as world:
+        return _evaluate(options, world, pick_device(options.device, world))
+
+
+def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -> int:
     from features.store import open_store
     from models import results
-    from models.distributed import World
     from models.runs import resolve_split, store_keys
-    from models.scoring import score_all
-    from models.train import pick_device
+    from models.score_shares import score_split
 
     store = open_store(options.store)
     resolve_split(store, options.split)
-    device = pick_device(options.device, World())
     owner = store.caption_image_rows(options.split)
     matrices: list[npt.NDArray[np.float32]] = []
     runs: list[dict[str, Any]] = []
     for folder in options.runs:
         run = load_run(folder, store, device=device, allow_mismatch=options.allow_mismatch)
-        sims = score_all(run.model, store, options.split, run.codebook, device=device)
-        matrices.append(sims.numpy())
-        runs.append({"folder": str(folder), **run.metadata})
+        sims = score_split(run.model, store, options.split, run.codebook, world, device=device)
+        if sims is not None:
+            matrices.append(sims.numpy())
+            runs.append({"folder": str(folder), **run.metadata})
+    if not world.first:
+        return 0
     names = [str(folder) for folder in options.runs]
     if len(matrices) > 1:
         matrices.append(np.mean(matrices, axis=0))

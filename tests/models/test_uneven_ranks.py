@@ -54,13 +54,17 @@ def run_ranks(job, ranks, tmp_path):
         assert "all cases done" in text
 
 
+def driver():
+    spec = importlib.util.spec_from_file_location("ranks", DRIVER)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run_here(*trees):
     """Train in this process what the ranks train together."""
-    spec = importlib.util.spec_from_file_location("ranks", DRIVER)
-    driver = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(driver)
     for tree in trees:
-        driver.train_case(tree, World())
+        driver().train_case(tree, World())
 
 
 @pytest.fixture
@@ -170,6 +174,21 @@ def test_all_models_have_the_gradients_of_the_whole_batch(tmp_path):
     }
     cases = [[n, o, counts] for n, o in options.items() for counts in ([3, 1, 2], [2, 1, 0])]
     run_ranks({"exchange": [*cases, ["vse", small, [1, 0, 0]]]}, 3, tmp_path)
+
+
+@pytest.mark.cluster
+def test_ranks_score_a_split_together(tiny_store, tmp_path):
+    store = tiny_store(images=48)
+    splits = ("test", "val[:2]", "val[:1]")  # 16 images, and fewer than ranks
+    jobs = [[str(store.path), split, str(tmp_path / f"{at}.pt")] for at, split in enumerate(splits)]
+    run_ranks({"score": jobs}, 3, tmp_path)
+    for path, split, out in jobs:
+        together = torch.load(out)
+        driver().score_case(path, split, out, World())
+        alone = torch.load(out)
+        assert together.shape == alone.shape
+        assert alone.std() > 0
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-6, msg=split)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 6, 29])
