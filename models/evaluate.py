@@ -153,10 +153,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     from models.distributed import join_world
-    from models.train import pick_device
+    from models.train import memory_errors, pick_device
 
     with join_world(options.device) as world:
-        return _evaluate(options, world, pick_device(options.device, world))
+        device = pick_device(options.device, world)
+        with memory_errors(device, "Use a device with more memory, or --device cpu."):
+            return _evaluate(options, world, device)
 
 
 def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -> int:

@@ -73,13 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from features.store import open_store
     from models.distributed import World
     from models.runs import resolve_split
-    from models.train import pick_device
+    from models.train import memory_errors, pick_device
 
     store = open_store(options.store)
     resolve_split(store, options.split)
     device = pick_device(options.device, World())
     run = load_run(options.run, store, device=device, allow_mismatch=options.allow_mismatch)
-    images, captions = embed(run, store, options.split, device=device)
+    with memory_errors(device, "Use a device with more memory, or --device cpu."):
+        images, captions = embed(run, store, options.split, device=device)
     ids = {
         "images": store.column("image_id")[store.image_rows(options.split)],
         "captions": store.column("caption_id")[store.caption_rows(options.split)],

@@ -6,7 +6,8 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -76,31 +77,49 @@ class Events:
 
     Args:
         folder: where events go; None: nowhere.
+        keep_to: events of later steps, from before a resume, are not shown; None: there are none.
 
-    Raises: MissingDependency: TensorBoard is not installed.
+    Raises:
+        MissingDependency: TensorBoard is not installed.
+        TrainingError: events cannot be written (any method may raise it).
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, keep_to: int | None = None) -> None:
         self._writer: Any = None
+        self._folder = folder
         if folder is not None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise MissingDependency.of(
-                    "tensorboard", "--run.tensorboard", "pip install tensorboard"
+                    "tensorboard", "--run.tensorboard", "pip install 'tensorboard>=2.18'"
                 ) from error
-            self._writer = SummaryWriter(str(folder))
+            purge = None if keep_to is None else keep_to + 1
+            with self._errors():
+                self._writer = SummaryWriter(str(folder), purge_step=purge)
 
     def add(self, group: str, step: int, values: Mapping[str, float]) -> None:
         """Write each value as the curve ``group/name``."""
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
+            with self._errors():
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         """Flush and close."""
         if self._writer is not None:
-            self._writer.close()
+            with self._errors():
+                self._writer.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self._folder}: events cannot be written ({error.strerror or error}). Free some "
+                "space, or say --run.tensorboard false; the last checkpoint is kept."
+            ) from error
 
 
 class Speed:

@@ -164,22 +164,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from features.store import open_store
     from models.distributed import World
     from models.runs import resolve_split
-    from models.train import pick_device
+    from models.train import memory_errors, pick_device
 
     store = open_store(options.store)
     split = options.split or max(store.splits, key=lambda name: len(store.splits[name]))
     resolve_split(store, split)
     device = pick_device(options.device, World())
     run = load_run(options.run, store, device=device, allow_mismatch=options.allow_mismatch)
-    if options.text is not None:
-        profile = options.profile or stored_profile(store)
-        graph = parse_text(options.text, parser=options.parser, profile=profile)
-        found = images_for_text(run, store, graph, split, top=options.top, device=device)
-        if options.json:
-            _say_json([list(pair) for pair in found])
+    with memory_errors(device, "Use a device with more memory, or --device cpu."):
+        if options.text is not None:
+            _answer_text(run, store, options, split, device)
         else:
-            _show_images(store, options.text, split, found)
-        return 0
+            _answer_images(run, store, options, split, device)
+    return 0
+
+
+def _answer_text(
+    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
+) -> None:
+    profile = options.profile or stored_profile(store)
+    graph = parse_text(options.text, parser=options.parser, profile=profile)
+    found = images_for_text(run, store, graph, split, top=options.top, device=device)
+    if options.json:
+        _say_json([list(pair) for pair in found])
+    else:
+        _show_images(store, options.text, split, found)
+
+
+def _answer_images(
+    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
+) -> None:
     answers = _captions_of(run, store, options, split, device)
     if options.json:
         _say_json(
@@ -188,7 +202,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         for name, about, found in answers:
             _show_captions(name, about, split, found)
-    return 0
 
 
 def _captions_of(

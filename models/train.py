@@ -8,10 +8,11 @@ split). Run the same command again and it goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from models.distributed import World
     from models.runs import Data
 
-__all__ = ["STOPPED", "main", "train"]
+__all__ = ["STOPPED", "main", "memory_errors", "pick_device", "train"]
 
 STOPPED = 75  # EX_TEMPFAIL: saved after a signal, the same command goes on
 
@@ -53,14 +54,30 @@ def train(config: Config) -> int:
         torch.set_num_threads(config.run.threads)
     with join_world(config.run.device) as world:
         device = pick_device(config.run.device, world)
-        try:
+        last = Path(config.run.folder) / "last.pt"
+        advice = "Lower --data.batch_size (and raise --optim.accumulate)"
+        with memory_errors(device, f"{advice} and run again; {last} is kept."):
             return _train(config, world, device)
-        except torch.OutOfMemoryError as error:
-            last = Path(config.run.folder) / "last.pt"
-            raise TrainingError(
-                f"out of memory on {device}: {str(error).split('.')[0]}. Lower --data.batch_size "
-                f"(and raise --optim.accumulate) and run again; {last} is kept."
-            ) from error
+
+
+@contextlib.contextmanager
+def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
+    """Turn what torch and numpy raise without memory into a TrainingError that ends in advice."""
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _out_of_memory(device, error, advice) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):  # a CPU without memory has no class of its own
+            raise
+        raise _out_of_memory(device, error, advice) from error
+
+
+def _out_of_memory(device: torch.device, error: Exception, advice: str) -> TrainingError:
+    said = " ".join(str(error).partition("DefaultCPUAllocator: ")[2].split() or str(error).split())
+    return TrainingError(f"out of memory on {device}: {said.split('. ')[0].rstrip('.')}. {advice}")
 
 
 def _train(config: Config, world: World, device: torch.device) -> int:

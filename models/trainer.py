@@ -87,7 +87,8 @@ class Trainer:
         if first:
             self.metrics = MetricsFile(self.folder / "metrics.csv", self.at.step or None)
         self.events = Events(
-            self.folder / "events" if self.config.run.tensorboard and first else None
+            self.folder / "events" if self.config.run.tensorboard and first else None,
+            self.at.step or None,
         )
         if self.at.step == 0:
             self.save()  # so that there is a checkpoint whatever happens
