@@ -33,6 +33,9 @@ Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
 
+_ADD_TEXT = "Parse its captions: luigi --module workflows AddText --local-scheduler --store-dir DIR"
+
+
 def open_store(path: str | Path, *, backend: str = "auto") -> Store:
     """Open a store for reading.
 
@@ -96,10 +99,11 @@ class Store:
             if name not in self._readers:
                 entry = self.manifest["groups"].get(name)
                 if entry is None:
+                    known, text = self.manifest["groups"], name in ("tokens", "text")
+                    advice = _ADD_TEXT if text else "Build the missing stage first."
                     raise UnknownName(
                         f"{self.path}: this store has no {name!r}. "
-                        f"It has: {', '.join(sorted(self.manifest['groups']))}. "
-                        "Build the missing stage first."
+                        f"It has: {', '.join(sorted(known))}. {advice}"
                     )
                 manifest = read_group(self.path.parent / entry["folder"])
                 if manifest.hash != entry["hash"]:

@@ -4,6 +4,7 @@
 --store-dir DIR``; ``luigi-deps-tree --module workflows ...`` shows what depends on what.
 """
 
+from workflows.add_text import AddText
 from workflows.compare import CompareModels
 from workflows.config import apply_defaults
 from workflows.datasets import BuildCoco, BuildDataset, BuildFlickr30k
@@ -13,6 +14,7 @@ from workflows.training import EvaluateModel, TrainModel
 apply_defaults()
 
 __all__ = [
+    "AddText",
     "BuildCoco",
     "BuildDataset",
     "BuildDemo",

@@ -10,11 +10,11 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from features.errors import MissingInput, UnknownName, UsageError
-from features.keys import HashCache, canonical_json, content_key, folder_name
-from features.schema import shard_ranges, shard_rows
+from features.errors import MissingInput, UsageError
+from features.keys import HashCache, canonical_json
+from workflows.text_plan import TextPlan, Variant
 
 if TYPE_CHECKING:
     from features.records import ImageEntry
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildOptions", "Plan", "Variant", "plan_of"]
 
-INDEX_VERSION = "1"
 TEXT_ONLY = "none"
 
 
@@ -61,17 +60,7 @@ class BuildOptions:
     on_error: str = "fail"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One stage's output: where it lies and everything that went into its key."""
-
-    group: str
-    key: str
-    folder: Path
-    params: dict[str, Any]
-
-
-class Plan:
+class Plan(TextPlan):
     """The keys of one build, computed from its inputs on first use.
 
     Args:
@@ -83,8 +72,8 @@ class Plan:
     """
 
     def __init__(self, options: BuildOptions) -> None:
+        super().__init__(Path(options.store_dir), options.parser, options.profile, options.scheme)
         self.options = options
-        self.store_dir = Path(options.store_dir)
         if not options.store_dir:
             raise UsageError("--store-dir is empty: say where the store shall be.")
         if min(options.max_objects, options.max_relations) < 1:
@@ -148,16 +137,6 @@ class Plan:
         return self._selection[1]
 
     @cached_property
-    def rows_per_shard(self) -> int:
-        """Images per shard: fixed by the data set's size, never by the number of workers."""
-        return shard_rows(len(self.entries))
-
-    @property
-    def ranges(self) -> list[range]:
-        """Image rows of every shard."""
-        return shard_ranges(len(self.entries))
-
-    @cached_property
     def has_pictures(self) -> bool:
         """True when every image's picture is on disk."""
         from pipeline.image_files import ImageFolder
@@ -185,12 +164,7 @@ class Plan:
             for path in caption_files(self.options.captions)
             if path.is_file()
         ]
-        listed = [
-            [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in self.entries
-        ]
-        rows = hashlib.sha256(canonical_json(listed).encode()).hexdigest()
-        parameters = {"rows_per_shard": self.rows_per_shard}
-        variant = self._variant("index", INDEX_VERSION, parameters, {"images": rows})
+        variant = self.built_index
         variant.params["about"] = {
             "captions_files": texts,
             "listed": len(self.caption_set.entries),
@@ -256,53 +230,12 @@ class Plan:
         parameters = {"features": identity, "dtype": "float16"}
         return self._variant("regions", REGIONS_VERSION, parameters, inputs)
 
-    @cached_property
-    def parses(self) -> Variant:
-        """The parse cache: tokens with UD dependencies, which the rules read."""
-        from pipeline.parse import PARSE_VERSION, load_parser
-
-        parser = load_parser(self.options.parser)
-        parameters = {"parser": parser.name, "version": parser.version}
-        return self._variant("tokens", PARSE_VERSION, parameters, {"index": self.index.key})
-
-    @cached_property
-    def tokens(self) -> Variant:
-        """Tokens with dependencies in the scheme that the user wants; UD is the parsers' own."""
-        from pipeline.dependency import SCHEMES
-        from pipeline.parse import PARSE_VERSION
-
-        if self.options.scheme == "ud":
-            return self.parses
-        if self.options.scheme not in SCHEMES:
-            raise UnknownName.of("scheme", self.options.scheme, SCHEMES)
-        parameters = {"scheme": self.options.scheme}
-        return self._variant("tokens", PARSE_VERSION, parameters, {"parses": self.parses.key})
-
-    @cached_property
-    def text(self) -> Variant:
-        """Roles, objects, attributes and relations of every caption."""
-        from pipeline.triplets import PROFILES, RULES_VERSION
-
-        if self.options.profile not in PROFILES:
-            raise UnknownName.of("profile", self.options.profile, PROFILES)
-        parameters = {"profile": self.options.profile}
-        return self._variant("text", RULES_VERSION, parameters, {"parses": self.parses.key})
-
     def variants(self) -> dict[str, Variant]:
         """Return all variants that the store binds, by the name under which it binds them."""
-        found = {"index": self.index, "tokens": self.tokens, "text": self.text}
+        found = {"index": self.index, **self.text_variants()}
         if self.has_graphs:
             found |= {"visual": self.visual, "regions": self.regions}
-        if self.tokens is not self.parses:
-            found["tokens@ud"] = self.parses  # keeps the parse cache from being swept
         return found
-
-    def _variant(
-        self, group: str, version: str, parameters: dict[str, Any], inputs: dict[str, str]
-    ) -> Variant:
-        key = content_key(group, version, parameters, inputs)
-        params = {"stage": group, "version": version, "parameters": parameters, "inputs": inputs}
-        return Variant(group, key, self.store_dir / folder_name(group, key), params)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,8 @@
 
 ``IndexImages`` -> ``DetectGraphs`` (scene graphs, then region and union features)
                 -> ``ParseCaptions`` -> ``ExtractTriplets`` (dependency scheme and rule profile)
+
+The two text stages are also run for the captions of a store that has none: ``workflows.add_text``.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
-from features.atomic import sweep
+from features.atomic import sweep, write_errors
 from features.manifest import finish_group, group_done, image_index
 from features.pack import pack_index
 from features.shard import shard_done, write_shard
 from workflows.cluster import Where, fan_out, usable_cores
-from workflows.plan import BuildOptions, Plan, Variant, plan_of
+from workflows.plan import BuildOptions, Plan, plan_of
 from workflows.progress import Progress
 from workflows.targets import VariantTarget
 
@@ -25,11 +27,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from features.shard import ShardRecord
+    from workflows.text_plan import TextPlan, Variant
 
-__all__ = ["BuildTask", "DetectGraphs", "ExtractTriplets", "IndexImages", "ParseCaptions"]
+__all__ = [
+    "BuildTask",
+    "DetectGraphs",
+    "ExtractTriplets",
+    "IndexImages",
+    "ParseCaptions",
+    "ParseStage",
+    "ShardTask",
+    "TripletStage",
+]
 
 
-class BuildTask(luigi.Task):
+class ShardTask(luigi.Task):
+    """What every task has that gives shards to workers."""
+
+    jobs = luigi.IntParameter(
+        default=usable_cores(), significant=False, description="local worker processes"
+    )
+    scheduler_address = luigi.Parameter(
+        default="", significant=False, description="address of a running Dask scheduler"
+    )
+
+    @property
+    def where(self) -> Where:
+        """Where the shards are computed."""
+        return Where(self.jobs, self.scheduler_address)
+
+    def on_failure(self, exception: BaseException) -> str:
+        """Tell the scheduler the error's message; Luigi would send a stack trace."""
+        return f"{type(exception).__name__}: {exception}"
+
+    def publish(self, line: str, percent: int) -> None:
+        """Show progress in the scheduler's web page."""
+        self.set_status_message(line)
+        self.set_progress_percentage(percent)
+
+
+class BuildTask(ShardTask):
     """Parameters that all stages of a build share; only the plan decides what is stale."""
 
     dataset = luigi.Parameter(default="dataset", description="name of the data set")
@@ -63,12 +100,6 @@ class BuildTask(luigi.Task):
         choices=["fail", "skip"],
         description="stop at the first bad item, or count it, name it and go on",
     )
-    jobs = luigi.IntParameter(
-        default=usable_cores(), significant=False, description="local worker processes"
-    )
-    scheduler_address = luigi.Parameter(
-        default="", significant=False, description="address of a running Dask scheduler"
-    )
 
     def options(self) -> BuildOptions:
         """Return the parameters that decide the content."""
@@ -80,26 +111,17 @@ class BuildTask(luigi.Task):
         """Keys and folders of this build."""
         return plan_of(self.options())
 
-    @property
-    def where(self) -> Where:
-        """Where the shards are computed."""
-        return Where(self.jobs, self.scheduler_address)
 
-    def on_failure(self, exception: BaseException) -> str:
-        """Tell the scheduler the error's message; Luigi would send a stack trace."""
-        return f"{type(exception).__name__}: {exception}"
-
-    def publish(self, line: str, percent: int) -> None:
-        """Show progress in the scheduler's web page."""
-        self.set_status_message(line)
-        self.set_progress_percentage(percent)
-
-
-class Stage(BuildTask):
+class Stage(ShardTask):
     """A stage writes the shards of one or two variants, then their manifests."""
 
     label = "stage"
     unit = "images"
+
+    @property
+    @abc.abstractmethod
+    def plan(self) -> TextPlan:
+        """Keys and folders of what is built."""
 
     @abc.abstractmethod
     def variants(self) -> list[Variant]:
@@ -123,6 +145,8 @@ class Stage(BuildTask):
         plan, ranges = self.plan, self.plan.ranges
         wanted = [v for v in self.variants() if not group_done(v.folder, v.key)]
         for variant in wanted:
+            with write_errors(variant.folder):  # told before a model is loaded
+                variant.folder.mkdir(parents=True, exist_ok=True)
             sweep(variant.folder)
         todo = [
             number
@@ -145,7 +169,7 @@ class Stage(BuildTask):
         seconds = round(time.monotonic() - started, 2)
         self._finish(plan, wanted, {"seconds": seconds, "shards": len(todo), "of": len(ranges)})
 
-    def _finish(self, plan: Plan, wanted: Iterable[Variant], built: dict[str, object]) -> None:
+    def _finish(self, plan: TextPlan, wanted: Iterable[Variant], built: dict[str, object]) -> None:
         index = image_index(plan.index.folder)
         for variant in wanted:
             params = {**variant.params, "built": built}
@@ -189,7 +213,7 @@ class IndexImages(BuildTask):
         finish_group(index.folder, "index", index.key, {**index.params, "built": built}, records)
 
 
-class DetectGraphs(Stage):
+class DetectGraphs(BuildTask, Stage):
     """Detect objects, predict relations, pool features: one pass over each picture."""
 
     label = "scene graphs"
@@ -233,14 +257,10 @@ class TextStage(Stage):
         return sum(len(entry.captions) for entry in self.plan.entries[rows.start : rows.stop])
 
 
-class ParseCaptions(TextStage):
+class ParseStage(TextStage):
     """Tokenise and parse every caption once; a change of rules or profile never comes here."""
 
     label = "parsing"
-
-    def requires(self) -> luigi.Task:
-        """Need the captions."""
-        return self.clone(IndexImages)
 
     def variants(self) -> list[Variant]:
         """Return the parse cache."""
@@ -250,21 +270,14 @@ class ParseCaptions(TextStage):
         """Return the shard function and its job."""
         from pipeline.shards import ParseJob, parse_shard
 
-        parses = self.plan.parses
-        options = self.plan.options
-        return parse_shard, ParseJob(
-            self.plan.index.folder, (parses.folder, parses.key), options.parser
-        )
+        plan, parses = self.plan, self.plan.parses
+        return parse_shard, ParseJob(plan.index.folder, (parses.folder, parses.key), plan.parser)
 
 
-class ExtractTriplets(TextStage):
+class TripletStage(TextStage):
     """Apply the rules of a profile and the dependency scheme to the parses."""
 
     label = "triplets"
-
-    def requires(self) -> luigi.Task:
-        """Need the parses."""
-        return self.clone(ParseCaptions)
 
     def variants(self) -> list[Variant]:
         """Return the text graphs, and the tokens where another scheme than UD is wanted."""
@@ -281,6 +294,22 @@ class ExtractTriplets(TextStage):
             parses=plan.parses.folder,
             text=(plan.text.folder, plan.text.key),
             tokens=None if plan.tokens is plan.parses else (plan.tokens.folder, plan.tokens.key),
-            profile=plan.options.profile,
-            scheme=plan.options.scheme,
+            profile=plan.profile,
+            scheme=plan.scheme,
         )
+
+
+class ParseCaptions(BuildTask, ParseStage):
+    """Parse the captions of a build."""
+
+    def requires(self) -> luigi.Task:
+        """Need the captions."""
+        return self.clone(IndexImages)
+
+
+class ExtractTriplets(BuildTask, TripletStage):
+    """Make the text graphs of a build."""
+
+    def requires(self) -> luigi.Task:
+        """Need the parses."""
+        return self.clone(ParseCaptions)

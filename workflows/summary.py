@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from features.manifest import GroupManifest
     from workflows.plan import Plan
 
-__all__ = ["changed_options", "count_store", "describe_build"]
+__all__ = ["changed_options", "count_store", "count_text", "describe_build"]
 
 STAGES = {
     "index": "images and captions",
@@ -31,7 +32,6 @@ STAGES = {
 def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return what a store holds, and the seconds and bytes of each stage."""
     groups = {name: read_group(folder) for name, folder in folders.items()}
-    text = GroupReader(groups["text"])
     visual = GroupReader(groups["visual"]) if "visual" in groups else None
     reasons = Counter(
         reason for reason in (visual.coded("skipped").tolist() if visual else []) if reason
@@ -44,9 +44,7 @@ def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
         "splits": dict(Counter(entry.split for entry in plan.entries)),
         "objects": int(visual.dense("num_objects").sum()) if visual else 0,
         "relations": int(visual.dense("num_relations").sum()) if visual else 0,
-        "text_objects": int(text.offsets("object_offsets")[-1]),
-        "attributes": int(text.offsets("attribute_offsets")[-1]),
-        "triplets": int(text.offsets("relation_offsets")[-1]),
+        **count_text(groups["text"]),
         "skipped": skipped,
         "skipped_reasons": dict(reasons.most_common(20)),
         "dropped": groups["index"].params.get("about", {}).get("n_dropped", 0),
@@ -55,6 +53,16 @@ def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
             name: group.params.get("built", {}).get("seconds", 0.0)
             for name, group in groups.items()
         },
+    }
+
+
+def count_text(group: GroupManifest) -> dict[str, int]:
+    """Return how many objects, attributes and triplets the captions have."""
+    text = GroupReader(group)
+    return {
+        "text_objects": int(text.offsets("object_offsets")[-1]),
+        "attributes": int(text.offsets("attribute_offsets")[-1]),
+        "triplets": int(text.offsets("relation_offsets")[-1]),
     }
 
 

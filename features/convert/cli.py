@@ -110,6 +110,9 @@ def run_import(args: argparse.Namespace) -> int:
         say(f"skipped {image_id}: {reason}\n")
     if len(report.skipped) > 10:
         say(f"... and {len(report.skipped) - 10} more; store.skipped has all\n")
+    if report.captions:
+        say("next: luigi --module workflows AddText --local-scheduler ")
+        say(f"--store-dir {args.store_dir}  (parses the captions)\n")
     return 0
 
 
