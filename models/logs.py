@@ -92,7 +92,7 @@ class Events:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise MissingDependency.of(
-                    "tensorboard", "--run.tensorboard", "pip install 'tensorboard>=2.18'"
+                    "tensorboard", "--run.tensorboard", "pip install tensorboard"
                 ) from error
             purge = None if keep_to is None else keep_to + 1
             with self._errors():

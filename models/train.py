@@ -77,7 +77,8 @@ def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
 
 def _out_of_memory(device: torch.device, error: Exception, advice: str) -> TrainingError:
     said = " ".join(str(error).partition("DefaultCPUAllocator: ")[2].split() or str(error).split())
-    return TrainingError(f"out of memory on {device}: {said.split('. ')[0].rstrip('.')}. {advice}")
+    sentences = ". ".join(said.split(". ")[:2])
+    return TrainingError(f"out of memory on {device}: {sentences.rstrip('.')}. {advice}")
 
 
 def _train(config: Config, world: World, device: torch.device) -> int:
