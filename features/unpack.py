@@ -20,13 +20,13 @@ from features.errors import DamagedError
 from features.mapping import Piece, open_checked
 from features.records import Caption, ImageEntry, TextGraph
 from features.schema import Columns
-from features.shard import read_sidecar, shard_file
+from features.shard import hash_rest, read_sidecar, shard_file
 
 __all__ = ["read_columns", "sentence_starts", "unpack_index", "unpack_tokens"]
 
 
 def read_columns(folder: Path, number: int) -> Columns:
-    """Read all datasets of one shard into memory, each checked against its hash.
+    """Read all datasets of one shard into memory; they and all other bytes are checked.
 
     Raises:
         FormatError: the shard is not there.
@@ -47,6 +47,11 @@ def read_columns(folder: Path, number: int) -> Columns:
             columns[name] = np.frombuffer(data, part.dtype).reshape(part.shape)
     finally:
         os.close(descriptor)
+    if hash_rest(path, record.size, record.parts.values()) != record.rest:
+        raise DamagedError(
+            f"{path}: the HDF5 headers are not what was written. Repair it: "
+            "python -m features verify --repair STORE, then build again."
+        )
     return columns
 
 

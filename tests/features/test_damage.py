@@ -186,6 +186,8 @@ def test_every_byte_outside_the_data_is_checked_before_anything_is_read(tiny_sto
             data[at] ^= dice.randrange(1, 256)
         replace_bytes(path, data)
         assert use(folder, wanted, backend) == "DamagedError", (case, path)
+        with pytest.raises(DamagedError, match="the HDF5 headers"):
+            read_columns(group, 0)
         replace_bytes(path, before)
     assert use(folder, wanted, backend) == "right"
 
