@@ -9,6 +9,8 @@ __all__ = ["areas", "clip_boxes", "intersections", "iou_matrix", "nms"]
 
 Float = npt.NDArray[np.float32]
 
+BATCH = 128  # boxes of small classes that share one overlap matrix
+
 
 def areas(boxes: Float) -> Float:
     """Return the area of each box, (n,) square pixels."""
@@ -26,10 +28,13 @@ def clip_boxes(boxes: Float, size: tuple[int, int]) -> Float:
 def intersections(a: Float, b: Float) -> Float:
     """Return the area that each box of ``a`` (n, 4) shares with each of ``b`` (m, 4): (n, m)."""
     # One axis at a time: long rows of one kind of number are what numpy is fast at.
-    width = np.minimum(a[:, 2, None], b[None, :, 2]) - np.maximum(a[:, 0, None], b[None, :, 0])
-    height = np.minimum(a[:, 3, None], b[None, :, 3]) - np.maximum(a[:, 1, None], b[None, :, 1])
-    shared: Float = np.maximum(width, 0) * np.maximum(height, 0)
-    return shared
+    shared: Float = np.minimum(a[:, 2, None], b[None, :, 2])
+    shared -= np.maximum(a[:, 0, None], b[None, :, 0])
+    height = np.minimum(a[:, 3, None], b[None, :, 3])
+    height -= np.maximum(a[:, 1, None], b[None, :, 1])
+    shared *= np.maximum(height, 0, out=height)
+    # A negative width times a height is below zero too.
+    return np.maximum(shared, 0, out=shared)
 
 
 def iou_matrix(a: Float, b: Float) -> Float:
@@ -64,22 +69,50 @@ def nms(
     Returns:
         rows that stay, best first.
     """
-    if classes is not None:
-        groups = [np.flatnonzero(classes == kind) for kind in np.unique(classes)]
-        stay = [group[nms(boxes[group], scores[group], threshold)] for group in groups]
-        rows = np.sort(np.concatenate([np.zeros(0, np.int64), *stay]))
-        return rows[np.argsort(-scores[rows], kind="stable")][:limit]
-    order = np.argsort(-scores, kind="stable")
+    order: npt.NDArray[np.int64] = np.argsort(-scores, kind="stable")
     ordered = boxes[order]
-    area = areas(ordered)
-    shared = intersections(ordered, ordered)
-    beats = shared > threshold * (area[:, None] + area[None, :] - shared)
-    alive = np.ones(len(order), dtype=bool)
-    kept: list[int] = []
-    for row in range(len(order)):
+    if classes is None:
+        return order[_survivors(ordered, threshold, None)][:limit]
+    kinds = classes[order]
+    alive = np.zeros(len(order), dtype=bool)
+    for rows in _batches(kinds):
+        alive[rows] = _survivors(ordered[rows], threshold, kinds[rows])
+    return order[alive][:limit]
+
+
+def _batches(kinds: npt.NDArray[np.integer]) -> list[npt.NDArray[np.int64]]:
+    """Split rows so that each class is whole: large ones alone, small ones together.
+
+    One matrix for all would be mostly pairs of different classes; one per class mostly overhead.
+    """
+    by_class = np.argsort(kinds, kind="stable")
+    groups = np.split(by_class, np.flatnonzero(np.diff(kinds[by_class])) + 1)
+    batches: list[list[npt.NDArray[np.int64]]] = [[]]
+    filled = 0
+    for group in sorted(groups, key=len):
+        if filled and filled + len(group) > BATCH:
+            batches.append([])
+            filled = 0
+        batches[-1].append(group)
+        filled += len(group)
+    return [np.sort(np.concatenate(parts)) for parts in batches]
+
+
+def _survivors(
+    boxes: Float, threshold: float, kinds: npt.NDArray[np.integer] | None
+) -> npt.NDArray[np.bool_]:
+    """Say which boxes stay, (n,); they come best first."""
+    area = areas(boxes)
+    shared = intersections(boxes, boxes)
+    union = area[:, None] + area[None, :]
+    union -= shared
+    union *= threshold
+    beats = shared > union
+    if kinds is not None:
+        beats &= kinds[:, None] == kinds[None, :]
+    beats = np.triu(beats, 1)
+    alive = np.ones(len(boxes), dtype=bool)
+    for row in np.flatnonzero(beats.any(1)):  # most boxes beat nobody
         if alive[row]:
-            kept.append(row)
-            if limit is not None and len(kept) >= limit:
-                break
             alive &= ~beats[row]
-    return order[kept]
+    return alive

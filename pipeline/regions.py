@@ -7,6 +7,8 @@ separable, so the average is two small matrix products per map: rows first, then
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -61,14 +63,42 @@ def roi_align(
     Returns:
         (n, C, size, size) float32.
     """
-    sampled = _sample(boxes, stride, values.shape[1:], size, sampling)
-    return _pool(values, *sampled)
+    return _pool(values, _sample(boxes, stride, values.shape[1:], size, sampling))
 
 
-def _sample(
+@dataclass(frozen=True)
+class _Grid:
+    """Where the boxes sample a map, cut to the part that any of them reaches."""
+
+    rows: Float  # (n, size, H'), weights of the map's rows
+    columns: Float  # (n, size, W')
+    part: tuple[slice, slice]  # the H' rows and W' columns
+
+    @cached_property
+    def cells(self) -> Float:
+        """Weights of the map's cells, (n, H' * W'), where each box is one bin."""
+        table: Float = self.rows[:, 0, :, None] * self.columns[:, 0, None, :]
+        return table.reshape(len(table), self.rows.shape[2] * self.columns.shape[2])
+
+
+def _sample(boxes: Float, stride: float, cells: tuple[int, ...], size: int, sampling: int) -> _Grid:
+    """Return the weights of a map's rows and columns."""
+    rows, columns = _both_axes(boxes, stride, cells, size, sampling)
+    # A picture rarely fills the square input: what is padding needs no multiplication.
+    part = _reached(rows), _reached(columns)
+    return _Grid(rows[:, :, part[0]], columns[:, :, part[1]], part)
+
+
+def _reached(weights: Float) -> slice:
+    """Return the cells between the first and the last that count in any bin."""
+    used = np.flatnonzero(weights.any((0, 1)))
+    return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+
+
+def _both_axes(
     boxes: Float, stride: float, cells: tuple[int, ...], size: int, sampling: int
 ) -> tuple[Float, Float]:
-    """Return the weights of a map's rows (n, size, H) and columns (n, size, W)."""
+    """Return the weights of all rows (n, size, H) and columns (n, size, W)."""
     scaled = boxes.astype(np.float64) / stride - 0.5
     if cells[0] == cells[1]:  # one call for both axes costs half
         low, high = scaled[:, [1, 0]].T.reshape(-1), scaled[:, [3, 2]].T.reshape(-1)
@@ -78,9 +108,14 @@ def _sample(
     return rows, _weights(scaled[:, 0], scaled[:, 2], cells[1], size, sampling)
 
 
-def _pool(values: Float, rows: Float, columns: Float) -> Float:
+def _pool(values: Float, grid: _Grid) -> Float:
     """Mix the rows of a map, then its columns: (n, C, size, size)."""
+    rows, columns = grid.rows, grid.columns
+    values = values[:, grid.part[0], grid.part[1]]
     (channels, height, width), (n, size, _) = values.shape, rows.shape
+    if size == 1 and channels > height:  # then the weights of all cells are less than the mixture
+        whole: Float = grid.cells @ values.reshape(channels, height * width).T
+        return whole.reshape(n, channels, 1, 1)
     by_row = values.transpose(1, 0, 2).reshape(height, channels * width)
     mixed = (rows.reshape(n * size, height) @ by_row).reshape(n, size * channels, width)
     pooled = mixed @ columns.transpose(0, 2, 1)  # (n, size * C, size)
@@ -124,13 +159,13 @@ def pool_maps(maps: Sequence[FeatureMap], boxes: Float) -> Float:
 
     Every map cell under a box is sampled, so large boxes are true means.
     """
-    known: dict[tuple[float, tuple[int, ...]], tuple[Float, Float]] = {}
+    known: dict[tuple[float, tuple[int, ...]], _Grid] = {}
     pooled = []
     for values, stride in maps:
         key = (stride, values.shape[1:])
         if key not in known:
             known[key] = _sample(boxes, stride, values.shape[1:], 1, 0)
-        pooled.append(_pool(values, *known[key])[:, :, 0, 0])
+        pooled.append(_pool(values, known[key])[:, :, 0, 0])
     return np.concatenate(pooled, axis=1)
 
 
@@ -140,22 +175,27 @@ def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
     Three means in [-1, 1], three deviations within 4 x 4 pixels, ten memberships of a soft palette.
     """
     height, width = pixels.shape[0] // 4, pixels.shape[1] // 4
-    whole = pixels[: height * 4, : width * 4].astype(np.uint16)
-    mean = _block_sums(whole).T.astype(np.float32) / 16  # (3, H * W)
-    square = _block_sums(np.square(whole).astype(np.uint32)).T.astype(np.float32) / 16
+    whole = pixels[: height * 4, : width * 4].astype(np.float32)
+    mean = _block_sums(whole) / 16  # (3, H * W)
+    square = _block_sums(np.square(whole, out=whole)) / 16
     # Squared distances to the palette but for a term that all ten share.
-    nearness = PALETTE @ mean - (PALETTE**2).sum(1, keepdims=True) / 2
-    nearness = np.exp((nearness - nearness.max(0)) / PALETTE_WIDTH**2)
     values = np.empty((COLOUR_DIM, height * width), np.float32)
+    nearness = np.matmul(PALETTE, mean, out=values[6:])
+    nearness -= (PALETTE**2).sum(1, keepdims=True) / 2
+    nearness -= nearness.max(0)
+    nearness /= PALETTE_WIDTH**2
+    np.exp(nearness, out=nearness)
+    nearness *= 2 / nearness.sum(0)
     values[:3] = mean / 127.5 - 1
     values[3:6] = np.sqrt(np.maximum(square - mean * mean, 0)) / 32
-    values[6:] = nearness * (2 / nearness.sum(0))
     return values.reshape(COLOUR_DIM, height, width)
 
 
-def _block_sums(values: npt.NDArray[np.unsignedinteger]) -> npt.NDArray[np.unsignedinteger]:
-    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (H * W, 3)."""
-    rows = values[0::4] + values[1::4] + values[2::4] + values[3::4]
-    blocks = rows[:, 0::4] + rows[:, 1::4] + rows[:, 2::4] + rows[:, 3::4]
-    flat: npt.NDArray[np.unsignedinteger] = blocks.reshape(-1, 3)
-    return flat
+def _block_sums(values: Float) -> Float:
+    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (3, H * W); exact, they stay far below 2^24."""
+    rows = values[0::4] + values[1::4]
+    rows += values[2::4]
+    rows += values[3::4]
+    # Four pixels of three colours side by side: a product adds them up faster than strided sums.
+    sums: Float = np.tile(np.eye(3, dtype=np.float32), 4) @ rows.reshape(-1, 12).T
+    return sums

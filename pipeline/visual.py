@@ -36,7 +36,7 @@ __all__ = [
 Float = npt.NDArray[np.float32]
 
 VISUAL_VERSION = "1"  # bump when graphs change although detector and rules do not
-REGIONS_VERSION = "1"  # likewise for the features of the same boxes
+REGIONS_VERSION = "2"  # likewise for the features of the same boxes
 WHOLE_IMAGE = "scene"  # label of the node that covers the whole picture
 
 

@@ -73,8 +73,38 @@ def test_nms_equals_the_definition(seed):
     assert found.tolist() == slow_nms(boxes, scores, 0.4, classes)
 
 
+def test_nms_of_many_classes_equals_the_definition():
+    """Some classes alone, others together in one matrix, and equal scores."""
+    draw = np.random.default_rng(1)
+    corner = draw.integers(0, 60, (400, 2))
+    boxes = np.concatenate([corner, corner + draw.integers(5, 30, (400, 2))], 1).astype(np.float32)
+    scores = draw.integers(1, 40, 400).astype(np.float32) / 40
+    classes = np.where(draw.random(400) < 0.4, 7, draw.integers(0, 25, 400))
+    found = nms(boxes, scores, 0.4, classes=classes)
+    assert 100 < len(found) < 400
+    assert found.tolist() == slow_nms(boxes, scores, 0.4, classes)
+    assert nms(boxes, scores, 0.4, classes=classes, limit=9).tolist() == found[:9].tolist()
+
+
 @pytest.mark.parametrize("shift", [0, 3])
 def test_iou_is_symmetric(shift):
     a = boxes_of([[0, 0, 4, 5], [1, 1, 9, 3]])
     b = a + shift
     np.testing.assert_array_equal(iou_matrix(a, b), iou_matrix(b, a).T)
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 400])
+def test_classes_in_batches_as_one_by_one(count):
+    draw = np.random.default_rng(count)
+    corners = draw.uniform(0, 100, (count, 2))
+    boxes = np.concatenate([corners, corners + draw.uniform(5, 60, (count, 2))], 1).astype("f4")
+    scores = draw.integers(0, 50, count).astype(np.float32) / 50  # with ties
+    classes = (draw.uniform(0, 1, count) ** 3 * 30).astype(np.int64)
+    overlaps = iou_matrix(boxes, boxes)
+    stay: list[int] = []
+    for row in np.argsort(-scores, kind="stable"):
+        rivals = [other for other in stay if classes[other] == classes[row]]
+        if (overlaps[row, rivals] <= 0.5).all():
+            stay.append(int(row))
+    assert nms(boxes, scores, 0.5, classes=classes).tolist() == stay
+    assert nms(boxes, scores, 0.5, classes=classes, limit=7).tolist() == stay[:7]

@@ -19,6 +19,7 @@ from pipeline.detectors.nanodet import (
     FEATURE_DIM,
     SIDE,
     WEIGHTS,
+    _normalised,
     coco_classes,
     forward,
     letterbox,
@@ -106,14 +107,41 @@ def test_features_tell_colours_apart():
     assert np.abs(features).max() < 1000  # fits float16 by far
 
 
-def test_letterbox_keeps_the_aspect_and_pads_with_zeros():
+def test_letterbox_keeps_the_aspect_and_ends_in_zeros():
     pixels = np.full((100, 200, 3), 200, np.uint8)
-    padded = letterbox(pixels)
-    assert padded.shape == (SIDE, SIDE, 3)
-    assert (padded[:200] == 200).all()
-    assert (padded[209:] == 0).all()
+    scaled = letterbox(pixels)
+    assert scaled.shape == (212, SIDE, 3)  # 208 rows of the picture, and one of 4-pixel cells
+    assert (scaled[:200] == 200).all()
+    assert (scaled[209:] == 0).all()
+    assert letterbox(pixels[:, :100]).shape == (SIDE, SIDE, 3)
     assert letterbox(np.full((1, 1, 3), 7, np.uint8)).max() == 7
     assert letterbox(np.full((5000, 3, 3), 9, np.uint8)).max() == 9
+
+
+@pytest.mark.parametrize("size", [(90, 160), (160, 90), (120, 120), (3, 500)])
+def test_the_input_is_the_padded_picture_normalised(size):
+    scaled = letterbox(np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8))
+    square = np.zeros((SIDE, SIDE, 3), np.float32)
+    square[: scaled.shape[0], : scaled.shape[1]] = scaled
+    wanted = (square[..., ::-1] - [103.53, 116.28, 123.675]) / [57.375, 57.12, 58.395]
+    for _ in range(2):  # the second picture must not see the first
+        np.testing.assert_allclose(_normalised(scaled)[0], wanted.transpose(2, 0, 1), atol=1e-5)
+
+
+def test_many_candidates_are_the_best_in_order():
+    draw = np.random.default_rng(0)
+    outputs = {}
+    for stride in (8, 16, 32):
+        cells = (SIDE // stride) ** 2
+        # Few levels, so that equal scores straddle the limit: the first cells win.
+        scores = draw.integers(0, 50, (1, cells, 80)).astype(np.float32) / 100
+        outputs[f"c{stride}"] = scores
+        outputs[f"r{stride}"] = np.zeros((1, cells, 44), np.float32)
+    _, scores, classes = create_detector("nanodet", candidates=500)._decode(outputs)
+    every = np.concatenate([outputs[f"c{stride}"].reshape(-1) for stride in (8, 16, 32)])
+    best = np.argsort(-every, kind="stable")[:500]
+    np.testing.assert_array_equal(scores, every[best])
+    np.testing.assert_array_equal(classes, best % 80)
 
 
 def test_decoding_by_hand():

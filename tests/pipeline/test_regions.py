@@ -38,15 +38,16 @@ def slow_roi_align(values, box, stride, size, sampling):
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 @pytest.mark.parametrize("sampling", [0, 1, 2, 3])
-def test_equals_the_definition(size, sampling):
+@pytest.mark.parametrize("channels", [5, 20])  # fewer and more than the map has rows
+def test_equals_the_definition(size, sampling, channels):
     draw = np.random.default_rng(size * 10 + sampling)
-    values = draw.normal(size=(5, 9, 13)).astype(np.float32)
+    values = draw.normal(size=(channels, 9, 13)).astype(np.float32)
     boxes = np.array(
         [[0, 0, 104, 72], [10, 20, 30, 25], [50, 3, 51, 4], [-30, -30, 20, 20], [90, 60, 160, 120]],
         np.float32,
     )
     found = roi_align(values, boxes, 8, size=size, sampling=sampling)
-    assert found.shape == (5, 5, size, size)
+    assert found.shape == (5, channels, size, size)
     assert found.dtype == np.float32
     for row, box in enumerate(boxes):
         wanted = slow_roi_align(values, box, 8, size, sampling)
@@ -71,6 +72,37 @@ def test_agrees_with_torchvision_where_it_works():
     boxes = np.array([[3, 4, 100, 90], [0, 0, 5, 5]], np.float32)
     wanted = theirs(torch.tensor(values)[None], [torch.tensor(boxes)], 7, 1 / 8, 2, True)
     np.testing.assert_allclose(roi_align(values, boxes, 8, size=7), wanted, atol=1e-5)
+
+
+def test_cells_that_no_box_reaches_do_not_count():
+    values = np.random.default_rng(1).normal(size=(4, 30, 40)).astype(np.float32)
+    boxes = np.array([[80, 40, 120, 90], [100, 60, 180, 100]], np.float32)
+    clean = roi_align(values, boxes, 8, sampling=0)
+    values[:, :4], values[:, 14:], values[:, :, :8], values[:, :, 24:] = (np.nan,) * 4
+    np.testing.assert_array_equal(roi_align(values, boxes, 8, sampling=0), clean)
+
+
+def test_boxes_in_one_corner_and_boxes_outside():
+    """Only the part of a map that boxes reach is multiplied."""
+    values = np.random.default_rng(0).normal(size=(30, 9, 13)).astype(np.float32)
+    boxes = np.array([[60, 40, 90, 60], [70, 50, 75, 55]], np.float32)
+    for count in (3, 30):
+        found = roi_align(values[:count], boxes, 8, size=1, sampling=0)
+        for row, box in enumerate(boxes):
+            wanted = slow_roi_align(values[:count], box, 8, 1, 0)
+            np.testing.assert_allclose(found[row], wanted, atol=1e-5)
+        assert not roi_align(values[:count], boxes + 500, 8).any()
+
+
+def test_colour_sums_are_exact():
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 3)).astype(np.uint8)
+    blocks = pixels.astype(np.float64).reshape(3, 4, 5, 4, 3)
+    values = colour_map(pixels)
+    np.testing.assert_allclose(
+        values[:3], blocks.mean((1, 3)).transpose(2, 0, 1) / 127.5 - 1, atol=1e-6
+    )
+    deviations = blocks.std((1, 3)).transpose(2, 0, 1) / 32
+    np.testing.assert_allclose(values[3:6], deviations, atol=1e-5)
 
 
 def test_no_boxes():
