@@ -57,14 +57,23 @@ def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[
 
 
 def write_index(path: Path, vectors: Floats) -> None:
-    """Write a flat inner-product index. Raises: MissingDependency: FAISS is not installed."""
+    """Write a flat inner-product index.
+
+    Raises:
+        MissingDependency: FAISS is not installed.
+        WriteError: not written.
+    """
     try:
         import faiss
     except ImportError as error:
         raise MissingDependency.of("faiss", "--faiss", "pip install faiss-cpu") from error
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:  # whatever goes wrong, FAISS raises this
+        said = " ".join(str(error).split())[-120:]
+        raise WriteError(f"{path}: cannot be written ({said}). Free some space.") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

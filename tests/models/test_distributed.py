@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from models import checkpoint
+from models import checkpoint, evaluate
 from models.config import from_dict, to_yaml
 from models.distributed import World, gather_rows, global_loss
 from models.train import train
@@ -21,10 +22,10 @@ from models.train import train
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def launch(path, ranks, *words):
-    """Run ``python -m models.train`` under torchrun with one thread a rank."""
+def launch(path, ranks, *words, module="models.train"):
+    """Run a command under torchrun with one thread a rank."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(ranks), "-m", "models.train", str(path), *words]
+    command += ["--nproc_per_node", str(ranks), "-m", module, str(path), *words]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -90,6 +91,20 @@ def test_two_ranks_equal_one_process(configure, model):
         if name.endswith("outer.bias"):  # shifts all scores alike: its gradient is rounding only
             continue
         torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.cluster
+def test_two_ranks_evaluate_as_one_process_does(configure, tmp_path, capsys):
+    config, _ = configure("sgm", "alone", max_steps=2)
+    train(config)
+    words = ["--store", config.data.store, "--split", "test", "--bootstrap", "0", "--json"]
+    folder = config.run.folder
+    evaluate.main([folder, *words, str(tmp_path / "one.json")])
+    capsys.readouterr()
+    said = launch(folder, 2, *words, str(tmp_path / "two.json"), module="models.evaluate")
+    assert said.count("test: 12 images") == 1  # rank 0 speaks alone
+    one, two = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one == two
 
 
 @pytest.mark.cluster

@@ -13,13 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from features.errors import TrainingError, exit_cleanly
+from features.errors import TrainingError, WriteError, exit_cleanly
 from models import checkpoint, evaluate, export, search
 from models.config import from_dict, to_yaml
 from models.distributed import join_world
+from models.logs import MetricsFile
 from models.train import memory_errors, train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -234,3 +236,18 @@ def test_errors_that_are_not_about_peers_pass(monkeypatch):
         raise TrainingError("the disk is full")
     with pytest.raises(TrainingError, match="rank 0: a peer is gone"), join_world("cpu"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1")
+
+
+def test_a_table_that_cannot_be_written_on(tmp_path):
+    table = MetricsFile(tmp_path / "metrics.csv")
+    table.add(step=1, kind="train")
+    (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.raises(TrainingError, match=r"metrics\.csv: cannot be written \(Is a directory\)"):
+        table.add(step=2, kind="train")
+
+
+def test_an_index_that_cannot_be_written(tmp_path):
+    pytest.importorskip("faiss", reason="optional: pip install faiss-cpu")
+    with pytest.raises(WriteError, match=r"nowhere/images\.faiss: cannot be written"):
+        export.write_index(tmp_path / "nowhere" / "images.faiss", np.eye(3, dtype=np.float32))

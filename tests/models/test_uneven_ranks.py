@@ -141,6 +141,7 @@ def test_every_pair_once_and_the_weights_of_one_process(tree_of, tmp_path, ranks
             torch.testing.assert_close(after[name], value, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_two_then_three_then_one_rank_within_an_epoch(tree_of, tmp_path):
     whole = tree_of("whole", 29, 6, run_max_steps=9)  # 5 steps an epoch
