@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.batch import CaptionBatch
 from features.columns import CodedColumn, decode_texts
 from features.pack import pack_text, pack_tokens
 from features.ragged import flat_rows, pad
@@ -16,7 +17,6 @@ from features.records import TextGraph
 from features.schema import ROLES
 
 if TYPE_CHECKING:
-    from features.batch import CaptionBatch
     from features.store import Store
     from features.vocab import Codebook
 
@@ -108,10 +108,43 @@ class CaptionEncoder:
             image_rows: (C,) what the batch says about their images.
             shown_rows: (C,) what the batch says about their rows, when not ``rows``.
         """
-        import torch
+        return _assemble(self._arrays(rows, image_rows, rows if shown_rows is None else shown_rows))
 
-        from features.batch import CaptionBatch
+    def batches(self, rows: Index, image_rows: Index, size: int) -> list[CaptionBatch]:
+        """Return the batches of ``size`` captions each, as ``batch`` would make them one by one.
 
+        A batch is many small calls of numpy; several batches at once are as many.
+        """
+        whole = self._arrays(rows, image_rows, rows)
+        starts = np.arange(0, len(rows), size)
+        used = whole["triplet_spans"].sum(-1)  # words of each triplet, (C, P)
+        needed = {
+            "words": whole["word_mask"].sum(1),
+            "count": (used > 0).sum(1),
+            "triplets": used.max(1) + 2,
+        }
+        if "piece_words" in whole:
+            needed["pieces"] = (whole["piece_words"] >= 0).sum(1)
+        widths = {name: np.maximum.reduceat(each, starts) for name, each in needed.items()}
+        batches = []
+        for number, start in enumerate(starts.tolist()):
+            width = {name: int(each[number]) for name, each in widths.items()}
+            count, length = max(width["count"], 1), max(width["triplets"], 3)
+            trimmed = {}
+            for name, array in whole.items():
+                part = array[start : start + size]
+                if name == "triplets":
+                    part = part[:, :count, :length]
+                elif name == "triplet_spans":
+                    part = part[:, :count]
+                elif part.ndim == 2:
+                    part = part[:, : width["pieces" if name.startswith("piece") else "words"]]
+                trimmed[name] = np.ascontiguousarray(part)
+            batches.append(_assemble(trimmed))
+        return batches
+
+    def _arrays(self, rows: Index, image_rows: Index, shown_rows: Index) -> dict[str, Array]:
+        """Return the fields of a batch as arrays."""
         columns = self.columns
         at, owner, place = flat_rows(columns.token_offsets, rows)
         lengths = columns.token_offsets[rows + 1] - columns.token_offsets[rows]
@@ -129,19 +162,20 @@ class CaptionEncoder:
         heads = pad(np.where(head < 0, -1, head + 1), owner, place + 1, shape, fill=-1)
         triplets, spans = self._triplets(rows)
         pieces, piece_words = self._pieces(forms, owner, place, lengths)
-        return CaptionBatch(
-            rows=torch.from_numpy(np.array(rows if shown_rows is None else shown_rows)),
-            image_rows=torch.from_numpy(np.array(image_rows)),
-            words=torch.from_numpy(words),
-            word_mask=torch.from_numpy(np.arange(width) < lengths[:, None] + 2),
-            tags=torch.from_numpy(tags),
-            roles=torch.from_numpy(roles),
-            heads=torch.from_numpy(heads),
-            triplets=torch.from_numpy(triplets),
-            triplet_spans=torch.from_numpy(spans),
-            pieces=None if pieces is None else torch.from_numpy(pieces),
-            piece_words=None if piece_words is None else torch.from_numpy(piece_words),
-        )
+        arrays = {
+            "rows": np.array(shown_rows),
+            "image_rows": np.array(image_rows),
+            "words": words,
+            "word_mask": np.arange(width) < lengths[:, None] + 2,
+            "tags": tags,
+            "roles": roles,
+            "heads": heads,
+            "triplets": triplets,
+            "triplet_spans": spans,
+        }
+        if pieces is not None and piece_words is not None:
+            arrays |= {"pieces": pieces, "piece_words": piece_words}
+        return arrays
 
     def _triplets(self, rows: Index) -> tuple[Index, Index]:
         """Return the words of all triplets, (C, P, L), and their spans, (C, P, 3)."""
@@ -189,6 +223,12 @@ class CaptionEncoder:
         pieces[:, 0], pieces[each, counts + 1] = self.codebook.pieces.cls, self.codebook.pieces.sep
         words[:, 0], words[each, counts + 1] = 0, lengths + 1
         return pieces, words
+
+
+def _assemble(arrays: dict[str, Array]) -> CaptionBatch:
+    import torch
+
+    return CaptionBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def _csr(lists: Sequence[Sequence[int]]) -> tuple[Index, Index]:

@@ -23,7 +23,9 @@ Each error is also the builtin that a caller would catch, and its message says w
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -156,4 +158,10 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 141
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        # threads of gloo may still hold tensors, and abort an interpreter that is closing down
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError, OSError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)

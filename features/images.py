@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from features.batch import ImageBatch
 from features.buffers import BufferPool
 from features.columns import decode_texts
 from features.errors import UsageError
@@ -15,7 +16,8 @@ from features.pack import pack_regions, pack_visual
 from features.records import Detections
 
 if TYPE_CHECKING:
-    from features.batch import ImageBatch
+    from torch import Tensor
+
     from features.store import Store
     from features.vocab import Codebook
 
@@ -23,6 +25,8 @@ __all__ = ["ImageEncoder", "images_of_records"]
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
+Graphs: TypeAlias = "dict[str, Tensor]"
+"""The fields of an ``ImageBatch`` but the features."""
 
 _PLAIN = (
     "image_size",
@@ -42,6 +46,7 @@ class ImageEncoder:
         store: the opened store.
         codebook: the ids of labels and predicates.
         features: False leaves the features out (width 0), for jobs that need only the graphs.
+        unions: False leaves those of union boxes out, for models that do not look at them.
         dtype: ``float32`` or ``float16``, what the features are cast to.
         variant: variant of the regions group.
         pool: memory for the features.
@@ -53,6 +58,7 @@ class ImageEncoder:
         codebook: Codebook,
         *,
         features: bool = True,
+        unions: bool = True,
         dtype: str = "float32",
         variant: str = "",
         pool: BufferPool | None = None,
@@ -60,7 +66,8 @@ class ImageEncoder:
         if dtype not in ("float32", "float16"):
             raise UsageError(f"features come as float32 or float16, not {dtype!r}.")
         self.store, self.dtype, self.variant = store, np.dtype(dtype), variant
-        self.features = ("object_features", "union_features") if features else ()
+        wanted = {"object_features": features, "union_features": features and unions}
+        self.features = tuple(name for name, want in wanted.items() if want)
         self.pool = pool or BufferPool()
         self.labels, self.predicates = store.coded("labels"), store.coded("predicates")
         self._label_of_code = codebook.labels.ids(self.labels.names)
@@ -70,20 +77,31 @@ class ImageEncoder:
 
     def batch(self, rows: Index) -> ImageBatch:
         """Return the batch of some image rows of the store."""
-        plain = {name: self.store.gather(name, rows) for name in _PLAIN}
+        return self.with_features(self.graphs(rows, max(len(rows), 1))[0])
+
+    def graphs(self, rows: Index, size: int) -> list[Graphs]:
+        """Return everything but the features of batches of ``size`` images each.
+
+        A batch is many small calls of numpy; several batches at once are as many.
+        """
+        whole = _graphs(
+            rows,
+            {name: self.store.gather(name, rows) for name in _PLAIN},
+            self._label_of_code[self.labels.codes[rows]],
+            self._predicate_of_code[self.predicates.codes[rows]],
+        )
+        starts = range(0, max(len(rows), 1), size)
+        return [_tensors(whole, slice(start, start + size)) for start in starts]
+
+    def with_features(self, graphs: Graphs) -> ImageBatch:
+        """Return the batch of the images of ``graphs``."""
+        rows = graphs["rows"].numpy()
         taken = {}
         for name in self.features:
             shape = (len(rows), *self.store.row_shape(name, variant=self.variant))
             out = self.pool.take(shape, self.dtype)
             taken[name] = self.store.gather(name, rows, out=out, variant=self.variant)
-        return _assemble(
-            rows,
-            plain,
-            self._label_of_code[self.labels.codes[rows]],
-            self._predicate_of_code[self.predicates.codes[rows]],
-            taken.get("object_features"),
-            taken.get("union_features"),
-        )
+        return _assemble(graphs, taken.get("object_features"), taken.get("union_features"))
 
     def prefetch(self, rows: Index) -> None:
         """Ask for the features of these rows to be read ahead."""
@@ -114,43 +132,46 @@ def images_of_records(
     for name, table in (("labels", codebook.labels), ("predicates", codebook.predicates)):
         names = decode_texts(visual[f"{name}/names/bytes"], visual[f"{name}/names/offsets"])
         ids[name] = table.ids(names)[visual[f"{name}/codes"]]
-    return _assemble(
-        -1 - np.arange(len(images)),
-        visual,
-        ids["labels"],
-        ids["predicates"],
-        regions["object_features"],
-        regions["union_features"],
-    )
+    whole = _graphs(-1 - np.arange(len(images)), visual, ids["labels"], ids["predicates"])
+    graphs = _tensors(whole, slice(None))
+    return _assemble(graphs, regions["object_features"], regions["union_features"])
 
 
-def _assemble(
-    rows: Index,
-    plain: Mapping[str, Array],
-    labels: Index,
-    predicates: Index,
-    objects: Array | None,
-    unions: Array | None,
-) -> ImageBatch:
-    import torch
-
-    from features.batch import ImageBatch
-
-    tensor = torch.from_numpy
+def _graphs(
+    rows: Index, plain: Mapping[str, Array], labels: Index, predicates: Index
+) -> dict[str, Array]:
     most, related = labels.shape[1], predicates.shape[1]
     sizes = plain["image_size"].astype(np.float32)
     scale = np.maximum(np.concatenate([sizes, sizes], axis=1), 1)[:, None]  # (B, 1, 4)
+    # spread out: a division whose inner loop runs over 4 numbers takes four times as long
+    of_objects, of_relations = (np.repeat(scale, count, axis=1) for count in (most, related))
+    return {
+        "rows": np.array(rows),
+        "object_mask": np.arange(most) < plain["num_objects"][:, None],
+        "boxes": plain["boxes"] / of_objects,
+        "labels": labels,
+        "scores": plain["scores"],
+        "union_boxes": plain["union_boxes"] / of_relations,
+        "relations": plain["relations"].astype(np.int64),
+        "predicates": predicates,
+        "relation_mask": np.arange(related) < plain["num_relations"][:, None],
+        "sizes": sizes,
+    }
+
+
+def _tensors(arrays: Mapping[str, Array], rows: slice) -> Graphs:
+    import torch
+
+    return {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
+
+
+def _assemble(graphs: Graphs, objects: Array | None, unions: Array | None) -> ImageBatch:
+    import torch
+
+    tensor = torch.from_numpy
+    (count, most), related = graphs["labels"].shape, graphs["predicates"].shape[1]
     return ImageBatch(
-        rows=tensor(np.array(rows)),
-        objects=torch.zeros(len(rows), most, 0) if objects is None else tensor(objects),
-        object_mask=tensor(np.arange(most) < plain["num_objects"][:, None]),
-        boxes=tensor(plain["boxes"] / scale),
-        labels=tensor(labels),
-        scores=tensor(plain["scores"]),
-        unions=torch.zeros(len(rows), related, 0) if unions is None else tensor(unions),
-        union_boxes=tensor(plain["union_boxes"] / scale),
-        relations=tensor(plain["relations"].astype(np.int64)),
-        predicates=tensor(predicates),
-        relation_mask=tensor(np.arange(related) < plain["num_relations"][:, None]),
-        sizes=tensor(sizes),
+        objects=torch.zeros(count, most, 0) if objects is None else tensor(objects),
+        unions=torch.zeros(count, related, 0) if unions is None else tensor(unions),
+        **graphs,
     )

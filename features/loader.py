@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from features.batch import CaptionBatch, ImageBatch
+    from features.images import Graphs
     from features.store import Store
     from features.vocab import Codebook
 
@@ -35,6 +37,7 @@ __all__ = ["Loader", "caption_batches", "image_batches", "prefetched"]
 Index = npt.NDArray[np.int64]
 T = TypeVar("T")
 
+_BLOCK = 1024  # captions whose graphs and words are made together: a numpy call costs microseconds
 AHEAD = 2  # batches whose pages are asked for before they are gathered
 
 
@@ -58,6 +61,7 @@ class Loader:
             may be smaller on some ranks, even empty (no rows, but the widths of any other).
         start_step: steps of the first iteration to leave out, to go on after a checkpoint.
         features: False leaves region features out.
+        unions: False leaves those of union boxes out (width 0): SGM and CFSGR alone look at them.
         order: ``random``, ``block`` (data larger than memory) or ``sequential``.
         device: where the batches go; on CUDA through pinned memory, beside the computation.
         dtype: dtype of the features, ``float32`` or ``float16``.
@@ -80,6 +84,7 @@ class Loader:
         world: int = 1,
         start_step: int = 0,
         features: bool = True,
+        unions: bool = True,
         order: str = "random",
         device: torch.device | str | None = None,
         dtype: str = "float32",
@@ -103,6 +108,7 @@ class Loader:
             store,
             codebook,
             features=features,
+            unions=unions,
             dtype="float16" if cuda else dtype,
             variant=variant,
             pool=self.pool,
@@ -137,16 +143,25 @@ class Loader:
         """Iterate over the rest of the epoch."""
         order, size = self.epoch_rows(), self.batch_size
         steps = range(self.start_step, self.steps)
+        first = order[steps.start * size : (steps.start + AHEAD) * size]
+        self._images.prefetch(self.store.image_of_caption(first))
+        block = max(_BLOCK // size, 1) * size
+        waiting: deque[tuple[Graphs, CaptionBatch]] = deque()
         self.start_step = 0
 
         def make(step: int) -> tuple[ImageBatch, CaptionBatch]:
-            rows = order[step * size : (step + 1) * size]
-            soon = order[(step + 1) * size : (step + 1 + AHEAD) * size]
-            self._images.prefetch(self.store.image_of_caption(soon))
+            if (step - steps.start) % AHEAD == 0:
+                soon = order[(step + AHEAD) * size : (step + 2 * AHEAD) * size]
+                self._images.prefetch(self.store.image_of_caption(soon))
+            rows = order[step * size : step * size + block]
             if not len(rows):
                 return self._empty()
-            images = self.store.image_of_caption(rows)
-            return self._images.batch(images), self._captions.batch(rows, images)
+            if not waiting:
+                images = self.store.image_of_caption(rows)
+                small = self._images.graphs(images, size)
+                waiting.extend(zip(small, self._captions.batches(rows, images, size), strict=True))
+            graphs, captions = waiting.popleft()
+            return self._images.with_features(graphs), captions
 
         for images, captions in prefetched(make, steps, self.prefetch):
             yield self._move(images, captions)
@@ -184,6 +199,7 @@ def image_batches(
     codebook: Codebook | None = None,
     *,
     features: bool = True,
+    unions: bool = True,
     dtype: str = "float32",
     device: torch.device | str | None = None,
     variant: str = "",
@@ -195,11 +211,13 @@ def image_batches(
         split: a split's name.
         batch_size: images per batch.
         codebook: ids; the store's default one when not given.
-        features, dtype, device, variant: as for ``Loader``.
+        features, unions, dtype, device, variant: as for ``Loader``.
     """
     rows = store.image_rows(split)
     book = codebook or store.codebook
-    encoder = ImageEncoder(store, book, features=features, dtype=dtype, variant=variant)
+    encoder = ImageEncoder(
+        store, book, features=features, unions=unions, dtype=dtype, variant=variant
+    )
 
     def make(step: int) -> ImageBatch:
         encoder.prefetch(rows[(step + 1) * batch_size : (step + 1 + AHEAD) * batch_size])

@@ -67,7 +67,7 @@ def _libc() -> Any:
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     return libc
 
 
@@ -219,5 +219,5 @@ def resident(array: Array, row: int) -> bool:
     if sys.platform != "linux" or not array.size:
         return True
     start = (array.ctypes.data + row * array.strides[0]) // PAGE * PAGE
-    state = ctypes.create_string_buffer(1)
-    return _libc().mincore(start, 1, state) != 0 or bool(state.raw[0] & 1)
+    state = ctypes.c_ubyte()
+    return _libc().mincore(start, 1, ctypes.byref(state)) != 0 or bool(state.value & 1)

@@ -38,6 +38,6 @@ def pad(
     values: npt.NDArray[Any], owner: Index, place: Index, shape: tuple[int, int], fill: int = 0
 ) -> Index:
     """Put values at (owner, place) of a padded int64 array."""
-    out = np.full(shape, fill, np.int64)
-    out[owner, place] = values
-    return out
+    out = np.full(shape[0] * shape[1], fill, np.int64)
+    out[owner * shape[1] + place] = values  # one index is twice as fast as two
+    return out.reshape(shape)

@@ -69,6 +69,8 @@ class ClipCaptions(NamedTuple):
 class Clip(nn.Module):
     """Cosine of CLIP vectors; call ``prepare`` before scoring."""
 
+    reads_unions = False
+
     learns = False  # zero-shot: there is no loss to minimise
 
     caption_table: Tensor  # (captions in the store, D); no part of a checkpoint

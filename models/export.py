@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from features.errors import MissingDependency, UsageError, WriteError, exit_cleanly
 from models.evaluate import Run, load_run
+from models.registry import reads_unions
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,8 @@ def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[
         return found
 
     with torch.inference_mode():
-        images = stack(store.image_batches(split, 128, run.codebook), run.model.encode_images)
+        batches = store.image_batches(split, 128, run.codebook, unions=reads_unions(run.model))
+        images = stack(batches, run.model.encode_images)
         captions = stack(store.caption_batches(split, 128, run.codebook), run.model.encode_captions)
     return images, captions
 
@@ -80,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     from features.store import open_store
+    from models.device import memory_errors, pick_device
     from models.distributed import World
     from models.runs import resolve_split
-    from models.train import memory_errors, pick_device
 
     store = open_store(options.store)
     resolve_split(store, options.split)

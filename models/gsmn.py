@@ -101,6 +101,8 @@ class GsmnCaptions(NamedTuple):
 class Gsmn(nn.Module):
     """GSMN with options for both readings of every disputed step."""
 
+    reads_unions = False
+
     def __init__(self, options: GsmnOptions | None = None) -> None:
         super().__init__()
         self.options = o = options or GsmnOptions()
@@ -153,8 +155,8 @@ class Gsmn(nn.Module):
         """
         order, undo = by_length(captions.mask)
         captions = GsmnCaptions(*(part[order] for part in captions))
-        pair_bytes = 4 * self.options.blocks * images.mask.shape[1] * captions.mask.shape[1]
-        image_tiles, caption_tiles = tiles(images.mask, captions.mask, pair_bytes)
+        pair_bytes = 6 * self.options.blocks * images.mask.shape[1] * captions.mask.shape[1]
+        image_tiles, caption_tiles = tiles(images.mask, captions.mask, pair_bytes, shape=0.7)
         texts = [
             self._prepare_captions(GsmnCaptions(*(part[rows, :longest] for part in captions)))
             for rows, longest in caption_tiles
@@ -211,16 +213,17 @@ class Gsmn(nn.Module):
     ) -> Tensor:
         """Propagate both sides and add their scores, GSMN Eq. (6)-(9)."""
         scores = []
-        if word_vectors is not None:  # (t, C, T, I)
+        if word_vectors is not None:  # (C, t, T, I)
             for word_layer in self.word_layers:
                 word_vectors = self._activate(word_layer(word_vectors, dependencies))
             nodes = self.word_head(word_vectors) * word_mask.unsqueeze(-1)
             scores.append(nodes.sum(1) / word_mask.sum(1, keepdim=True).clamp_min(1))
-        if region_vectors is not None:  # (t, C, I, R)
+        if region_vectors is not None:  # (I, t, C, R)
             for region_layer, edges in zip(self.region_layers, polar, strict=True):
                 region_vectors = self._activate(region_layer(region_vectors, edges))
-            nodes = self.region_head(region_vectors) * region_mask
-            scores.append(nodes.sum(-1) / region_mask.sum(-1).clamp_min(1))
+            nodes = self.region_head(region_vectors) * region_mask.unsqueeze(1)
+            means = nodes.sum(-1) / region_mask.sum(-1, keepdim=True).clamp_min(1)
+            scores.append(means.T)
         return torch.stack(scores).sum(0)
 
     def _activate(self, vectors: Tensor) -> Tensor:
@@ -235,11 +238,15 @@ class Gsmn(nn.Module):
         if o.directions != "i2t":
             word_vectors = match_nodes_plainly(
                 words, images.regions, images.mask, o.scale, o.attention_norm, o.blocks
-            ).permute(2, 1, 0)[:, None]  # (t, 1, T, I)
+            ).permute(2, 1, 0)[None]  # (1, t, T, I)
         if o.directions != "t2i":
-            region_vectors = match_nodes_plainly(
-                images.regions, words, text.mask, o.scale, o.attention_norm, o.blocks
-            ).permute(2, 0, 1)[:, None]  # (t, 1, I, R)
+            region_vectors = (
+                match_nodes_plainly(
+                    images.regions, words, text.mask, o.scale, o.attention_norm, o.blocks
+                )
+                .transpose(1, 2)
+                .unsqueeze(2)
+            )  # (I, t, 1, R)
         dependencies, polar = self._text_edges(text), self._region_edges(images)
         return self._match_structures(
             word_vectors, text.mask, dependencies, region_vectors, images.mask, polar

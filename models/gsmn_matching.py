@@ -2,7 +2,7 @@
 
 ``match_nodes`` never builds the attended contexts c. A block's cosine needs only u.c and |c|, and
 for c = sum_k a_k v_k these are sum_k a_k (u.v_k) and sqrt(a^T G a) with the Gram matrix G of the
-block; the products a_i a_j of the upper triangle serve all blocks in one matrix product.
+block; the products a_i a_j of half the pairs serve all blocks in one matrix product.
 ``match_nodes_plainly`` is the definition, for tests and for the speed ratio.
 """
 
@@ -40,8 +40,8 @@ class Nodes(NamedTuple):
 
     vectors: Tensor  # (t, B * N, d / t), block by block
     mask: Tensor  # (B, N) bool
-    norms: Tensor  # (t, B, N), length of each block
-    gram: Tensor  # (B, t, N (N + 1) / 2), inner products within a graph, see ``quadratic_form``
+    norms: Tensor  # (B, t, N), length of each block
+    gram: Tensor  # (B, t, (N // 2 + 1) N), inner products within a graph, see ``fold``
 
 
 def prepare(vectors: Tensor, mask: Tensor, blocks: int) -> Nodes:
@@ -52,15 +52,27 @@ def prepare(vectors: Tensor, mask: Tensor, blocks: int) -> Nodes:
     )
     by_block = split.permute(0, 2, 1, 3)
     gram = by_block @ by_block.transpose(2, 3)
-    norms = gram.diagonal(dim1=2, dim2=3).clamp_min(1e-24).sqrt().permute(1, 0, 2)
+    norms = gram.diagonal(dim1=2, dim2=3).clamp_min(1e-24).sqrt()
     return Nodes(split.flatten(0, 1).transpose(0, 1).contiguous(), mask, norms, fold(gram))
 
 
 def fold(gram: Tensor) -> Tensor:
-    """Fold (..., N, N) symmetric matrices into their upper triangles, the rest counted twice."""
+    """Fold (..., N, N) symmetric matrices into half their diagonals, wrapped around.
+
+    Entry ``d * N + i`` belongs to the nodes i and (i + d) mod N; what stands for both halves of
+    the matrix counts twice.
+
+    Returns:
+        (..., (N // 2 + 1) N).
+    """
     n = gram.shape[-1]
-    rows, columns = torch.triu_indices(n, n, device=gram.device)
-    return gram[..., rows, columns] * torch.where(rows == columns, 1.0, 2.0).to(gram.dtype)
+    node, step = torch.arange(n, device=gram.device), _steps(n, gram.device)
+    twice = torch.where((step == 0) | (2 * step == n), 1.0, 2.0).to(gram.dtype)
+    return (gram[..., node, (node + step) % n] * twice).flatten(-2)
+
+
+def _steps(nodes: int, device: torch.device) -> Tensor:
+    return torch.arange(nodes // 2 + 1, device=device).unsqueeze(1)
 
 
 def quadratic_form(weights: Tensor, folded: Tensor) -> Tensor:
@@ -68,29 +80,29 @@ def quadratic_form(weights: Tensor, folded: Tensor) -> Tensor:
 
     Args:
         weights: (B, N, M), M vectors of N weights in each of B graphs.
-        folded: (B, t, N (N + 1) / 2) from ``fold``.
+        folded: (B, t, (N // 2 + 1) N) from ``fold``.
 
     Returns:
         (B, t, M).
     """
-    n = weights.shape[1]
-    rows, columns = torch.triu_indices(n, n, device=weights.device)
-    step = len(weights)
-    if not weights.is_cuda:  # the products of a few graphs stay in the processor's cache
-        step = max(1, CACHE // (4 * len(rows) * weights.shape[2]))
-    parts = []
-    for some, gram in zip(weights.split(step), folded.split(step), strict=True):
-        products = some.index_select(1, rows) * some.index_select(1, columns)
-        parts.append(torch.bmm(gram, products))
-    return torch.cat(parts).clamp_min(1e-24)
-
-
-def _weighted_sum(blocks: Tensor, weights: Tensor, axis: int) -> Tensor:
-    """Multiply every block with the same weights and sum over ``axis`` of a block."""
-    if blocks.is_cuda:
-        return (blocks * weights).sum(axis + 1)
-    # one block at a time: its products are summed while they are still in the cache
-    return torch.stack([(block * weights).sum(axis) for block in blocks])
+    graphs, n, many = weights.shape
+    if weights.is_cuda or torch.is_grad_enabled():
+        other = (torch.arange(n, device=weights.device) + _steps(n, weights.device)) % n
+        shifted = weights.index_select(1, other.flatten()).unflatten(1, (-1, n))
+        products = (shifted * weights.unsqueeze(1)).flatten(1, 2)
+        return torch.bmm(folded, products).clamp_min(1e-24)
+    half = n // 2 + 1
+    step = max(1, CACHE // (4 * half * n * many))  # a few graphs' products stay in the cache
+    room = weights.new_empty(min(step, graphs), half, n, many)
+    square = weights.new_empty(graphs, folded.shape[1], many)
+    for start in range(0, graphs, step):
+        rows = slice(start, start + step)
+        some = weights[rows]
+        ring = torch.cat([some, some[:, : half - 1]], 1)  # (b, n + half - 1, M)
+        shifted = ring.unfold(1, n, 1).transpose(2, 3)  # a view, (b, half, n, M)
+        products = torch.mul(shifted, some.unsqueeze(1), out=room[: len(some)])
+        torch.bmm(folded[rows], products.flatten(1, 2), out=square[rows])
+    return square.clamp_min_(1e-24)
 
 
 def attend(
@@ -137,7 +149,7 @@ def match_nodes(
         for_regions: whether the vectors of regions are wanted.
 
     Returns:
-        (t, C, T, I) for words and (t, C, I, R) for regions; None where not wanted.
+        (C, t, T, I) for words and (I, t, C, R) for regions; None where not wanted.
     """
     captions, length = words.mask.shape
     images, boxes = regions.mask.shape
@@ -146,24 +158,52 @@ def match_nodes(
         blocks, captions, length, images, boxes
     )
     similar = products.sum(0)  # (C, T, I, R)
+    clipped = norm == "clipped_l2norm"
+    if clipped:
+        similar = leaky_relu(similar, 0.1)
+        squares = similar.square()
     word_vectors = region_vectors = None
     if for_words:
-        weights = attend(similar, 3, 1, regions.mask, scale, norm)
-        dot = _weighted_sum(products, weights, 3)  # (t, C, T, I)
+        squared = squares.sum(1, keepdim=True) if clipped else None
+        weights = _sharpen(similar, squared, scale, regions.mask).softmax(3)
+        dot = _weighted_sums(products, weights, 3).transpose(0, 1)  # (C, t, T, I)
         rows = weights.flatten(0, 1).permute(1, 2, 0).contiguous()  # (I, R, C T)
         square = quadratic_form(rows, regions.gram).view(images, blocks, captions, length)
-        word_vectors = _cosine(dot, words.norms.unsqueeze(-1), square.permute(1, 2, 3, 0))
+        word_vectors = _cosine(dot, words.norms.unsqueeze(-1), square.permute(2, 1, 3, 0))
     if for_regions:
-        weights = attend(similar, 1, 3, words.mask[:, :, None, None], scale, norm)
-        dot = _weighted_sum(products, weights, 1)  # (t, C, I, R)
+        squared = squares.sum(3, keepdim=True) if clipped else None
+        weights = _sharpen(similar, squared, scale, words.mask[:, :, None, None]).softmax(1)
+        dot = _weighted_sums(products, weights, 1).permute(2, 0, 1, 3)  # (I, t, C, R)
         square = quadratic_form(weights.flatten(2), words.gram)
-        square = square.view(captions, blocks, images, boxes).transpose(0, 1)
-        region_vectors = _cosine(dot, regions.norms.unsqueeze(1), square)
+        square = square.view(captions, blocks, images, boxes).permute(2, 1, 0, 3)
+        region_vectors = _cosine(dot, regions.norms.unsqueeze(2), square)
     return word_vectors, region_vectors
+
+
+def _sharpen(similar: Tensor, squares: Tensor | None, scale: float, mask: Tensor) -> Tensor:
+    """Return what the softmax is taken of, pads at the lowest number; see ``attend``.
+
+    Scale, length and mask in one pass: similarities of pads are zero, so the mask can be added.
+    """
+    lowest = torch.zeros_like(mask, dtype=similar.dtype)
+    lowest = lowest.masked_fill(~mask, torch.finfo(similar.dtype).min)
+    if squares is None:
+        return torch.add(lowest, similar, alpha=scale)
+    sharpness = scale / (squares.clamp_min(1e-24).sqrt() + 1e-8)
+    return torch.addcmul(lowest, similar, sharpness)
+
+
+def _weighted_sums(blocks: Tensor, weights: Tensor, axis: int) -> Tensor:
+    """Multiply every block with the same weights and sum over ``axis`` of a block."""
+    if blocks.is_cuda:
+        return (blocks * weights).sum(axis + 1)
+    # one block at a time: its products are summed while they are still in the cache
+    return torch.stack([(block * weights).sum(axis) for block in blocks])
 
 
 def _cosine(dot: Tensor, own: Tensor, square: Tensor) -> Tensor:
     """Divide by both lengths; like the released code, the product of lengths is at least 1e-8."""
+    dot, square = dot.contiguous(), square.contiguous()
     return dot / (own * square.sqrt()).clamp_min(1e-8)
 
 

@@ -119,6 +119,8 @@ class Hrem(nn.Module):
         text: replaces the text encoder that the options name.
     """
 
+    reads_unions = False
+
     def __init__(
         self, options: HremOptions | None = None, text: GruText | BertText | None = None
     ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -77,14 +78,14 @@ class Events:
 
     Args:
         folder: where events go; None: nowhere.
-        keep_to: events of later steps, from before a resume, are not shown; None: there are none.
+        keep_to: events of later steps, which an earlier attempt left there, are not shown.
 
     Raises:
         MissingDependency: TensorBoard is not installed.
         TrainingError: events cannot be written (any method may raise it).
     """
 
-    def __init__(self, folder: Path | None, keep_to: int | None = None) -> None:
+    def __init__(self, folder: Path | None, keep_to: int = 0) -> None:
         self._writer: Any = None
         self._folder = folder
         if folder is not None:
@@ -94,9 +95,31 @@ class Events:
                 raise MissingDependency.of(
                     "tensorboard", "--run.tensorboard", "pip install tensorboard"
                 ) from error
-            purge = None if keep_to is None else keep_to + 1
             with self._errors():
-                self._writer = SummaryWriter(str(folder), purge_step=purge)
+                self._writer = SummaryWriter(str(folder), purge_step=keep_to + 1)
+
+    def __enter__(self) -> Self:
+        # the writer's thread hands its error over, and then lets Python print a trace as well
+        self._hook = threading.excepthook
+        if self._writer is not None:
+            threading.excepthook = self._thread_failed
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with suppress(TrainingError) if error else nullcontext():  # the first is the one to say
+                self.close()
+        finally:
+            threading.excepthook = self._hook
+
+    def _thread_failed(self, failure: threading.ExceptHookArgs) -> None:
+        if not type(failure.thread).__module__.startswith("tensorboard."):
+            self._hook(failure)
 
     def add(self, group: str, step: int, values: Mapping[str, float]) -> None:
         """Write each value as the curve ``group/name``."""

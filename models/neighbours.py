@@ -42,7 +42,7 @@ def mean_regions(store: Store, split: str, codebook: Codebook) -> Tensor:
     import torch
 
     parts = []
-    for batch in store.image_batches(split, 256, codebook):
+    for batch in store.image_batches(split, 256, codebook, unions=False):
         mask = batch.object_mask.unsqueeze(-1)
         parts.append((batch.objects.float() * mask).sum(1))  # the length is taken away anyway
     return torch.nn.functional.normalize(torch.cat(parts), dim=-1)

@@ -127,6 +127,8 @@ class RacgCaptions(NamedTuple):
 class Racg(nn.Module):
     """RACG with options for its ablations and for what the paper leaves open."""
 
+    reads_unions = False
+
     def __init__(self, options: RacgOptions | None = None) -> None:
         super().__init__()
         self.options = o = options or RacgOptions()

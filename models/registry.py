@@ -34,6 +34,7 @@ __all__ = [
     "list_models",
     "options_class",
     "options_for",
+    "reads_unions",
     "register",
 ]
 
@@ -62,6 +63,9 @@ class MatchingModel(Protocol):
     with zeros (masks with False), and rows can be picked or concatenated along the first axis.
     ``plain_score`` is the definition written down literally for a single caption: the reference
     that the batched ``score`` is tested and measured against.
+
+    A model that never looks at the features of union boxes says ``reads_unions = False``, and is
+    given batches without them: with 25 relations beside 36 objects, two fifths of the bytes.
     """
 
     options: Any
@@ -107,6 +111,11 @@ def register(name: str, options: type) -> Callable[[M], M]:
         return model
 
     return add
+
+
+def reads_unions(model: object) -> bool:
+    """Return whether a model looks at the features of union boxes; it does unless it denies."""
+    return bool(getattr(model, "reads_unions", True))
 
 
 def list_models() -> list[str]:

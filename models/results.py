@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.atomic import partial_path
 from features.errors import MissingDependency, TrainingError
 
 if TYPE_CHECKING:
@@ -47,13 +49,26 @@ def document(
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file that is whole or not there. Raises: TrainingError."""
+    with _whole(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a name to write to; the file gets its own when it is whole, and else goes away."""
+    partial = partial_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        yield partial
         partial.replace(path)
     except OSError as error:
-        raise TrainingError(f"{path}: cannot be written ({error.strerror}).") from error
+        raise TrainingError(
+            f"{path}: cannot be written ({error.strerror or error}). Free some space or check the "
+            "folder, then run again; the weights are as they were."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def write_queries(
@@ -88,12 +103,8 @@ def write_queries(
             ],
         }
     )
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with _whole(path) as partial:
         pq.write_table(table, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written ({error.strerror}).") from error
 
 
 def _ids(store: Store, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -73,8 +73,13 @@ class Data:
             raise ConfigError(f"split {self.config.data.train!r} has no captions to learn from.")
         return -(-pairs // size)
 
-    def train_batches(self, epoch: int, pairs: int, world: World) -> Iterable[Any]:
-        """Return this rank's batches of an epoch, from where ``pairs`` of it have been used."""
+    def train_batches(
+        self, epoch: int, pairs: int, world: World, *, unions: bool = True
+    ) -> Iterable[Any]:
+        """Return this rank's batches of an epoch, from where ``pairs`` of it have been used.
+
+        ``unions=False`` leaves the features of union boxes out.
+        """
         data, seed = self.config.data, self.config.run.seed
         options: dict[str, Any] = {
             "batch_size": data.batch_size // world.size,
@@ -82,6 +87,7 @@ class Data:
             "rank": world.rank,
             "world": world.size,
             "start_step": pairs // data.batch_size,
+            "unions": unions,
         }
         if not 0 < data.neighbours_from <= epoch + 1:
             return self.store.loader(
@@ -145,7 +151,8 @@ class Data:
 def open_data(config: Config) -> Data:
     """Open the store of a run, name its splits and fix its codebook in the run folder.
 
-    A codebook that stands in the run folder is used again, whatever the store would give now.
+    A codebook that stands in the run folder is used again, whatever the store would give now,
+    unless the run is to start afresh.
 
     Raises: ConfigError, MissingInput, FormatError, UnknownName: what cannot be opened, and why.
     """
@@ -162,7 +169,7 @@ def open_data(config: Config) -> Data:
             "data.val is 'test': weights must not be selected on the test split; use val."
         )
     saved = Path(config.run.folder) / CODEBOOK
-    if saved.exists():
+    if saved.exists() and config.run.resume != "never":
         codebook = Codebook.load(saved)
     else:
         codebook = Codebook.from_store(store, vocab=config.data.vocab)

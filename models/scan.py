@@ -116,6 +116,8 @@ def pool_queries(cosines: Tensor, mask: Tensor, dim: int, pool: Pool, scale: flo
 class Scan(nn.Module):
     """Stacked cross attention in one direction; average two models' scores for the ensemble."""
 
+    reads_unions = False
+
     def __init__(self, options: ScanOptions) -> None:
         super().__init__()
         self.options = options

@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from models.registry import MatchingModel
+from models.registry import MatchingModel, reads_unions
 
-__all__ = ["Precision", "cat_codes", "code_bytes", "pick", "reference", "score_all"]
+__all__ = ["Precision", "cat_codes", "code_bytes", "computing", "pick", "reference", "score_all"]
 
 Code = TypeVar("Code", bound=tuple[Tensor, ...])
 
@@ -115,11 +115,10 @@ def score_all(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _computing(precision, device):
+        with torch.inference_mode(), computing(precision, device):
             row = 0
-            for images in _groups(
-                model, store.image_batches(split, batch_size, codebook), device, budget
-            ):
+            batches = store.image_batches(split, batch_size, codebook, unions=reads_unions(model))
+            for images in _groups(model, batches, device, budget):
                 band = scores[row : row + len(images[0])]
                 row += len(band)
                 column = 0
@@ -154,7 +153,7 @@ def _groups(
 
 
 @contextmanager
-def _computing(precision: Precision, device: torch.device) -> Iterator[None]:
+def computing(precision: Precision, device: torch.device) -> Iterator[None]:
     """Compute matrix products in a lower precision for a while."""
     if precision == "bf16":
         with torch.autocast(device.type, dtype=torch.bfloat16):

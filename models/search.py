@@ -22,6 +22,7 @@ from features.errors import InputError, UnknownName, UsageError, exit_cleanly
 from features.photo_file import Photo, read_photos
 from features.records import TextGraph
 from models.evaluate import Run, load_run
+from models.registry import reads_unions
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,9 @@ def images_for_text(
         code = run.model.encode_captions(run.codebook.captions([graph]).to(device))
         parts: list[Tensor] = [
             run.model.score(run.model.encode_images(batch.to(device)), code)[:, 0].float().cpu()
-            for batch in store.image_batches(split, 64, run.codebook)
+            for batch in store.image_batches(
+                split, 64, run.codebook, unions=reads_unions(run.model)
+            )
         ]
     return _best(torch.cat(parts), store.column("image_id")[store.image_rows(split)], top)
 
@@ -162,9 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.top < 1:
         raise UsageError(f"--top {options.top}: at least 1.")
     from features.store import open_store
+    from models.device import memory_errors, pick_device
     from models.distributed import World
     from models.runs import resolve_split
-    from models.train import memory_errors, pick_device
 
     store = open_store(options.store)
     split = options.split or max(store.splits, key=lambda name: len(store.splits[name]))

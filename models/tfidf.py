@@ -56,6 +56,8 @@ class TfidfCode(NamedTuple):
 class Tfidf(nn.Module):
     """Cosine of TF-IDF vectors; call ``prepare`` before scoring, or load a prepared state."""
 
+    reads_unions = False
+
     learns = False  # there is no loss to minimise
 
     term_of_word: Tensor  # (V,) int64, id of each word's lemma

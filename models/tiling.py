@@ -17,26 +17,33 @@ def by_length(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def tiles(
-    images: Tensor, captions: Tensor, pair_bytes: int
+    images: Tensor, captions: Tensor, pair_bytes: int, shape: float = 3.0
 ) -> tuple[list[slice], list[tuple[slice, int]]]:
     """Cut images and captions into ranges whose pairs fit one tile.
 
     Args:
         images: (I, R) bool mask.
         captions: (C, T) bool mask, sorted by length.
-        pair_bytes: what one pair of full length needs at its widest step.
+        pair_bytes: what one pair of full length needs at its widest step, in proportion to its
+            length.
+        shape: images per caption of a tile.
 
     Returns:
-        Ranges of images; ranges of captions with the length of their longest one.
+        Ranges of images; ranges of captions with the length of their longest one. Shorter
+        captions share a tile with more others.
     """
     room = CUDA_TILE if images.is_cuda else CPU_TILE
     pairs = max(1, room // max(1, pair_bytes))
-    image_step = max(1, min(len(images), int((3 * pairs) ** 0.5)))
-    caption_step = max(1, pairs // image_step)
-    lengths = captions.sum(-1).tolist()
+    image_step = max(1, min(len(images), int((shape * pairs) ** 0.5)))
     image_tiles = [slice(i, i + image_step) for i in range(0, len(images), image_step)]
-    caption_tiles = [
-        (slice(j, j + caption_step), max(1, *lengths[j : j + caption_step]))
-        for j in range(0, len(lengths), caption_step)
-    ]
+    lengths = captions.sum(-1).clamp(min=1).tolist()
+    words = max(1, pairs // image_step) * captions.shape[1]  # of a tile, padding included
+    caption_tiles = []
+    start = 0
+    while start < len(lengths):
+        widest = max(1, words // lengths[start])
+        longest = lengths[min(start + widest, len(lengths)) - 1]
+        stop = min(start + max(1, words // longest), len(lengths))
+        caption_tiles.append((slice(start, stop), lengths[stop - 1]))
+        start = stop
     return image_tiles, caption_tiles

@@ -8,15 +8,14 @@ split). Run the same command again and it goes on where it stopped.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import TrainingError, UsageError, exit_cleanly
+from features.errors import TrainingError, exit_cleanly
 from models.config import Config, load, to_yaml, usage
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from models.distributed import World
     from models.runs import Data
 
-__all__ = ["STOPPED", "main", "memory_errors", "pick_device", "train"]
+__all__ = ["STOPPED", "main", "train"]
 
 STOPPED = 75  # EX_TEMPFAIL: saved after a signal, the same command goes on
 
@@ -48,6 +47,7 @@ def train(config: Config) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
+    from models.device import memory_errors, pick_device
     from models.distributed import join_world
 
     if config.run.threads:
@@ -60,27 +60,6 @@ def train(config: Config) -> int:
             return _train(config, world, device)
 
 
-@contextlib.contextmanager
-def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
-    """Turn what torch and numpy raise without memory into a TrainingError that ends in advice."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(device, error, advice) from error
-    except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):  # a CPU without memory has no class of its own
-            raise
-        raise _out_of_memory(device, error, advice) from error
-
-
-def _out_of_memory(device: torch.device, error: Exception, advice: str) -> TrainingError:
-    said = " ".join(str(error).partition("DefaultCPUAllocator: ")[2].split() or str(error).split())
-    sentences = ". ".join(said.split(". ")[:2])
-    return TrainingError(f"out of memory on {device}: {sentences.rstrip('.')}. {advice}")
-
-
 def _train(config: Config, world: World, device: torch.device) -> int:
     import numpy as np
     import torch
@@ -91,9 +70,6 @@ def _train(config: Config, world: World, device: torch.device) -> int:
 
     folder = Path(config.run.folder)
     resume = _resume_from(config, folder)
-    if world.first and resume is None and config.run.resume == "never":
-        for name in (CODEBOOK, checkpoint.LAST, checkpoint.BEST):
-            (folder / name).unlink(missing_ok=True)
     data = open_data(config)
     random.seed(config.run.seed)
     np.random.seed(config.run.seed)
@@ -152,29 +128,6 @@ def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
     return 0
 
 
-def pick_device(name: str, world: World) -> torch.device:
-    """Return the device of this rank. Raises: UsageError: there is no such device."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(
-            f"run.device {name!r} is no device; use auto, cpu, cuda or cuda:N."
-        ) from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise UsageError(f"run.device is {name!r}, but torch sees no CUDA device; use cpu.")
-        if ":" not in name:
-            device = torch.device("cuda", world.local_rank)
-        torch.cuda.set_device(device)
-    elif device.type != "cpu":
-        raise UsageError(f"run.device {name!r} is not supported; use auto, cpu, cuda or cuda:N.")
-    return device
-
-
 def _resume_from(config: Config, folder: Path) -> Path | None:
     """Return the checkpoint to go on from, if any."""
     if config.run.resume == "never":
@@ -186,12 +139,21 @@ def _resume_from(config: Config, folder: Path) -> Path | None:
 
 
 def _prepare_folder(folder: Path, config: Config) -> None:
-    """Make the run folder, drop leftovers of killed writers, and write the configuration."""
+    """Make the run folder, drop leftovers of killed writers, and write the configuration.
+
+    Only now, when nothing that the user wrote can be wrong any more, ``--run.resume never`` drops
+    the run before.
+    """
     from features.atomic import sweep
+    from models import checkpoint
+    from models.runs import CODEBOOK
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
+        if config.run.resume == "never":
+            for name in (CODEBOOK, checkpoint.LAST, checkpoint.BEST):
+                (folder / name).unlink(missing_ok=True)
         partial = folder / "config.yaml.partial"
         partial.write_text(to_yaml(config), encoding="utf-8")
         partial.replace(folder / "config.yaml")

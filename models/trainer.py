@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from features.errors import TrainingError
 from models import checkpoint
 from models.config import Config, to_dict
+from models.device import memory_errors
 from models.distributed import World, average_gradients, global_loss
 from models.logs import Events, MetricsFile, Progress, Speed
 from models.optim import WeightAverage, make_optimizer, rate_factor, set_rate
+from models.registry import reads_unions
 from models.runs import Data, about_run, check_resumable
 
 __all__ = ["Position", "Stopped", "Trainer"]
@@ -88,26 +90,26 @@ class Trainer:
             self.metrics = MetricsFile(self.folder / "metrics.csv", self.at.step or None)
         self.events = Events(
             self.folder / "events" if self.config.run.tensorboard and first else None,
-            self.at.step or None,
+            self.at.step,
         )
         if self.at.step == 0:
             self.save()  # so that there is a checkpoint whatever happens
         patience = self.config.run.patience
-        try:
-            with (
-                _signals(self),
-                Progress(self.total, self.at.step, quiet=not first) as self.progress,
-            ):
-                while self.at.step < self.total and not (patience and self.at.worse >= patience):
-                    self._epoch()
-        finally:
-            self.events.close()
+        with (
+            self.events,
+            _signals(self),
+            Progress(self.total, self.at.step, quiet=not first) as self.progress,
+        ):
+            while self.at.step < self.total and not (patience and self.at.worse >= patience):
+                self._epoch()
         return self.at
 
     def _epoch(self) -> None:
         """Train from the current position to the end of its epoch, of the run or of patience."""
         config = self.config
-        stream = self.data.train_batches(self.at.epoch, self.at.pairs, self.world)
+        stream = self.data.train_batches(
+            self.at.epoch, self.at.pairs, self.world, unions=reads_unions(self.model)
+        )
         done = self.at.pairs // config.data.batch_size
         if config.schedule.easy_epochs and hasattr(self.options, "hard_negatives"):
             hard = self.options.hard_negatives and self.at.epoch >= config.schedule.easy_epochs
@@ -227,7 +229,9 @@ class Trainer:
         """Score the validation split; keep the weights when they are the best so far."""
         at = self.at
         with self.average.applied(self.model) if self.average else contextlib.nullcontext():
-            found = self.data.evaluate(self.model, self.device, self.world)
+            kept = f"{self.folder / checkpoint.LAST} is kept."
+            with memory_errors(self.device, f"Lower --data.eval_batch_size and run again; {kept}"):
+                found = self.data.evaluate(self.model, self.device, self.world)
             rsum = self.world.share(found.rsum if found else 0.0)
             better = rsum > at.best
             if better:

@@ -69,6 +69,8 @@ def _pool(features: Tensor, mask: Tensor, how: str) -> Tensor:
 class Vse(nn.Module):
     """Global embeddings of both sides."""
 
+    reads_unions = False
+
     def __init__(self, options: VseOptions) -> None:
         super().__init__()
         self.options = options

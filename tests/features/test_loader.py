@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import features.loader as loader_module
 from features import Codebook
 from features.buffers import BufferPool
 from features.errors import UnknownName, UsageError
@@ -310,3 +311,43 @@ def test_nonsense_is_refused(tiny_store):
             store.loader("train", **options)
     with pytest.raises(UnknownName, match="unknown split"):
         store.loader("training", batch_size=2)
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_batches_made_together_are_those_made_one_by_one(tiny_store, tmp_path, monkeypatch, pieces):
+    """Widths too: each batch is as wide as its own longest caption, whatever its neighbours are."""
+    store = tiny_store(images=60)
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + "\n".join("abcdefghijklmnopqrstuvwxyz"))
+    book = Codebook.from_store(store, pieces=vocab if pieces else None)
+    monkeypatch.setattr(loader_module, "_BLOCK", 40)
+    loader = store.loader("train", batch_size=2, codebook=book, seed=3)
+    images, captions = loader._images, loader._captions
+    widths = set()
+    for step, (got_images, got_captions) in enumerate(loader):
+        rows = loader.epoch_rows()[2 * step : 2 * step + 2]
+        of = store.image_of_caption(rows)
+        pairs = ((got_images, images.batch(of)), (got_captions, captions.batch(rows, of)))
+        for got, wanted in pairs:
+            for item in dataclasses.fields(wanted):
+                ours, theirs = getattr(got, item.name), getattr(wanted, item.name)
+                assert (ours is None) == (theirs is None)
+                if theirs is not None:
+                    assert ours.is_contiguous()
+                    assert ours.dtype == theirs.dtype
+                    assert torch.equal(ours, theirs)
+        widths.add((got_captions.words.shape[1], *got_captions.triplets.shape[1:]))
+    assert step + 1 == loader.steps
+    assert len(widths) > 1
+    alone = captions.batches(rows[:0], of[:0], 8)
+    assert alone == []
+
+
+def test_union_features_can_be_left_out(tiny_store):
+    store = tiny_store()
+    whole, _ = next(iter(store.loader("train", batch_size=4, seed=1)))
+    bare, _ = next(iter(store.loader("train", batch_size=4, seed=1, unions=False)))
+    assert bare.unions.shape == (*whole.unions.shape[:2], 0)
+    assert torch.equal(bare.objects, whole.objects)
+    assert torch.equal(bare.union_boxes, whole.union_boxes)
+    assert next(iter(store.image_batches("train", 4, unions=False))).unions.shape[2] == 0

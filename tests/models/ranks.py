@@ -30,9 +30,9 @@ def noted(folder: Path, rank: int):
     """Let ``Data.train_batches`` write the rows of every batch that it gives."""
     original = Data.train_batches
 
-    def batches(self, epoch, pairs, world):
+    def batches(self, epoch, pairs, world, **options):
         step = pairs // self.config.data.batch_size
-        for images, captions in original(self, epoch, pairs, world):
+        for images, captions in original(self, epoch, pairs, world, **options):
             assert len(images.rows) == len(captions.rows)
             with (folder / f"rows-{rank}.jsonl").open("a") as file:
                 line = [epoch, step, captions.rows.tolist(), world.size]

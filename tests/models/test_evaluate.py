@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import models
-from features.errors import ConfigError, MismatchError, MissingInput, UnknownName
+from features.errors import (
+    ConfigError,
+    MismatchError,
+    MissingInput,
+    TrainingError,
+    UnknownName,
+)
+from models import results
 from models.config import from_dict
 from models.evaluate import evaluate, load_run, main
 from models.logs import MetricsFile, Progress
@@ -120,6 +127,21 @@ def test_what_is_missing_is_named(store, trained, tmp_path):
         main([str(trained("a")), "--store", str(tmp_path / "nowhere")])
     with pytest.raises(UnknownName, match=r"unknown split 'tset'\. Did you mean 'test'"):
         main([str(trained("a")), "--store", str(store.path), "--split", "tset"])
+
+
+def test_results_on_a_full_disk_are_the_ones_before(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    results.write_json(path, {"rsum": 1})
+
+    def full(self, text, **options):
+        self.write_bytes(text.encode()[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*Free some"):
+        results.write_json(path, {"rsum": 2})
+    assert json.loads(path.read_bytes()) == {"rsum": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_folds_rerank_inside_each_fold():

@@ -20,9 +20,10 @@ import torch
 from features.errors import TrainingError, WriteError, exit_cleanly
 from models import checkpoint, evaluate, export, search
 from models.config import from_dict, to_yaml
+from models.device import memory_errors
 from models.distributed import join_world
 from models.logs import MetricsFile
-from models.train import memory_errors, train
+from models.train import train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -6,13 +6,20 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
 import models
 from features.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
 from models.gsmn import GsmnCaptions
 from models.gsmn_graphs import PolarKernels, polar_coordinates, text_adjacency, text_edges
-from models.gsmn_matching import fold, prepare, quadratic_form
+from models.gsmn_matching import (
+    fold,
+    match_nodes,
+    match_nodes_plainly,
+    prepare,
+    quadratic_form,
+)
 from models.losses import triplet_loss
 
 SIZES = {"word_dim": 6, "embed_dim": 16, "blocks": 4, "kernels": 3, "kernel_dim": 2}
@@ -226,3 +233,24 @@ def test_prepare_ignores_what_pads_hold():
 def test_blocks_must_divide_the_width():
     with pytest.raises(ConfigError, match="divisor"):
         models.create("gsmn", embed_dim=16, blocks=5)
+
+
+@pytest.mark.parametrize("norm", ["clipped_l2norm", "none"])
+def test_words_opposite_to_every_region_are_matched_as_defined(norm):
+    """Attention must not flow to the pads, whose similarity of 0 is then the highest."""
+    torch.manual_seed(0)
+    blocks = 2
+    regions = nn.functional.normalize(torch.rand(3, 5, 8, dtype=torch.float64), dim=-1)
+    words = -nn.functional.normalize(torch.rand(4, 3, 8, dtype=torch.float64), dim=-1)
+    region_mask = torch.arange(5) < torch.tensor([1, 3, 5])[:, None]
+    word_mask = torch.arange(3) < torch.tensor([1, 1, 2, 3])[:, None]
+    regions, words = regions * region_mask[..., None], words * word_mask[..., None]
+    of_words, of_regions = match_nodes(
+        prepare(words, word_mask, blocks), prepare(regions, region_mask, blocks), 20.0, norm
+    )
+    for number, (word, mask) in enumerate(zip(words, word_mask, strict=True)):
+        word, mask = word.expand(3, -1, -1), mask.expand(3, -1)
+        one = match_nodes_plainly(word, regions, region_mask, 20.0, norm, blocks)
+        other = match_nodes_plainly(regions, word, mask, 20.0, norm, blocks)
+        torch.testing.assert_close(of_words[number], one.permute(2, 1, 0))
+        torch.testing.assert_close(of_regions[:, :, number], other.transpose(1, 2))

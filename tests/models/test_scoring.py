@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import pytest
@@ -28,9 +29,12 @@ class FakeStore:
     def caption_rows(self, split):
         return self.captions.rows
 
-    def image_batches(self, split, batch_size, codebook):
+    def image_batches(self, split, batch_size, codebook, *, unions):
         assert (split, codebook) == ("test", "the default codebook")
-        return self._cut(self.images, batch_size)
+        images = self.images
+        if not unions:
+            images = dataclasses.replace(images, unions=images.unions[..., :0])
+        return self._cut(images, batch_size)
 
     def caption_batches(self, split, batch_size, codebook):
         self.passes += 1
@@ -52,10 +56,21 @@ def sgm(tiny):
     return models.create("sgm", **tiny, **TINY)
 
 
-@pytest.mark.parametrize("name", ["sgm", "scan", "vse", "cfsgr"])
-def test_equals_one_big_score_for_any_batch_size(tiny, store, name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("sgm", {}),
+        ("scan", {}),
+        ("vse", {}),
+        ("cfsgr", {}),
+        ("gsmn", {"blocks": 2}),
+        ("racg", {"heads": 4, "position_dim": 4}),
+        ("hrem", {"heads": 4}),
+    ],
+)
+def test_equals_one_big_score_for_any_batch_size(tiny, store, name, options):
     torch.manual_seed(0)
-    model = models.create(name, **tiny, **TINY).eval()
+    model = models.create(name, **tiny, **TINY, **options).eval()
     with torch.no_grad():
         codes = model.encode_images(store.images), model.encode_captions(store.captions)
         expected = model.score(*codes)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import errno
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 
+from features.errors import TrainingError
+from models import checkpoint
 from models.config import from_dict
 from models.logs import Events
 from models.train import train
@@ -79,6 +83,67 @@ def test_nobody_asks_nothing_is_written(configure):
     config = configure(tensorboard=False, max_steps=2)
     train(config)
     assert not (Path(config.run.folder) / "events").exists()
+
+
+def test_what_a_killed_first_attempt_left_is_not_shown(configure):
+    config = configure(max_steps=2)
+    train(config)
+    (Path(config.run.folder) / "last.pt").unlink()  # as if killed before it
+    train(config)
+    curves = curves_of(Path(config.run.folder) / "events")
+    assert [step for step, _ in curves["train/loss"]] == [2]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let the fifth record find no room."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    write, calls = RecordWriter.write, []
+
+    def full(self, data):
+        calls.append(data)
+        if len(calls) > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+
+
+def test_a_full_disk_is_one_line(configure, full_disk, capfd):
+    config = configure(epochs=20, log_steps=1)
+    hook = threading.excepthook
+    with pytest.raises(TrainingError, match=r"events: events cannot be written \(No space left"):
+        train(config)
+    assert capfd.readouterr().err == ""  # no trace of the writer's thread
+    assert threading.excepthook is hook
+    assert checkpoint.load_last(Path(config.run.folder) / "last.pt")["position"]["step"] > 0
+    monkey = configure(epochs=20, max_steps=4, tensorboard=False)
+    assert train(monkey) == 0
+
+
+def test_the_first_error_is_the_one_to_say(full_disk, tmp_path):
+    def fail():
+        with Events(tmp_path) as events:
+            for step in range(3):
+                events.add("train", step, {"loss": 1.0})
+            raise TrainingError("the loss is nan")
+
+    with pytest.raises(TrainingError, match="the loss is nan"):
+        fail()
+
+
+def test_other_threads_still_say_what_went_wrong(tmp_path):
+    told = []
+    before, threading.excepthook = threading.excepthook, lambda failure: told.append(failure)
+    try:
+        with Events(tmp_path):
+            other = threading.Thread(target=int, args=("x",))
+            other.start()
+            other.join()
+    finally:
+        threading.excepthook = before
+    assert [failure.exc_type for failure in told] == [ValueError]
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):

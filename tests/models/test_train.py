@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -22,7 +23,7 @@ from features.errors import (
     TrainingError,
     UnknownName,
 )
-from models import checkpoint
+from models import checkpoint, score_shares
 from models.config import from_dict, load
 from models.sgm import Sgm
 from models.train import STOPPED, main, train
@@ -266,6 +267,49 @@ def test_out_of_memory_says_what_to_lower(configure, monkeypatch):
         train(config)
     monkeypatch.undo()
     assert train(config) == 0
+
+
+def test_no_memory_in_validation_names_its_own_batch(configure, monkeypatch):
+    def fail(*args, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    config = configure(run_save_steps=1)
+    monkeypatch.setattr(score_shares, "score_all", fail)
+    with pytest.raises(TrainingError, match=r"Lower --data\.eval_batch_size and run") as caught:
+        train(config)
+    assert "--data.batch_size" not in str(caught.value)
+    monkeypatch.undo()
+    assert train(config) == 0
+
+
+def test_a_fresh_start_that_fails_drops_nothing(configure, tmp_path):
+    train(configure(run_max_steps=1))
+    folder = Path(configure().run.folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(MissingInput, match="nowhere"):
+        train(configure(data_store="nowhere", run_resume="never"))
+    with pytest.raises(UnknownName, match="sgn"):
+        train(configure(model_name="sgn", run_resume="never"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(TrainingError, match=r"file: cannot be written .*choose another --run"):
+        train(configure("file", run_resume="never"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_fresh_start_makes_its_own_codebook(configure):
+    from features.vocab import Codebook, Table
+
+    config = configure(run_max_steps=1)
+    train(config)
+    book = Path(config.run.folder) / "codebook.json"
+    whole = Codebook.load(book)
+    book.unlink()
+    fewer = dataclasses.replace(whole, labels=Table(whole.labels.names[:-3]))
+    fewer.save(book)
+    config = configure(run_max_steps=2, run_resume="never")
+    assert train(config) == 0
+    assert Codebook.load(book).labels == whole.labels
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(configure, monkeypatch):
