@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: stages and tests run one process per core.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo test check bench docs clean
+.PHONY: help install demo compare test check bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,10 @@ install: .venv/installed ## .venv with everything for development
 
 demo: install ## build the demo store, train, evaluate, write demo/report.html
 	$(BIN)/luigi --module workflows Demo --local-scheduler --demo-dir $(DEMO)
+
+compare: demo ## all models on the demo store, one table: demo/compare/compare.md
+	$(BIN)/luigi --module workflows CompareModels --local-scheduler --workers 2 \
+		--store $(DEMO)/store --changes configs/compare/small.yaml --out $(DEMO)/compare
 
 test: install ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal

@@ -16,8 +16,7 @@ import luigi
 import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName
-from workflows.launcher import run_in_group
-from workflows.training import TrainModel
+from workflows.training import EvaluateRuns, TrainModel
 
 __all__ = ["CompareModels", "published_rows", "read_changes"]
 
@@ -160,10 +159,14 @@ class CompareModels(luigi.Task):
             for task in self.trainings(name, row, seed)
         }
         yield list(needed.values())
-        table = []
-        for name, row in rows.items():
-            found = [self._evaluate(name, row, seed) for seed in seeds]
-            table.append(_summarise(name, row, found))
+        evaluations = {
+            name: [self.evaluation(name, row, seed) for seed in seeds] for name, row in rows.items()
+        }
+        yield [task for tasks in evaluations.values() for task in tasks]
+        table = [
+            _summarise(name, row, [_read(task) for task in evaluations[name]])
+            for name, row in rows.items()
+        ]
         out = Path(self.out)
         document = {
             "benchmark": self.benchmark,
@@ -178,16 +181,21 @@ class CompareModels(luigi.Task):
         sys.stdout.write(f"{as_markdown(document)}\ntable: {out / 'compare.md'}\n")
         self._done = True
 
-    def _evaluate(self, name: str, row: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Return the last row of an evaluation: the run itself, or the ensemble of several."""
-        runs = [task.folder for task in self.trainings(name, row, seed)]
-        result = Path(self.out) / "results" / f"{name}-seed{seed}.json"
-        result.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "models.evaluate", *map(str, runs), "--store", self.store]
-        command += ["--split", self.split, "--json", str(result)]
-        run_in_group([*command, *(["--fold5"] if self.fold5 else [])])
-        document = json.loads(result.read_text())
-        return {**document["rows"][-1], "chance": document["chance"]["rsum"]}
+    def evaluation(self, name: str, row: dict[str, Any], seed: int) -> EvaluateRuns:
+        """Return the evaluation of one row: the run itself, or the ensemble of several."""
+        return EvaluateRuns(
+            runs=[str(task.folder) for task in self.trainings(name, row, seed)],
+            store=self.store,
+            split=self.split,
+            fold5=self.fold5,
+            results=str(Path(self.out) / "results" / f"{name}-seed{seed}.json"),
+        )
+
+
+def _read(task: EvaluateRuns) -> dict[str, Any]:
+    """Return the last row of an evaluation, the ensemble if there is one."""
+    document = json.loads(Path(task.results).read_text())
+    return {**document["rows"][-1], "chance": document["chance"]["rsum"]}
 
 
 def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import hashlib
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import luigi
 
@@ -21,7 +21,7 @@ from features.keys import KEY_DIGITS, content_key
 from features.manifest import read_store_manifest, store_manifest_path
 from workflows.launcher import run_in_group
 
-__all__ = ["EvaluateModel", "TrainModel", "train_command"]
+__all__ = ["EvaluateModel", "EvaluateRuns", "TrainModel", "train_command"]
 
 TRAIN_VERSION = "1"
 MARKER = "trained.json"
@@ -37,6 +37,14 @@ def train_command(
         module = [*launcher, *module]
     settings = ["--data.store", store, "--run.folder", folder, *shlex.split(overrides)]
     return [sys.executable, *module, config, *settings]
+
+
+def evaluate_command(
+    runs: Sequence[str | Path], store: str, split: str, results: str | Path, flags: list[str]
+) -> list[str]:
+    """Return the command that evaluates runs and writes the numbers to ``results``."""
+    settings = ["--store", store, "--split", split, "--json", str(results), *flags]
+    return [sys.executable, "-m", "models.evaluate", *map(str, runs), *settings]
 
 
 class RunTarget(luigi.Target):
@@ -161,7 +169,37 @@ class EvaluateModel(TrainingTask):
 
     def run(self) -> None:
         """Start ``python -m models.evaluate`` in its own process group and wait."""
-        flags = [name for name in ("fold5", "rerank") if getattr(self, name)]
-        command: list[Any] = [sys.executable, "-m", "models.evaluate", self.folder]
-        command += ["--store", self.store, "--split", self.split, "--json", self.results]
-        run_in_group([*map(str, command), *(f"--{flag}" for flag in flags)])
+        flags = [f"--{name}" for name in ("fold5", "rerank") if getattr(self, name)]
+        run_in_group(evaluate_command([self.folder], self.store, self.split, self.results, flags))
+
+
+class EvaluateRuns(luigi.Task):
+    """Evaluate trained runs into one file: a single one, or the ensemble of several."""
+
+    runs = luigi.ListParameter(description="run folders")
+    store = luigi.Parameter(description="store folder or store manifest")
+    split = luigi.Parameter(description="split to evaluate on")
+    results = luigi.Parameter(description="the file with the numbers")
+    fold5 = luigi.BoolParameter(description="mean of five folds (COCO 1K)")
+
+    def complete(self) -> bool:
+        """Return True when the file is about this split of this store and newer than the runs."""
+        path = Path(self.results)
+        try:
+            document = json.loads(path.read_text())
+            store = read_store_manifest(store_manifest_path(Path(self.store)))
+            weights = [Path(run) / "best.safetensors" for run in self.runs]
+            newest = max(one.stat().st_mtime_ns for one in weights)
+            return bool(
+                (document["split"], document["fold5"]) == (self.split, self.fold5)
+                and str(store["hash"]).startswith(document["store"]["store"])
+                and [one["folder"] for one in document["runs"]] == [*map(str, self.runs)]
+                and path.stat().st_mtime_ns >= newest
+            )
+        except (OSError, ValueError, KeyError, TypeError, ScenestoreError):
+            return False
+
+    def run(self) -> None:
+        """Start ``python -m models.evaluate`` in its own process group and wait."""
+        flags = ["--fold5"] if self.fold5 else []
+        run_in_group(evaluate_command(self.runs, self.store, self.split, self.results, flags))

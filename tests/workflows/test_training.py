@@ -95,6 +95,14 @@ def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tm
     assert table in out
     assert "478.6 (SGM Table 2)" in table
 
+    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "compare/results").iterdir()}
+    assert {path.name for path in results} == {"sgm-seed0.json", "tfidf-seed0.json"}
+    assert run_luigi("CompareModels", options)[0] == 0  # what is there is not computed again
+    assert results == {path: path.stat().st_mtime_ns for path in results}
+    assert run_luigi("CompareModels", {**options, "--split": "val"})[0] == 0
+    assert "Split val" in (tmp_path / "compare" / "compare.md").read_text()
+    assert all(json.loads(path.read_text())["split"] == "val" for path in results)
+
 
 def test_published_rows_of_a_paper_and_of_one_row():
     assert set(published_rows("gsmn", "f30k")) == {"gsmn_sparse", "gsmn_dense", "gsmn_ensemble"}
