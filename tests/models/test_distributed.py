@@ -186,3 +186,25 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_
     step = position["step"] + 2
     assert f"going on at step {position['step']}" in launch(path, 2, "--run.max_steps", str(step))
     assert len(losses_of(moving.run.folder)) == step
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranked):
+    """Threads of gloo may still hold tensors then, which ends an interpreter by SIGABRT."""
+    code = (
+        "import atexit, sys\n"
+        "from features.errors import exit_cleanly\n"
+        "atexit.register(print, 'closed')\n"
+        "exit_cleanly(lambda: print('said') or 75)\n"
+    )
+    world = {"RANK": "1", "WORLD_SIZE": "2"} if ranked else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, **world},
+    )
+    assert done.returncode == 75
+    assert done.stdout.split() == (["said"] if ranked else ["said", "closed"])
