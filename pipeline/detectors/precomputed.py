@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from features.convert.formats import open_source
-from features.convert.source import Source
+from features.convert.source import Source, id_forms
 from features.errors import UsageError
 from features.keys import HashCache, canonical_json
 from features.records import Detections
@@ -46,9 +46,8 @@ class Precomputed:
         return {"name": self.name, "version": 1, "content": self._digest}
 
     def covers(self, image_id: str) -> bool:
-        """Say whether the file has this image, with or without ``.jpg``."""
-        stem = image_id.removesuffix(".jpg")
-        return bool({image_id, stem, f"{image_id}.jpg"} & self._known)
+        """Say whether the file has this image under a name by which it can be read."""
+        return not self._known.isdisjoint(id_forms(image_id))
 
     def detect(self, picture: Picture) -> Detections:
         """Return what the file says about the picture."""

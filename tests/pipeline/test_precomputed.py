@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from features.errors import MissingInput, UsageError
+from features.errors import MissingInput, UnknownName, UsageError
 from features.records import ImageEntry
 from pipeline.detect import create_detector
 from pipeline.extractors import create_extractor, resolve_features
@@ -122,3 +122,44 @@ def test_every_file_detector_asks_for_its_file(name, tmp_path):
         create_detector(name)
     with pytest.raises(MissingInput, match="nowhere"):
         create_detector(name, path=tmp_path / "nowhere")
+
+
+COCO = "COCO_val2014_000000000123.jpg"
+
+
+@pytest.mark.parametrize(
+    ("in_file", "image_id", "known"),
+    [
+        ("123.jpg", "123", True),
+        ("123.jpg", "123.jpg", True),
+        ("123", "123.jpg", True),
+        ("123", "123.png", True),
+        ("123", COCO, True),
+        ("123", "000000000123.jpg", True),
+        (COCO.removesuffix(".jpg"), COCO, True),
+        (COCO, COCO.removesuffix(".jpg"), True),
+        ("000000000123.jpg", "000000000123", True),
+        ("1234", COCO, False),
+        ("123.jpg", "0123.jpg", False),
+        ("12", "123.jpg", False),
+    ],
+)
+def test_what_a_file_covers_is_what_can_be_read_from_it(in_file, image_id, known, tmp_path):
+    (tmp_path / "g.json").write_text(json.dumps({in_file: {"labels": [], "bbox": [], "rels": []}}))
+    detector = create_detector("scene-graphs", path=tmp_path / "g.json")
+    assert detector.covers(image_id) == known
+    if known:
+        assert detector.detect(Picture(image_id, None)).labels == ()
+    else:
+        with pytest.raises(UnknownName, match="no image"):
+            detector.detect(Picture(image_id, None))
+
+
+def test_visual_genome_numbers_cover_the_file_names_of_coco(tmp_path):
+    """A whole build step, not the question alone: Karpathy's names, a file with bare numbers."""
+    graph = {"image_id": 123, "objects": [], "relationships": []}
+    (tmp_path / "scene_graphs.json").write_text(json.dumps([graph]))
+    detector = create_detector("visual-genome", path=tmp_path / "scene_graphs.json")
+    tools = (create_relations("precomputed"), create_extractor("label", detector))
+    graphs, _, _ = build([ImageEntry(COCO, COCO, "")], None, detector, *tools, rules_for(detector))
+    assert graphs[0].labels == ("scene",)
