@@ -33,6 +33,7 @@ from models.racg_graphs import (
     RelationMaps,
     both_sides,
     cross_words,
+    degrees,
     reconstruct,
     relate,
 )
@@ -305,7 +306,7 @@ class Racg(nn.Module):
         n = n[..., None, None].to(received.dtype)
         own = both_sides(images.own, captions.own)
         if o.c_form == "literal":
-            degree = self._degrees(images.mask, captions.neighbours, captions.cross)
+            degree = self._count(images.mask, captions.neighbours, captions.cross)
             aggregated = own * (degree.unsqueeze(-1) / n) + self.second.bias + received / n**2
         else:
             aggregated = own + received / n
@@ -316,14 +317,10 @@ class Racg(nn.Module):
         )
         return self._compare(nodes.flatten(0, 1), rebuilt, mask.flatten(0, 1), r).view(n_c, n_i)
 
-    def _degrees(self, regions: Tensor, neighbours: Tensor, cross: Tensor) -> Tensor:
-        """Count the neighbours of every node of every pair, for the literal Eq. (11)."""
+    def _count(self, regions: Tensor, neighbours: Tensor, cross: Tensor) -> Tensor:
         o = self.options
-        n_o, across = regions.sum(1), cross.sum(1, keepdim=True)  # (I,), (C, 1)
-        of_regions = (n_o * o.relate_regions + across).unsqueeze(-1)  # (C, I, 1)
-        of_words = neighbours.sum(-1) * o.relate_words
-        of_words = of_words[:, None] + cross[:, None] * n_o[None, :, None]  # (C, I, T)
-        return torch.cat([of_regions.expand(-1, -1, regions.shape[1]), of_words], 2)
+        within_words = neighbours & o.relate_words
+        return degrees(regions, within_words, cross, within_regions=o.relate_regions)
 
     def _compare(self, nodes: Tensor, rebuilt: Tensor, mask: Tensor, regions: int) -> Tensor:
         """Compare nodes with their reconstruction, RACG Eq. (15)-(20).
@@ -372,7 +369,7 @@ class Racg(nn.Module):
         adjacency = joined / n  # Eq. (10)
         received = adjacency @ self.first(nodes)
         if o.c_form == "literal":
-            degree = self._degrees(images.mask, neighbours, captions.cross[:, :n_w])[0]
+            degree = self._count(images.mask, neighbours, captions.cross[:, :n_w])[0]
             inner = (received + degree.unsqueeze(-1) * nodes) / n
             aggregated = self.second(inner)
         elif o.c_form == "vsrn":

@@ -12,7 +12,9 @@ from models.layers import masked_softmax
 __all__ = [
     "CrossNodes",
     "RelationMaps",
+    "both_sides",
     "cross_words",
+    "degrees",
     "reconstruct",
     "relate",
 ]
@@ -96,3 +98,20 @@ def both_sides(images: Tensor, captions: Tensor) -> Tensor:
         ],
         dim=2,
     )
+
+
+def degrees(regions: Tensor, words: Tensor, cross: Tensor, *, within_regions: bool) -> Tensor:
+    """Count the neighbours of every node of every pair, for the literal RACG Eq. (11).
+
+    Args:
+        regions: (I, R) bool, real ones.   words: (C, T, T) bool, neighbours among words.
+        cross: (C, T) bool, words with relations to all regions.
+        within_regions: whether regions are neighbours of each other.
+
+    Returns:
+        (C, I, R + T), regions first.
+    """
+    n_o, across = regions.sum(1), cross.sum(1, keepdim=True)  # (I,), (C, 1)
+    of_regions = (n_o * within_regions + across).unsqueeze(-1)  # (C, I, 1)
+    of_words = words.sum(-1)[:, None] + cross[:, None] * n_o[None, :, None]  # (C, I, T)
+    return torch.cat([of_regions.expand(-1, -1, regions.shape[1]), of_words], 2)
