@@ -7,22 +7,25 @@ worker that sees the same file system.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.errors import StageError
+from features.errors import InputError, StageError
+from features.group import read_group
 from features.pack import pack_regions, pack_text, pack_tokens, pack_visual
 from features.shard import read_sidecar, shard_done, write_shard
 from features.unpack import read_columns, unpack_index, unpack_tokens
 
 if TYPE_CHECKING:
-    from features.records import ImageEntry, TextGraph
+    from features.records import Detections, ImageEntry, TextGraph
     from features.schema import Columns
     from pipeline.detect import Detector
-    from pipeline.extractors import Extractor
+    from pipeline.extractors import Extractor, Float
     from pipeline.relations import RelationPredictor
+    from pipeline.visual import GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
 
@@ -75,27 +78,41 @@ def visual_shard(job: VisualJob, number: int) -> None:
         FeatureOverflow: a feature that float16 cannot hold.
         StageError: a detector that gives other boxes the second time.
     """
-    from pipeline.visual import build, rules_for
+    from pipeline.visual import build
 
     entries, row0 = _entries(job.index, number)
-    detector, relations, extractor = _loaded(job)
-    rules = rules_for(detector, max_objects=job.max_objects, max_relations=job.max_relations)
-    images_dir = Path(job.images_dir) if job.images_dir else None
-    graphs, of_objects, of_unions = build(
-        entries, images_dir, detector, relations, extractor, rules, job.on_error
-    )
+    graphs, of_objects, of_unions = build(entries, *_tools(job), job.on_error)
     columns = pack_visual(graphs, job.max_objects, job.max_relations)
     _write(job.visual, "visual", number, columns, row0, len(entries))
-    widths = [part.shape[1] for part in of_objects if part.ndim == 2]
     features = pack_regions(
         of_objects,
         of_unions,
         job.max_objects,
         job.max_relations,
-        dim=max(widths, default=0),
+        dim=_width(job, number, graphs, of_objects),
         ids=[entry.id for entry in entries],
     )
     _write(job.regions, "regions", number, features, row0, len(entries))
+
+
+def _width(
+    job: VisualJob, number: int, graphs: list[Detections | str], of_objects: list[Float]
+) -> int:
+    """Return how many numbers a feature has; all shards of a store must agree.
+
+    Where no image of this shard could be used, the first usable one of another shard tells; 0 when
+    there is none in the whole data set.
+    """
+    from pipeline.visual import build_one, graph_ok
+
+    for graph, part in zip(graphs, of_objects, strict=True):
+        if graph_ok(graph):
+            return len(part[0])  # there is at least the whole image
+    for other in range(len(read_group(job.index).rows)):
+        for entry in _entries(job.index, other)[0] if other != number else ():
+            with suppress(InputError):
+                return len(build_one(entry, *_tools(job))[1][0])
+    return 0
 
 
 def parse_shard(job: ParseJob, number: int) -> None:
@@ -152,6 +169,18 @@ def _write(place: Place, group: str, number: int, columns: Columns, row0: int, r
                     "features would not belong to the stored boxes. Use a deterministic detector, "
                     "or remove this folder and build both again."
                 )
+
+
+def _tools(
+    job: VisualJob,
+) -> tuple[Path | None, Detector, RelationPredictor, Extractor, GraphRules]:
+    """Return the folder of the pictures and everything that is run on them."""
+    from pipeline.visual import rules_for
+
+    detector, relations, extractor = _loaded(job)
+    rules = rules_for(detector, max_objects=job.max_objects, max_relations=job.max_relations)
+    images_dir = Path(job.images_dir) if job.images_dir else None
+    return images_dir, detector, relations, extractor, rules
 
 
 @lru_cache(maxsize=2)
