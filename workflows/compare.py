@@ -23,6 +23,7 @@ __all__ = ["CompareModels", "published_rows", "read_changes"]
 PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # of the configurations' names
+IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # that the papers' recalls are about
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
@@ -195,7 +196,8 @@ class CompareModels(luigi.Task):
 def _read(task: EvaluateRuns) -> dict[str, Any]:
     """Return the last row of an evaluation, the ensemble if there is one."""
     document = json.loads(Path(task.results).read_text())
-    return {**document["rows"][-1], "chance": document["chance"]["rsum"]}
+    chance, images = document["chance"]["rsum"], document["images"]
+    return {**document["rows"][-1], "chance": chance, "images": images}
 
 
 def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -216,6 +218,7 @@ def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> d
         "published": {**printed, "sum": total},
         "difference": None if total is None else sum(metrics[key] for key in printed) - total,
         "chance": found[0]["chance"],
+        "images": found[0]["images"],
     }
 
 
@@ -225,6 +228,7 @@ def as_markdown(document: dict[str, Any]) -> str:
         "| row | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % | paper's rSum | diff |"
     )
     lines = [head, "|---|" + "---:|" * 10]
+    images, theirs_are = document["rows"][0]["images"], IMAGES[document["benchmark"]]
     for row in sorted(document["rows"], key=lambda one: -one["metrics"]["rsum"]):
         cells = [f"{row['metrics'][key]:.1f}" for key in (*RECALLS, "rsum")]
         low_high = row["rsum_interval"]
@@ -234,14 +238,18 @@ def as_markdown(document: dict[str, Any]) -> str:
         published = row["published"]["sum"]
         few = f" of {len(row['published']) - 1} recalls" if len(row["published"]) < 7 else ""
         theirs = f"{published:.1f}{few} ({row['source']})" if published else "-"
-        difference = f"{row['difference']:+.1f}" if published else "-"
+        difference = f"{row['difference']:+.1f}" if published and images == theirs_are else "-"
         lines.append(
             f"| {row['name']} | {' | '.join(cells)} | {interval} | {theirs} | {difference} |"
         )
     chance = document["rows"][0]["chance"]
     lines.append("")
     lines.append(
-        f"Split {document['split']}, {document['seeds']} seed(s), chance rSum {chance:.1f}"
+        f"Split {document['split']} with {images:,} images, {document['seeds']} seed(s), chance "
+        f"rSum {chance:.1f}"
         + "".join(f", {key}: {document[key]}" for key in ("changes", "overrides") if document[key])
     )
+    if images != theirs_are:
+        lines.append("")
+        lines.append(f"The papers' numbers are about {theirs_are:,} other images: no difference.")
     return "\n".join(lines) + "\n"

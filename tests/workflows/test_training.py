@@ -124,13 +124,17 @@ def test_the_table_is_sorted_and_names_the_spread_of_seeds():
         metrics = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 1.0)
         return {
             "name": name, "metrics": {**metrics, "rsum": rsum}, "rsum_seeds": seeds,
-            "rsum_interval": [1.0, 2.0], "published": {"sum": None}, "source": "", "chance": 9.0,
+            "rsum_interval": [1.0, 2.0], "published": {"sum": 7.5}, "source": "", "chance": 9.0,
+            "images": 1000, "difference": 2.5,
         }  # fmt: skip
 
-    table = as_markdown(
-        {"rows": [row("low", 10.0, [10.0]), row("high", 20.0, [19.0, 21.0])], "split": "test",
-         "seeds": 2, "overrides": "", "changes": ""}
-    )  # fmt: skip
+    document = {
+        "rows": [row("low", 10.0, [10.0]), row("high", 20.0, [19.0, 21.0])], "split": "test",
+        "seeds": 2, "overrides": "", "changes": "", "benchmark": "f30k",
+    }  # fmt: skip
+    table = as_markdown(document)
+    assert "+2.5" in table
+    assert "+2.5" not in as_markdown({**document, "benchmark": "coco"})  # other images
     assert table.index("high") < table.index("low")
     assert "19.0-21.0 (seeds)" in table
 
