@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from features.errors import UsageError
 from features.records import Detections
 from features.registry import Registry
-from pipeline.images import Picture, read_image
+from pipeline.images import Picture
 
 __all__ = ["Detector", "create_detector", "detect", "detectors"]
 
@@ -98,8 +98,7 @@ def detect(
     paths = [photo_paths] if isinstance(photo_paths, (str, Path)) else list(photo_paths)
     chosen = create_detector(detector, **options) if isinstance(detector, str) else detector
     return [
-        best(chosen.detect(Picture.of(Path(path).name, read_image(path))), max_objects)
-        for path in paths
+        best(chosen.detect(Picture.opened(Path(path).name, path)), max_objects) for path in paths
     ]
 
 

@@ -2,6 +2,11 @@
 
 Every way in which a file can be broken ends in one ImageError with the path and the reason, so that
 a build can count the picture as skipped and go on.
+
+Networks look at a few hundred pixels, cameras make thousands: a network says how far a picture may
+be averaged down before it scales it, and a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size,
+which leaves most of the work undone. What a network sees depends on the picture and on this network
+alone, never on who looked before.
 """
 
 from __future__ import annotations
@@ -23,7 +28,9 @@ from features.errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MAX_PIXELS", "Picture", "read_image", "read_size"]
+__all__ = ["MAX_PIXELS", "Picture", "Pixels", "read_image", "read_size"]
+
+Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; a photo of 20,000 x 8,900 still fits
 WHITE = (255, 255, 255, 255)
@@ -39,32 +46,71 @@ class Picture:
 
     Attributes:
         image_id: the image's id.
-        pixels: (H, W, 3) uint8 RGB, or None where nobody needs pixels.
+        pixels: (H, W, 3) uint8 RGB, or None where nobody needs pixels, or not yet.
         size: (width, height), (0, 0) where unknown.
         computed: network outputs by name, so that two steps share one pass over the picture.
+        path: the file, decoded when somebody looks; None when there are pixels, or no picture.
     """
 
     image_id: str
-    pixels: npt.NDArray[np.uint8] | None
+    pixels: Pixels | None
     size: tuple[int, int] = (0, 0)
     computed: dict[str, object] = field(default_factory=dict)
+    path: Path | None = None
+    _reduced: dict[int, Pixels] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, image_id: str, pixels: npt.NDArray[np.uint8]) -> Picture:
+    def of(cls, image_id: str, pixels: Pixels) -> Picture:
         """Build a picture from its pixels, (H, W, 3) uint8 RGB."""
         return cls(image_id, pixels, (pixels.shape[1], pixels.shape[0]))
 
-    def rgb(self) -> npt.NDArray[np.uint8]:
-        """Return the pixels.
+    @classmethod
+    def opened(cls, image_id: str, path: Path | str) -> Picture:
+        """Read the header of a file; its pixels are decoded when somebody looks at them.
 
-        Raises: ImageError: the picture was opened without them.
+        Raises: ImageError: as ``read_size``.
+        """
+        return cls(image_id, None, read_size(path), path=Path(path))
+
+    def rgb(self) -> Pixels:
+        """Return all pixels.
+
+        Raises: ImageError: the picture was opened without them, or its file is damaged.
         """
         if self.pixels is None:
-            raise ImageError(f"{self.image_id}: pixels are needed here; give the images folder.")
+            if self.path is None:
+                raise ImageError(
+                    f"{self.image_id}: pixels are needed here; give the images folder."
+                )
+            self.pixels = read_image(self.path)
         return self.pixels
 
+    def reduced(self, most: float) -> tuple[Pixels, int]:
+        """Return the picture at 1/factor, averaged, for readers that scale it down further.
 
-def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+        Args:
+            most: the factor is the largest power of two up to this, at least 1.
+
+        Returns:
+            (ceil(H / factor), ceil(W / factor), 3) uint8 RGB and the factor. A pixel stands for
+            factor x factor pixels from the top left corner on.
+
+        Raises: ImageError: as ``rgb``.
+        """
+        factor = 1
+        while 2 * factor <= most:
+            factor *= 2
+        if factor == 1:
+            return self.rgb(), 1
+        if factor not in self._reduced:
+            if self.path is not None:
+                self._reduced[factor] = read_image(self.path, factor=factor)
+            else:
+                self._reduced[factor] = _averaged(self.rgb(), factor)
+        return self._reduced[factor], factor
+
+
+def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, factor: int = 1) -> Pixels:
     """Decode a picture: upright by its EXIF tag, first frame, transparency on white.
 
     16-bit and float grey values are scaled to 0..255; CMYK, palette and two-level pictures become
@@ -73,17 +119,21 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray
     Args:
         path: the file.
         max_pixels: pictures with more pixels are refused before they are decoded.
+        factor: a power of two: average so many pixels a side into one. A JPEG is decoded at a
+            fraction of its size, which differs from the average by a few levels.
 
     Returns:
-        (H, W, 3) uint8 RGB, writable and contiguous.
+        (ceil(H / factor), ceil(W / factor), 3) uint8 RGB, writable and contiguous.
 
     Raises: ImageError: not there, empty, no picture, damaged, truncated or too large.
     """
     from PIL import ImageOps
 
     with _opened(Path(path), max_pixels) as image:
+        done = _draft(image, factor)
         image.load()
-        return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        return _averaged(pixels, factor // done) if factor > done else pixels
 
 
 def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -92,8 +142,30 @@ def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
     Raises: ImageError: as ``read_image``, but damage behind the header goes unnoticed.
     """
     with _opened(Path(path), max_pixels) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        turned = _orientation(image) in (5, 6, 7, 8)
         return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _draft(image: Image.Image, factor: int) -> int:
+    """Let a JPEG's decoder scale by up to ``factor``; return by how much it will."""
+    width, height = image.size
+    # Turned about, incomplete pixels at the right and bottom would come first and shift the rest.
+    if factor == 1 or (_orientation(image) != 1 and (width % factor or height % factor)):
+        return 1
+    box = image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
+    return 1 if box is None else round(width / box[1][2])
+
+
+def _averaged(pixels: Pixels, factor: int) -> Pixels:
+    """Average factor x factor pixels into one; at the right and bottom what is left of them."""
+    from PIL import Image
+
+    return np.array(Image.fromarray(pixels).reduce(factor))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return how the camera was held, by the EXIF tag; 1 is upright."""
+    return int(image.getexif().get(0x0112, 1))
 
 
 @contextmanager

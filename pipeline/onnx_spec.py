@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from features.errors import ConfigError, InputError
 from features.keys import hash_file
+from pipeline.images import Picture
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -68,11 +69,15 @@ class InputSpec:
     layout: str
     type: str
 
-    def prepare(self, pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[Any], Fit]:
-        """Return the input tensor, one picture, and where the picture lies in it."""
+    def prepare(self, picture: Picture) -> tuple[npt.NDArray[Any], Fit]:
+        """Return the input tensor, one picture, and where the picture lies in it.
+
+        Large pictures come averaged down to twice the input's size or more; the filter of the
+        scaling below evens out how.
+        """
         from PIL import Image
 
-        (width, height), (w, h) = (pixels.shape[1], pixels.shape[0]), self.size
+        (width, height), (w, h) = picture.size, self.size
         scale = (w / width, h / height)
         if self.resize != "stretch":
             scale = (min(scale), min(scale))
@@ -80,7 +85,12 @@ class InputSpec:
         left, top = (
             ((w - inside[0]) // 2, (h - inside[1]) // 2) if self.resize == "centre" else (0, 0)
         )
-        small = Image.fromarray(pixels).resize((inside[0], inside[1]), Image.Resampling.BILINEAR)
+        pixels, factor = picture.reduced(0.5 / max(scale))
+        small = Image.fromarray(pixels).resize(
+            (inside[0], inside[1]),
+            Image.Resampling.BILINEAR,
+            box=(0, 0, width / factor, height / factor),
+        )
         canvas = np.full((h, w, 3), self.pad, np.float32)
         canvas[top : top + inside[1], left : left + inside[0]] = np.asarray(small)
         if self.colour == "bgr":

@@ -55,7 +55,7 @@ class NanodetFeatures(_Boxed):
         """Return name, version and weights."""
         from pipeline.detectors.nanodet import WEIGHTS
 
-        return {"name": "nanodet", "version": 1, "weights": hash_file(WEIGHTS)}
+        return {"name": "nanodet", "version": 2, "weights": hash_file(WEIGHTS)}
 
     def pool(self, picture: Picture, boxes: Float) -> Float:
         """Return features of boxes, (n, 576)."""
@@ -76,7 +76,7 @@ class EfficientNetFeatures(_Boxed):
         """Return name, version and weights."""
         return {
             "name": "efficientnet-lite0",
-            "version": 1,
+            "version": 2,
             "weights": hash_file(_efficientnet()[1]),
         }
 
@@ -84,7 +84,7 @@ class EfficientNetFeatures(_Boxed):
         """Return features of boxes, (n, 1280)."""
         import torch
 
-        tensor, fit = self.INPUT.prepare(picture.rgb())
+        tensor, fit = self.INPUT.prepare(picture)
         with torch.inference_mode():
             values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
         return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
@@ -129,7 +129,7 @@ class OnnxFeatures(_Boxed):
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of description and weights."""
-        return {"name": "onnx", "version": 1, **self.spec.identity()}
+        return {"name": "onnx", "version": 2, **self.spec.identity()}
 
     @cached_property
     def session(self) -> InferenceSession:
@@ -138,7 +138,7 @@ class OnnxFeatures(_Boxed):
 
     def pool(self, picture: Picture, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
-        tensor, fit = self.spec.input.prepare(picture.rgb())
+        tensor, fit = self.spec.input.prepare(picture)
         outputs = {output.name: output.shape for output in self.session.get_outputs()}
         name = self.spec.keys.get("map") or next(
             (name for name, shape in outputs.items() if len(shape) == 4), None

@@ -20,7 +20,7 @@ from features.records import Detections, ImageEntry
 from pipeline.boxes import nms
 from pipeline.detect import Detector, select
 from pipeline.extractors import Extractor
-from pipeline.images import Picture, read_image, read_size
+from pipeline.images import Picture, read_size
 from pipeline.relations import RelationPredictor
 
 __all__ = [
@@ -169,7 +169,7 @@ def build_one(
     if detector.needs_pixels or extractor.needs_pixels:
         if path is None:
             raise InputError(f"{entry.id}: pixels are needed. Give --images-dir.")
-        picture = Picture.of(entry.id, read_image(path))
+        picture = Picture.opened(entry.id, path)
     else:
         picture = Picture(entry.id, None)
     found = detector.detect(picture)

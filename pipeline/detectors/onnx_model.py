@@ -86,7 +86,7 @@ class OnnxDetector:
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of description, weights and labels."""
-        return {"name": "onnx", "version": 1, "labels": list(self.labels), **self.spec.identity()}
+        return {"name": "onnx", "version": 2, "labels": list(self.labels), **self.spec.identity()}
 
     def covers(self, image_id: str) -> bool:
         """Every picture can be looked at."""
@@ -99,7 +99,7 @@ class OnnxDetector:
 
     def detect(self, picture: Picture) -> Detections:
         """Return the objects of one picture, best first."""
-        tensor, fit = self.spec.input.prepare(picture.rgb())
+        tensor, fit = self.spec.input.prepare(picture)
         boxes, scores, classes = self._candidates(self._run(tensor))
         boxes = to_xyxy(boxes, self.box)
         if self.unit == "fraction":

@@ -109,18 +109,52 @@ def test_features_tell_colours_apart():
 
 def test_letterbox_keeps_the_aspect_and_ends_in_zeros():
     pixels = np.full((100, 200, 3), 200, np.uint8)
-    scaled = letterbox(pixels)
+    scaled = letterbox(pixels, (200, 100))
     assert scaled.shape == (212, SIDE, 3)  # 208 rows of the picture, and one of 4-pixel cells
     assert (scaled[:200] == 200).all()
     assert (scaled[209:] == 0).all()
-    assert letterbox(pixels[:, :100]).shape == (SIDE, SIDE, 3)
-    assert letterbox(np.full((1, 1, 3), 7, np.uint8)).max() == 7
-    assert letterbox(np.full((5000, 3, 3), 9, np.uint8)).max() == 9
+    assert letterbox(pixels[:, :100], (100, 100)).shape == (SIDE, SIDE, 3)
+    assert letterbox(np.full((1, 1, 3), 7, np.uint8), (1, 1)).max() == 7
+    thin = Picture.of("thin", np.full((5000, 3, 3), 9, np.uint8))
+    assert letterbox(*thin.reduced(1)[:1], thin.size).max() == 0  # sampled beside it
+    few, factor = thin.reduced(8)
+    assert letterbox(few, thin.size, factor).max() == 9
+
+
+@pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png"])
+def test_a_large_jpeg_gives_the_same_however_it_is_decoded(name, tmp_path, monkeypatch):
+    """The stated tolerance: boxes within IoU 0.9, features within a cosine of 0.999."""
+    photo = Image.open(PHOTOS / name).convert("RGB")
+    large = photo.resize((photo.width * 5, photo.height * 5), Image.Resampling.LANCZOS)
+    noise = np.random.default_rng(0).normal(0, 5, (large.height, large.width, 1))
+    pixels = np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.jpg", quality=92)
+    detector = create_detector("nanodet")
+    quick = Picture.opened("quick", tmp_path / "large.jpg")
+    found = detector.detect(quick)
+    monkeypatch.setattr("pipeline.images._draft", lambda image, factor: 1)
+    whole = Picture.opened("whole", tmp_path / "large.jpg")
+    wanted = detector.detect(whole)
+    most = max(large.size) / (1.5 * SIDE)
+    assert not np.array_equal(quick.reduced(most)[0], whole.reduced(most)[0])  # two ways indeed
+    assert found.size == wanted.size == large.size
+    clear = np.flatnonzero(wanted.scores >= 0.4)
+    assert len(clear)
+    overlap = iou_matrix(wanted.boxes[clear], found.boxes)
+    best = overlap.argmax(1)
+    assert overlap.max(1).min() >= 0.9
+    assert [found.labels[row] for row in best] == [wanted.labels[row] for row in clear]
+    np.testing.assert_allclose(found.scores[best], wanted.scores[clear], atol=0.03)
+    boxes = wanted.boxes[:36]
+    a, b = nanodet_features(quick, boxes), nanodet_features(whole, boxes)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() >= 0.999
 
 
 @pytest.mark.parametrize("size", [(90, 160), (160, 90), (120, 120), (3, 500)])
 def test_the_input_is_the_padded_picture_normalised(size):
-    scaled = letterbox(np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    scaled = letterbox(pixels, size[::-1])
     square = np.zeros((SIDE, SIDE, 3), np.float32)
     square[: scaled.shape[0], : scaled.shape[1]] = scaled
     wanted = (square[..., ::-1] - [103.53, 116.28, 123.675]) / [57.375, 57.12, 58.395]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from features.errors import ImageError
-from pipeline.images import read_image, read_size
+from pipeline.images import Picture, read_image, read_size
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
 
@@ -191,3 +191,104 @@ def test_dark_16_bit_stays_dark(write):
 
 def test_path_may_be_text(write):
     assert read_image(str(write("plain.jpg", JPEG))).shape == (20, 40, 3)
+
+
+def scene(width, height, seed=0):
+    """A picture with edges, ramps and some noise, like a photo of a camera."""
+    draw = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    pixels = np.stack([200 * x, 180 * y, 90 + 60 * np.sin(9 * x + 5 * y)], 2)
+    for _ in range(12):
+        left, top = draw.integers(0, width), draw.integers(0, height)
+        pixels[top : top + height // 4, left : left + width // 5] = draw.integers(0, 255, 3)
+    pixels += draw.normal(0, 4, pixels.shape)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def averages(pixels, factor):
+    """Average blocks that start at the top left corner, the incomplete ones too."""
+    height, width, _ = pixels.shape
+    rows, columns = np.arange(height) // factor, np.arange(width) // factor
+    sums = np.zeros((rows[-1] + 1, columns[-1] + 1, 3))
+    np.add.at(sums, (rows[:, None], columns[None]), pixels.astype(float))
+    counts = np.bincount(rows)[:, None] * np.bincount(columns)[None]
+    return sums / counts[..., None]
+
+
+@pytest.mark.parametrize("most", [1.0, 1.99, 2.0, 3.9, 7.0, 8.5, 16.0])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_reduced_pictures_are_averages(kind, most, write):
+    path = write("large", saved(Image.fromarray(scene(645, 403)), kind, quality=92, subsampling=0))
+    picture = Picture.opened("large", path)
+    few, factor = picture.reduced(most)
+    assert factor == 2 ** int(np.log2(most))
+    assert picture.size == (645, 403)
+    assert few.shape == (-(-403 // factor), -(-645 // factor), 3)
+    wanted = averages(picture.rgb(), factor)
+    apart = np.abs(few[:-1, :-1] - wanted[:-1, :-1])
+    # The stated tolerance: a JPEG's own scaling is not quite an average; all others round.
+    assert apart.mean() <= (0.0 if factor == 1 else 1.0 if kind == "JPEG" else 0.3)
+    assert np.percentile(apart, 99) <= (6 if kind == "JPEG" else 1)
+    assert np.abs(few - wanted).mean() <= 1.5  # the rim holds incomplete blocks
+    again, _ = picture.reduced(most)
+    assert again is few
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("size", [(640, 400), (645, 403)])
+def test_reduced_pictures_are_upright(orientation, size, write):
+    """Incomplete blocks stay at the right and at the bottom, however the camera was held."""
+    data = saved(
+        Image.fromarray(scene(*size)), "JPEG", quality=92, subsampling=0, exif=exif(orientation)
+    )
+    picture = Picture.opened("turned", write("turned.jpg", data))
+    few, factor = picture.reduced(4)
+    wanted = averages(picture.rgb(), factor)
+    assert factor == 4
+    assert few.shape == wanted.shape
+    assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.0
+
+
+def test_the_decoder_scales_a_jpeg(write, monkeypatch):
+    """What is asked of the decoder, and that it may refuse."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    asked = []
+    draft = JpegImageFile.draft
+
+    def spy(self, mode, size):
+        asked.append((mode, size))
+        return draft(self, mode, size)
+
+    monkeypatch.setattr(JpegImageFile, "draft", spy)
+    image = Image.fromarray(scene(645, 403))
+    for name, mode in {"rgb": "RGB", "grey": "L", "cmyk": "CMYK"}.items():
+        path = write(f"{name}.jpg", saved(image.convert(mode), "JPEG", quality=92))
+        few, factor = Picture.opened(name, path).reduced(16)
+        assert (few.shape, factor) == ((26, 41, 3), 16)
+        wanted = averages(read_image(path), 16)
+        assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.5, name
+    assert asked == [(mode, (40, 25)) for mode in ("RGB", "L", "CMYK")]
+    progressive = write("p.jpg", saved(image, "JPEG", quality=92, progressive=True))
+    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+    monkeypatch.setattr(JpegImageFile, "draft", lambda self, mode, size: None)
+    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+
+
+def test_what_a_network_sees_does_not_depend_on_who_looked_before(write):
+    path = write("large.jpg", saved(Image.fromarray(scene(640, 400)), "JPEG", quality=80))
+    first, second = Picture.opened("a", path), Picture.opened("b", path)
+    second.rgb(), second.reduced(2)
+    np.testing.assert_array_equal(first.reduced(4)[0], second.reduced(4)[0])
+
+
+def test_damage_is_found_when_somebody_looks(write):
+    data = saved(Image.fromarray(scene(645, 403)), "JPEG")
+    picture = Picture.opened("cut", write("cut.jpg", data[: len(data) // 2]))
+    for look in (picture.rgb, lambda: picture.reduced(4)):
+        with pytest.raises(ImageError, match=r"cut\.jpg: damaged"):
+            look()
+    with pytest.raises(ImageError, match="pixels are needed"):
+        Picture("none", None).rgb()
+    with pytest.raises(ImageError, match="no such file"):
+        Picture.opened("gone", write("cut.jpg", data).with_name("gone.jpg"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from features.errors import ConfigError, InputError, MissingInput, UsageError
 from features.records import Detections
@@ -155,7 +156,7 @@ def test_prepare(resize, layout):
     pixels = np.zeros((50, 100, 3), np.uint8)
     pixels[:, :50] = (255, 0, 0)
     spec = InputSpec((64, 64), resize, 114, "bgr", (1, 2, 3), (2, 4, 8), layout, "float32")
-    tensor, fit = spec.prepare(pixels)
+    tensor, fit = spec.prepare(Picture.of("x", pixels))
     picture = tensor[0].transpose(1, 2, 0) if layout == "nchw" else tensor[0]
     assert picture.shape == (64, 64, 3)
     # The left half's centre, in b, g, r, lies where ``fit`` says.
@@ -167,9 +168,34 @@ def test_prepare(resize, layout):
     np.testing.assert_allclose(fit.to_picture(fit.to_input(boxes)), boxes, rtol=1e-5)
 
 
+@pytest.mark.parametrize("resize", ["letterbox", "centre", "stretch"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_large_pictures_come_averaged_down(resize, kind, tmp_path):
+    """The same input, to a level or two, as from all pixels; boxes lie exactly where they did."""
+    x, y = np.meshgrid(np.linspace(0, 20, 645), np.linspace(0, 13, 403))
+    waves = 128 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2)
+    Image.fromarray(waves.astype(np.uint8)).save(tmp_path / "large", kind, subsampling=0)
+    picture = Picture.opened("large", tmp_path / "large")
+
+    class Whole(Picture):
+        def reduced(self, most):
+            return self.rgb(), 1
+
+    whole = Whole.of("whole", picture.rgb())
+    spec = InputSpec((64, 48), resize, 0, "rgb", (0, 0, 0), (1, 1, 1), "nhwc", "float32")
+    (seen, fit), (wanted, wanted_fit) = spec.prepare(picture), spec.prepare(whole)
+    assert fit == wanted_fit
+    assert list(picture._reduced) == [4]
+    assert np.abs(seen - wanted).mean() <= 1.0
+    assert np.abs(seen - wanted).max() <= 12
+    small = Picture.of("small", picture.rgb()[:90, :120].copy())
+    spec.prepare(small)
+    assert not small._reduced  # less than twice the input stays as it is
+
+
 def test_bytes_go_in_as_they_are():
     spec = InputSpec((4, 4), "stretch", 0, "rgb", (9, 9, 9), (2, 2, 2), "nhwc", "uint8")
-    tensor, _ = spec.prepare(np.full((8, 8, 3), 77, np.uint8))
+    tensor, _ = spec.prepare(Picture.of("x", np.full((8, 8, 3), 77, np.uint8)))
     assert tensor.dtype == np.uint8
     assert (tensor == 77).all()
 
