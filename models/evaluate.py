@@ -174,7 +174,8 @@ def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -
     runs: list[dict[str, Any]] = []
     for folder in options.runs:
         run = load_run(folder, store, device=device, allow_mismatch=options.allow_mismatch)
-        sims = score_split(run.model, store, options.split, run.codebook, world, device=device)
+        how: dict[str, Any] = {"device": device, "precision": options.precision}
+        sims = score_split(run.model, store, options.split, run.codebook, world, **how)
         if sims is not None:
             matrices.append(sims.numpy())
             runs.append({"folder": str(folder), **run.metadata})
@@ -197,6 +198,7 @@ def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -
         "images": len(matrices[0]),
         "captions": len(owner),
         "fold5": options.fold5,
+        "precision": options.precision,
         "store": store_keys(store),
         "chance": by_chance,
     }
@@ -232,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals; 0: none"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "tf32", "bf16"),
+        default="float32",
+        help="of codes and scores; lower ones move scores a little (docs/scaling.md)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser

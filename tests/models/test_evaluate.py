@@ -144,6 +144,24 @@ def test_results_on_a_full_disk_are_the_ones_before(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
+def test_a_lower_precision_is_told_and_moves_scores_a_little(store, trained, tmp_path, monkeypatch):
+    seen = []
+    original = models.evaluate.evaluate
+
+    def noted(sims, *args, **options):
+        seen.append(sims)
+        return original(sims, *args, **options)
+
+    monkeypatch.setattr(models.evaluate, "evaluate", noted)
+    for precision in ("float32", "bf16"):
+        out = tmp_path / f"{precision}.json"
+        words = ["--store", str(store.path), "--bootstrap", "0", "--precision", precision]
+        assert main([str(trained("a")), *words, "--json", str(out)]) == 0
+        assert json.loads(out.read_text())["precision"] == precision
+    apart = np.abs(seen[0] - seen[1])
+    assert 0 < apart.max() < 0.1
+
+
 def test_folds_rerank_inside_each_fold():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(20), 3)
