@@ -35,6 +35,7 @@ check: install ## formatting, lint, types
 	$(BIN)/mypy
 
 bench: install ## the ratios that README quotes, as Markdown tables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 docs: install ## pages generated from the code: format, rules, equations
