@@ -78,7 +78,8 @@ def create_extractor(name: str, detector: Detector, **options: object) -> Extrac
         UnknownName: nobody registered this name.
         UsageError: ``detector`` with a detector that brings no features.
     """
-    import pipeline.region_networks  # noqa: F401  (registers extractors that run networks)
+    import pipeline.region_networks
+    import pipeline.timm_features  # noqa: F401  (both register extractors that run networks)
 
     if name == "detector":
         return DetectorFeatures(detector)

@@ -24,7 +24,14 @@ from pipeline.regions import roi_align
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["ClipFeatures", "EfficientNetFeatures", "NanodetFeatures", "OnnxFeatures"]
+__all__ = [
+    "Boxed",
+    "ClipFeatures",
+    "EfficientNetFeatures",
+    "NanodetFeatures",
+    "OnnxFeatures",
+    "pool_map",
+]
 
 Float = npt.NDArray[np.float32]
 
@@ -35,7 +42,7 @@ class _Pools(Protocol):
     def pool(self, picture: Picture, boxes: Float) -> Float: ...
 
 
-class _Boxed:
+class Boxed:
     """Give an extractor with ``pool`` the method ``extract``: objects and unions in one pass."""
 
     needs_pixels = True
@@ -47,8 +54,21 @@ class _Boxed:
         return features[: len(found.boxes)], features[len(found.boxes) :]
 
 
+def pool_map(values: npt.NDArray[Any], boxes: Float, size: tuple[int, int]) -> Float:
+    """Return the mean of a map over each box, (n, C).
+
+    Args:
+        values: (C, H, W), over the whole input.
+        boxes: (n, 4) xyxy in pixels of the input.
+        size: (width, height) of the input.
+    """
+    strides = np.array([size[0] / values.shape[2], size[1] / values.shape[1]] * 2, np.float32)
+    cells: Float = boxes / strides
+    return roi_align(values.astype(np.float32), cells, 1.0, sampling=0)[:, :, 0, 0]
+
+
 @extractors.register("nanodet")
-class NanodetFeatures(_Boxed):
+class NanodetFeatures(Boxed):
     """Maps of the embedded detector, pooled over any boxes: 576 numbers, colour included."""
 
     def identity(self) -> dict[str, object]:
@@ -65,7 +85,7 @@ class NanodetFeatures(_Boxed):
 
 
 @extractors.register("efficientnet-lite0")
-class EfficientNetFeatures(_Boxed):
+class EfficientNetFeatures(Boxed):
     """EfficientNet-lite0 trained on ImageNet: its last map at 512 pixels, 1280 numbers."""
 
     INPUT = InputSpec(
@@ -111,7 +131,7 @@ def _efficientnet() -> tuple[Any, Path]:
 
 
 @extractors.register("onnx")
-class OnnxFeatures(_Boxed):
+class OnnxFeatures(Boxed):
     """A feature map of any ONNX backbone, pooled by RoIAlign.
 
     Beside ``model`` and ``input`` (``pipeline.onnx_spec``) the YAML has ``map``, the name of an
@@ -154,14 +174,11 @@ class OnnxFeatures(_Boxed):
             raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
         if values.ndim != 4:
             raise ConfigError(f"{self.spec.path}: {name!r} has shape {values.shape}: no map.")
-        wide, tall = self.spec.input.size
-        strides = np.array([wide / values.shape[3], tall / values.shape[2]] * 2, np.float32)
-        cells: Float = fit.to_input(boxes) / strides
-        return roi_align(values[0].astype(np.float32), cells, 1.0, sampling=0)[:, :, 0, 0]
+        return pool_map(values[0], fit.to_input(boxes), self.spec.input.size)
 
 
 @extractors.register("clip")
-class ClipFeatures(_Boxed):
+class ClipFeatures(Boxed):
     """Image towers of CLIP, SigLIP or DINOv2 through transformers, one crop per box.
 
     Args:
