@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import MismatchError, MissingInput, exit_cleanly
+from models import results
 from models.metrics import Recall, bootstrap, chance, fold5, recall
 from models.rerank import rerank
+from models.results import Evaluation
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from features.vocab import Codebook
     from models.distributed import World
 
-__all__ = ["Evaluation", "Run", "evaluate", "load_run", "main"]
+__all__ = ["Run", "evaluate", "load_run", "main"]
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,6 @@ class Run:
     def name(self) -> str:
         """The model's registered name."""
         return str(self.metadata["config"]["model"]["name"])
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The numbers of one row of the table.
-
-    Attributes:
-        name: what was evaluated: a run folder, or ``ensemble``, with ``+ re-ranking``.
-        recall: its numbers.   intervals: bootstrap intervals by name, when asked for.
-    """
-
-    name: str
-    recall: Recall
-    intervals: dict[str, tuple[float, float]]
 
 
 def load_run(
@@ -163,7 +151,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -> int:
     from features.store import open_store
-    from models import results
     from models.runs import resolve_split, store_keys
     from models.score_shares import score_split
 

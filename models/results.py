@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,28 @@ import numpy.typing as npt
 
 from features.atomic import partial_path
 from features.errors import MissingDependency, TrainingError
+from models.metrics import Recall
 
 if TYPE_CHECKING:
     from features.store import Store
-    from models.evaluate import Evaluation
 
-__all__ = ["document", "print_table", "write_json", "write_queries"]
+__all__ = ["Evaluation", "document", "print_table", "write_json", "write_queries"]
 
 TOP = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one row of the table.
+
+    Attributes:
+        name: what was evaluated: a run folder, or ``ensemble``, with ``+ re-ranking``.
+        recall: its numbers.   intervals: bootstrap intervals by name, when asked for.
+    """
+
+    name: str
+    recall: Recall
+    intervals: dict[str, tuple[float, float]]
 
 
 def document(
