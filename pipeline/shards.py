@@ -44,8 +44,7 @@ class VisualJob:
     detections: str
     relations: str
     features: str
-    max_objects: int
-    max_relations: int
+    rules: GraphRules
     on_error: str
 
 
@@ -82,13 +81,13 @@ def visual_shard(job: VisualJob, number: int) -> None:
 
     entries, row0 = _entries(job.index, number)
     graphs, of_objects, of_unions = build(entries, *_tools(job), job.on_error)
-    columns = pack_visual(graphs, job.max_objects, job.max_relations)
+    columns = pack_visual(graphs, job.rules.max_objects, job.rules.max_relations)
     _write(job.visual, "visual", number, columns, row0, len(entries))
     features = pack_regions(
         of_objects,
         of_unions,
-        job.max_objects,
-        job.max_relations,
+        job.rules.max_objects,
+        job.rules.max_relations,
         dim=_width(job, number, graphs, of_objects),
         ids=[entry.id for entry in entries],
     )
@@ -175,12 +174,9 @@ def _tools(
     job: VisualJob,
 ) -> tuple[Path | None, Detector, RelationPredictor, Extractor, GraphRules]:
     """Return the folder of the pictures and everything that is run on them."""
-    from pipeline.visual import rules_for
-
     detector, relations, extractor = _loaded(job)
-    rules = rules_for(detector, max_objects=job.max_objects, max_relations=job.max_relations)
     images_dir = Path(job.images_dir) if job.images_dir else None
-    return images_dir, detector, relations, extractor, rules
+    return images_dir, detector, relations, extractor, job.rules
 
 
 @lru_cache(maxsize=2)

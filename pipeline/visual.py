@@ -68,8 +68,8 @@ class GraphRules:
             )
         if not (0 <= self.min_score <= 1 and 0 < self.cross_class_iou <= 1):
             raise UsageError(
-                f"min_score {self.min_score} and cross_class_iou {self.cross_class_iou} must lie "
-                "in [0, 1]."
+                f"--min-score {self.min_score} must lie in [0, 1] and --cross-class-iou "
+                f"{self.cross_class_iou} in (0, 1]."
             )
         if self.whole_image not in ("always", "empty"):
             raise UsageError(f"whole_image is 'always' or 'empty', not {self.whole_image!r}.")

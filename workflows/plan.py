@@ -41,6 +41,8 @@ class BuildOptions:
         relations, features: registry names; ``auto`` takes what the detector brings.
         parser, profile, scheme: caption parser, rule profile, dependency scheme that is stored.
         max_objects, max_relations: most objects and relations per image.
+        min_score, cross_class_iou, whole_image: as in ``GraphRules``; None and ``auto`` take what
+            suits the detector.
         on_error: ``fail`` or ``skip``.
     """
 
@@ -57,6 +59,9 @@ class BuildOptions:
     scheme: str = "ud"
     max_objects: int = 36
     max_relations: int = 25
+    min_score: float | None = None
+    cross_class_iou: float | None = None
+    whole_image: str = "auto"
     on_error: str = "fail"
 
 
@@ -180,9 +185,15 @@ class Plan(TextPlan):
         from pipeline.visual import rules_for
 
         options = self.options
-        return rules_for(
-            self.detector, max_objects=options.max_objects, max_relations=options.max_relations
-        )
+        given = {
+            "max_objects": options.max_objects,
+            "max_relations": options.max_relations,
+            "min_score": options.min_score,
+            "cross_class_iou": options.cross_class_iou,
+            "whole_image": None if options.whole_image == "auto" else options.whole_image,
+        }
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return rules_for(self.detector, **chosen)
 
     @cached_property
     def relations(self) -> str:

@@ -95,6 +95,19 @@ class BuildTask(ShardTask):
     )
     max_objects = luigi.IntParameter(default=36, description="most objects per image")
     max_relations = luigi.IntParameter(default=25, description="most relations per image")
+    min_score = luigi.OptionalFloatParameter(
+        default=None, description="objects below are dropped; default: what suits the detector"
+    )
+    cross_class_iou = luigi.OptionalFloatParameter(
+        default=None,
+        description="of two boxes that overlap more the weaker goes, whatever their classes; "
+        "1 keeps all; default: what suits the detector",
+    )
+    whole_image = luigi.ChoiceParameter(
+        default="auto",
+        choices=["auto", "always", "empty"],
+        description="the whole picture as an object: always, or only where nothing was found",
+    )
     on_error = luigi.ChoiceParameter(
         default="fail",
         choices=["fail", "skip"],
@@ -240,8 +253,7 @@ class DetectGraphs(BuildTask, Stage):
             detections=options.detections,
             relations=plan.relations,
             features=plan.features,
-            max_objects=options.max_objects,
-            max_relations=options.max_relations,
+            rules=plan.rules,
             on_error=options.on_error,
         )
         return visual_shard, job

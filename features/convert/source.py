@@ -113,13 +113,15 @@ def id_forms(image_id: str) -> list[str]:
     """Return the names under which a file may know an image, the most exact first.
 
     >>> id_forms("COCO_val2014_000000391895.jpg")
-    ['COCO_val2014_000000391895.jpg', 'COCO_val2014_000000391895', '391895']
+    ['COCO_val2014_000000391895.jpg', 'COCO_val2014_000000391895', '391895', '391895.jpg',
+     '000000391895', '000000391895.jpg']
     >>> id_forms("1000092795")
     ['1000092795', '1000092795.jpg']
     """
     stem = _SUFFIX.sub("", image_id)
     coco = _COCO.fullmatch(stem)
-    number = [str(int(coco[1]))] if coco else []
+    # COCO's 2014 and 2017 editions name the same photos, and files know them by number
+    number = [f"{n}{end}" for n in (int(coco[1]), coco[1]) for end in ("", ".jpg")] if coco else []
     return list(
         dict.fromkeys([image_id, stem, *([f"{stem}.jpg"] if stem == image_id else []), *number])
     )

@@ -12,6 +12,7 @@ from features.store import open_store
 from features.verify import verify_store
 from pipeline.detectors.nanodet import FEATURE_DIM
 from pipeline.shards import ParseJob, TextJob, VisualJob, parse_shard, text_shard, visual_shard
+from pipeline.visual import GraphRules
 
 ROWS = 3  # images in a shard
 KEYS = {"index": "a" * 64, "visual": "b" * 64, "regions": "c" * 64}
@@ -41,8 +42,7 @@ def built(folder, entries, **options):
             places["index"],
             (places["visual"], KEYS["visual"]),
             (places["regions"], KEYS["regions"]),
-            max_objects=5,
-            max_relations=4,
+            rules=GraphRules(max_objects=5, max_relations=4),
             on_error="skip",
             **given,
         ),

@@ -54,6 +54,23 @@ def test_a_new_profile_rebuilds_text_alone_and_says_why(graphs, run_luigi):
     assert read_latest(graphs)["key"] == first["key"]
 
 
+def test_graph_rules_are_options_and_part_of_the_key(data, run_luigi):
+    assert run_luigi("BuildFlickr30k", data, "--jobs", "1")[0] == 0
+    usual = features.open_store(data["--store-dir"])
+    rules = {"--min-score": "0.2", "--cross-class-iou": "1", "--whole-image": "empty"}
+    assert run_luigi("BuildFlickr30k", {**data, **rules}, "--jobs", "1")[0] == 0
+    strict = features.open_store(data["--store-dir"])
+    assert strict.key != usual.key
+    used = strict.group("visual").manifest.params["parameters"]["rules"]
+    assert (used["min_score"], used["cross_class_iou"], used["whole_image"]) == (0.2, 1.0, "empty")
+    kept = [(graph.labels, graph.scores) for graph in map(strict.graph, strict.images["id"])]
+    assert any(scores.max() >= 0.2 for _, scores in kept)
+    for labels, scores in kept:  # the whole image only where nothing was sure enough
+        assert (labels == ("scene",)) if "scene" in labels else (scores >= 0.2).all()
+    before = [usual.graph(name).labels for name in usual.images["id"]]
+    assert all("scene" in labels for labels in before)
+
+
 def test_another_scheme_keeps_the_parses(graphs, run_luigi):
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     before = folders(graphs["--store-dir"])
@@ -138,6 +155,8 @@ def test_a_truncated_photo_fails_or_is_a_counted_skip(data, run_luigi):
         ({"--scheme": "penn"}, "unknown scheme 'penn'"),
         ({"--max-objects": "0"}, "--max-objects"),
         ({"--max-objects": "many"}, "a parameter cannot be read"),
+        ({"--min-score": "1.5"}, "--min-score 1.5 must lie in [0, 1]"),
+        ({"--whole-image": "never"}, "a parameter cannot be read"),
         ({"--store-dir": ""}, "--store-dir is empty"),
         ({"--detector": "scene-graphs"}, "--detections"),
     ],
