@@ -251,5 +251,7 @@ def as_markdown(document: dict[str, Any]) -> str:
     )
     if images != theirs_are:
         lines.append("")
-        lines.append(f"The papers' numbers are about {theirs_are:,} other images: no difference.")
+        lines.append(
+            f"The papers' numbers are about {theirs_are:,} other images; no difference is stated."
+        )
     return "\n".join(lines) + "\n"
