@@ -139,7 +139,7 @@ def _joined(i2t: Recall, t2i: Recall) -> Recall:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     from models.device import memory_errors, pick_device
     from models.distributed import join_world
 

@@ -316,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--examples", type=int, default=6, help="examples of each sort; default: 6")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     path = write_report(
         options.out,
         options.store,

@@ -159,7 +159,7 @@ def stored_profile(store: Store) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     if (options.text is None) == (options.image is None):
         raise UsageError("give either a text or --image.")
     if options.top < 1:

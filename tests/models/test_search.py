@@ -58,6 +58,9 @@ def test_a_text_finds_what_its_column_of_the_matrix_says(setting, spoken, capsys
     assert search.main([*words, "--top", "3"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [name for name, _ in found] == images[np.argsort(-sims[:, 7])[:3]].tolist()
+    words = [str(store.path), str(folder), "--split", "test", "--json", "--top", "3"]
+    assert search.main([*words, captions.text[7]]) == 0  # options may come first
+    assert json.loads(capsys.readouterr().out) == found
     assert [score for _, score in found] == pytest.approx(np.sort(sims[:, 7])[::-1][:3], abs=1e-5)
     assert calls[0][1:4] == ["-m", "pipeline", "parse"]
     assert calls[0][-4:] == ["--profile", search.stored_profile(store), "--", captions.text[7]]
