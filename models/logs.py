@@ -178,14 +178,22 @@ class Progress:
 
     Args:
         total: steps of the whole run.   done: steps already taken.
+        name: said before every line; several runs may share an output.
         quiet: say nothing (ranks other than the first).
         stream: where to; standard output when None.
     """
 
     def __init__(
-        self, total: int, done: int = 0, *, quiet: bool = False, stream: TextIO | None = None
+        self,
+        total: int,
+        done: int = 0,
+        *,
+        name: str = "",
+        quiet: bool = False,
+        stream: TextIO | None = None,
     ) -> None:
         self.total, self.done, self.quiet = total, done, quiet
+        self._before = f"{name}: " if name else ""
         self.stream = stream or sys.stdout
         self._first, self._start = done, time.perf_counter()
         self._said = self._start
@@ -230,9 +238,8 @@ class Progress:
         if self.quiet:
             return
         if self._bar is not None:
-            self._bar.update(
-                self._task, completed=self.done, description=f"epoch {epoch}", note=note
-            )
+            where = f"{self._before}epoch {epoch}"
+            self._bar.update(self._task, completed=self.done, description=where, note=note)
             return
         now = time.perf_counter()
         if now - self._said >= PLAIN_SECONDS:
@@ -245,9 +252,9 @@ class Progress:
         if self.quiet:
             return
         if self._bar is not None:
-            self._bar.console.print(text, highlight=False, markup=False)
+            self._bar.console.print(self._before + text, highlight=False, markup=False)
         else:
-            self.stream.write(text + "\n")
+            self.stream.write(f"{self._before}{text}\n")
             self.stream.flush()
 
 

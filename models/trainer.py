@@ -98,7 +98,9 @@ class Trainer:
         with (
             self.events,
             _signals(self),
-            Progress(self.total, self.at.step, quiet=not first) as self.progress,
+            Progress(
+                self.total, self.at.step, name=self.folder.name, quiet=not first
+            ) as self.progress,
         ):
             while self.at.step < self.total and not (patience and self.at.worse >= patience):
                 self._epoch()

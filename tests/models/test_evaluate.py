@@ -239,13 +239,13 @@ def test_plain_progress_says_a_line_now_and_then(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
     stream = io.StringIO()
-    with Progress(100, 40, stream=stream) as progress:
+    with Progress(100, 40, name="run", stream=stream) as progress:
         for _ in range(30):
             now[0] += 1.0
             progress.step(2, "loss 1.0")
     lines = stream.getvalue().splitlines()
     assert len(lines) == 3
-    assert lines[0] == "epoch 2 step 50/100 loss 1.0 50 s left"
+    assert lines[0] == "run: epoch 2 step 50/100 loss 1.0 50 s left"
     quiet = io.StringIO()
     with Progress(10, quiet=True, stream=quiet) as progress:
         progress.say("hello")
