@@ -234,7 +234,8 @@ def as_markdown(document: dict[str, Any]) -> str:
         low_high = row["rsum_interval"]
         interval = f"{low_high[0]:.1f}-{low_high[1]:.1f}" if low_high else ""
         if len(row["rsum_seeds"]) > 1:
-            interval = f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)"
+            seeds = f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)"
+            interval = ", ".join(part for part in (interval, seeds) if part)
         published = row["published"]["sum"]
         few = f" of {len(row['published']) - 1} recalls" if len(row["published"]) < 7 else ""
         theirs = f"{published:.1f}{few} ({row['source']})" if published else "-"

@@ -136,7 +136,7 @@ def test_the_table_is_sorted_and_names_the_spread_of_seeds():
     assert "+2.5" in table
     assert "+2.5" not in as_markdown({**document, "benchmark": "coco"})  # other images
     assert table.index("high") < table.index("low")
-    assert "19.0-21.0 (seeds)" in table
+    assert "| 1.0-2.0, 19.0-21.0 (seeds) |" in table
 
 
 def test_an_ablation_is_a_row_with_options(tiny_store, run_luigi, tmp_path):
