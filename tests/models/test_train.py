@@ -406,10 +406,7 @@ def test_golden_loss_curve(model, configure):
         run_epochs=100,
         run_eval_epochs=100,
     )
-    try:
-        train(config)
-    except UnknownName as error:
-        pytest.skip(str(error))
+    train(config)
     losses = [float(loss) for _, loss in losses_of(config.run.folder)]
     if os.environ.get("SCENESTORE_GOLDEN") == "write":
         golden.setdefault("losses", {})[model] = [float(f"{loss:.6g}") for loss in losses]
