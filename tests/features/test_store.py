@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -370,6 +371,46 @@ def test_auto_takes_positioned_reads_only_where_they_are_far_faster(tiny_records
     store = records.open(backend="auto")
     assert isinstance(store.group("regions").rows("object_features"), rows_module.PreadRows)
     assert store.column("object_features").shape == (64, 6, 512)
+
+
+def test_the_first_touch_of_pages_in_memory_does_not_make_auto_take_positioned_reads(
+    tiny_records, monkeypatch
+):
+    records = tiny_records(images=64, dim=512)
+    monkeypatch.setattr("features.columns._SMALL", 0)
+    gather, seen = rows_module.ArrayRows.gather, set()
+
+    def faulting(self, rows, out):
+        if not seen.issuperset(rows.tolist()):
+            seen.update(rows.tolist())
+            time.sleep(0.02)
+        gather(self, rows, out)
+
+    monkeypatch.setattr(rows_module.ArrayRows, "gather", faulting)
+    monkeypatch.setattr(rows_module.ArrayRows, "resident", lambda self, row: True)
+    reader = records.open(backend="auto").group("regions").rows("object_features")
+    assert isinstance(reader, rows_module.ArrayRows)
+    seen.clear()  # on pages that must come from a disk the first touch is what counts
+    monkeypatch.setattr(rows_module.ArrayRows, "resident", lambda self, row: False)
+    reader = records.open(backend="auto").group("regions").rows("object_features")
+    assert isinstance(reader, rows_module.PreadRows)
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system cannot ask the page cache")
+def test_positioned_reads_ask_ahead_only_for_what_is_not_in_memory(tiny_records, monkeypatch):
+    store = tiny_records(images=64, dim=512).open(backend="pread")
+    rows = np.arange(64)
+    wanted = store.gather("object_features", rows)  # now in the page cache, if it was not before
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, hint: asked.append(at))
+    if not store.group("regions").rows("object_features")._resident(63):
+        pytest.skip("this file system cannot say what is in memory")
+    store.prefetch("object_features", rows)
+    assert not asked
+    monkeypatch.setattr(rows_module.PreadRows, "_resident", lambda self, row: False)
+    store.prefetch("object_features", rows)
+    assert len(asked) == len(set(asked)) == 64
+    np.testing.assert_array_equal(store.gather("object_features", rows), wanted)
 
 
 def test_shards_are_fixed_by_the_number_of_images():
