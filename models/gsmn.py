@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import cached
 
 from features.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
@@ -155,16 +156,17 @@ class Gsmn(nn.Module):
         """
         order, undo = by_length(captions.mask)
         captions = GsmnCaptions(*(part[order] for part in captions))
-        pair_bytes = 6 * self.options.blocks * images.mask.shape[1] * captions.mask.shape[1]
+        pair_bytes = 4 * self.options.blocks * images.mask.shape[1] * captions.mask.shape[1]
         image_tiles, caption_tiles = tiles(images.mask, captions.mask, pair_bytes, shape=0.7)
         texts = [
             self._prepare_captions(GsmnCaptions(*(part[rows, :longest] for part in captions)))
             for rows, longest in caption_tiles
         ]
         bands = []
-        for rows in image_tiles:
-            regions, edges = self._prepare_images(GsmnImages(*(part[rows] for part in images)))
-            bands.append(torch.cat([self._tile(regions, edges, *text) for text in texts]))
+        with cached():  # the weights of the heads are normalised once, not for every tile
+            for rows in image_tiles:
+                regions, edges = self._prepare_images(GsmnImages(*(part[rows] for part in images)))
+                bands.append(torch.cat([self._tile(regions, edges, *text) for text in texts]))
         return torch.cat(bands, dim=1)[undo].T
 
     def _prepare_images(self, images: GsmnImages) -> tuple[Nodes, list[Tensor]]:
@@ -213,15 +215,15 @@ class Gsmn(nn.Module):
     ) -> Tensor:
         """Propagate both sides and add their scores, GSMN Eq. (6)-(9)."""
         scores = []
-        if word_vectors is not None:  # (C, t, T, I)
+        if word_vectors is not None:  # (C, T, I, t)
             for word_layer in self.word_layers:
                 word_vectors = self._activate(word_layer(word_vectors, dependencies))
-            nodes = self.word_head(word_vectors) * word_mask.unsqueeze(-1)
+            nodes = self.word_head(word_vectors, -1) * word_mask.unsqueeze(-1)
             scores.append(nodes.sum(1) / word_mask.sum(1, keepdim=True).clamp_min(1))
         if region_vectors is not None:  # (I, t, C, R)
             for region_layer, edges in zip(self.region_layers, polar, strict=True):
                 region_vectors = self._activate(region_layer(region_vectors, edges))
-            nodes = self.region_head(region_vectors) * region_mask.unsqueeze(1)
+            nodes = self.region_head(region_vectors, 1) * region_mask.unsqueeze(1)
             means = nodes.sum(-1) / region_mask.sum(-1, keepdim=True).clamp_min(1)
             scores.append(means.T)
         return torch.stack(scores).sum(0)
@@ -238,7 +240,7 @@ class Gsmn(nn.Module):
         if o.directions != "i2t":
             word_vectors = match_nodes_plainly(
                 words, images.regions, images.mask, o.scale, o.attention_norm, o.blocks
-            ).permute(2, 1, 0)[None]  # (1, t, T, I)
+            ).transpose(0, 1)[None]  # (1, T, I, t)
         if o.directions != "t2i":
             region_vectors = (
                 match_nodes_plainly(

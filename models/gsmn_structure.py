@@ -1,8 +1,8 @@
 """Structure-level matching of GSMN: matching vectors travel along the edges, then become a score.
 
-Matching vectors of words are (C, t, T, I) here and those of regions (I, t, C, R): all that a
-graph's nodes have of one feature lies side by side, so linear layers and propagation are batched
-matrix products without copies.
+Matching vectors of words are (C, T, I, t) here and those of regions (I, t, C, R). Words have one
+matrix of edges for all features, regions one for each kernel: so laid out, linear layers and
+propagation of either side are a few large matrix products without copies.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.nn.utils.parametrizations import weight_norm
 
 __all__ = ["MatchingHead", "Propagation", "RegionConvolution", "TextKernelNorm", "WordConvolution"]
@@ -22,8 +23,8 @@ TextKernelNorm = Literal["official", "none"]
 """``official``: edges of a word sum to one, so a kernel's scale cancels; ``none``: it counts."""
 
 
-def _across(weight: Tensor, vectors: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply a (out, in) matrix to the second axis."""
+def _across(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a (out, in) matrix to the second axis, as ``linear`` does to the last."""
     weight, flat = weight.expand(len(vectors), -1, -1), vectors.flatten(2)
     if bias is None:
         out = torch.bmm(weight, flat)
@@ -52,17 +53,17 @@ class WordConvolution(nn.Module):
         self.scale = nn.Parameter(torch.rand(kernels) * 2 - 1) if kernel_norm == "none" else None
 
     def forward(self, vectors: Tensor, edges: Tensor) -> Tensor:
-        """Convolve (C, t, T, I) matching vectors along (C, T, T) edges to (C, K * k, T, I)."""
+        """Convolve (C, T, I, t) matching vectors along (C, T, T) edges to (C, T, I, K * k)."""
         if self.scale is None:
             edges = edges / edges.sum(-1, keepdim=True).clamp_min(1e-30)
         if self.propagation == "paper":
-            vectors = edges.unsqueeze(1) @ vectors
+            vectors = torch.bmm(edges, vectors.flatten(2)).view_as(vectors)
         else:
-            vectors = vectors * edges.sum(-1)[:, None, :, None]
+            vectors = vectors * edges.sum(-1)[:, :, None, None]
         weight: Tensor = self.weight
         if self.scale is not None:
             weight = weight * self.scale.repeat_interleave(self.kernel_dim).unsqueeze(1)
-        return _across(weight, vectors, self.bias)
+        return linear(vectors, weight, self.bias)
 
 
 class RegionConvolution(nn.Module):
@@ -80,7 +81,7 @@ class RegionConvolution(nn.Module):
 
     def forward(self, vectors: Tensor, edges: Tensor) -> Tensor:
         """Convolve (I, t, C, R) matching vectors along (I, K, R, R) edges to (I, K * k, C, R)."""
-        hidden = _across(self.weight, vectors)
+        hidden = _across(vectors, self.weight)
         if self.propagation == "paper":
             rows = hidden.view(len(edges) * self.kernels, -1, edges.shape[-1])  # (I K, k C, R)
             mixed = torch.bmm(rows, edges.flatten(0, 1).transpose(1, 2))
@@ -100,12 +101,16 @@ class MatchingHead(nn.Module):
         self.inner = weight_norm(nn.Linear(width, hidden))
         self.outer = weight_norm(nn.Linear(hidden, 1))
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Turn (B, t, ...) matching vectors of nodes into (B, ...) node scores.
+    def forward(self, vectors: Tensor, features: Literal[1, -1]) -> Tensor:
+        """Turn matching vectors, their features on axis 1 or the last, into scores of the nodes.
 
         With tanh(x) = 2 sigmoid(2 x) - 1, since a processor computes a sigmoid much faster.
+
+        Returns:
+            (B, ...) for (B, t, ...), or (...) for (..., t).
         """
-        gates = _across(2 * self.inner.weight, vectors, 2 * self.inner.bias).sigmoid()
+        layer = _across if features == 1 else linear
         outer = self.outer.weight
-        scores = _across(2 * outer, gates, self.outer.bias - outer.sum(1))
-        return scores.squeeze(1)
+        gates = layer(vectors, 2 * self.inner.weight, 2 * self.inner.bias).sigmoid()
+        scores: Tensor = layer(gates, 2 * outer, self.outer.bias - outer.sum(1))
+        return scores.squeeze(features)

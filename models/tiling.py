@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor
 
 __all__ = ["by_length", "tiles"]
@@ -35,7 +37,9 @@ def tiles(
     room = CUDA_TILE if images.is_cuda else CPU_TILE
     pairs = max(1, room // max(1, pair_bytes))
     image_step = max(1, min(len(images), int((shape * pairs) ** 0.5)))
-    image_tiles = [slice(i, i + image_step) for i in range(0, len(images), image_step)]
+    parts = -(-len(images) // image_step)  # of equal size: a small last one would cost like a whole
+    ends = [part * len(images) // parts for part in range(parts + 1)]
+    image_tiles = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
     lengths = captions.sum(-1).clamp(min=1).tolist()
     words = max(1, pairs // image_step) * captions.shape[1]  # of a tile, padding included
     caption_tiles = []
