@@ -37,4 +37,4 @@ def test_images_are_cut_into_parts_of_like_size(monkeypatch):
     mask = torch.ones(100, 1, dtype=torch.bool)
     across, _ = tiles(mask, torch.ones(5, 1, dtype=torch.bool), 1, shape=1 / 3)
     sizes = {rows.stop - rows.start for rows in across}
-    assert len(across) == 12 and sizes == {8, 9}  # and not eleven of 9 and one of 1
+    assert (len(across), sizes) == (12, {8, 9})  # and not eleven of 9 and one of 1
