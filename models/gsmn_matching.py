@@ -67,9 +67,11 @@ def fold(gram: Tensor) -> Tensor:
         (..., (N // 2 + 1) N).
     """
     n = gram.shape[-1]
-    node, step = torch.arange(n, device=gram.device), _steps(n, gram.device)
+    wide = torch.cat([gram, gram], -1).flatten(-2)  # (..., N 2N): steps along a row go round
+    size, strides = (*gram.shape[:-2], n // 2 + 1, n), (*wide.stride()[:-1], 1, 2 * n + 1)
+    step = torch.arange(n // 2 + 1, device=gram.device).unsqueeze(1)
     twice = torch.where((step == 0) | (2 * step == n), 1.0, 2.0).to(gram.dtype)
-    return (gram[..., node, (node + step) % n] * twice).flatten(-2)
+    return (wide.as_strided(size, strides) * twice).flatten(-2)
 
 
 def _steps(nodes: int, device: torch.device) -> Tensor:
@@ -220,8 +222,8 @@ def _sums_over_words(products: Tensor, weights: Tensor) -> Tensor:
 
 def _cosine(dot: Tensor, own: Tensor, square: Tensor) -> Tensor:
     """Divide by both lengths; like the released code, the product of lengths is at least 1e-8."""
-    dot, square = dot.contiguous(), square.contiguous()
-    return dot / (own * square.sqrt()).clamp_min(1e-8)
+    lengths = square.contiguous().sqrt().mul(own).clamp_min(1e-8)
+    return dot.contiguous() / lengths
 
 
 def match_nodes_plainly(
