@@ -12,15 +12,8 @@ from features.group import finish_group, image_index
 from features.keys import folder_name
 from features.manifest import bind_store
 from features.schema import GROUPS
-from features.shard import (
-    Part,
-    ShardRecord,
-    first_data,
-    hash_head,
-    hash_rest,
-    lay_out,
-    shard_file,
-)
+from features.shard import first_data, hash_head, hash_rest, lay_out
+from features.sidecar import Part, ShardRecord, shard_file
 
 SIZES = {"K": 36, "R": 25, "D": 2048}
 ROWS = 4096

@@ -19,7 +19,7 @@ from features.atomic import read_sealed, write_sealed
 from features.errors import DamagedError, FormatError, UsageError
 from features.keys import KEY_DIGITS, canonical_json
 from features.schema import GROUPS, axis_lengths
-from features.shard import Part, ShardRecord, check_parts, read_sidecar
+from features.sidecar import Part, ShardRecord, check_parts, read_sidecar
 
 __all__ = [
     "GroupManifest",

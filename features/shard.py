@@ -1,4 +1,4 @@
-"""One shard file: written whole or not at all, hashed while it is written, described by a sidecar.
+"""One shard file: written whole or not at all, hashed while it is written.
 
 The HDF5 structure is laid out first with every dataset contiguous and page-aligned; the data then
 go to their offsets and through sha256 in one pass. Equal columns give equal files, byte for byte.
@@ -9,196 +9,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import math
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
 
 import numpy as np
 
-from features.atomic import (
-    folder_lock,
-    partial_path,
-    publish,
-    read_sealed,
-    write_errors,
-    write_sealed,
-)
-from features.errors import DamagedError, FormatError, StoreError
+from features.atomic import folder_lock, partial_path, publish, write_errors, write_sealed
+from features.errors import DamagedError
 from features.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns, check_columns
+from features.sidecar import Part, ShardRecord, shard_done, shard_file
 
-__all__ = [
-    "Part",
-    "ShardRecord",
-    "check_parts",
-    "first_data",
-    "hash_head",
-    "hash_rest",
-    "lay_out",
-    "read_sidecar",
-    "shard_done",
-    "shard_file",
-    "write_shard",
-]
-
-
-class _Typed(Protocol):
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
+__all__ = ["first_data", "hash_head", "hash_rest", "lay_out", "write_shard"]
 
 _HEADER_BYTES = 512  # of one group or dataset with its attributes
 _BLOCK = 1 << 22  # bytes per write and hash step: stays in the cache, large enough for the disk
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where one dataset lies in its file: byte offset, shape, dtype and sha256 of its bytes."""
-
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
-    sha256: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the data."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def row(self) -> Part:
-        """The same with the shape of one row."""
-        return Part(self.offset, self.shape[1:], self.dtype, self.sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRecord:
-    """What the sidecar says about one shard.
-
-    Attributes:
-        group, key, number: which shard it is.   row0, rows: its images.
-        size: bytes of the file.   head: CRC-32 of the bytes before the first dataset.
-        rest: sha256 of all bytes outside the datasets.
-        parts: path of each dataset -> where it lies.
-    """
-
-    group: str
-    key: str
-    number: int
-    row0: int
-    rows: int
-    size: int
-    head: str
-    rest: str
-    parts: Mapping[str, Part]
-
-    def document(self) -> dict[str, object]:
-        """Return the record as the sidecar stores it."""
-        columns = {
-            path: {
-                "offset": part.offset,
-                "shape": list(part.shape),
-                "dtype": part.dtype,
-                "sha256": part.sha256,
-            }
-            for path, part in self.parts.items()
-        }
-        return {
-            "kind": "shard",
-            "group": self.group,
-            "key": self.key,
-            "number": self.number,
-            "row0": self.row0,
-            "rows": self.rows,
-            "size": self.size,
-            "head": self.head,
-            "rest": self.rest,
-            "columns": columns,
-        }
-
-
-def shard_file(folder: Path, number: int) -> Path:
-    """Return the path of shard ``number``."""
-    return folder / f"{number:05d}.h5"
-
-
-def read_sidecar(folder: Path, number: int) -> ShardRecord:
-    """Read what the sidecar says about a shard.
-
-    Raises:
-        FormatError: there is no sidecar, or it contradicts itself.
-        DamagedError: its bytes are not those that were written.
-    """
-    path = shard_file(folder, number).with_suffix(".json")
-    document = read_sealed(path, "shard")
-    try:
-        columns = cast("dict[str, dict[str, object]]", document["columns"])
-        parts = {
-            str(name): Part(
-                int(cast(int, part["offset"])),
-                tuple(int(n) for n in cast("list[int]", part["shape"])),
-                np.dtype(str(part["dtype"])).str,
-                str(part["sha256"]),
-            )
-            for name, part in columns.items()
-        }
-        counts = {name: int(cast(int, document[name])) for name in ("row0", "rows", "size")}
-        record = ShardRecord(
-            group=str(document["group"]),
-            key=str(document["key"]),
-            number=int(cast(int, document["number"])),
-            head=str(document["head"]),
-            rest=str(document["rest"]),
-            parts=parts,
-            **counts,
-        )
-        check_parts(record.group, {name: part.row for name, part in parts.items()})
-        for name, part in parts.items():
-            if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > record.size:
-                raise ValueError(f"{name!r} lies outside its file")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(
-            f"{path}: not a shard description ({error!r}). Build it again."
-        ) from error
-    if record.number != number:
-        raise FormatError(f"{path}: describes shard {record.number}, not {number}.")
-    return record
-
-
-def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
-    """Check that datasets are those of the schema, with its dtypes and numbers of axes.
-
-    Raises: ValueError: they are not; the message is for a sealed file that contradicts itself.
-    """
-    if group not in GROUPS:
-        raise ValueError(f"unknown group {group!r}")
-    expected = {}
-    for column in GROUPS[group].columns:
-        for name, dtypes in column.parts().items():
-            expected[name] = (dtypes, len(column.shape) if name.count("/") < 2 else 0)
-    if set(expected) != set(parts):
-        raise ValueError(f"datasets {sorted(set(expected) ^ set(parts))[:3]} do not fit")
-    for name, part in parts.items():
-        dtypes, axes = expected[name]
-        if part.dtype not in dtypes or len(part.shape) != axes:
-            raise ValueError(f"{name!r} has dtype {part.dtype} and row shape {part.shape}")
-
-
-def shard_done(folder: Path, number: int, key: str) -> ShardRecord | None:
-    """Return the record of a finished shard of this key, None where it must be built."""
-    path = shard_file(folder, number)
-    try:
-        record = read_sidecar(folder, number)
-        size = path.stat().st_size
-    except (StoreError, OSError):
-        return None
-    return record if record.key == key and record.size == size else None
 
 
 def write_shard(

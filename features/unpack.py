@@ -20,7 +20,8 @@ from features.errors import DamagedError
 from features.mapping import Piece, open_checked
 from features.records import Caption, ImageEntry, TextGraph
 from features.schema import Columns
-from features.shard import hash_rest, read_sidecar, shard_file
+from features.shard import hash_rest
+from features.sidecar import read_sidecar, shard_file
 
 __all__ = ["read_columns", "sentence_starts", "unpack_index", "unpack_tokens"]
 

@@ -26,7 +26,8 @@ from features.manifest import (
     store_manifest_path,
 )
 from features.schema import GROUPS, check_columns
-from features.shard import Part, ShardRecord, hash_rest, read_sidecar, shard_file
+from features.shard import hash_rest
+from features.sidecar import Part, ShardRecord, read_sidecar, shard_file
 from features.unpack import read_columns
 
 __all__ = ["Finding", "group_folders", "store_folder", "store_manifests", "verify_store"]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from features.errors import InputError, StageError
 from features.group import read_group
 from features.pack import pack_regions, pack_text, pack_tokens, pack_visual
-from features.shard import read_sidecar, shard_done, write_shard
+from features.shard import write_shard
+from features.sidecar import read_sidecar, shard_done
 from features.unpack import read_columns, unpack_index, unpack_tokens
 
 if TYPE_CHECKING:

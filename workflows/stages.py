@@ -17,7 +17,8 @@ import luigi
 from features.atomic import sweep, write_errors
 from features.manifest import finish_group, group_done, image_index
 from features.pack import pack_index
-from features.shard import shard_done, write_shard
+from features.shard import write_shard
+from features.sidecar import shard_done
 from workflows.cluster import Where, fan_out, usable_cores
 from workflows.plan import BuildOptions, Plan, plan_of
 from workflows.progress import Progress
@@ -26,7 +27,7 @@ from workflows.targets import VariantTarget
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from features.shard import ShardRecord
+    from features.sidecar import ShardRecord
     from workflows.text_plan import TextPlan, Variant
 
 __all__ = [

@@ -11,7 +11,8 @@ from features.atomic import sweep
 from features.keys import content_key, folder_name, hash_file
 from features.manifest import finish_group
 from features.schema import Columns
-from features.shard import shard_done, write_shard
+from features.shard import write_shard
+from features.sidecar import shard_done
 
 __all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint"]
 

@@ -9,7 +9,7 @@ import pytest
 from features import open_store
 from features.__main__ import main
 from features.errors import ScenestoreError, StoreError
-from features.shard import read_sidecar
+from features.sidecar import read_sidecar
 
 
 def test_the_command_line(tiny_records, capsys):

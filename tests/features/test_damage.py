@@ -24,7 +24,8 @@ from features.errors import (
 )
 from features.gc import collect, find_garbage
 from features.manifest import bind_store, finish_group, group_done, read_group
-from features.shard import read_sidecar, shard_done, write_shard
+from features.shard import write_shard
+from features.sidecar import read_sidecar, shard_done
 from features.unpack import read_columns
 from features.verify import group_folders, store_manifests, verify_store
 

@@ -21,7 +21,8 @@ from features import shard as shard_module
 from features.atomic import partial_path, sweep
 from features.errors import FormatError, WriteError
 from features.pack import pack_regions
-from features.shard import read_sidecar, shard_done, shard_file, write_shard
+from features.shard import write_shard
+from features.sidecar import read_sidecar, shard_done, shard_file
 
 
 def regions(rows=8, dim=32, seed=0):
@@ -298,7 +299,7 @@ while True:
 
 FORKS = """
 import json, os, random, signal, time, hashlib, h5py
-from features.shard import read_sidecar, shard_file
+from features.sidecar import read_sidecar, shard_file
 from features.errors import StoreError
 def check(folder):
     wrong, seen = [], 0
