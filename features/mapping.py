@@ -24,6 +24,7 @@ from features.errors import DamagedError, StoreError
 
 __all__ = [
     "PAGE",
+    "PageCache",
     "Piece",
     "advise",
     "map_each",
@@ -31,7 +32,6 @@ __all__ = [
     "one_map_fits",
     "open_checked",
     "read_into",
-    "resident",
 ]
 
 PAGE = mmap.PAGESIZE
@@ -67,7 +67,6 @@ def _libc() -> Any:
     libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
     libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     return libc
 
 
@@ -214,10 +213,40 @@ def advise(array: Array, rows: npt.NDArray[np.int64]) -> None:
         libc.madvise(start, base + (row + 1) * size - start, _WILLNEED)
 
 
-def resident(array: Array, row: int) -> bool:
-    """Say whether the first page of a row is in memory; True where the system cannot tell."""
-    if sys.platform != "linux" or not array.size:
+class PageCache:
+    """Knows whether rows of a column lie in memory: it reads a byte of a few, without waiting.
+
+    ``mincore`` tells that to the owner of the files alone, and says yes to everybody else.
+
+    Args:
+        pieces: of the column.   row_bytes: of one row.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], row_bytes: int):
+        self.pieces, self.row_bytes = pieces, row_bytes
+        self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
+
+    def places(self, rows: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return the piece of each row and its byte there."""
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        inside = (rows - self.starts[numbers]) * self.row_bytes
+        return [
+            (number, self.pieces[number].offset + at)
+            for number, at in zip(numbers.tolist(), inside.tolist(), strict=True)
+        ]
+
+    def holds(self, rows: npt.NDArray[np.int64]) -> bool:
+        """Say whether a few of the rows all begin in memory; False where the system cannot tell."""
+        if not hasattr(os, "RWF_NOWAIT"):
+            return False
+        for number, at in self.places(rows[:: max(len(rows) // 4, 1)]):
+            try:
+                descriptor = os.open(self.pieces[number].path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if not os.preadv(descriptor, [bytearray(1)], at, os.RWF_NOWAIT):
+                        return False
+                finally:
+                    os.close(descriptor)
+            except OSError:  # it would wait, or this file system knows no such reads
+                return False
         return True
-    start = (array.ctypes.data + row * array.strides[0]) // PAGE * PAGE
-    state = ctypes.c_ubyte()
-    return _libc().mincore(start, 1, ctypes.byref(state)) != 0 or bool(state.value & 1)

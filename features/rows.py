@@ -16,6 +16,7 @@ import numpy.typing as npt
 from features.buffers import aligned_empty
 from features.errors import DamagedError
 from features.mapping import (
+    PageCache,
     Piece,
     advise,
     map_each,
@@ -23,7 +24,6 @@ from features.mapping import (
     one_map_fits,
     open_checked,
     read_into,
-    resident,
 )
 
 __all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "faster", "map_rows"]
@@ -34,6 +34,7 @@ _ALIGNED = 32  # bytes; memmove is at its best when both sides begin on a multip
 _FUSED_ROW = 32768  # bytes from which a cast row by row beats a gather and a cast
 _TORCH_KINDS = {"<f2": "float16", "<f4": "float32"}
 _PROBE_ROWS = 4
+_MOST_FILES = 256  # open at a time and column: systems allow a process 1024 or so
 _PREAD_WINS = 0.4  # positioned reads must be far faster, as on some network file systems
 
 Array = npt.NDArray[Any]
@@ -53,10 +54,14 @@ class RowReader(Protocol):
 
 
 class ArrayRows:
-    """Rows of arrays: one over all shards, or one per shard; memory maps or memory."""
+    """Rows of arrays: one over all shards, or one per shard; memory maps or memory.
 
-    def __init__(self, arrays: Sequence[Array]):
-        self.arrays = list(arrays)
+    Args:
+        arrays: all rows.   cache: what tells of a map's rows whether they are in memory.
+    """
+
+    def __init__(self, arrays: Sequence[Array], cache: PageCache | None = None):
+        self.arrays, self.cache = list(arrays), cache
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
 
     def __len__(self) -> int:
@@ -83,29 +88,19 @@ class ArrayRows:
             for position, row in zip(at.tolist(), local.tolist(), strict=True):
                 out[position] = source[row]
 
-    def resident(self, row: int) -> bool:
-        """Say whether a row is in memory, as far as the system tells: its first page is asked."""
-        return len(self.arrays) == 1 and resident(self.arrays[0], row)
-
     def prefetch(self, rows: Index) -> None:
         """Start reading rows that are not in memory; costs next to nothing when they are."""
-        if len(self.arrays) > 1 or all(self.resident(row) for row in _sample(rows)):
-            return
-        advise(self.arrays[0], rows)
-
-
-def _sample(rows: Index) -> list[int]:
-    """Return a few of the rows: whether they are in memory tells of the others."""
-    few: list[int] = rows[:: max(len(rows) // 4, 1)].tolist()
-    return few
+        if self.cache is not None and len(self.arrays) == 1 and not self.cache.holds(rows):
+            advise(self.arrays[0], rows)
 
 
 def map_rows(pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]) -> ArrayRows:
     """Map a column: into one array over all shards where that fits, else one per shard."""
     row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    cache = PageCache(pieces, row_bytes)
     if one_map_fits(pieces, row_bytes):
-        return ArrayRows([map_one(pieces, shape, dtype)])
-    return ArrayRows(map_each(pieces, shape, dtype))
+        return ArrayRows([map_one(pieces, shape, dtype)], cache)
+    return ArrayRows(map_each(pieces, shape, dtype), cache)
 
 
 def take_rows(source: Array, rows: Index, out: Array) -> None:
@@ -157,8 +152,19 @@ def _copy_row(source: Array, out: Array) -> None:
         torch.from_numpy(out).copy_(torch.from_numpy(source))
 
 
+class _Descriptor:
+    """An open file, closed with the last reference: a reader in another thread may still use it."""
+
+    def __init__(self, piece: Piece):
+        self.number = open_checked(piece)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
 class _Files:
-    """Open files of the pieces, one set per process: never shared with a fork."""
+    """Open files of the pieces, the last used ones; a set per process: never shared with a fork."""
 
     def __init__(self, pieces: Sequence[Piece], opener: Callable[[Piece], Any]):
         self.pieces, self.opener = pieces, opener
@@ -169,9 +175,11 @@ class _Files:
         with self.lock:
             if self.pid != os.getpid():
                 self.pid, self.files = os.getpid(), {}
-            if shard not in self.files:
-                self.files[shard] = self.opener(self.pieces[shard])
-            return self.files[shard]
+            file = self.files.pop(shard, None) or self.opener(self.pieces[shard])
+            self.files[shard] = file  # last: the first one is the one not used for longest
+            if len(self.files) > _MOST_FILES:
+                del self.files[next(iter(self.files))]
+            return file
 
 
 class PreadRows:
@@ -180,9 +188,8 @@ class PreadRows:
     def __init__(self, pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]):
         self.shape, self.dtype = shape, dtype
         self.row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
-        self.pieces = pieces
-        self.files = _Files(pieces, open_checked)
+        self.cache = PageCache(pieces, self.row_bytes)
+        self.files = _Files(pieces, _Descriptor)
 
     def gather(self, rows: Index, out: Array) -> None:
         """Copy rows into ``out``, cast to its dtype."""
@@ -190,38 +197,20 @@ class PreadRows:
             return
         same = out.dtype == self.dtype
         target = out if same else np.empty((1, *self.shape), self.dtype)
-        shards = self._shards(rows)
-        for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
-            at = self._offset(row, shard)
+        for position, (shard, at) in enumerate(self.cache.places(rows)):
             view = target[position : position + 1].data.cast("B") if same else target.data.cast("B")
-            read_into(self.files.get(shard), view, at)
+            file = self.files.get(shard)
+            read_into(file.number, view, at)
             if not same:
                 _copy_row(target, out[position : position + 1])
 
     def prefetch(self, rows: Index) -> None:
         """Start reading rows that are not in memory; costs next to nothing when they are."""
-        if not hasattr(os, "posix_fadvise") or all(map(self._resident, _sample(rows))):
+        if not hasattr(os, "posix_fadvise") or self.cache.holds(rows):
             return
-        for row, shard in zip(rows.tolist(), self._shards(rows).tolist(), strict=True):
-            at = self._offset(row, shard)
-            os.posix_fadvise(self.files.get(shard), at, self.row_bytes, os.POSIX_FADV_WILLNEED)
-
-    def _shards(self, rows: Index) -> Index:
-        return np.searchsorted(self.starts, rows, side="right") - 1
-
-    def _offset(self, row: int, shard: int) -> int:
-        return self.pieces[shard].offset + (row - int(self.starts[shard])) * self.row_bytes
-
-    def _resident(self, row: int) -> bool:
-        """Say whether the first byte of a row can be read without waiting; False if unknown."""
-        if not hasattr(os, "RWF_NOWAIT"):
-            return False
-        shard, one = int(self._shards(np.asarray([row]))[0]), [bytearray(1)]
-        file, at = self.files.get(shard), self._offset(row, shard)
-        try:
-            return os.preadv(file, one, at, os.RWF_NOWAIT) > 0
-        except OSError:  # it would wait, or this file system cannot tell
-            return False
+        for shard, at in self.cache.places(rows):
+            file = self.files.get(shard)
+            os.posix_fadvise(file.number, at, self.row_bytes, os.POSIX_FADV_WILLNEED)
 
 
 class H5Rows:
@@ -267,7 +256,7 @@ def faster(mapped: ArrayRows, pread: PreadRows) -> RowReader:
     spent: list[list[float]] = [[], []]
     readers: tuple[RowReader, RowReader] = (mapped, pread)
     for turn in rows:
-        if all(mapped.resident(row) for row in turn[0].tolist()):
+        if pread.cache.holds(turn[0]):
             mapped.gather(turn[0], out)
         for reader, chosen, times in zip(readers, turn, spent, strict=True):
             began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -346,14 +347,13 @@ def test_hints_to_the_page_cache_change_nothing(tiny_records, monkeypatch):
     records = tiny_records(images=64, dim=512)
     advised = []
     plain = mapping.advise
-    monkeypatch.setattr(rows_module, "resident", lambda *_: False)
+    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
     monkeypatch.setattr(rows_module, "advise", lambda *a: (advised.append(a[1]), plain(*a)))
     store = records.open(backend="mmap")
     wanted = store.gather("object_features", [3, 63, 0])
     store.prefetch("object_features", np.array([3, 63, 0]))
     assert [rows.tolist() for rows in advised] == [[3, 63, 0]]
     np.testing.assert_array_equal(store.gather("object_features", [3, 63, 0]), wanted)
-    assert mapping.resident(store.column("object_features"), 3)  # it has just been read
 
 
 def test_auto_takes_positioned_reads_only_where_they_are_far_faster(tiny_records, monkeypatch):
@@ -387,30 +387,57 @@ def test_the_first_touch_of_pages_in_memory_does_not_make_auto_take_positioned_r
         gather(self, rows, out)
 
     monkeypatch.setattr(rows_module.ArrayRows, "gather", faulting)
-    monkeypatch.setattr(rows_module.ArrayRows, "resident", lambda self, row: True)
+    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: True)
     reader = records.open(backend="auto").group("regions").rows("object_features")
     assert isinstance(reader, rows_module.ArrayRows)
     seen.clear()  # on pages that must come from a disk the first touch is what counts
-    monkeypatch.setattr(rows_module.ArrayRows, "resident", lambda self, row: False)
+    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
     reader = records.open(backend="auto").group("regions").rows("object_features")
     assert isinstance(reader, rows_module.PreadRows)
 
 
-@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="this system cannot ask the page cache")
-def test_positioned_reads_ask_ahead_only_for_what_is_not_in_memory(tiny_records, monkeypatch):
-    store = tiny_records(images=64, dim=512).open(backend="pread")
-    rows = np.arange(64)
-    wanted = store.gather("object_features", rows)  # now in the page cache, if it was not before
-    asked = []
+@pytest.mark.parametrize("backend", ["mmap", "pread"])
+def test_hints_are_given_only_for_what_is_not_in_memory(tiny_records, monkeypatch, backend):
+    store = tiny_records(images=64, dim=512).open(backend=backend)
+    rows, asked = np.arange(64), []
+    store.gather("object_features", rows)  # now in the page cache, if it was not before
+    reader = store.group("regions").rows("object_features")
+    if not reader.cache.holds(rows):
+        pytest.skip("this system cannot say what is in memory")
     monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, hint: asked.append(at))
-    if not store.group("regions").rows("object_features")._resident(63):
-        pytest.skip("this file system cannot say what is in memory")
+    monkeypatch.setattr(rows_module, "advise", lambda array, rows: asked.extend(rows))
     store.prefetch("object_features", rows)
     assert not asked
-    monkeypatch.setattr(rows_module.PreadRows, "_resident", lambda self, row: False)
+    plain = os.preadv
+
+    def waits(descriptor, buffers, offset, flags=0):
+        if flags:
+            raise BlockingIOError("not in memory")
+        return plain(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", waits)
     store.prefetch("object_features", rows)
     assert len(asked) == len(set(asked)) == 64
-    np.testing.assert_array_equal(store.gather("object_features", rows), wanted)
+
+
+def test_positioned_reads_keep_few_files_open(tiny_records, monkeypatch):
+    monkeypatch.setattr(rows_module, "_MOST_FILES", 2)
+    records = tiny_records(images=200, dim=4)  # four shards
+    store, wanted = records.open(backend="pread"), records.open(backend="h5py")
+    rows = np.random.default_rng(0).permutation(200)
+
+    def opened():
+        return sum("regions" in os.path.realpath(f"/proc/self/fd/{n}") for n in range(256))
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("this system does not list open files")
+    before = opened()
+    found = store.gather("object_features", rows)
+    assert opened() - before == 2
+    np.testing.assert_array_equal(found, wanted.gather("object_features", rows))
+    del store
+    gc.collect()
+    assert opened() - before <= 2  # those of h5py
 
 
 def test_shards_are_fixed_by_the_number_of_images():
