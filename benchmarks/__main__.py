@@ -1,4 +1,8 @@
-"""Run every benchmark and print its Markdown tables: ``python -m benchmarks [NAME ...]``.
+"""Run benchmarks and print their Markdown tables.
+
+    python -m benchmarks                  all of them
+    python -m benchmarks NAME [NAME ...]  some
+    python -m benchmarks NAME OPTION ...  one, with options of its own
 
 Each runs in a process of its own, one after the other, because all of them count on having a core
 to themselves. They print ratios within one run, so that a slow machine changes little.
@@ -15,7 +19,9 @@ def main() -> int:
         for path in Path(__file__).parent.glob("*.py")
         if '__name__ == "__main__"' in path.read_text() and path.stem != "__main__"
     )
-    chosen = sys.argv[1:] or found
+    chosen, options = sys.argv[1:] or found, []
+    if chosen[0] in found and not set(chosen) <= set(found):
+        chosen, options = chosen[:1], chosen[1:]
     unknown = sorted(set(chosen) - set(found))
     if unknown:
         sys.stderr.write(f"error: no benchmark {', '.join(unknown)}. Known: {', '.join(found)}.\n")
@@ -23,7 +29,8 @@ def main() -> int:
     failed = []
     for name in chosen:
         print(f"\n## {name}\n", flush=True)
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        if subprocess.run(command, check=False).returncode:
             failed.append(name)
     if failed:
         sys.stderr.write(f"error: failed: {', '.join(failed)}.\n")
