@@ -7,6 +7,7 @@ complete.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import sys
@@ -113,14 +114,16 @@ def table(found: list[Claim]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page to the file named on the command line, or show it."""
-    words = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("page", type=Path, nargs="?", help="file to write; default: show it")
+    page = parser.parse_args(arguments).page
     found = claims(Path(__file__).resolve().parents[1])
     lost = missing(found)
     if lost:
         listed = ", ".join(f"{paper} Eq. ({number})" for paper, number in lost)
         raise UsageError(f"no docstring claims {listed}; name them in the code that computes them.")
-    if words:
-        Path(words[0]).write_text(table(found), encoding="utf-8")
+    if page:
+        page.write_text(table(found), encoding="utf-8")
     else:
         sys.stdout.write(table(found))
     return 0

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.__main__ import main
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,6 +27,20 @@ def test_one_benchmark_takes_its_own_options():
     done = benchmarks("scoring", "sgm", *size, "--precision", "bf16")
     assert done.returncode == 0, done.stderr
     assert "| sgm |" in done.stdout
+
+
+def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
+    ran = []
+
+    def run(command, check):
+        ran.append(command[-1])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["benchmarks"])
+    assert main() == 0
+    names = ["parse", "scoring", "store", "training", "vision"]
+    assert ran == [f"benchmarks.{name}" for name in names]
 
 
 def test_an_unknown_benchmark_is_named_with_the_known_ones():
