@@ -69,7 +69,7 @@ def fold(gram: Tensor) -> Tensor:
     n = gram.shape[-1]
     wide = torch.cat([gram, gram], -1).flatten(-2)  # (..., N 2N): steps along a row go round
     size, strides = (*gram.shape[:-2], n // 2 + 1, n), (*wide.stride()[:-1], 1, 2 * n + 1)
-    step = torch.arange(n // 2 + 1, device=gram.device).unsqueeze(1)
+    step = _steps(n, gram.device)
     twice = torch.where((step == 0) | (2 * step == n), 1.0, 2.0).to(gram.dtype)
     return (wide.as_strided(size, strides) * twice).flatten(-2)
 
