@@ -159,7 +159,7 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
         sys.stderr.close()
         code = 141
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        # threads of gloo may still hold tensors, and abort an interpreter that is closing down
+        # threads of a process group may hold tensors, and abort an interpreter that is closing down
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError, OSError):
                 stream.flush()

@@ -12,6 +12,7 @@ rank without a pair in the last step of an epoch takes part with a stand-in that
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,10 @@ def join_world(device_name: str) -> Iterator[World]:
         int(os.environ.get("LOCAL_RANK", "0")),
     )
     cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
+    # Its functions have the group as a default argument. The first optimiser imports it: with a
+    # group by then, that would outlive destroy_process_group below, its threads with it, and those
+    # may abort an interpreter that is closing down.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         # score matrices and messages stay on the CPU, whatever the gradients travel over
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ def golden() -> Callable[[str], dict[str, Any]]:
             return {key: torch.from_numpy(np.array(arrays[key])) for key in arrays.files}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def rank_env() -> Callable[[int], list[dict[str, str]]]:
+    """Return a maker of what torchrun tells each of ``size`` ranks that are to find each other."""
+
+    def make(size: int) -> list[dict[str, str]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+        return [{**meet, "RANK": str(rank)} for rank in range(size)]
+
+    return make
 
 
 def _widen(tensor: torch.Tensor, axis: int, by: int, value: float = 0) -> torch.Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from features.errors import exit_cleanly
 from features.store import open_store
 from models import trainer
 from models.config import from_dict
@@ -121,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exit_cleanly(main)

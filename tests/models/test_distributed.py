@@ -190,7 +190,7 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_
 
 @pytest.mark.parametrize("ranked", [True, False])
 def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranked):
-    """Threads of gloo may still hold tensors then, which ends an interpreter by SIGABRT."""
+    """Threads of a process group may hold tensors then, which ends an interpreter by SIGABRT."""
     code = (
         "import atexit, sys\n"
         "from features.errors import exit_cleanly\n"
@@ -208,3 +208,27 @@ def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranke
     )
     assert done.returncode == 75
     assert done.stdout.split() == (["said"] if ranked else ["said", "closed"])
+
+
+def test_nothing_of_the_process_group_outlives_it(rank_env):
+    """The first optimiser imports modules that could keep the group, and its threads, alive."""
+    code = (
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from models.distributed import join_world\n"
+        "def threads():\n"
+        "    return [t.read_text() for t in Path('/proc/self/task').glob('*/comm')]\n"
+        "with join_world('cpu') as world:\n"
+        "    torch.optim.Adam([torch.nn.Parameter(torch.ones(3))]).step()\n"
+        "    print(sum('gloo' in name for name in threads()) > 0)\n"
+        "print(sum('gloo' in name for name in threads()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, **rank_env(1)[0]},
+    )
+    assert done.stdout.split() == ["True", "0"], done.stderr[-2000:]

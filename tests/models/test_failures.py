@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,26 +103,10 @@ def test_a_disk_that_fills_up_and_the_same_command_after_it_was_emptied(setting)
 
 
 @pytest.mark.cluster
-def test_when_one_rank_fails_the_others_say_where_to_look(setting):
+def test_when_one_rank_fails_the_others_say_where_to_look(setting, rank_env):
     _, path, folder = setting
     room = first_size(path, folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [
-        start(
-            "models.train",
-            [path],
-            file_limit=room,
-            env={
-                "RANK": str(rank),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
-        )
-        for rank in range(2)
-    ]
+    ranks = [start("models.train", [path], file_limit=room, env=world) for world in rank_env(2)]
     try:
         (code, _, err), (other_code, out, other_err) = map(end, ranks)
     finally:
@@ -220,16 +203,8 @@ def test_a_processor_without_memory_counts_and_other_errors_pass(tiny_store):
         raise RuntimeError("something else")
 
 
-def test_errors_that_are_not_about_peers_pass(monkeypatch):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, value in (
-        ("RANK", "0"),
-        ("WORLD_SIZE", "1"),
-        ("MASTER_ADDR", "127.0.0.1"),
-        ("MASTER_PORT", str(port)),
-    ):
+def test_errors_that_are_not_about_peers_pass(monkeypatch, rank_env):
+    for name, value in rank_env(1)[0].items():
         monkeypatch.setenv(name, value)
     with pytest.raises(RuntimeError, match=r"^a bug$"), join_world("cpu"):
         raise RuntimeError("a bug")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from itertools import chain
@@ -24,34 +23,35 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DRIVER = Path(__file__).with_name("ranks.py")
 
 
-def run_ranks(job, ranks, tmp_path):
-    """Run the driver as ``ranks`` processes over gloo."""
-    path = tmp_path / f"job-{ranks}.json"
-    path.write_text(json.dumps(job))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(DRIVER), str(path)],
-            cwd=REPOSITORY,
-            env={**env, "RANK": str(rank), "WORLD_SIZE": str(ranks)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    try:
-        said = [process.communicate(timeout=240)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    for process, text in zip(started, said, strict=True):
-        assert process.returncode == 0, text[-3000:]
-        assert "all cases done" in text
+@pytest.fixture
+def run_ranks(rank_env, tmp_path):
+    """Return what runs the driver as ``ranks`` processes over gloo."""
+
+    def run(job, ranks):
+        path = tmp_path / f"job-{ranks}.json"
+        path.write_text(json.dumps(job))
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+        started = [
+            subprocess.Popen(
+                [sys.executable, str(DRIVER), str(path)],
+                cwd=REPOSITORY,
+                env={**env, **world},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for world in rank_env(ranks)
+        ]
+        try:
+            said = [process.communicate(timeout=240)[0] for process in started]
+        finally:
+            for process in started:
+                process.kill()
+        for process, text in zip(started, said, strict=True):
+            assert process.returncode == 0, text[-3000:]
+            assert "all cases done" in text
+
+    return run
 
 
 def driver():
@@ -111,7 +111,7 @@ CASES = (  # pairs, batch: with 2 and with 3 ranks
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_every_pair_once_and_the_weights_of_one_process(tree_of, tmp_path, ranks):
+def test_every_pair_once_and_the_weights_of_one_process(tree_of, run_ranks, ranks):
     jobs = {
         size: [
             tree_of(f"{size}-{number}-{kind}", *case, optim_global_negatives=kind == "global")
@@ -121,7 +121,7 @@ def test_every_pair_once_and_the_weights_of_one_process(tree_of, tmp_path, ranks
         for size in (1, ranks)
     }
     run_here(*jobs[1])
-    run_ranks({"train": jobs[ranks]}, ranks, tmp_path)
+    run_ranks({"train": jobs[ranks]}, ranks)
     rows = tree_of.store.caption_rows("train")
     for alone, together in zip(jobs[1], jobs[ranks], strict=True):
         pairs = int(together["data"]["train"].split(":")[1][:-1])
@@ -143,13 +143,13 @@ def test_every_pair_once_and_the_weights_of_one_process(tree_of, tmp_path, ranks
 
 @pytest.mark.slow
 @pytest.mark.cluster
-def test_two_then_three_then_one_rank_within_an_epoch(tree_of, tmp_path):
+def test_two_then_three_then_one_rank_within_an_epoch(tree_of, run_ranks, tmp_path):
     whole = tree_of("whole", 29, 6, run_max_steps=9)  # 5 steps an epoch
     moving = tree_of("moving", 29, 6)
     run_here(whole)
     for ranks, until in ((2, 2), (3, 7)):
         moving["run"]["max_steps"] = until
-        run_ranks({"train": [moving]}, ranks, tmp_path)
+        run_ranks({"train": [moving]}, ranks)
     moving["run"]["max_steps"] = 9
     run_here(moving)
     one, many = steps_of(tmp_path / "whole"), steps_of(tmp_path / "moving")
@@ -162,7 +162,7 @@ def test_two_then_three_then_one_rank_within_an_epoch(tree_of, tmp_path):
 
 
 @pytest.mark.cluster
-def test_all_models_have_the_gradients_of_the_whole_batch(tmp_path):
+def test_all_models_have_the_gradients_of_the_whole_batch(run_ranks):
     small = {"embed_dim": 16, "word_dim": 8}
     options = {
         "sgm": small,
@@ -174,15 +174,15 @@ def test_all_models_have_the_gradients_of_the_whole_batch(tmp_path):
         "vse": small,
     }
     cases = [[n, o, counts] for n, o in options.items() for counts in ([3, 1, 2], [2, 1, 0])]
-    run_ranks({"exchange": [*cases, ["vse", small, [1, 0, 0]]]}, 3, tmp_path)
+    run_ranks({"exchange": [*cases, ["vse", small, [1, 0, 0]]]}, 3)
 
 
 @pytest.mark.cluster
-def test_ranks_score_a_split_together(tiny_store, tmp_path):
+def test_ranks_score_a_split_together(tiny_store, run_ranks, tmp_path):
     store = tiny_store(images=48)
     splits = ("test", "val[:2]", "val[:1]")  # 16 images, and fewer than ranks
     jobs = [[str(store.path), split, str(tmp_path / f"{at}.pt")] for at, split in enumerate(splits)]
-    run_ranks({"score": jobs}, 3, tmp_path)
+    run_ranks({"score": jobs}, 3)
     for path, split, out in jobs:
         together = torch.load(out)
         driver().score_case(path, split, out, World())
