@@ -396,6 +396,24 @@ def test_the_first_touch_of_pages_in_memory_does_not_make_auto_take_positioned_r
     assert isinstance(reader, rows_module.PreadRows)
 
 
+def test_auto_times_pages_that_come_from_a_disk_as_the_loader_reads_them(tiny_records, monkeypatch):
+    """Asked for ahead; a job that opens a cold store would keep the slower reader to its end."""
+    records = tiny_records(images=64, dim=512)
+    monkeypatch.setattr("features.columns._SMALL", 0)
+    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
+    gather, read_ahead = rows_module.ArrayRows.gather, set()
+    monkeypatch.setattr(rows_module, "advise", lambda _, rows: read_ahead.update(rows.tolist()))
+
+    def waiting(self, rows, out):
+        if not read_ahead.issuperset(rows.tolist()):
+            time.sleep(0.02)
+        gather(self, rows, out)
+
+    monkeypatch.setattr(rows_module.ArrayRows, "gather", waiting)
+    reader = records.open(backend="auto").group("regions").rows("object_features")
+    assert isinstance(reader, rows_module.ArrayRows)
+
+
 @pytest.mark.parametrize("backend", ["mmap", "pread"])
 def test_hints_are_given_only_for_what_is_not_in_memory(tiny_records, monkeypatch, backend):
     store = tiny_records(images=64, dim=512).open(backend=backend)
