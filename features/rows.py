@@ -244,10 +244,10 @@ class H5Rows:
 def faster(mapped: ArrayRows, pread: PreadRows) -> RowReader:
     """Time a few rows by map and by positioned reads; return the reader to use.
 
-    Maps serve everything else better, so positioned reads must be far faster. The rows are asked for
-    ahead, as the loader does it: without that, pages that must come from a disk are read by the map
-    in small pieces. The first touch of a page that is in memory costs the map a fault that no
-    later one pays: it is not timed.
+    Maps serve everything else better, so positioned reads must be far faster. The rows are asked
+    for ahead, as the loader does it: without that, a map reads pages that must come from a disk in
+    small pieces. The first touch of a page that is in memory costs the map a fault that no later
+    one pays: it is not timed.
     """
     total = len(mapped)
     if total < 8 * _PROBE_ROWS:
