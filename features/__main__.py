@@ -63,6 +63,12 @@ def _add_upkeep(commands: Any) -> None:
     gc.add_argument(
         "--only-latest", action="store_true", help="older store manifests may go as well"
     )
+    gc.add_argument(
+        "--idle-hours",
+        type=float,
+        default=24.0,
+        help="groups that were never bound stay so long after they were written to (24)",
+    )
     gc.add_argument("--yes", action="store_true", help="delete; without it, only say what would go")
     gc.set_defaults(run=_gc)
 
@@ -111,7 +117,14 @@ def _verify(options: argparse.Namespace) -> int:
         print(f"{options.store}: every byte is as it was written")
         return 0
     if options.repair:
-        print(f"{len(findings)} findings; what is damaged is deleted. Build the store again.")
+        left = sum(not finding.damaged for finding in findings)
+        if gone := len(findings) - left:
+            print(f"{gone} findings; what is damaged is deleted. Build the store again.")
+        if left:
+            raise StoreError(
+                f"{options.store}: {left} findings that deleting a file would not cure; what they "
+                "name stays. Build the store again, or cure what they say."
+            )
         return 0
     raise StoreError(
         f"{options.store}: {len(findings)} findings. Repair it: python -m features verify "
@@ -124,15 +137,25 @@ def _gc(options: argparse.Namespace) -> int:
 
     if not options.store.is_dir():
         raise FormatError(f"{options.store}: not a folder of a store.")
-    garbage = find_garbage(options.store, runs=options.runs, only_latest=options.only_latest)
-    for item in garbage:
+    garbage = find_garbage(
+        options.store,
+        runs=options.runs,
+        only_latest=options.only_latest,
+        idle_hours=options.idle_hours,
+    )
+    going = [item for item in garbage if not item.busy]
+    for item in going:
         print(f"{item.path}  {item.nbytes:,} bytes: {item.why}")
-    total = sum(item.nbytes for item in garbage)
+    for item in garbage:
+        if item.busy:
+            print(f"{item.path}  kept: a build may be at work on it (see --idle-hours)")
     if not options.yes:
-        print(f"{len(garbage)} items, {total:,} bytes would go. Delete them: add --yes")
+        total = sum(item.nbytes for item in going)
+        print(f"{len(going)} items, {total:,} bytes would go. Delete them: add --yes")
         return 0
-    swept = collect(options.store, garbage)
-    print(f"{len(garbage)} items, {total:,} bytes and {len(swept)} partial files are deleted.")
+    gone, swept = collect(options.store, going)
+    total = sum(item.nbytes for item in gone)
+    print(f"{len(gone)} items, {total:,} bytes and {len(swept)} partial files are deleted.")
     return 0
 
 

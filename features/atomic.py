@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from features.errors import DamagedError, FormatError, WriteError
+from features.errors import DamagedError, FormatError, NewerFormatError, StoreError, WriteError
 from features.keys import canonical_json
 from features.schema import FORMAT_NAME, FORMAT_VERSION
 
@@ -25,6 +25,7 @@ __all__ = [
     "read_sealed",
     "sweep",
     "sync_folder",
+    "unreadable",
     "write_errors",
     "write_sealed",
 ]
@@ -54,6 +55,26 @@ def write_errors(path: Path) -> Iterator[None]:
         advice = _ADVICE.get(error.errno or 0, "Check the folder and run again.")
         kept = "What stood there before still stands."
         raise WriteError(f"{path}: cannot be written ({reason}). {advice} {kept}") from error
+
+
+_READ_ADVICE = {
+    errno.EACCES: "Ask its owner for permission to read it.",
+    errno.EPERM: "Ask its owner for permission to read it.",
+    errno.EMFILE: "Too many files are open: raise `ulimit -n`.",
+    errno.ENFILE: "Too many files are open on this machine: run again later.",
+    errno.ENOMEM: "Memory is used up: run again with more.",
+}
+
+
+def unreadable(path: Path, error: OSError, kept: str = "Nothing was changed.") -> StoreError:
+    """Return the error of a file that the system would not read: no sign of damage.
+
+    Args:
+        path: the file.   error: what the system said.   kept: last words of the message.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _READ_ADVICE.get(error.errno or 0, "Check the disk or network and run again.")
+    return StoreError(f"{path}: cannot be read ({reason}). {advice} {kept}")
 
 
 def partial_path(path: Path) -> Path:
@@ -167,13 +188,17 @@ def read_sealed(path: Path, kind: str) -> dict[str, object]:
         kind: what it must be: ``store``, ``group``, ``shard``, ``latest``, ``codebook``.
 
     Raises:
-        FormatError: no such file, another kind of file, or a newer format.
+        FormatError: no such file, or another kind of file.
+        NewerFormatError: a newer release wrote it.
+        StoreError: the system would not read it.
         DamagedError: the bytes are not those that were written.
     """
     try:
         raw = path.read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror}). Is it a store?") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     body, sealed = raw[:-76], _SEAL.fullmatch(raw[-76:])
     whole = sealed is not None and hashlib.sha256(body).hexdigest().encode() == sealed[1]
     try:
@@ -184,7 +209,7 @@ def read_sealed(path: Path, kind: str) -> dict[str, object]:
         raise DamagedError(f"{path}: not a Scenestore {kind} file, or damaged. {_REPAIR}")
     version = document.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise FormatError(
+        raise NewerFormatError(
             f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that "
             "this release reads. Install a newer scenestore."
         )

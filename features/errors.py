@@ -12,7 +12,8 @@ Each error is also the builtin that a caller would catch, and its message says w
     ├── InputError (ValueError)              a file from outside that cannot be read as promised
     │   └── ImageError                       one picture that cannot be decoded
     ├── StoreError (OSError)                 something about the store on disk
-    │   ├── FormatError (ValueError)         not a store, too new, or a manifest that makes no sense
+    │   ├── FormatError (ValueError)         not a store, or a manifest that makes no sense
+    │   │   └── NewerFormatError             written by a newer release
     │   ├── DamagedError (ValueError)        bytes that differ from what was written
     │   ├── WriteError                       disk full, permission denied, read-only folder
     │   └── MismatchError (ValueError)       variants or runs that belong to different data
@@ -39,6 +40,7 @@ __all__ = [
     "MismatchError",
     "MissingDependency",
     "MissingInput",
+    "NewerFormatError",
     "ScenestoreError",
     "StageError",
     "StoreError",
@@ -114,6 +116,10 @@ class FormatError(StoreError, ValueError):
     """The path holds no store, a newer format, or a manifest that contradicts itself."""
 
 
+class NewerFormatError(FormatError):
+    """Written by a newer release; nothing here may touch it."""
+
+
 class DamagedError(StoreError, ValueError):
     """Bytes on disk differ from what was written."""
 
@@ -142,7 +148,8 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     """Run a command line ``main`` and leave the process: one clear line instead of a trace.
 
     Exit codes: what ``main`` returns (None = 0), 2 for a user's mistake, 1 for any other
-    ScenestoreError, 130 after Ctrl-C, 141 when the reader of a pipe has gone.
+    ScenestoreError and for a file or folder that the system refuses, 130 after Ctrl-C, 141 when the
+    reader of a pipe has gone.
     """
     try:
         code = main() or 0
@@ -158,6 +165,12 @@ def exit_cleanly(main: Callable[[], int | None]) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = error.strerror or error
+        sys.stderr.write(f"error: {error.filename}: {reason}. Check it and run again.\n")
+        code = 1
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         # threads of a process group may hold tensors, and abort an interpreter that is closing down
         for stream in (sys.stdout, sys.stderr):

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from features.atomic import read_sealed, write_sealed
-from features.errors import FormatError, MismatchError, MissingInput, UsageError
+from features.atomic import folder_lock, read_sealed, write_sealed
+from features.errors import DamagedError, FormatError, MismatchError, MissingInput, UsageError
 from features.group import (
     GroupManifest,
     finish_group,
@@ -64,11 +64,18 @@ def bind_store(
         raise UsageError("a store needs the group 'index'; the others follow its rows.")
     if not _PLAIN.fullmatch(dataset):
         raise UsageError(f"data set name {dataset!r}: use letters, digits, '.', '_' and '-'.")
-    manifests = {name: read_group(folder) for name, folder in groups.items()}
-    check_binding(manifests)
     for name, folder in groups.items():
         if folder.resolve().parent != store_dir.resolve():
             raise UsageError(f"group {name!r}: {folder} does not lie in the store {store_dir}.")
+    with folder_lock(store_dir):  # so that nobody deletes a group between look and write
+        return _bind(store_dir, dataset, groups, summary)
+
+
+def _bind(
+    store_dir: Path, dataset: str, groups: Mapping[str, Path], summary: Mapping[str, object]
+) -> Path:
+    manifests = {name: read_group(folder) for name, folder in groups.items()}
+    check_binding(manifests)
     entries = {
         name: {"folder": m.folder.name, "key": m.key, "hash": m.hash, "shards": len(m.rows)}
         for name, m in sorted(manifests.items())
@@ -77,21 +84,31 @@ def bind_store(
     hashes = sorted([name, m.hash] for name, m in manifests.items())
     key = hashlib.sha256(canonical_json({"dataset": dataset, "groups": keys}).encode()).hexdigest()
     path = store_dir / f"{dataset}-{key[:KEY_DIGITS]}.json"
-    write_sealed(
-        path,
-        {
-            "kind": "store",
-            "dataset": dataset,
-            "key": key,
-            "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
-            "images": sum(manifests["index"].rows),
-            "index": index_hash(manifests["index"]),
-            "groups": entries,
-            "summary": dict(summary),
-        },
-    )
-    write_sealed(store_dir / "latest.json", {"kind": "latest", "manifest": path.name})
+    document = {
+        "kind": "store",
+        "dataset": dataset,
+        "key": key,
+        "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+        "images": sum(manifests["index"].rows),
+        "index": index_hash(manifests["index"]),
+        "groups": entries,
+    }
+    # a store that stands is not written again: it may lie where nobody can write
+    if not _stands(path, document):
+        write_sealed(path, {**document, "summary": dict(summary)})
+    latest = {"kind": "latest", "manifest": path.name}
+    if not _stands(store_dir / "latest.json", latest):
+        write_sealed(store_dir / "latest.json", latest)
     return path
+
+
+def _stands(path: Path, document: Mapping[str, object]) -> bool:
+    """Say whether a sealed file says this already, whatever else it says."""
+    try:
+        found = read_sealed(path, str(document["kind"]))
+    except (FormatError, DamagedError):
+        return False
+    return document.items() <= found.items()
 
 
 def check_binding(manifests: Mapping[str, GroupManifest]) -> None:

@@ -15,11 +15,13 @@ import sys
 import weakref
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from features.atomic import unreadable
 from features.errors import DamagedError, StoreError
 
 __all__ = [
@@ -73,15 +75,18 @@ def _libc() -> Any:
 def open_checked(piece: Piece) -> int:
     """Open a shard and check its size and its HDF5 headers.
 
-    Raises: DamagedError: it is gone, or differs from what the manifest says.
+    Raises:
+        DamagedError: it is gone, or differs from what the manifest says.
+        StoreError: the system would not open it.
     """
     try:
         descriptor = os.open(piece.path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise DamagedError(
-            f"{piece.path}: cannot be opened ({error.strerror}). Build the store again; finished "
-            "shards are kept."
+            f"{piece.path}: is not there. Build the store again; finished shards are kept."
         ) from error
+    except OSError as error:
+        raise unreadable(Path(piece.path), error) from error
     size, problem = os.fstat(descriptor).st_size, ""
     if size != piece.size:
         problem = f"{size} bytes, {piece.size} were written"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.atomic import read_sealed, write_errors
-from features.errors import FormatError, ScenestoreError, StoreError
+from features.atomic import folder_lock, read_sealed, unreadable, write_errors
+from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
 from features.keys import KEY_DIGITS
 from features.manifest import (
     GroupManifest,
@@ -45,6 +45,9 @@ class Finding:
         path: the file.   column: the dataset, "" for the file as a whole.   problem: what is wrong.
         group: the folder of the group that is damaged, None outside groups.
         shard: number of the damaged shard, None for manifests.
+        damaged: the bytes are wrong, so that deleting the file and building again cures it; not so
+            what the system would not read, what a newer release wrote, and a whole manifest that
+            names what is not there.
     """
 
     path: Path
@@ -52,6 +55,7 @@ class Finding:
     problem: str
     group: Path | None = None
     shard: int | None = None
+    damaged: bool = True
 
     def __str__(self) -> str:
         """Return one line: file, column, problem."""
@@ -80,28 +84,36 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
     Args:
         path: the folder, or one store manifest in it.
         repair: delete what is damaged, so that the next build writes just that again; what is
-            whole stays.
+            whole, and what could not be checked, stays.
 
     Returns:
         What was found, sorted by file; empty = the store is as it was written.
 
     Raises:
         FormatError: there is no store.
+        StoreError: a folder cannot be read.
         WriteError: ``repair`` may not delete.
     """
     folder = store_folder(path)
-    if not folder.is_dir() or not (
-        (folder / "latest.json").exists() or store_manifests(folder) or group_folders(folder)
-    ):
-        raise FormatError(f"{folder}: not a store. Check the path, or build it first.")
-    findings = [*_check_bindings(folder)]
-    for group in group_folders(folder):
-        findings += _check_group(group)
-    findings += _check_codebooks(folder)
+    try:
+        if not folder.is_dir() or not (
+            (folder / "latest.json").exists() or store_manifests(folder) or group_folders(folder)
+        ):
+            raise FormatError(f"{folder}: not a store. Check the path, or build it first.")
+        findings = [*_check_bindings(folder)]
+        for group in group_folders(folder):
+            findings += _check_group(group)
+        findings += _check_codebooks(folder)
+    except StoreError:
+        raise
+    except OSError as error:  # of a folder; files have findings
+        raise unreadable(Path(error.filename or folder), error) from error
     findings.sort(key=lambda finding: (str(finding.path), finding.column))
     if repair:
+        manifests = {finding.group: _manifest_of(finding.group) for finding in findings}
         for finding in findings:
-            _remove(finding)
+            if finding.damaged:
+                _remove(finding, manifests[finding.group])
     return findings
 
 
@@ -110,11 +122,13 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
         try:
             name = store_manifest_path(folder)
             if not name.exists():
-                yield Finding(folder / "latest.json", "", f"names {name.name}, which is not there")
+                text = f"names {name.name}, which is not there"
+                yield Finding(folder / "latest.json", "", text, damaged=False)
         except StoreError as error:
-            yield Finding(folder / "latest.json", "", _without_path(error, folder / "latest.json"))
+            yield _finding(folder / "latest.json", error)
     else:
-        yield Finding(folder / "latest.json", "", "is missing; build the store again")
+        text = "is missing; build the store again"
+        yield Finding(folder / "latest.json", "", text, damaged=False)
     for path in store_manifests(folder):
         try:
             document = read_store_manifest(path)
@@ -122,16 +136,18 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
             for name, entry in document["groups"].items():
                 manifest = folder / entry["folder"] / "manifest.json"
                 if not manifest.exists():
-                    yield Finding(path, "", f"binds {entry['folder']}, which is not finished")
+                    text = f"binds {entry['folder']}, which is not finished"
+                    yield Finding(path, "", text, damaged=False)
                     continue
                 with contextlib.suppress(StoreError):  # reported with its group
                     bound[name] = read_group(manifest.parent)
                     if bound[name].hash != entry["hash"]:
-                        yield Finding(path, "", f"binds other contents of {entry['folder']}")
+                        text = f"binds other contents of {entry['folder']}"
+                        yield Finding(path, "", text, damaged=False)
             if "index" in bound:
                 check_binding(bound)
         except StoreError as error:
-            yield Finding(path, "", _without_path(error, path))
+            yield _finding(path, error)
 
 
 def _check_codebooks(folder: Path) -> Iterator[Finding]:
@@ -139,7 +155,7 @@ def _check_codebooks(folder: Path) -> Iterator[Finding]:
         try:
             read_sealed(path, "codebook")
         except StoreError as error:
-            yield Finding(path, "", _without_path(error, path))
+            yield _finding(path, error)
 
 
 def _check_group(folder: Path) -> list[Finding]:
@@ -154,7 +170,7 @@ def _check_group(folder: Path) -> list[Finding]:
             manifest = read_group(folder)
             numbers = sorted({*numbers, *range(len(manifest.rows))})
         except StoreError as error:
-            findings.append(Finding(path, "", _without_path(error, path), folder))
+            findings.append(_finding(path, error, folder))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for found in pool.map(lambda number: _check_shard(folder, number, manifest), numbers):
             findings += found
@@ -164,6 +180,8 @@ def _check_group(folder: Path) -> list[Finding]:
 def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> list[Finding]:
     path = shard_file(folder, number)
     sidecar = path.with_suffix(".json")
+    if manifest is None and not sidecar.exists():
+        return []  # of an unfinished group: the next build writes it, or is about to
     if not path.exists():
         return [Finding(path, "", "is missing", folder, number)]
     findings = []
@@ -174,7 +192,7 @@ def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> l
         record = read_sidecar(folder, number)
         parts, size, rest, rows = dict(record.parts), record.size, record.rest, record.rows
     except StoreError as error:
-        findings.append(Finding(sidecar, "", _without_path(error, sidecar), folder, number))
+        findings.append(_finding(sidecar, error, folder, number))
     if manifest is not None and number < len(manifest.rows):
         listed = {name: kept[number] for name, kept in manifest.parts.items()}
         if record is not None and (parts, size, record.head, rest) != (
@@ -188,9 +206,13 @@ def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> l
         rows = manifest.rows[number]
     if not parts:
         return findings
-    problems = list(_check_file(path, parts, size, rest))
-    if not problems and record is not None:
-        problems = list(_check_meaning(folder, record, rows))
+    try:
+        problems = list(_check_file(path, parts, size, rest))
+        if not problems and record is not None:
+            problems = list(_check_meaning(folder, record, rows))
+    except OSError as error:
+        failed = error if isinstance(error, StoreError) else unreadable(path, error)
+        return [*findings, _finding(path, failed, folder, number)]
     return findings + [Finding(path, name, text, folder, number) for name, text in problems]
 
 
@@ -198,23 +220,20 @@ def _check_file(
     path: Path, parts: dict[str, Part], size: int, rest: str
 ) -> Iterator[tuple[str, str]]:
     """Yield (column, problem) of every dataset whose bytes differ, "" for the headers."""
-    try:
-        if path.stat().st_size != size:
-            yield "", f"has {path.stat().st_size} bytes, {size} were written"
-            return
-        with path.open("rb", buffering=0) as file:
-            for name, part in parts.items():
-                digest, left = hashlib.sha256(), part.nbytes
-                file.seek(part.offset)
-                while left and (block := file.read(min(left, _BLOCK))):
-                    digest.update(block)
-                    left -= len(block)
-                if digest.hexdigest() != part.sha256:
-                    yield name, "is not what was written"
-        if hash_rest(path, size, parts.values()) != rest:
-            yield "", "the HDF5 headers are not what was written"
-    except (OSError, ScenestoreError) as error:
-        yield "", f"cannot be read ({error})"
+    if path.stat().st_size != size:
+        yield "", f"has {path.stat().st_size} bytes, {size} were written"
+        return
+    with path.open("rb", buffering=0) as file:
+        for name, part in parts.items():
+            digest, left = hashlib.sha256(), part.nbytes
+            file.seek(part.offset)
+            while left and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
+            if digest.hexdigest() != part.sha256:
+                yield name, "is not what was written"
+    if hash_rest(path, size, parts.values()) != rest:
+        yield "", "the HDF5 headers are not what was written"
 
 
 def _check_meaning(folder: Path, record: ShardRecord, rows: int) -> Iterator[tuple[str, str]]:
@@ -253,18 +272,35 @@ def _wrong_unions(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int
     return np.flatnonzero((real[..., None] & (wanted != unions)).any((1, 2)))
 
 
-def _remove(finding: Finding) -> None:
+def _remove(finding: Finding, manifest: GroupManifest | None) -> None:
     """Delete what a finding names, manifests first: what is left is unfinished, never wrong."""
     with write_errors(finding.path):
-        if finding.group is not None:
+        if finding.group is None or finding.shard is None:
+            finding.path.unlink(missing_ok=True)
+            return
+        with folder_lock(finding.group):  # as whoever writes: it may be whole by now
+            if not any(
+                found.damaged for found in _check_shard(finding.group, finding.shard, manifest)
+            ):
+                return
             (finding.group / "manifest.json").unlink(missing_ok=True)
-        if finding.group is not None and finding.shard is not None:
             path = shard_file(finding.group, finding.shard)
             path.with_suffix(".json").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
-        elif finding.group is None:
-            finding.path.unlink(missing_ok=True)
 
 
-def _without_path(error: Exception, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ").split(". ")[0].rstrip(".")
+def _manifest_of(folder: Path | None) -> GroupManifest | None:
+    with contextlib.suppress(StoreError):
+        return None if folder is None else read_group(folder)
+    return None
+
+
+def _finding(
+    path: Path, error: StoreError, group: Path | None = None, shard: int | None = None
+) -> Finding:
+    """Return the finding of a file that could not be read as what it should be."""
+    problem = str(error).removeprefix(f"{path}: ").split(". ")[0].rstrip(".")
+    damaged = isinstance(error, DamagedError) or (
+        isinstance(error, FormatError) and not isinstance(error, NewerFormatError)
+    )
+    return Finding(path, "", problem, group, shard, damaged)

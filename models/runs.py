@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CODEBOOK",
+    "STORE",
     "Data",
     "about_run",
+    "about_store",
     "check_keys",
     "check_resumable",
     "make_model",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 CODEBOOK = "codebook.json"
+STORE = "store.json"
+"""What a run says about the store that it reads, so that ``features gc`` keeps it."""
 _PART = re.compile(r"(?P<name>.+)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
 
 
@@ -204,6 +209,16 @@ def store_keys(store: Store) -> dict[str, str]:
     groups: Mapping[str, Mapping[str, Any]] = store.manifest["groups"]
     keys = {name: f"{entry['key'][:12]}/{entry['hash'][:12]}" for name, entry in groups.items()}
     return {"store": store.hash[:12], **dict(sorted(keys.items()))}
+
+
+def about_store(store: Store) -> str:
+    """Return ``store.json``: name, key and hash of a store's manifest, and its groups."""
+    manifest = store.manifest
+    about = {
+        "path": str(store.path),
+        **{name: manifest[name] for name in ("key", "hash", "groups")},
+    }
+    return json.dumps(about, indent=1) + "\n"
 
 
 def check_keys(trained: Mapping[str, str], given: Mapping[str, str], what: str, cure: str) -> None:

@@ -85,7 +85,7 @@ def _train(config: Config, world: World, device: torch.device) -> int:
     if resume is not None:
         trainer.restore(resume)
     if world.first:
-        _prepare_folder(folder, config)
+        _prepare_folder(folder, config, data)
         if not (folder / CODEBOOK).exists():
             data.codebook.save(folder / CODEBOOK)
         weights = sum(value.numel() for value in model.parameters())
@@ -115,7 +115,7 @@ def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
     from models.runs import CODEBOOK, about_run
 
     folder = Path(config.run.folder)
-    _prepare_folder(folder, config)
+    _prepare_folder(folder, config, data)
     data.codebook.save(folder / CODEBOOK)
     found = data.evaluate(model, device)
     assert found is not None  # one process alone is the first
@@ -138,15 +138,15 @@ def _resume_from(config: Config, folder: Path) -> Path | None:
     return Path(config.run.resume)
 
 
-def _prepare_folder(folder: Path, config: Config) -> None:
-    """Make the run folder, drop leftovers of killed writers, and write the configuration.
+def _prepare_folder(folder: Path, config: Config, data: Data) -> None:
+    """Make the run folder, drop leftovers of killed writers, write configuration and store.
 
     Only now, when nothing that the user wrote can be wrong any more, ``--run.resume never`` drops
     the run before.
     """
     from features.atomic import sweep
     from models import checkpoint
-    from models.runs import CODEBOOK
+    from models.runs import CODEBOOK, STORE, about_store
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,9 +154,10 @@ def _prepare_folder(folder: Path, config: Config) -> None:
         if config.run.resume == "never":
             for name in (CODEBOOK, checkpoint.LAST, checkpoint.BEST):
                 (folder / name).unlink(missing_ok=True)
-        partial = folder / "config.yaml.partial"
-        partial.write_text(to_yaml(config), encoding="utf-8")
-        partial.replace(folder / "config.yaml")
+        for name, text in (("config.yaml", to_yaml(config)), (STORE, about_store(data.store))):
+            partial = folder / f"{name}.partial"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(folder / name)
     except OSError as error:
         raise TrainingError(
             f"{folder}: cannot be written ({error.strerror}); choose another --run.folder."

@@ -59,12 +59,14 @@ def test_the_command_line_verifies_repairs_and_collects(tiny_records, capsys):
     unbound = folder / ("regions-" + "b" * 12)
     shutil.copytree(regions, unbound)
     capsys.readouterr()
-    assert main(["gc", str(folder)]) == 0
+    assert main(["gc", str(folder), "--yes"]) == 0
+    assert f"{unbound}  kept: a build may be at work on it" in capsys.readouterr().out
+    assert main(["gc", str(folder), "--idle-hours", "0"]) == 0
     said = capsys.readouterr().out
     assert str(unbound) in said
     assert "add --yes" in said
     assert unbound.exists()
-    assert main(["gc", str(folder), "--yes"]) == 0
+    assert main(["gc", str(folder), "--idle-hours", "0", "--yes"]) == 0
     assert not unbound.exists()
     np.testing.assert_array_equal(
         open_store(folder).column("boxes"), records.open().column("boxes")

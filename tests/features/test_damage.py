@@ -1,4 +1,4 @@
-"""Damage: every flipped bit is found, every broken file a typed error, repair and gc safe."""
+"""Damage: every flipped bit is found, every broken file a typed error."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from features.atomic import read_sealed, write_sealed
 from features.errors import (
     DamagedError,
     FormatError,
-    MissingInput,
     ScenestoreError,
     StoreError,
     WriteError,
 )
-from features.gc import collect, find_garbage
-from features.manifest import bind_store, finish_group, group_done, read_group
+from features.manifest import bind_store, finish_group, read_group
 from features.shard import write_shard
 from features.sidecar import read_sidecar, shard_done
 from features.unpack import read_columns
@@ -35,13 +33,7 @@ def replace_bytes(path, data):
     path.write_bytes(data)
 
 
-def flip(path, bit):
-    data = bytearray(path.read_bytes())
-    data[bit // 8] ^= 1 << bit % 8
-    replace_bytes(path, data)
-
-
-def test_verify_finds_1000_flipped_bits_and_names_the_column(tiny_store):
+def test_verify_finds_1000_flipped_bits_and_names_the_column(tiny_store, flip):
     folder = tiny_store(images=66, dim=32).path.parent
     assert verify_store(folder) == []
     dice = random.Random(0)
@@ -194,7 +186,7 @@ def test_every_byte_outside_the_data_is_checked_before_anything_is_read(tiny_sto
 
 
 @pytest.mark.parametrize("backend", ["mmap", "pread", "h5py"])
-def test_a_damaged_shard_is_told_by_whoever_touches_it_first(tiny_store, backend):
+def test_a_damaged_shard_is_told_by_whoever_touches_it_first(tiny_store, flip, backend):
     """The byte lies behind the first dataset, where opening the store does not look."""
     folder = tiny_store(images=130, captions=1, dim=32).path.parent
     for group, name in (("regions", "object_features"), ("visual", "boxes")):
@@ -242,7 +234,7 @@ def test_fuzzed_sidecars_are_never_taken_for_a_finished_shard(tiny_store):
         replace_bytes(path, before)
 
 
-def test_a_flipped_data_bit_is_told_when_a_small_column_is_read(tiny_store):
+def test_a_flipped_data_bit_is_told_when_a_small_column_is_read(tiny_store, flip):
     store = tiny_store()
     group = store.group("tokens").manifest.folder
     part = read_sidecar(group, 0).parts["form/codes"]
@@ -268,27 +260,6 @@ def test_verify_reads_the_meaning_not_only_the_bytes(tiny_store):
     assert found == [("union_boxes", f"image row {row}: not the box around subject and object")]
 
 
-def test_repair_deletes_what_is_damaged_and_a_second_build_restores_the_hash(tiny_records):
-    records = tiny_records(images=140)
-    store = records.open()
-    folder = records.path.parent
-    regions = store.group("regions").manifest.folder
-    stamps = {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5")}
-    flip(regions / "00001.h5", 8 * 9000)
-    flip(folder / "latest.json", 100)
-    (store.group("text").manifest.folder / "00002.json").unlink()
-    assert len(verify_store(folder, repair=True)) == 3
-    assert not (regions / "00001.h5").exists()
-    assert not group_done(regions, read_sidecar(regions, 0).key)
-    assert verify_store(folder) != []  # not a whole store until it is built again
-    again = tiny_records(images=140, folder=folder).open()
-    assert again.hash == store.hash
-    assert verify_store(folder) == []
-    written = {path for path in stamps if path.stat().st_mtime_ns != stamps[path]}
-    text = store.group("text").manifest.folder
-    assert written == {regions / "00001.h5", text / "00002.h5"}
-
-
 def test_verify_names_missing_and_truncated_files(tiny_store):
     store = tiny_store()
     folder = store.path.parent
@@ -302,45 +273,6 @@ def test_verify_names_missing_and_truncated_files(tiny_store):
     assert problems == [f"binds {regions.name}, which is not finished"]
     with pytest.raises(FormatError, match="not a store"):
         verify_store(Path(__file__).parent)
-
-
-def test_gc_keeps_what_is_bound_and_what_runs_mention(tiny_records, tmp_path):
-    records = tiny_records()
-    first = records.open()
-    folder = first.path.parent
-    second = tiny_records(seed=1, folder=folder).open()  # the same folder, other contents
-    assert second.path != first.path
-    unbound = folder / ("regions-" + "a" * 12)
-    shutil.copytree(first.group("regions").manifest.folder, unbound)
-    found = find_garbage(folder)
-    assert [item.path for item in found] == [unbound]
-    assert found[0].nbytes == sum(path.stat().st_size for path in unbound.iterdir())
-
-    run = tmp_path / "elsewhere" / "run1"
-    run.mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps({"store": {"hash": first.hash}}))
-    kept = find_garbage(folder, runs=[tmp_path / "elsewhere"], only_latest=True)
-    assert [item.path for item in kept] == [unbound]
-    more = find_garbage(folder, only_latest=True)
-    own = {store.group(n).manifest.folder for store in (first,) for n in first.manifest["groups"]}
-    assert {item.path for item in more} == {unbound, first.path, *own}
-    with pytest.raises(MissingInput, match="training runs"):
-        find_garbage(folder, runs=[tmp_path / "absent"])
-
-    collect(folder, more)
-    assert {path.name for path in group_folders(folder)} == {
-        entry["folder"] for entry in second.manifest["groups"].values()
-    }
-    assert verify_store(folder) == []
-    assert contents(open_store(folder)) == contents(second)
-
-
-def test_gc_deletes_nothing_when_a_manifest_cannot_be_read(tiny_store):
-    store = tiny_store()
-    bind_store(store.path.parent, "other", {"index": store.group("index").manifest.folder}, {})
-    flip(store.path, 999)
-    with pytest.raises(DamagedError, match="nothing is deleted"):
-        find_garbage(store.path.parent)
 
 
 def test_a_manifest_that_cannot_be_written_leaves_the_store(tiny_store, monkeypatch):

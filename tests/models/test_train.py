@@ -77,7 +77,10 @@ def test_a_run_leaves_everything_that_is_needed(configure, capsys):
     assert train(config) == 0
     folder = Path(config.run.folder)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "codebook.json", "metrics.csv", "last.pt", "best.safetensors"}
+    assert names == {
+        *("config.yaml", "codebook.json", "store.json", "metrics.csv"),
+        *("last.pt", "best.safetensors"),
+    }
     assert load(folder / "config.yaml") == config
     # 24 images, half of them in train, 5 captions each: 60 pairs, 4 batches, 3 epochs
     assert [step for step, _ in losses_of(folder)] == list(range(1, 13))
