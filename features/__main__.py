@@ -116,16 +116,17 @@ def _verify(options: argparse.Namespace) -> int:
     if not findings:
         print(f"{options.store}: every byte is as it was written")
         return 0
+    damaged = sum(finding.damaged for finding in findings)
+    left = len(findings) - damaged
+    what = f"{options.store}: {left} findings that deleting a file would not cure"
     if options.repair:
-        left = sum(not finding.damaged for finding in findings)
-        if gone := len(findings) - left:
-            print(f"{gone} findings; what is damaged is deleted. Build the store again.")
+        if damaged:
+            print(f"{damaged} findings; what is damaged is deleted. Build the store again.")
         if left:
-            raise StoreError(
-                f"{options.store}: {left} findings that deleting a file would not cure; what they "
-                "name stays. Build the store again, or cure what they say."
-            )
+            raise StoreError(f"{what}; what they name stays. Cure what they say, or build again.")
         return 0
+    if not damaged:
+        raise StoreError(f"{what}. Cure what they say, or build again.")
     raise StoreError(
         f"{options.store}: {len(findings)} findings. Repair it: python -m features verify "
         f"--repair {options.store}, then build again."
