@@ -86,7 +86,7 @@ def export_faiss(
         try:
             faiss.write_index(index, str(index_path))
         except RuntimeError as error:  # faiss knows no other; the system's reason stands in it
-            reason = str(error).strip().rpartition("\n")[2]
+            reason = " ".join(str(error).rpartition("(")[2].rstrip(")\n ").split())
             raise WriteError(
                 f"{Path(target) / 'index.faiss'}: cannot be written ({reason}). Is the disk full? "
                 "Free some space and run again. What stood there before still stands."

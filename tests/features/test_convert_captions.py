@@ -139,3 +139,11 @@ def test_ids_that_are_paths_elsewhere_are_no_file_names(tmp_path):
     assert store.images["id"].tolist() == names
     assert store.images["file"].tolist() == ["", "", "a/3.jpg"]
     assert np.array_equal(store.column("num_objects"), [1, 1, 1])
+
+
+def test_ids_of_a_source_that_no_key_can_hold(tmp_path):
+    graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
+    (tmp_path / "g.json").write_text(json.dumps({"1.jpg": graph, "a\ud800.jpg": graph}))
+    with pytest.raises(InputError, match=r"g\.json: image 'a.ud800\.jpg': it has half a character"):
+        import_store("lgsgm", tmp_path / "g.json", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
