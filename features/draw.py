@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.source import child
 from features.errors import ImageError, MissingDependency, UsageError, WriteError
 from features.lettering import Word, place_words, shared_area
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
@@ -106,13 +107,19 @@ def draw_image(
         max_objects, max_relations: how much is drawn, strongest first.
         unions: draw the union box of each drawn relation.
 
-    Raises: UnknownName: no such image. ImageError: the picture cannot be read.
+    Raises:
+        UnknownName: no such image.
+        InputError: the store names a picture outside the folder.
+        ImageError: the picture cannot be read.
     """
     graph = store.graph(image_id)
     image = store.images[store.images["id"] == image_id].iloc[0]
     captions = store.captions[store.captions["image"] == image_id]
     texts = [store.text(caption_id) for caption_id in captions["id"]]
-    picture = None if images_dir is None else _read(Path(images_dir) / str(image["file"]))
+    picture = None
+    if images_dir is not None:
+        # a store can come from anybody: its pictures are looked up in this folder only
+        picture = _read(child(Path(images_dir), str(image["file"]) or image_id, store.path))
     return draw_graph(
         picture,
         graph,

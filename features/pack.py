@@ -13,9 +13,10 @@ from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections, ImageEntry, TextGraph, union_boxes
 from features.schema import ROLES, Columns
 
-__all__ = ["pack_index", "pack_regions", "pack_text", "pack_tokens", "pack_visual"]
+__all__ = ["MAX_WIDTH", "pack_index", "pack_regions", "pack_text", "pack_tokens", "pack_visual"]
 
 Float = npt.NDArray[np.floating]
+MAX_WIDTH = 65_536  # D; no network's features are wider, so a larger number is a broken file
 
 
 def pack_index(entries: Sequence[ImageEntry]) -> Columns:
@@ -120,6 +121,7 @@ def pack_regions(
 
     Raises:
         FeatureOverflow: a value is not finite or does not fit; the message names the image.
+        InputError: D is more than ``MAX_WIDTH``.
         UsageError: the features disagree about D.
     """
     wide = np.dtype({"float16": "<f2", "float32": "<f4"}.get(dtype, "V1"))
@@ -131,6 +133,8 @@ def pack_regions(
         found = sorted(widths) or "none"
         raise UsageError(f"the features of one shard must have one width; found {found}.")
     width = widths.pop()
+    if width > MAX_WIDTH:
+        raise InputError(f"features of width {width}; at most {MAX_WIDTH} can be stored.")
     packed: Columns = {}
     for name, features, most in (
         ("object_features", object_features, max_objects),

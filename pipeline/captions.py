@@ -17,10 +17,11 @@ import re
 import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import InputError, MissingInput, UsageError
+from features.names import bad_file, bad_split
 from features.records import Caption, ImageEntry
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def read_captions(
     Args:
         paths: what ``caption_files`` takes.
         on_error: ``fail`` raises at the first entry that cannot be kept (an empty caption, an id
-            used twice, a file name that leaves its folder); ``skip`` drops and names it.
+            used twice, a file or split whose name leads out of a folder); ``skip`` drops and
+            names it.
 
     Raises:
         InputError: a file is not what it should be, or an entry is bad and on_error is ``fail``.
@@ -136,9 +138,9 @@ class _Keeper:
         self._caption_ids: set[str] = set()
 
     def add(self, entry: ImageEntry, path: Path) -> None:
-        where = PurePosixPath(entry.file)
-        if where.is_absolute() or ".." in where.parts or not entry.file:
-            self._drop(entry.id or "(no name)", f"file name {entry.file!r} leaves its folder", path)
+        split = SPLIT_ALIASES.get(entry.split, entry.split)
+        if reason := bad_file(entry.file) or bad_split(split):
+            self._drop(entry.id or "(no name)", reason, path)
             return
         before = self.entries.get(entry.id)
         if before is not None and (before.split, before.file) != (entry.split, entry.file):
@@ -154,7 +156,6 @@ class _Keeper:
             else:
                 self._caption_ids.add(caption.id)
                 captions.append(Caption(caption.id, text))
-        split = SPLIT_ALIASES.get(entry.split, entry.split)
         self.entries[entry.id] = replace(entry, captions=tuple(captions), split=split)
 
     def _drop(self, item: str, reason: str, path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.convert.outputs import Outputs
+from features.convert.outputs import Outputs, id_lines
 from features.convert.pickles import load_array
-from features.errors import FeatureOverflow, InputError, MissingDependency, UsageError
+from features.errors import FeatureOverflow, InputError, MissingDependency, UsageError, WriteError
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -45,6 +45,8 @@ def export_faiss(
         MissingDependency: faiss is not installed.
         InputError: as many rows as the splits have not.
         FeatureOverflow: a value that is not finite.
+        UsageError: an id that is not one line.
+        WriteError: the index cannot be written.
     """
     if embeddings is None or of not in ("images", "captions"):
         raise UsageError("faiss needs --embeddings FILE.npy and --of images or captions.")
@@ -64,6 +66,7 @@ def export_faiss(
             f"{embeddings}: {vectors.dtype} {vectors.shape}, expected float ({len(ids)}, D): one "
             f"row for each of the {of} of {', '.join(names)}."
         )
+    lines = id_lines(ids)
     with Outputs(target, overwrite=overwrite) as out:
         array_path, ids_path = out.path("embeddings.npy"), out.path("ids.txt")
         index_path = out.path("index.faiss")
@@ -79,6 +82,13 @@ def export_faiss(
                     raise FeatureOverflow(f"{embeddings}: row {row} ({ids[row]}) is not finite.")
                 index.add(block)
                 file.write(block.tobytes())
-        ids_path.write_text("".join(f"{key}\n" for key in ids), encoding="utf-8")
-        faiss.write_index(index, str(index_path))
+        ids_path.write_text(lines, encoding="utf-8")
+        try:
+            faiss.write_index(index, str(index_path))
+        except RuntimeError as error:  # faiss knows no other; the system's reason stands in it
+            reason = " ".join(str(error).rpartition("(")[2].rstrip(")\n ").split())
+            raise WriteError(
+                f"{Path(target) / 'index.faiss'}: cannot be written ({reason}). Is the disk full? "
+                "Free some space and run again. What stood there before still stands."
+            ) from error
     return []

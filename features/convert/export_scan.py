@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.convert.gsmn_text import dependency_pairs, word_ids
-from features.convert.outputs import Outputs
+from features.convert.outputs import Outputs, id_lines
 from features.convert.scan import CAPTIONS_PER_IMAGE
 from features.errors import UsageError
 from features.records import TextGraph
@@ -43,6 +43,9 @@ __all__ = ["export_scan"]
 
 Index = npt.NDArray[np.int64]
 _SPLITS = {"val": "dev"}  # ours -> SCAN's
+_BASE = ("ims.npy", "caps.txt", "ids.txt")
+_SIZED = ("ims_bbx.npy", "ims_size.npy")
+_PARSED = ("precaps_stan.txt", "caps.json")
 _DEV_CAPTIONS = 5000  # the released loaders take this as the length of dev, whatever it has
 _FOLD_IMAGES = 1000
 _BLOCK = 256  # images per write
@@ -68,22 +71,26 @@ def export_scan(
         splits: names in the store; all when None.
         min_count: least occurrences of a vocabulary word in training and validation captions.
         vocab: an existing ``*_vocab.json`` to count in, for a released checkpoint.
-        overwrite: replace files that are there.
+        overwrite: replace files that are there, and remove those of these splits that the new
+            export has not.
 
-    Raises: UsageError: the store has no region features, or no image with five captions.
+    Raises: UsageError: the store has no region features, no image with five captions, or names
+        that cannot be files or lines.
     """
     from features.vocab import Codebook
 
     if not store.has("object_features"):
         raise UsageError(f"{store.path}: SCAN needs region features; build the stage regions.")
     notes: list[str] = []
-    chosen = splits or list(store.splits)
+    chosen = list(dict.fromkeys(splits or store.splits))
     parts: dict[str, tuple[Index, Index]] = {}
     for split in chosen:
         images, captions = _five_each(store, split, notes)
         name = _SPLITS.get(split, split)
         if not len(images):
             continue
+        if name in parts:
+            raise UsageError(f"{store.path}: two splits are {name!r} in SCAN. Choose --splits.")
         if name == "test" and len(images) > _FOLD_IMAGES:
             parts["testall"] = images, captions
             images, captions = images[:_FOLD_IMAGES], captions[:_FOLD_IMAGES]
@@ -96,12 +103,15 @@ def export_scan(
     )
     _say_what_is_missing(store, parts, codebook, sized, notes)
     with Outputs(target, overwrite=overwrite) as out:
-        names = ["ims.npy", "caps.txt", "ids.txt"]
-        names += ["ims_bbx.npy", "ims_size.npy"] if sized else []
-        names += ["precaps_stan.txt", "caps.json"] if codebook else []
+        names = [*_BASE, *(_SIZED if sized else ()), *(_PARSED if codebook else ())]
         paths = {(part, name): out.path(f"{part}_{name}") for part in parts for name in names}
+        every = (*_BASE, *_SIZED, *_PARSED)
+        for name in every:  # readers take what lies beside, and testall instead of test
+            for part in {*parts, *(("testall",) if "test" in parts else ())}:
+                if (part, name) not in paths:
+                    out.absent(f"{part}_{name}")
         if codebook:
-            codebook.save_words(out.path(f"{Path(target).name}_vocab.json"))
+            codebook.save_words(out.path(f"{Path(target).resolve().name}_vocab.json"))
         for part, (images, captions) in parts.items():
             copies = 1 if part == "train" else CAPTIONS_PER_IMAGE
             _write_ids(store, paths[part, "ids.txt"], images)
@@ -158,7 +168,7 @@ def _say_what_is_missing(
 
 def _write_ids(store: Store, path: Path, images: Index) -> None:
     ids = store.group("index").text("image_id")
-    path.write_text("".join(f"{ids[row]}\n" for row in images.tolist()), encoding="utf-8")
+    path.write_text(id_lines(ids[row] for row in images.tolist()), encoding="utf-8")
 
 
 def _write_captions(store: Store, path: Path, captions: Index) -> None:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.atomic import sweep
+from features.atomic import sweep, write_errors
+from features.errors import WriteError
 from features.keys import content_key, folder_name, hash_file
 from features.manifest import finish_group
 from features.schema import Columns
 from features.shard import write_shard
 from features.sidecar import shard_done
 
-__all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint"]
+__all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint", "need_space"]
 
-IMPORT_VERSION = "1"
+IMPORT_VERSION = "2"
 """Bump it when the same source gives other columns; part of every key."""
 
 
@@ -96,3 +98,20 @@ def fingerprint(files: Iterable[Path]) -> str:
         for at, (path, digest) in enumerate(zip(paths, hashes, strict=True))
     }
     return content_key("import-source", IMPORT_VERSION, {}, inputs)
+
+
+def need_space(folder: Path, wanted: int) -> None:
+    """Check that the disk of a folder, which may not be there yet, has room before writing to it.
+
+    Images without boxes are stored as zeros, so a small file can become a large store.
+
+    Raises: WriteError: it has not; both numbers are named.
+    """
+    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    with write_errors(folder):
+        free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise WriteError(
+            f"{folder}: the store needs {wanted / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB "
+            "free. Free some space, or take fewer boxes: --max-objects."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import Source, child, need_folder
-from features.errors import FeatureOverflow, ImageError, InputError, MissingInput
+from features.convert.photos import Photos
+from features.convert.source import Source
+from features.errors import FeatureOverflow, InputError, MissingInput
 from features.keys import canonical_json
-from features.pack import pack_regions, pack_visual
+from features.pack import MAX_WIDTH, pack_regions, pack_visual
 from features.records import Detections, ImageEntry
 from features.schema import Columns
 
@@ -67,8 +69,8 @@ class ImageReader:
         self.source, self.keys = source, keys
         self.max_objects, self.max_relations = max_objects, max_relations
         self.dtype, self.on_error = dtype, on_error
-        self.images_dir = None if images_dir is None else need_folder(images_dir)
-        self.cut = self.sizeless = 0
+        self.photos = None if images_dir is None else Photos(images_dir)
+        self.n_read = self.cut = self.sizeless = 0
         self.width: int | None = None
         self.has_unions = False
 
@@ -84,23 +86,22 @@ class ImageReader:
         }
         if self.on_error == "skip":
             found["dtype"] = self.dtype  # decides which images are skipped
-        if self.images_dir is not None:
-            paths = [child(self.images_dir, entry.file or entry.id) for entry in entries]
-            sizes = [path.stat().st_size if path.is_file() else -1 for path in paths]
-            photos = canonical_json([[path.name for path in paths], sizes])
-            found["photos"] = hashlib.sha256(photos.encode()).hexdigest()
+        if self.photos is not None:
+            photos = canonical_json([self.photos.stamp(entry) for entry in entries])
+            found["photos"] = hashlib.sha256(photos.encode("utf-8", "surrogatepass")).hexdigest()
         return found
 
     def read(self, entry: ImageEntry) -> ReadImage:
         """Return one image's detections, cut and in the stored type, or why there are none."""
+        self.n_read += 1
         key = self.keys.get(entry.id)
         if key is None:
             return ReadImage("not in the imported file")
         try:
             found = self.source.read(key)
             self.cut += len(found.labels) > self.max_objects
-            if found.size == (0, 0) and self.images_dir is not None:
-                found = _with_size(found, child(self.images_dir, entry.file or entry.id))
+            if found.size == (0, 0) and self.photos is not None:
+                found = self.photos.sized(found, entry)
             self.sizeless += found.size == (0, 0)
             features = self._narrow(entry.id, "object_features", found.features, self.max_objects)
             unions = self._unions(entry.id, key, found)
@@ -138,6 +139,11 @@ class ImageReader:
                 "float32, or --on-error skip."
             )
         if len(narrow):
+            if not 1 <= narrow.shape[1] <= MAX_WIDTH:
+                raise InputError(
+                    f"{self.where}: image {image_id!r} has {column} of width {narrow.shape[1]}; "
+                    f"1 to {MAX_WIDTH} can be stored."
+                )
             if self.width not in (None, narrow.shape[1]):
                 raise InputError(
                     f"{self.where}: image {image_id!r} has {column} of width "
@@ -167,17 +173,31 @@ class ImageReader:
             ids=ids,
         )
 
+    def image_bytes(self) -> dict[str, int]:
+        """Return how many bytes an image takes in each group, as far as that is known by now."""
+        k, r = self.max_objects, self.max_relations
+        regions = (k + r) * (self._find_width() or 0) * np.dtype(self.dtype).itemsize
+        # boxes, label, score of an object; pair, predicate, score, union box of a relation
+        return {"visual": 24 * k + 32 * r, "regions": regions}
+
     def _width(self) -> int:
-        """Return D, from the first image of the source that has a box."""
+        """Return D."""
+        self.width = self.width or self._find_width()
         if self.width is None:
-            for key in self.source.ids():
-                features = self.source.read(key).features
-                if features is not None and len(features):
-                    self.width = features.shape[1]
-                    break
-            else:
-                raise InputError(f"{self.where}: no image has a box.")
+            raise InputError(f"{self.where}: no image has a box with features.")
         return self.width
+
+    def _find_width(self) -> int | None:
+        """Return D of the first image that has a box and can be read, of the wanted ones first."""
+        if "features" not in self.source.brings:
+            return None
+        for key in dict.fromkeys((*self.keys.values(), *self.source.ids())):
+            # a broken image is an error when its turn comes, or is skipped
+            with contextlib.suppress(InputError, FeatureOverflow, MissingInput):
+                found = self.source.read(key).features
+                if found is not None and len(found) and 1 <= found.shape[1] <= MAX_WIDTH:
+                    return int(found.shape[1])
+        return None
 
     def notes(self) -> list[str]:
         """Return what was cut or is unknown."""
@@ -189,20 +209,3 @@ class ImageReader:
         if {"features", "relations"} <= self.source.brings and not self.has_unions:
             notes.append("The source has no features of union boxes: they are zeros.")
         return notes
-
-
-def _with_size(found: Detections, path: Path) -> Detections:
-    """Take the size of the picture from the photo, after EXIF rotation; clip the boxes to it."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as photo:
-            width, height = photo.size
-            if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-    except FileNotFoundError as error:
-        raise MissingInput(f"{path}: there is no such photo. Check --images-dir.") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be read as a picture ({error}).") from error
-    limit = np.asarray([width, height, width, height], np.float32)
-    return dataclasses.replace(found, boxes=np.minimum(found.boxes, limit), size=(width, height))

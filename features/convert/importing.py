@@ -7,19 +7,21 @@ already there under the same key are kept: a broken import goes on where it stop
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from features.convert.formats import open_source
-from features.convert.import_groups import ImportPlan, fingerprint
+from features.convert.import_groups import ImportPlan, fingerprint, need_space
 from features.convert.import_images import ImageReader
-from features.convert.karpathy import read_karpathy
+from features.convert.karpathy import check_entries, read_karpathy
 from features.convert.source import Source, id_forms
-from features.errors import InputError, UsageError
+from features.errors import InputError, ScenestoreError, UsageError
 from features.keys import hash_file
-from features.manifest import bind_store, image_index
+from features.manifest import bind_store, image_index, read_store_manifest
+from features.names import bad_file, bad_split, bad_text
 from features.pack import pack_index, pack_tokens
 from features.records import ImageEntry, TextGraph
 from features.schema import shard_ranges
@@ -27,6 +29,7 @@ from features.store import open_store
 
 __all__ = ["ImportReport", "import_store"]
 
+_NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # what bind_store takes, after all is read
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
@@ -97,7 +100,8 @@ def import_store(
 
     Raises:
         InputError, FeatureOverflow: the source is broken; file, image and column are named.
-        WriteError: the store cannot be written; finished shards are kept.
+        WriteError: the store cannot be written, or the disk has too little space for it; finished
+            shards are kept.
     """
     if on_error not in ("fail", "skip"):
         raise UsageError(f"on_error is 'fail' or 'skip', not {on_error!r}.")
@@ -105,6 +109,10 @@ def import_store(
         raise UsageError("max_objects and max_relations must be at least 1.")
     if dtype not in ("float16", "float32"):
         raise UsageError(f"features can be stored as float16 or float32, not {dtype!r}.")
+    if name and not _NAME.fullmatch(name):
+        raise UsageError(f"--name {name!r}: use letters, digits, '.', '_' and '-'.")
+    if reason := bad_split(split):
+        raise UsageError(f"--split: {reason}; exports name files after it.")
     store_dir = Path(store_dir)
     with contextlib.ExitStack() as stack:
         source = open_source(format_name, source_path, extras)
@@ -117,7 +125,9 @@ def import_store(
         if captions is not None:
             inputs["captions"] = hash_file(Path(captions))
         plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
-        parameters: dict[str, object] = {"format": format_name, "split": split}
+        # the same file can be given as one extra or as another, and means something else then
+        named = sorted(extras or {})
+        parameters: dict[str, object] = {"format": format_name, "split": split, "extras": named}
         index = plan.group("index", parameters)
         index.write(lambda rows: pack_index([entries[row] for row in rows]))
         groups = {"index": index.folder}
@@ -125,7 +135,11 @@ def import_store(
         graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
         if graphs is not None:
             groups["tokens"] = _write_tokens(plan, graphs, entries, parameters, index.folder)
-        notes += [*source.notes, *reader.notes()]
+        # notes count what was read: where every shard was there, the manifest still knows them
+        known = None if reader.n_read else _known_notes(store_dir, groups)
+        notes = [*notes, *source.notes, *reader.notes()] if known is None else known
+        if known is None and reader.n_read < len(entries):
+            notes.append("Images that an earlier, broken import stored are not in these counts.")
     n_captions = sum(len(entry.captions) for entry in entries)
     summary = {
         "imported from": format_name,
@@ -136,6 +150,19 @@ def import_store(
     manifest = bind_store(store_dir, name or format_name, groups, summary)
     skipped = list(open_store(manifest).skipped.items())
     return ImportReport(manifest, len(entries), n_captions, skipped, notes)
+
+
+def _known_notes(store_dir: Path, groups: Mapping[str, Path]) -> list[str] | None:
+    """Return the notes of an earlier import of the same groups, None where there was none."""
+    folders = {name: folder.name for name, folder in groups.items()}
+    for path in sorted(store_dir.glob("*.json")):
+        with contextlib.suppress(ScenestoreError):
+            document = read_store_manifest(path)
+            found = {name: entry["folder"] for name, entry in document["groups"].items()}
+            notes = document.get("summary", {}).get("notes")
+            if found == folders and isinstance(notes, list):
+                return notes
+    return None
 
 
 def _write_images(
@@ -150,10 +177,23 @@ def _write_images(
     groups = {"visual": plan.group("visual", limits)}
     if "features" in reader.source.brings:
         groups["regions"] = plan.group("regions", {**limits, "dtype": reader.dtype})
-    for number, rows in enumerate(plan.ranges):
-        missing = [group for group in groups.values() if not group.has(number)]
+    gaps = {
+        number: [group for group in groups.values() if not group.has(number)]
+        for number in range(len(plan.ranges))
+    }
+    sizes = reader.image_bytes() if any(gaps.values()) else {}
+    need_space(
+        plan.store_dir,
+        sum(
+            len(plan.ranges[number]) * sizes.get(group.name, 0)
+            for number, missing in gaps.items()
+            for group in missing
+        ),
+    )
+    for number, missing in gaps.items():
         if not missing:
             continue
+        rows = plan.ranges[number]
         found = [reader.read(entries[row]) for row in rows]
         for group in missing:
             ids = [entries[row].id for row in rows]
@@ -184,6 +224,9 @@ def _rows(
 ) -> tuple[list[ImageEntry], dict[str, str], list[str]]:
     """Return the images in row order, their keys in the source, and notes."""
     ids = source.ids()
+    for image_id in ids:
+        if reason := bad_text(image_id):
+            raise InputError(f"{getattr(source, 'path', 'source')}: image {image_id!r}: {reason}.")
     notes: list[str] = []
     if captions is not None:
         entries = read_karpathy(captions)
@@ -207,9 +250,13 @@ def _rows(
         return entries, keys, notes
     if isinstance(source, _HasImages):
         entries = source.images()
+        check_entries(getattr(source, "path", "source"), entries)
     else:
+        # an id may be a path of somebody else's disk: no photo is ever looked up under that one
+        files = [key.lower().endswith(_SUFFIXES) and not bad_file(key) for key in ids]
         entries = [
-            ImageEntry(key, key if key.lower().endswith(_SUFFIXES) else "", split) for key in ids
+            ImageEntry(key, key if known else "", split)
+            for key, known in zip(ids, files, strict=True)
         ]
     if not entries:
         raise InputError(f"{getattr(source, 'path', 'source')}: no image in it.")

@@ -18,7 +18,7 @@ from features.convert.source import integers, make_detections, match_id, read_js
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
-__all__ = ["INFO", "PREDICTION", "SceneGraphBenchmark", "write_predictions"]
+__all__ = ["BACKGROUND", "INFO", "PREDICTION", "SceneGraphBenchmark", "write_predictions"]
 
 BACKGROUND = "__background__"
 PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"

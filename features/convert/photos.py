@@ -1,0 +1,84 @@
+"""The folder of photos beside an import: which photo is whose, and how large it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from features.convert.source import child, id_forms, need_folder
+from features.errors import ImageError, InputError, MissingInput
+from features.records import Detections, ImageEntry
+
+__all__ = ["Photos"]
+
+
+class Photos:
+    """A folder of photos.
+
+    A photo is looked up under the image's file name, then under its id; ids without a suffix, or
+    with COCO's long names, are found under every form that ``id_forms`` gives either name.
+
+    Args:
+        folder: the photos.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = need_folder(folder)
+        self._by_form: dict[str, list[Path]] | None = None  # made when a plain look-up fails
+
+    def find(self, entry: ImageEntry) -> Path:
+        """Return the photo of an image.
+
+        Raises:
+            MissingInput: there is none.
+            InputError: several could be it, or the name leads out of the folder.
+        """
+        plain = [child(self.folder, name) for name in dict.fromkeys((entry.file, entry.id)) if name]
+        for path in plain:
+            if path.is_file():
+                return path
+        if self._by_form is None:
+            self._by_form = {}
+            for path in sorted(self.folder.iterdir()):
+                for form in id_forms(path.name):
+                    self._by_form.setdefault(form, []).append(path)
+        forms = id_forms(entry.id)
+        near = dict.fromkeys(path for form in forms for path in self._by_form.get(form, ()))
+        found = [path for path in near if path.is_file()]
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise InputError(f"{self.folder}: image {entry.id!r} could be {names}. Remove one.")
+        if not found:
+            raise MissingInput(
+                f"{self.folder}: there is no photo of image {entry.id!r}. Check --images-dir."
+            )
+        return found[0]
+
+    def stamp(self, entry: ImageEntry) -> tuple[str, int]:
+        """Return name and bytes of an image's photo, for the keys; -1 where there is none."""
+        try:
+            path = self.find(entry)
+            return path.name, path.stat().st_size
+        except (InputError, MissingInput, OSError):
+            return entry.id, -1
+
+    def sized(self, found: Detections, entry: ImageEntry) -> Detections:
+        """Take the size of the picture from the photo, after EXIF rotation; clip the boxes to it.
+
+        Raises: MissingInput, InputError: as ``find``. ImageError: not a picture.
+        """
+        from PIL import Image
+
+        path = self.find(entry)
+        try:
+            with Image.open(path) as photo:
+                width, height = photo.size
+                if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
+                    width, height = height, width
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise ImageError(f"{path}: cannot be read as a picture ({error}).") from error
+        limit = np.asarray([width, height, width, height], np.float32)
+        boxes = np.minimum(found.boxes, limit)
+        return dataclasses.replace(found, boxes=boxes, size=(width, height))
