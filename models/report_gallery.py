@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import InputError, MissingDependency
+from features.names import bad_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +34,11 @@ class Thumbnails:
         self._made: dict[tuple[str, int], str] = {}
 
     def data(self, file: str, side: int) -> str:
-        """Return the picture with its longer side at most ``side`` pixels, "" if unreadable."""
-        if self._folder is None:
+        """Return the picture with its longer side at most ``side`` pixels, "" if unreadable.
+
+        A store can come from anybody: a name that leads out of the folder is no picture.
+        """
+        if self._folder is None or bad_file(file):
             return ""
         if (file, side) not in self._made:
             self._made[file, side] = _embed(self._folder / file, side)

@@ -143,6 +143,8 @@ def test_thumbnails_shrink_upright_and_unreadable_ones_are_empty(tmp_path):
         assert all(abs(a - b) < 6 for a, b in zip(picture.getpixel((9, 9)), (200, 30, 30)))  # noqa: B905
     assert thumbnails.data("torn.jpg", 100) == thumbnails.data("none.jpg", 100) == ""
     assert Thumbnails(None).data("turned.jpg", 100) == ""
+    (tmp_path / "below").mkdir()
+    assert Thumbnails(tmp_path / "below").data("../turned.jpg", 100) == ""
 
 
 def test_torn_files_are_named_and_missing_ones_lived_with(tiny_store, tmp_path):
