@@ -14,7 +14,13 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from features.errors import DamagedError, FormatError, WriteError
+from features.errors import (
+    DamagedError,
+    FormatError,
+    NewerFormatError,
+    StoreError,
+    WriteError,
+)
 from features.keys import canonical_json
 from features.schema import FORMAT_NAME, FORMAT_VERSION
 
@@ -47,8 +53,8 @@ def write_errors(path: Path) -> Iterator[None]:
     """Turn any OSError of a write into a WriteError that names the path and says what to do."""
     try:
         yield
-    except WriteError:
-        raise
+    except StoreError:
+        raise  # says it already
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = _ADVICE.get(error.errno or 0, "Check the folder and run again.")
@@ -117,7 +123,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> list[Path]:
     """Delete partial files whose writer is dead; return them.
 
-    A partial file of a live process of this machine stays; one of another machine goes after a day.
+    A partial file of a live process stays. Whether one of another machine, container or boot lives
+    cannot be seen: its file goes when nothing was written to it for a day.
     """
     host = _host()
     swept = []
@@ -196,7 +203,7 @@ def read_sealed(path: Path, kind: str) -> dict[str, object]:
         raise DamagedError(f"{path}: not a Scenestore {kind} file, or damaged. {_REPAIR}")
     version = document.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
-        raise FormatError(
+        raise NewerFormatError(
             f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that "
             "this release reads. Install a newer scenestore."
         )

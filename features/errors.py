@@ -114,6 +114,10 @@ class FormatError(StoreError, ValueError):
     """The path holds no store, a newer format, or a manifest that contradicts itself."""
 
 
+class NewerFormatError(FormatError):
+    """Written by a newer release; nothing here may touch it."""
+
+
 class DamagedError(StoreError, ValueError):
     """Bytes on disk differ from what was written."""
 
