@@ -48,8 +48,8 @@ def write_errors(path: Path) -> Iterator[None]:
     """Turn any OSError of a write into a WriteError that names the path and says what to do."""
     try:
         yield
-    except WriteError:
-        raise
+    except StoreError:
+        raise  # says it already
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = _ADVICE.get(error.errno or 0, "Check the folder and run again.")
@@ -79,8 +79,20 @@ def unreadable(path: Path, error: OSError, kept: str = "Nothing was changed.") -
 
 def partial_path(path: Path) -> Path:
     """Return a name beside ``path`` that only this writer uses, until the file is whole."""
-    host = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
-    return path.with_name(f"{path.name}.{host}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+    return path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def _host() -> str:
+    """Return what process ids mean something in: a host's boot, and the PID namespace in it.
+
+    Containers may share the host's name and see none of each other's processes.
+    """
+    scope = hashlib.sha256()
+    with contextlib.suppress(OSError):  # no /proc: no namespaces either
+        scope.update(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+        scope.update(str(Path("/proc/self/ns/pid").stat().st_ino).encode())
+    name = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+    return f"{name}-{scope.hexdigest()[:8]}"
 
 
 def publish(partial: Path, path: Path) -> None:
@@ -126,9 +138,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> list[Path]:
     """Delete partial files whose writer is dead; return them.
 
-    A partial file of a live process of this machine stays; one of another machine goes after a day.
+    A partial file of a live process stays. Whether one of another machine, container or boot lives
+    cannot be seen: its file goes when nothing was written to it for a day.
     """
-    host = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+    host = _host()
     swept = []
     for path in sorted(folder.glob("*.partial")) if folder.is_dir() else []:
         match = _PARTIAL.search(path.name)

@@ -5,7 +5,8 @@ A build of a whole data set goes shard by shard through ``pipeline`` and ``workf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def build_store(
     Returns:
         Path of the store manifest.
 
-    Raises: UsageError: the sequences differ in length.
+    Raises: UsageError: the sequences differ in length, or an id is given twice.
     """
     folder = Path(store_dir)
     ends = [0]
@@ -67,6 +68,8 @@ def build_store(
     ):
         if given is not None and len(given) != wanted:
             raise UsageError(f"{name}: {len(given)} entries, expected {wanted}.")
+    _check_unique("image", (entry.id for entry in images))
+    _check_unique("caption", (caption.id for entry in images for caption in entry.captions))
 
     def regions_of(rows: range) -> Columns:
         part = (regions or [])[rows.start : rows.stop]
@@ -99,6 +102,15 @@ def build_store(
     return _write(folder, dataset, len(images), packers, dict(provenance or {}))
 
 
+def _check_unique(what: str, ids: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise UsageError(
+            f"{what} id {twice[0]!r} is given more than once ({len(twice)} such ids); "
+            f"rows are found by it. Give each {what} an id of its own."
+        )
+
+
 def _write(
     store_dir: Path,
     dataset: str,
@@ -117,7 +129,10 @@ def _write(
             for name, data in sorted(columns.items()):
                 digest.update(f"{name}{data.shape}{data.dtype.str}".encode())
                 digest.update(data.reshape(-1).data.cast("B") if data.size else b"")
-        key = content_key(group, "built", provenance, {"columns": digest.hexdigest()})
+        # Equal columns of other images are another variant. Which rows a shard has is in both
+        # hashes: they are taken shard by shard.
+        inputs = {"columns": digest.hexdigest(), **({"index": index} if index else {})}
+        key = content_key(group, "built", provenance, inputs)
         folder = store_dir / folder_name(group, key)
         for number, (rows, columns) in enumerate(zip(shard_ranges(images), packed, strict=True)):
             write_shard(

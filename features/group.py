@@ -10,57 +10,42 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.atomic import read_sealed, write_sealed
-from features.errors import DamagedError, FormatError, UsageError
-from features.keys import KEY_DIGITS, canonical_json
+from features.errors import (
+    FormatError,
+    MismatchError,
+    NewerFormatError,
+    StageError,
+    StoreError,
+    UsageError,
+)
+from features.keys import KEY_DIGITS, canonical_json, hash_json
 from features.schema import GROUPS, axis_lengths
-from features.sidecar import Part, ShardRecord, check_parts, read_sidecar
+from features.sidecar import (
+    Part,
+    Parts,
+    ShardRecord,
+    check_parts,
+    file_whole,
+    read_sidecar,
+    shard_file,
+)
 
 __all__ = [
     "GroupManifest",
     "Parts",
+    "check_listed",
     "finish_group",
     "group_done",
     "image_index",
     "index_hash",
     "read_group",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts(Sequence[Part]):
-    """Where one dataset lies in every shard; a ``Part`` is made when it is asked for.
-
-    Attributes:
-        dtype: on disk.   shape: of a row.
-        lengths, offsets, hashes: per shard: rows, byte in the file, sha256.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    lengths: npt.NDArray[np.int64]
-    offsets: npt.NDArray[np.int64]
-    hashes: Sequence[str]
-
-    @overload
-    def __getitem__(self, at: int) -> Part: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Part]: ...
-    def __getitem__(self, at: int | slice) -> Part | list[Part]:
-        """Return the place in one shard, or in several."""
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
-        shape = (int(self.lengths[at]), *self.shape)
-        return Part(int(self.offsets[at]), shape, self.dtype, self.hashes[at])
-
-    def __len__(self) -> int:
-        """Return the number of shards."""
-        return len(self.lengths)
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ def content_hash(parts: Mapping[str, Parts]) -> str:
     columns = sorted(
         [name, kept.dtype, kept.shape, _hash_of(kept.hashes)] for name, kept in parts.items()
     )
-    return hashlib.sha256(canonical_json(columns).encode()).hexdigest()
+    return hash_json(columns)
 
 
 def finish_group(
@@ -123,6 +108,8 @@ def finish_group(
 ) -> dict[str, Any]:
     """Write ``manifest.json`` of a group whose shards are all there; the last step of a stage.
 
+    A manifest that says the same already stays as it is: the folder may be read-only by now.
+
     Args:
         folder: the group's folder.
         group: name of the group.
@@ -132,10 +119,13 @@ def finish_group(
         index: ``image_index`` of the index group whose rows this group follows.
 
     Returns:
-        The manifest as written.
+        The manifest as it stands in the folder.
 
     Raises:
         FormatError: a shard is missing, belongs to another key, or the shapes differ.
+        StageError: the file of a shard has gone since it was written.
+        MismatchError: the group is finished with another index or other contents.
+        NewerFormatError: a newer release finished it.
         WriteError: the manifest cannot be written.
     """
     records = (
@@ -147,6 +137,11 @@ def finish_group(
             raise FormatError(
                 f"{folder}: shard {number} is {record.group!r} {record.key[:KEY_DIGITS]} from row "
                 f"{record.row0}, expected {group!r} {key[:KEY_DIGITS]} from row {row0}."
+            )
+        if not file_whole(folder, number, record.size):
+            raise StageError(
+                f"{shard_file(folder, number)}: has gone, or has not the {record.size} bytes that "
+                "were written. Build again; the other shards are kept."
             )
         row0 += record.rows
     if not records:
@@ -190,17 +185,79 @@ def finish_group(
             for name, kept in parts.items()
         },
     }
-    path = folder / "manifest.json"
-    write_sealed(path, document)
+    before = _finished(folder, key)
+    if before is not None:
+        if (before.index, before.hash) != (index, document["hash"]):
+            raise MismatchError(
+                f"{before.path}: is finished with index {before.index[:KEY_DIGITS]!r} and hash "
+                f"{before.hash[:KEY_DIGITS]}, not {index[:KEY_DIGITS]!r} and "
+                f"{document['hash'][:KEY_DIGITS]}; stores are bound to it. {_GIVE_UP}"
+            )
+        if _same(before, document):
+            return {**document, "params": dict(before.params)}
+    write_sealed(folder / "manifest.json", document)
     return document
 
 
-def group_done(folder: Path, key: str) -> bool:
-    """Say whether a group is finished: its manifest is whole and carries this key."""
+_GIVE_UP = (
+    "Build into another folder; or, where the old contents are not needed, delete this manifest "
+    "and build again."
+)
+
+
+def _finished(folder: Path, key: str) -> GroupManifest | None:
+    """Return the manifest of a key, None where there is none that can be used."""
     try:
-        return read_group(folder).key == key
-    except (FormatError, DamagedError):
-        return False
+        manifest = read_group(folder)
+    except NewerFormatError:
+        raise
+    except StoreError:
+        return None
+    return manifest if manifest.key == key else None
+
+
+def _same(before: GroupManifest, document: Mapping[str, Any]) -> bool:
+    """Say whether a manifest of equal contents says the same, but for when it was built."""
+    files = {"rows": before.rows, "size": before.sizes, "head": before.heads, "rest": before.rests}
+    told = [{**params, "built": None} for params in (before.params, document["params"])]
+    return canonical_json([files, told[0]]) == canonical_json([document["shards"], told[1]])
+
+
+def group_done(folder: Path, key: str) -> bool:
+    """Say whether a group is finished: its manifest carries this key, its files are all there.
+
+    Raises: NewerFormatError: a newer release finished it; building it here would destroy that.
+    """
+    manifest = _finished(folder, key)
+    return manifest is not None and all(
+        file_whole(folder, number, size) for number, size in enumerate(manifest.sizes)
+    )
+
+
+def check_listed(folder: Path, record: ShardRecord) -> None:
+    """Check that a shard made anew is the one that the finished group lists, if there is one.
+
+    Raises:
+        MismatchError: it has other contents; stores and runs are bound to the old ones.
+        NewerFormatError: a newer release finished the group.
+    """
+    manifest = _finished(folder, record.key)
+    if manifest is None:
+        return
+    number = record.number
+    listed: dict[str, object] = {"rows": ()}
+    if number < len(manifest.rows):
+        listed = {name: parts.hashes[number] for name, parts in manifest.parts.items()}
+        listed["rows"] = (sum(manifest.rows[:number]), manifest.rows[number])
+    made = {name: part.sha256 for name, part in record.parts.items()}
+    other = [name for name, digest in made.items() if digest != listed.get(name)]
+    if (record.row0, record.rows) != listed["rows"]:
+        other.insert(0, "image rows")
+    if other:
+        raise MismatchError(
+            f"{manifest.path}: shard {number} made anew differs from what is listed "
+            f"({other[0]!r}); stores are bound to that. {_GIVE_UP}"
+        )
 
 
 def image_index(folder: Path) -> str:

@@ -17,7 +17,15 @@ from pathlib import Path
 
 from features.errors import MissingInput, UsageError
 
-__all__ = ["KEY_DIGITS", "HashCache", "canonical_json", "content_key", "folder_name", "hash_file"]
+__all__ = [
+    "KEY_DIGITS",
+    "HashCache",
+    "canonical_json",
+    "content_key",
+    "folder_name",
+    "hash_file",
+    "hash_json",
+]
 
 KEY_DIGITS = 12
 
@@ -38,6 +46,14 @@ def canonical_json(value: object) -> str:
         raise UsageError(f"a parameter cannot be part of a key: {error}") from error
 
 
+def hash_json(value: object) -> str:
+    """Return the sha256 of a value as canonical JSON; text may hold lone surrogates.
+
+    Raises: UsageError: a value that JSON cannot hold.
+    """
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def content_key(
     stage: str, version: str, parameters: Mapping[str, object], inputs: Mapping[str, str]
 ) -> str:
@@ -55,7 +71,7 @@ def content_key(
         "parameters": dict(parameters),
         "inputs": dict(inputs),
     }
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+    return hash_json(document)
 
 
 def folder_name(group: str, key: str) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from features.atomic import folder_lock, partial_path, publish, write_errors, write_sealed
 from features.errors import DamagedError
+from features.group import check_listed
 from features.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns, check_columns
 from features.sidecar import Part, ShardRecord, shard_done, shard_file
 
@@ -51,9 +52,12 @@ def write_shard(
 
     Raises:
         FormatError: the columns do not fit the schema.
+        MismatchError: the group is finished and lists other contents for this shard.
+        NewerFormatError: a newer release wrote the shard or the group.
         WriteError: disk full, permission denied; nothing is left behind.
     """
-    done = shard_done(folder, number, key)
+    images = range(row0, row0 + rows)
+    done = shard_done(folder, number, key, images)
     if done is not None:
         return done
     check_columns(group, columns, rows)
@@ -74,9 +78,10 @@ def write_shard(
             rest = hash_rest(partial, size, parts.values())
             record = ShardRecord(group, key, number, row0, rows, size, head, rest, parts)
             with folder_lock(folder):
-                done = shard_done(folder, number, key)
+                done = shard_done(folder, number, key, images)
                 if done is not None:
                     return done  # another builder was faster: its shard is as good as ours
+                check_listed(folder, record)
                 path.with_suffix(".json").unlink(missing_ok=True)
                 publish(partial, path)
                 write_sealed(path.with_suffix(".json"), record.document())

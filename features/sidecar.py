@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from features.atomic import read_sealed
-from features.errors import FormatError, StoreError
+from features.errors import FormatError, NewerFormatError, StoreError
 from features.schema import GROUPS
 
-__all__ = ["Part", "ShardRecord", "check_parts", "read_sidecar", "shard_done", "shard_file"]
+__all__ = [
+    "Part",
+    "Parts",
+    "ShardRecord",
+    "check_parts",
+    "file_whole",
+    "read_sidecar",
+    "shard_done",
+    "shard_file",
+]
 
 
 class _Typed(Protocol):
@@ -42,6 +52,37 @@ class Part:
     def row(self) -> Part:
         """The same with the shape of one row."""
         return Part(self.offset, self.shape[1:], self.dtype, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts(Sequence[Part]):
+    """Where one dataset lies in every shard; a ``Part`` is made when it is asked for.
+
+    Attributes:
+        dtype: on disk.   shape: of a row.
+        lengths, offsets, hashes: per shard: rows, byte in the file, sha256.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    lengths: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    hashes: Sequence[str]
+
+    @overload
+    def __getitem__(self, at: int) -> Part: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Part]: ...
+    def __getitem__(self, at: int | slice) -> Part | list[Part]:
+        """Return the place in one shard, or in several."""
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        shape = (int(self.lengths[at]), *self.shape)
+        return Part(int(self.offsets[at]), shape, self.dtype, self.hashes[at])
+
+    def __len__(self) -> int:
+        """Return the number of shards."""
+        return len(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +198,31 @@ def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
             raise ValueError(f"{name!r} has dtype {part.dtype} and row shape {part.shape}")
 
 
-def shard_done(folder: Path, number: int, key: str) -> ShardRecord | None:
-    """Return the record of a finished shard of this key, None where it must be built."""
-    path = shard_file(folder, number)
+def file_whole(folder: Path, number: int, size: int) -> bool:
+    """Say whether a shard's file is there and has the size that was written."""
+    try:
+        return shard_file(folder, number).stat().st_size == size
+    except OSError:
+        return False
+
+
+def shard_done(
+    folder: Path, number: int, key: str, rows: range | None = None
+) -> ShardRecord | None:
+    """Return the record of a finished shard of this key, None where it must be built.
+
+    Args:
+        folder, number, key: which shard.
+        rows: image rows that it must have; any when not given.
+
+    Raises: NewerFormatError: a newer release wrote it; building it here would destroy that.
+    """
     try:
         record = read_sidecar(folder, number)
-        size = path.stat().st_size
-    except (StoreError, OSError):
+    except NewerFormatError:
+        raise
+    except StoreError:
         return None
-    return record if record.key == key and record.size == size else None
+    if rows is not None and (record.row0, record.rows) != (rows.start, len(rows)):
+        return None
+    return record if record.key == key and file_whole(folder, number, record.size) else None

@@ -15,7 +15,7 @@ from typing import Any
 import luigi
 
 from features.errors import ScenestoreError
-from features.manifest import bind_store, read_group, store_manifest_path
+from features.manifest import bind_store, group_done, read_group, store_manifest_path
 from workflows.stages import ParseStage, ShardTask, TripletStage
 from workflows.summary import count_text
 from workflows.text_plan import StoredTextPlan, stored_text_plan
@@ -70,15 +70,20 @@ class AddText(TextTask):
         return stored_text_plan(self._manifest, self.parser, self.profile, self.scheme)
 
     def requires(self) -> list[luigi.Task]:
-        """Return the last stage; an error in the options or the store is kept for ``run``."""
+        """Return both stages; an error in the options or the store is kept for ``run``.
+
+        Luigi does not look behind a stage that is complete: a parse may be lost there, too.
+        """
         try:
             plan = self.plan
-            plan.text_variants()
+            for variant in plan.text_variants().values():
+                group_done(variant.folder, variant.key)  # raises where Luigi would print a trace
         except ScenestoreError as error:
             # raised here, Luigi would print a trace and call it a scheduling error
             self._refused = error
             return []
-        return [self.clone(ExtractStoredTriplets, store_dir=str(plan.manifest))]
+        stages = (ParseStoredCaptions, ExtractStoredTriplets)
+        return [self.clone(stage, store_dir=str(plan.manifest)) for stage in stages]
 
     def complete(self) -> bool:
         """Return True once this process has said what there is."""

@@ -14,9 +14,15 @@ from typing import TYPE_CHECKING
 import luigi
 
 from features.atomic import read_sealed
-from features.errors import ScenestoreError, StoreError
+from features.errors import NewerFormatError, ScenestoreError, StoreError
 from features.manifest import bind_store, group_done, read_group, read_store_manifest
-from workflows.stages import BuildTask, DetectGraphs, ExtractTriplets
+from workflows.stages import (
+    BuildTask,
+    DetectGraphs,
+    ExtractTriplets,
+    IndexImages,
+    ParseCaptions,
+)
 from workflows.summary import changed_options, count_store, describe_build
 
 if TYPE_CHECKING:
@@ -38,20 +44,23 @@ class BuildDataset(BuildTask):
     _reason = ""
 
     def requires(self) -> list[luigi.Task]:
-        """Return the last stage of each branch; an error in the inputs is kept for ``run``."""
+        """Return every stage; an error in the inputs or the folder is kept for ``run``.
+
+        Luigi does not look behind a stage that is complete: a shard may be lost there, too.
+        """
         try:
             variants = self.plan.variants()
+            if self._present is None:
+                self._present = {n: group_done(v.folder, v.key) for n, v in variants.items()}
+                self._reason = changed_options(self.plan)
+                if self._reason:
+                    sys.stderr.write(f"{self.dataset}: {self._reason}\n")
         except ScenestoreError as error:
             # Raised here, Luigi would print a trace and call it a scheduling error.
             self._refused = error
             return []
-        if self._present is None:
-            self._present = {n: group_done(v.folder, v.key) for n, v in variants.items()}
-            self._reason = changed_options(self.plan)
-            if self._reason:
-                sys.stderr.write(f"{self.dataset}: {self._reason}\n")
-        text = self.clone(ExtractTriplets)
-        return [self.clone(DetectGraphs), text] if self.plan.has_graphs else [text]
+        graphs = [DetectGraphs] if self.plan.has_graphs else []
+        return [self.clone(s) for s in (IndexImages, *graphs, ParseCaptions, ExtractTriplets)]
 
     def complete(self) -> bool:
         """Return True once this process has said what there is."""
@@ -85,6 +94,8 @@ class BuildDataset(BuildTask):
                 for n, entry in document["groups"].items()
             ):
                 return path
+        except NewerFormatError:
+            raise  # its latest.json is not ours to replace
         except (StoreError, KeyError):
             log.debug("no usable latest store in %s", plan.store_dir)
         summary = {**count_store(plan, folders), "missing": len(plan.missing)}

@@ -6,14 +6,13 @@ asks it for keys. Two builds with equal inputs and options get equal keys, and s
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import MissingInput, UsageError
-from features.keys import HashCache, canonical_json
+from features.keys import HashCache, hash_json
 from workflows.text_plan import TextPlan, Variant
 
 if TYPE_CHECKING:
@@ -157,7 +156,7 @@ class Plan(TextPlan):
         root = Path(self.options.images_dir)
         digests = self._hashes.files(root / entry.file for entry in self.entries)
         pairs = [[entry.file, digest] for entry, digest in zip(self.entries, digests, strict=True)]
-        return hashlib.sha256(canonical_json(pairs).encode()).hexdigest()
+        return hash_json(pairs)
 
     @cached_property
     def index(self) -> Variant:

@@ -164,8 +164,8 @@ class Stage(ShardTask):
             sweep(variant.folder)
         todo = [
             number
-            for number in range(len(ranges))
-            if any(shard_done(v.folder, number, v.key) is None for v in wanted)
+            for number, rows in enumerate(ranges)
+            if any(shard_done(v.folder, number, v.key, rows) is None for v in wanted)
         ]
         sizes = [self.weigh(rows) for rows in ranges]
         before = sum(sizes) - sum(sizes[number] for number in todo)

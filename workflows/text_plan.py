@@ -7,14 +7,13 @@ so a store that was imported shares parses and triplets with one that was built.
 from __future__ import annotations
 
 import abc
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import UnknownName, UsageError
-from features.keys import canonical_json, content_key, folder_name
+from features.keys import content_key, folder_name, hash_json
 from features.manifest import read_group, read_store_manifest
 from features.schema import shard_ranges, shard_rows
 
@@ -69,9 +68,8 @@ class TextPlan(abc.ABC):
         listed = [
             [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in self.entries
         ]
-        rows = hashlib.sha256(canonical_json(listed).encode()).hexdigest()
         parameters = {"rows_per_shard": shard_rows(len(self.entries))}
-        return self._variant("index", INDEX_VERSION, parameters, {"images": rows})
+        return self._variant("index", INDEX_VERSION, parameters, {"images": hash_json(listed)})
 
     @cached_property
     def parses(self) -> Variant:

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from features import shard as shard_module
-from features.atomic import partial_path, sweep
 from features.errors import FormatError, WriteError
 from features.pack import pack_regions
 from features.shard import write_shard
@@ -223,32 +222,6 @@ for number in range(12):
         for part in record.parts.values():
             data = raw[part.offset : part.offset + part.nbytes]
             assert hashlib.sha256(data).hexdigest() == part.sha256
-
-
-def test_a_writer_that_nobody_reaped_is_dead(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # ended, and still a zombie
-    left = Path(
-        str(partial_path(tmp_path / "00000.h5")).replace(f"-{os.getpid()}-", f"-{process.pid}-")
-    )
-    left.touch()
-    assert sweep(tmp_path) == [left]
-    process.wait()
-
-
-def test_sweep_takes_leftovers_of_the_dead_only(tmp_path):
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    mine = partial_path(tmp_path / "00000.h5")
-    theirs = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
-    foreign = tmp_path / "00001.h5.elsewhere-1-00000000.partial"
-    old = tmp_path / "00002.h5.elsewhere-1-00000000.partial"
-    for path in (mine, theirs, foreign, old):
-        path.write_bytes(b"x")
-    os.utime(old, (0, 0))
-    assert sweep(tmp_path) == [theirs, old]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, foreign.name])
-    assert sweep(tmp_path / "absent") == []
 
 
 @pytest.mark.slow

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features import shard as shard_module
+from features.errors import StageError
 from features.manifest import bind_store, finish_group, image_index
 from features.pack import pack_index
 from features.records import Caption, ImageEntry
 from features.shard import write_shard
 from features.store import open_store
+from features.unpack import read_columns
 from features.verify import verify_store
 from pipeline.detectors.nanodet import FEATURE_DIM
 from pipeline.shards import ParseJob, TextJob, VisualJob, parse_shard, text_shard, visual_shard
@@ -145,3 +148,40 @@ def test_a_store_without_one_good_picture_says_so(tmp_path, entries):
     store = open_store(folder)
     assert len(store.skipped) == 9
     assert not any(len(rows) for rows in store.splits.values())
+
+
+def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, monkeypatch):
+    """The detector is not deterministic; the other builder writes its boxes while we compute."""
+    folder = built(tmp_path, entries)
+    place = folder / f"visual-{KEYS['visual'][:12]}"
+    theirs = read_columns(place, 1)
+    theirs["boxes"] = theirs["boxes"] + np.float32(0.25)
+    for group in ("visual", "regions"):
+        for path in (folder / f"{group}-{KEYS[group][:12]}").iterdir():
+            path.unlink()
+    lock, calls = shard_module.folder_lock, []
+
+    def late(where):
+        if not calls:
+            calls.append(where)
+            columns = {"group": "visual", "key": KEYS["visual"], "row0": ROWS, "rows": ROWS}
+            write_shard(place, 1, theirs, **columns)
+        return lock(where)
+
+    monkeypatch.setattr(shard_module, "folder_lock", late)
+    job = VisualJob(
+        folder / f"index-{KEYS['index'][:12]}",
+        (place, KEYS["visual"]),
+        (folder / f"regions-{KEYS['regions'][:12]}", KEYS["regions"]),
+        rules=GraphRules(max_objects=5, max_relations=4),
+        on_error="skip",
+        images_dir=str(tmp_path),
+        detector="nanodet",
+        detections="",
+        relations="geometric",
+        features="detector",
+    )
+    with pytest.raises(StageError, match="other boxes for shard 1"):
+        visual_shard(job, 1)
+    assert calls
+    assert not list((folder / f"regions-{KEYS['regions'][:12]}").iterdir())

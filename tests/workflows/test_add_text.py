@@ -138,6 +138,28 @@ def test_a_run_that_stopped_goes_on_where_it_was(tmp_path, run_luigi):
     assert {path: path.stat().st_mtime_ns for path in parses.glob("*.h5")} == stamps
 
 
+def test_a_lost_parse_is_made_again(tmp_path, run_luigi):
+    folder = import_scan(tmp_path, images=2)
+    assert add(run_luigi, folder)[0] == 0
+    hash_before = features.open_store(folder).hash
+    next(folder.glob("tokens-*/00000.h5")).unlink()
+    assert add(run_luigi, folder)[0] == 0
+    assert features.open_store(folder).hash == hash_before
+    assert verify_store(folder) == []
+
+
+def test_captions_with_lone_surrogates_get_text(tmp_path, run_luigi):
+    """JSON may say "\\ud83d" alone; the store keeps what the data set has."""
+    captions = (features.Caption("0", "A red \ud83d ball lies on grass ."),)
+    entries = [features.ImageEntry("a.jpg", "a.jpg", "train", captions)]
+    path = features.build_store(tmp_path / "st", "odd", entries)
+    code, _, err = add(run_luigi, path.parent)
+    assert (code, err.count("error:")) == (0, 0)
+    graph = features.open_store(path.parent).text("0")
+    assert graph.caption == captions[0].text
+    assert "ball" in graph.objects
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

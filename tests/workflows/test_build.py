@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 import features
+from features import atomic
+from features.atomic import read_sealed, write_sealed
 from features.manifest import read_store_manifest, store_manifest_path
+from features.verify import verify_store
 
 pytestmark = pytest.mark.cluster
 
@@ -52,6 +55,52 @@ def test_a_new_profile_rebuilds_text_alone_and_says_why(graphs, run_luigi):
     code, out, _ = run_luigi("BuildDataset", graphs, "--jobs", "1")
     assert "nothing to build" in out
     assert read_latest(graphs)["key"] == first["key"]
+
+
+@pytest.mark.parametrize("group", ["index", "regions", "tokens"])
+def test_a_lost_shard_is_made_again_and_nothing_else(graphs, run_luigi, group):
+    """Also in a stage behind one that is complete."""
+    assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
+    before, first = stamps(graphs["--store-dir"]), read_latest(graphs)
+    lost = next(Path(graphs["--store-dir"]).glob(f"{group}-*/00001.h5"))
+    lost.unlink()
+    code, out, _ = run_luigi("BuildDataset", graphs, "--jobs", "1")
+    assert code == 0
+    assert out.count(" built ") == 1
+    assert verify_store(Path(graphs["--store-dir"])) == []
+    assert read_latest(graphs) == first
+    after = stamps(graphs["--store-dir"])
+    assert {path for path in after if after[path] != before[path]} == {lost}
+
+
+def made_newer(path, kind, monkeypatch):
+    """Write a sealed file as the next release would; return its bytes."""
+    document = read_sealed(path, kind)
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "FORMAT_VERSION", atomic.FORMAT_VERSION + 1)
+        own = ("seal", "format", "format_version")
+        write_sealed(path, {name: value for name, value in document.items() if name not in own})
+    return path.read_bytes()
+
+
+def test_what_a_newer_release_wrote_is_left_alone_in_one_line(graphs, run_luigi, monkeypatch):
+    assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
+    store = Path(graphs["--store-dir"])
+    latest = store / "latest.json"
+    before = latest.read_bytes()
+    newer = made_newer(latest, "latest", monkeypatch)
+    code, _, err = run_luigi("BuildDataset", graphs, "--jobs", "1")
+    assert (code, err.count("newer than"), err.count("\n")) == (30, 1, 1)
+    assert latest.read_bytes() == newer
+    latest.unlink()
+    latest.write_bytes(before)
+    manifest = next(store.glob("tokens-*/manifest.json"))
+    newer = made_newer(manifest, "group", monkeypatch)
+    for task, options in (("BuildDataset", graphs), ("AddText", {"--store-dir": store})):
+        code, _, err = run_luigi(task, options, "--jobs", "1")
+        assert (code, err.count("newer than"), err.count("\n")) == (30, 1, 1)
+        assert manifest.read_bytes() == newer
 
 
 def test_graph_rules_are_options_and_part_of_the_key(data, run_luigi):
