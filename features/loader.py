@@ -8,12 +8,9 @@ every row once: a step's rows are the same whatever the number of ranks that sha
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ from features.captions import CaptionEncoder, columns_of_store
 from features.errors import UsageError
 from features.images import ImageEncoder
 from features.order import epoch_order, rank_slice
+from features.prefetch import prefetched
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from features.store import Store
     from features.vocab import Codebook
 
-__all__ = ["Loader", "caption_batches", "image_batches", "prefetched"]
+__all__ = ["Loader", "caption_batches", "image_batches"]
 
 Index = npt.NDArray[np.int64]
-T = TypeVar("T")
 
 _BLOCK = 1024  # captions whose graphs and words are made together: a numpy call costs microseconds
 AHEAD = 2  # batches whose pages are asked for before they are gathered
@@ -250,44 +247,3 @@ def caption_batches(
         chosen = rows[start : start + batch_size]
         batch = encoder.batch(chosen, store.image_of_caption(chosen))
         yield batch if device is None else batch.to(device)
-
-
-def prefetched(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
-    """Yield ``make(step)`` for every step, made by one thread up to ``ahead`` steps early.
-
-    An error of the thread is raised where its batch would have come; leaving the loop early stops
-    the thread.
-    """
-    if not ahead:
-        yield from map(make, steps)
-        return
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
-    tickets = threading.Semaphore(ahead)
-    stopped = threading.Event()
-
-    def work() -> None:
-        for step in steps:
-            tickets.acquire()
-            if stopped.is_set():
-                return
-            try:
-                ready.put((make(step), None))
-            except BaseException as error:  # the consumer raises it
-                ready.put((None, error))
-                return
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        for _ in steps:
-            batch, error = ready.get()
-            tickets.release()
-            if error is not None:
-                raise error
-            yield batch
-            del batch  # the memory goes back to the pool while the next one is awaited
-    finally:
-        stopped.set()
-        tickets.release()
-        with contextlib.suppress(RuntimeError):
-            thread.join()

@@ -14,8 +14,8 @@ import features.loader as loader_module
 from features import Codebook
 from features.buffers import BufferPool
 from features.errors import UnknownName, UsageError
-from features.loader import prefetched
 from features.order import epoch_order, rank_slice
+from features.prefetch import prefetched
 from features.records import union_boxes
 
 
