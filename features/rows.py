@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from features.buffers import aligned_empty
 from features.errors import DamagedError
+from features.forks import lock_of
 from features.mapping import (
     PageCache,
     Piece,
@@ -168,11 +168,11 @@ class _Files:
 
     def __init__(self, pieces: Sequence[Piece], opener: Callable[[Piece], Any]):
         self.pieces, self.opener = pieces, opener
-        self.lock = threading.Lock()
+        self._lock = lock_of(self)
         self.pid, self.files = os.getpid(), cast("dict[int, Any]", {})
 
     def get(self, shard: int) -> Any:
-        with self.lock:
+        with self._lock:
             if self.pid != os.getpid():
                 self.pid, self.files = os.getpid(), {}
             file = self.files.pop(shard, None) or self.opener(self.pieces[shard])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from features.buffers import aligned_empty
 from features.columns import CodedColumn, GroupReader
 from features.errors import MismatchError, UnknownName, UsageError
+from features.forks import lock_of
 from features.ids import IdTable
 from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
@@ -68,7 +68,7 @@ class Store:
         self.key: str = self.manifest["key"]
         self.hash: str = self.manifest["hash"]
         self._readers: dict[str, GroupReader] = {}
-        self._lock = threading.RLock()
+        self._lock = lock_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the path: the other process opens its own maps and files."""

@@ -65,6 +65,54 @@ inside.wait()
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
+@pytest.mark.parametrize(
+    ("call", "job"),
+    [
+        ("features.store.read_group", "store.group('regions')"),
+        ("features.columns.read_into", "store.coded('labels')"),
+        ("features.columns.read_into", "store.splits"),
+        ("features.rows.open_checked", "store.gather('object_features', [0])"),
+        ("features.buffers.aligned_empty", "pool.take((2, 3), 'f4')"),
+    ],
+)
+def test_a_fork_while_another_thread_reads_leaves_no_lock_closed(tiny_store, call, job):
+    """The thread stands in ``call``, under a lock, when the process forks."""
+    code = """
+import importlib, os, signal, sys, threading
+from features import open_store
+from features.buffers import BufferPool
+
+store, pool = open_store(sys.argv[1], backend="pread"), BufferPool()
+module, _, name = sys.argv[2].rpartition(".")
+module = importlib.import_module(module)
+plain, inside, go = getattr(module, name), threading.Event(), threading.Event()
+
+def waits(*words):
+    inside.set()
+    go.wait()
+    return plain(*words)
+
+def job():
+    eval(sys.argv[3])
+
+setattr(module, name, waits)
+thread = threading.Thread(target=job)
+thread.start()
+inside.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    setattr(module, name, plain)
+    job()
+    os._exit(0)
+go.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = run(code, tiny_store().path, call, job)
+    assert done.stdout == "0\n", done.stderr
+
+
 def test_a_loop_over_batches_stays_in_the_process_that_began_it(tiny_store):
     code = """
 import os, signal, sys, torch
