@@ -99,14 +99,14 @@ class Loader:
         codebook = codebook or store.codebook
         cuda = device is not None and str(device).startswith("cuda")
         self.pool = BufferPool(pinned=cuda)
-        # CUDA casts faster than the bus carries float32
         self._cast = dtype if cuda else None
         self._images = ImageEncoder(
             store,
             codebook,
             features=features,
             unions=unions,
-            dtype="float16" if cuda else dtype,
+            dtype=dtype,
+            halves=cuda,  # CUDA casts faster than the bus carries float32
             variant=variant,
             pool=self.pool,
         )

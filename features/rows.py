@@ -26,7 +26,16 @@ from features.mapping import (
     read_into,
 )
 
-__all__ = ["BACKENDS", "ArrayRows", "H5Rows", "PreadRows", "RowReader", "faster", "map_rows"]
+__all__ = [
+    "BACKENDS",
+    "ArrayRows",
+    "H5Rows",
+    "PreadRows",
+    "RowReader",
+    "faster",
+    "first_overflow",
+    "map_rows",
+]
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 _LARGE_ROW = 4096  # bytes from which torch's set-up pays
@@ -136,6 +145,17 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
         return
     # one call for all rows: each of its own costs a microsecond more than its copy
     torch._foreach_copy_(target.unbind(), [private[row] for row in rows.tolist()])
+
+
+def first_overflow(halves: Array) -> int | None:
+    """Return the first row of float16 in which a value is not finite; None when all are.
+
+    By their bits: numpy's ``isfinite`` takes several times as long as the copy before.
+    """
+    bits = halves.view(np.int16)  # infinity is 0x7C00, and the sign bit; behind it come the NaN
+    if not bits.size or (int(bits.max()) < 0x7C00 and int(bits.view(np.uint16).max()) < 0xFC00):
+        return None
+    return next(at for at, row in enumerate(halves) if not np.isfinite(row).all())
 
 
 def _aligned_alike(source: Array, out: Array) -> bool:

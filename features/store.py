@@ -12,12 +12,12 @@ import numpy.typing as npt
 
 from features.buffers import aligned_empty
 from features.columns import CodedColumn, GroupReader
-from features.errors import MismatchError, UnknownName, UsageError
+from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
 from features.forks import lock_of
 from features.ids import IdTable
 from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
-from features.rows import BACKENDS
+from features.rows import BACKENDS, first_overflow
 from features.schema import GROUPS, find_column
 
 if TYPE_CHECKING:
@@ -162,6 +162,10 @@ class Store:
         """Return the row shape of a dense column, for example (36, 2048)."""
         return self._reader(name, variant, "dense").manifest.parts[name][0].shape[1:]
 
+    def row_dtype(self, name: str, *, variant: str = "") -> np.dtype[Any]:
+        """Return the dtype that a dense column is stored in."""
+        return np.dtype(self._reader(name, variant, "dense").manifest.parts[name].dtype)
+
     def gather(
         self,
         name: str,
@@ -185,6 +189,7 @@ class Store:
 
         Raises:
             UsageError: a row outside the store, or an ``out`` that does not fit.
+            FeatureOverflow: a value that float16, asked for, cannot hold.
         """
         reader = self._reader(name, variant, "dense")
         part = reader.manifest.parts[name][0]
@@ -196,7 +201,19 @@ class Store:
             out = aligned_empty(shape, part.dtype if dtype is None else dtype)
         elif out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
             raise UsageError(f"out must be a writable C-contiguous array {shape}, not {out.shape}.")
-        reader.gather(name, index, out)
+        if out.dtype != np.float16 or np.dtype(part.dtype) == np.float16:
+            reader.gather(name, index, out)
+            return out
+        with np.errstate(over="ignore"):  # told below, with the image's name
+            reader.gather(name, index, out)
+        at = first_overflow(out)
+        if at is not None:
+            image = self.group("index").text("image_id")[int(index[at])]
+            largest = float(np.abs(self.gather(name, index[at : at + 1], variant=variant)).max())
+            raise FeatureOverflow(
+                f"image {image}, column {name}: a value is too large for float16 (largest "
+                f"magnitude {largest:g}). Read it as float32."
+            )
         return out
 
     def prefetch(self, name: str, rows: Array, *, variant: str = "") -> None:

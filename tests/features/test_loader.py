@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 import features.loader as loader_module
 from features import Codebook
+from features.batch import ImageBatch
 from features.buffers import BufferPool
 from features.errors import UnknownName, UsageError
 from features.order import epoch_order, rank_slice
@@ -149,6 +151,38 @@ def test_features_can_be_left_out_or_kept_in_half_precision(tiny_store):
     assert images.objects.dtype == torch.float16
     with pytest.raises(UsageError, match="float32 or float16"):
         store.loader("train", batch_size=4, dtype="int8")
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_what_is_carried_to_cuda_loses_nothing(tiny_store, monkeypatch, stored):
+    """Halves are half as many bytes on the bus: where the store holds halves, or they are wanted.
+
+    Only the copy itself needs a GPU; it is replaced by one to memory.
+    """
+    store = tiny_store(dtype=stored)
+    carried = []
+    plain = ImageBatch.to
+
+    def copied(batch, device, **options):
+        carried.append((str(batch.objects.dtype), str(batch.unions.dtype)))
+        return plain(batch, device, **options)
+
+    monkeypatch.setattr(ImageBatch, "to", copied)
+    stream = types.SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+    for wanted in ("float32", "float16"):
+        options = {"batch_size": 4, "dtype": wanted, "seed": 1}
+        loader = store.loader("train", device="cuda", **options)
+        loader.device, loader.pool.pinned = "cpu", False
+        for (ours, _), (theirs, _) in zip(loader, store.loader("train", **options), strict=True):
+            assert ours.objects.dtype == theirs.objects.dtype == getattr(torch, wanted)
+            assert torch.equal(ours.objects, theirs.objects)
+            assert torch.equal(ours.unions, theirs.unions)
+        narrow = "float16" in (stored, wanted)
+        assert set(carried) == {("torch.float16" if narrow else "torch.float32",) * 2}
+        carried.clear()
+    with pytest.raises(UsageError, match="float32 or float16"):
+        store.loader("train", batch_size=4, device="cuda", dtype="int8")
 
 
 def order_of(loader):

@@ -285,6 +285,37 @@ def test_float16_overflow_names_image_and_column():
         pack_regions([fine], [fine], 2, 2, dtype="int8")
 
 
+@pytest.mark.parametrize("value", [7e4, -7e4])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reading_as_float16_names_image_and_column_that_do_not_fit(
+    tiny_records, tmp_path, value, backend
+):
+    records = tiny_records()
+    at = next(row for row, pair in enumerate(records.regions) if len(pair[1]))
+    records.regions[at][1][0, 3] = value
+    path = build_store(
+        tmp_path / "large",
+        "large",
+        records.entries,
+        visual=records.visual,
+        regions=records.regions,
+        max_objects=6,
+        max_relations=4,
+        dtype="float32",
+    )
+    store = open_store(path, backend=backend)
+    rows = [11, at, 10]
+    named = rf"image {1000 + at}.jpg, column union_features: .*70000.*Read it as float32"
+    with pytest.raises(FeatureOverflow, match=named):
+        store.gather("union_features", rows, dtype="float16")
+    with pytest.raises(FeatureOverflow, match=named):
+        store.gather("union_features", rows, out=np.empty((3, 4, 16), np.float16))
+    assert store.gather("union_features", rows)[1, 0, 3] == value
+    fits = store.gather("object_features", rows, dtype="float16")
+    wanted = padded([records.regions[row][0] for row in rows], 6, 16)
+    np.testing.assert_array_equal(fits, wanted.astype(np.float16))
+
+
 def test_graphs_that_contradict_themselves_are_refused():
     with pytest.raises(InputError, match="lemmas and tokens"):
         pack_tokens([TextGraph("a", ("a",))])
