@@ -52,7 +52,7 @@ class Loader:
         split: a split's name.
         batch_size: captions per batch.
         codebook: ids; the store's default one when not given.
-        seed, epoch: what the order depends on.
+        seed, epoch: what the order depends on, at least 0.
         shuffle: False = as stored.
         rank, world: this process among how many; all get equally many batches, of which the last
             may be smaller on some ranks, even empty (no rows, but the widths of any other).
@@ -119,7 +119,12 @@ class Loader:
         self.epoch, self.start_step = epoch, start_step
 
     def epoch_rows(self) -> Index:
-        """Return the caption rows of this rank in the order of the epoch."""
+        """Return the caption rows of this rank in the order of the epoch.
+
+        Raises: UsageError: seed or epoch is negative, or rank and world make no sense.
+        """
+        if self.seed < 0 or self.epoch < 0:
+            raise UsageError(f"seed {self.seed}, epoch {self.epoch}: both must be at least 0.")
         images = self.store.image_of_caption(self._rows)
         ordered = epoch_order(
             self._rows, images, order=self.order, seed=self.seed, epoch=self.epoch
@@ -209,7 +214,10 @@ def image_batches(
         batch_size: images per batch.
         codebook: ids; the store's default one when not given.
         features, unions, dtype, device, variant: as for ``Loader``.
+
+    Raises: UsageError: no such batch size.
     """
+    _check_size(batch_size)
     rows = store.image_rows(split)
     book = codebook or store.codebook
     encoder = ImageEncoder(
@@ -240,10 +248,18 @@ def caption_batches(
         batch_size: captions per batch.
         codebook: ids; the store's default one when not given.
         device: where the batches go.
+
+    Raises: UsageError: no such batch size.
     """
+    _check_size(batch_size)
     rows = store.caption_rows(split)
     encoder = CaptionEncoder(columns_of_store(store), codebook or store.codebook)
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         batch = encoder.batch(chosen, store.image_of_caption(chosen))
         yield batch if device is None else batch.to(device)
+
+
+def _check_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.buffers import aligned_empty
-from features.errors import DamagedError
+from features.errors import DamagedError, UsageError
 from features.forks import lock_of
 from features.mapping import (
     PageCache,
@@ -32,6 +32,7 @@ __all__ = [
     "H5Rows",
     "PreadRows",
     "RowReader",
+    "checked_rows",
     "faster",
     "first_overflow",
     "map_rows",
@@ -48,6 +49,20 @@ _PREAD_WINS = 0.4  # positioned reads must be far faster, as on some network fil
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
+
+
+def checked_rows(rows: Sequence[int] | Array, count: int, what: str = "rows") -> Index:
+    """Return rows that a caller gave as an index: integers of 0 .. count - 1.
+
+    Raises: UsageError: they are something else; numpy would take other rows for some of them.
+    """
+    index = np.asarray(rows)
+    if index.size and index.dtype.kind not in "iu":
+        raise UsageError(f"{what} must be integers, not {index.dtype}.")
+    index = index.astype(np.int64, copy=False).reshape(-1)
+    if index.size and not (int(index.min()) >= 0 and int(index.max()) < count):
+        raise UsageError(f"{what} must lie in 0 .. {count - 1}.")
+    return index
 
 
 class RowReader(Protocol):
@@ -119,6 +134,8 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
     are aligned alike (``aligned_empty``), up to twice as slow as torch's when they are not. numpy's
     cast of halves is slow always; a torch that is loaded does it.
     """
+    if not len(rows):
+        return
     known = {source.dtype.str, out.dtype.str} <= _TORCH_KINDS.keys()
     torch = sys.modules.get("torch") if known else None
     same, row_bytes = out.dtype == source.dtype, source[:1].nbytes

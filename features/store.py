@@ -17,7 +17,7 @@ from features.forks import lock_of
 from features.ids import IdTable
 from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
-from features.rows import BACKENDS, first_overflow
+from features.rows import BACKENDS, checked_rows, first_overflow
 from features.schema import GROUPS, find_column
 
 if TYPE_CHECKING:
@@ -55,14 +55,14 @@ class Store:
     """A store opened for reading; columns are read when they are first asked for.
 
     Attributes:
-        path: its manifest.   manifest: that manifest.
+        path: its manifest, absolute.   manifest: that manifest.
         key: key of the parameters of all groups.   hash: hash of all contents.
     """
 
     def __init__(self, path: Path, *, backend: str = "auto"):
         if backend not in BACKENDS:
             raise UnknownName.of("backend", backend, BACKENDS)
-        self.path = store_manifest_path(path)
+        self.path = store_manifest_path(path).absolute()  # a process may change its folder
         self.backend = backend
         self.manifest = read_store_manifest(self.path)
         self.key: str = self.manifest["key"]
@@ -195,7 +195,7 @@ class Store:
         part = reader.manifest.parts[name][0]
         if find_column(name)[1].axis != "image":
             raise UsageError(f"column {name!r} has no image rows; use column({name!r}).")
-        index = self._check_rows(rows)
+        index = checked_rows(rows, len(self))
         shape = (len(index), *part.shape[1:])
         if out is None:
             out = aligned_empty(shape, part.dtype if dtype is None else dtype)
@@ -218,16 +218,7 @@ class Store:
 
     def prefetch(self, name: str, rows: Array, *, variant: str = "") -> None:
         """Hint that these rows will be gathered soon."""
-        self._reader(name, variant, "dense").rows(name).prefetch(self._check_rows(rows))
-
-    def _check_rows(self, rows: Sequence[int] | Array) -> Index:
-        index = np.asarray(rows)
-        if index.size and index.dtype.kind not in "iu":
-            raise UsageError(f"rows must be integers, not {index.dtype}.")
-        index = index.astype(np.int64, copy=False).reshape(-1)
-        if index.size and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
-            raise UsageError(f"rows must lie in 0 .. {len(self) - 1}.")
-        return index
+        self._reader(name, variant, "dense").rows(name).prefetch(checked_rows(rows, len(self)))
 
     # Ids and splits
 
@@ -302,8 +293,12 @@ class Store:
         return np.flatnonzero(inside[self._image_of_caption])
 
     def image_of_caption(self, captions: Sequence[int] | Array) -> Index:
-        """Return the image row of each caption row."""
-        return self._image_of_caption[np.asarray(captions, np.int64)]
+        """Return the image row of each caption row.
+
+        Raises: UsageError: a row outside the store.
+        """
+        image_of = self._image_of_caption
+        return image_of[checked_rows(captions, len(image_of), "caption rows")]
 
     def caption_image_rows(self, split: str) -> Index:
         """Return, per caption of a split, the position of its image among the split's images.

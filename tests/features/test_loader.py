@@ -185,6 +185,14 @@ def test_what_is_carried_to_cuda_loses_nothing(tiny_store, monkeypatch, stored):
         store.loader("train", batch_size=4, device="cuda", dtype="int8")
 
 
+@pytest.mark.parametrize("backend", ["mmap", "pread", "h5py"])
+def test_no_rows_are_an_empty_array(tiny_records, backend):
+    store = tiny_records(images=6, dim=2048, max_objects=12).open(backend=backend)
+    for dtype in ("float16", "float32", "int64"):
+        found = store.gather("object_features", [], dtype=dtype)
+        assert (found.shape, found.dtype) == ((0, 12, 2048), dtype)
+
+
 def order_of(loader):
     return [row for _, captions in loader for row in captions.rows.tolist()]
 
@@ -340,9 +348,22 @@ def test_an_error_of_the_thread_reaches_the_loop_and_leaving_early_ends_it():
 
 def test_nonsense_is_refused(tiny_store):
     store = tiny_store()
-    for options in ({"batch_size": 0}, {"batch_size": 2, "start_step": -1}):
+    for options in (
+        {"batch_size": 0},
+        {"batch_size": 2, "start_step": -1},
+        {"batch_size": 2, "seed": -1},
+        {"batch_size": 2, "epoch": -1},
+    ):
         with pytest.raises(UsageError, match="at least"):
             store.loader("train", **options)
+    loader = store.loader("train", batch_size=2)
+    loader.set_epoch(-1)
+    with pytest.raises(UsageError, match="epoch -1"):
+        next(iter(loader))
+    for batches in (store.image_batches, store.caption_batches):
+        for size in (0, -1):
+            with pytest.raises(UsageError, match=f"at least 1, not {size}"):
+                next(batches("train", size))
     with pytest.raises(UnknownName, match="unknown split"):
         store.loader("training", batch_size=2)
 

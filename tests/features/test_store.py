@@ -251,6 +251,12 @@ def test_mistakes_of_a_caller_are_named(tiny_store):
         store.gather("boxes", [-1])
     with pytest.raises(UsageError, match="integers"):
         store.gather("boxes", [0.5])
+    with pytest.raises(UsageError, match=r"caption rows must lie in 0 .. 59"):
+        store.image_of_caption([-1])
+    with pytest.raises(UsageError, match=r"caption rows must lie in 0 .. 59"):
+        store.image_of_caption([60])
+    with pytest.raises(UsageError, match="caption rows must be integers"):
+        store.image_of_caption([1.7])
     with pytest.raises(UsageError, match="out must be"):
         store.gather("boxes", [0], out=np.empty((2, 6, 4), np.float32))
     with pytest.raises(UnknownName, match="unknown split 'tset'"):
@@ -357,6 +363,26 @@ assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0,
 """
         command = [sys.executable, "-c", code, str(store.path), backend]
         subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
+    tiny_records, tmp_path, monkeypatch
+):
+    records = tiny_records(folder=tmp_path / "data" / "store")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(elsewhere)
+    store = open_store("link/store")
+    assert store.path == elsewhere / "link" / "store" / records.path.name  # a link stays one
+    assert open_store(f"link/store/{records.path.name}").path == store.path
+    packed = pickle.dumps(store)
+    with pytest.raises(MissingInput, match=r"^link/stor: no such store"):
+        open_store("link/stor")
+    monkeypatch.chdir(tmp_path)
+    assert store.gather("boxes", [0]).shape == (1, 6, 4)
+    assert store.gather("object_features", [0]).shape == (1, 6, 16)
+    assert pickle.loads(packed).text("1000.jpg#0") == records.texts[0]
 
 
 def test_opening_loads_nothing_heavy(tiny_store):
