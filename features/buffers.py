@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from features.forks import lock_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class BufferPool:
 
     def __init__(self, *, pinned: bool = False):
         self.pinned = pinned
-        self._lock = threading.Lock()
+        self._lock = lock_of(self)
         self._slots: list[tuple[Array, weakref.ref[Array]]] = []
 
     def take(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:

@@ -6,13 +6,13 @@ import hashlib
 import itertools
 import math
 import os
-import threading
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
+from features.forks import lock_of
 from features.headers import HeaderCheck
 from features.manifest import GroupManifest
 from features.mapping import Piece, one_map_fits, open_checked, read_into
@@ -83,7 +83,7 @@ class GroupReader:
     def __init__(self, manifest: GroupManifest, backend: str = "auto"):
         self.manifest, self.backend = manifest, backend
         self._kept: dict[str, Any] = {}
-        self._lock = threading.RLock()
+        self._lock = lock_of(self)
         self.headers = HeaderCheck(manifest)
         self._mapped = False  # every file has been mapped, and the headers before its data checked
 

@@ -48,6 +48,8 @@ class ImageEncoder:
         features: False leaves the features out (width 0), for jobs that need only the graphs.
         unions: False leaves those of union boxes out, for models that do not look at them.
         dtype: ``float32`` or ``float16``, what the features are cast to.
+        halves: True leaves features that are stored as float16 as they are: whoever takes the
+            batches widens them.
         variant: variant of the regions group.
         pool: memory for the features.
     """
@@ -60,20 +62,23 @@ class ImageEncoder:
         features: bool = True,
         unions: bool = True,
         dtype: str = "float32",
+        halves: bool = False,
         variant: str = "",
         pool: BufferPool | None = None,
     ):
         if dtype not in ("float32", "float16"):
             raise UsageError(f"features come as float32 or float16, not {dtype!r}.")
-        self.store, self.dtype, self.variant = store, np.dtype(dtype), variant
+        self.store, self.variant = store, variant
         wanted = {"object_features": features, "union_features": features and unions}
         self.features = tuple(name for name, want in wanted.items() if want)
         self.pool = pool or BufferPool()
         self.labels, self.predicates = store.coded("labels"), store.coded("predicates")
         self._label_of_code = codebook.labels.ids(self.labels.names)
         self._predicate_of_code = codebook.predicates.ids(self.predicates.names)
-        for name in self.features:
-            store.row_shape(name, variant=variant)  # a missing column is told now
+        # a missing column is told now
+        stored = [store.row_dtype(name, variant=variant) for name in self.features]
+        kept = halves and all(kind == np.float16 for kind in stored)
+        self.dtype = np.dtype(np.float16 if kept else dtype)
 
     def batch(self, rows: Index) -> ImageBatch:
         """Return the batch of some image rows of the store."""

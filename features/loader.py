@@ -8,12 +8,9 @@ every row once: a step's rows are the same whatever the number of ranks that sha
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +20,7 @@ from features.captions import CaptionEncoder, columns_of_store
 from features.errors import UsageError
 from features.images import ImageEncoder
 from features.order import epoch_order, rank_slice
+from features.prefetch import prefetched
 
 if TYPE_CHECKING:
     import torch
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     from features.store import Store
     from features.vocab import Codebook
 
-__all__ = ["Loader", "caption_batches", "image_batches", "prefetched"]
+__all__ = ["Loader", "caption_batches", "image_batches"]
 
 Index = npt.NDArray[np.int64]
-T = TypeVar("T")
 
 _BLOCK = 1024  # captions whose graphs and words are made together: a numpy call costs microseconds
 AHEAD = 2  # batches whose pages are asked for before they are gathered
@@ -55,7 +52,7 @@ class Loader:
         split: a split's name.
         batch_size: captions per batch.
         codebook: ids; the store's default one when not given.
-        seed, epoch: what the order depends on.
+        seed, epoch: what the order depends on, at least 0.
         shuffle: False = as stored.
         rank, world: this process among how many; all get equally many batches, of which the last
             may be smaller on some ranks, even empty (no rows, but the widths of any other).
@@ -102,14 +99,14 @@ class Loader:
         codebook = codebook or store.codebook
         cuda = device is not None and str(device).startswith("cuda")
         self.pool = BufferPool(pinned=cuda)
-        # CUDA casts faster than the bus carries float32
         self._cast = dtype if cuda else None
         self._images = ImageEncoder(
             store,
             codebook,
             features=features,
             unions=unions,
-            dtype="float16" if cuda else dtype,
+            dtype=dtype,
+            halves=cuda,  # CUDA casts faster than the bus carries float32
             variant=variant,
             pool=self.pool,
         )
@@ -122,7 +119,12 @@ class Loader:
         self.epoch, self.start_step = epoch, start_step
 
     def epoch_rows(self) -> Index:
-        """Return the caption rows of this rank in the order of the epoch."""
+        """Return the caption rows of this rank in the order of the epoch.
+
+        Raises: UsageError: seed or epoch is negative, or rank and world make no sense.
+        """
+        if self.seed < 0 or self.epoch < 0:
+            raise UsageError(f"seed {self.seed}, epoch {self.epoch}: both must be at least 0.")
         images = self.store.image_of_caption(self._rows)
         ordered = epoch_order(
             self._rows, images, order=self.order, seed=self.seed, epoch=self.epoch
@@ -212,7 +214,10 @@ def image_batches(
         batch_size: images per batch.
         codebook: ids; the store's default one when not given.
         features, unions, dtype, device, variant: as for ``Loader``.
+
+    Raises: UsageError: no such batch size.
     """
+    _check_size(batch_size)
     rows = store.image_rows(split)
     book = codebook or store.codebook
     encoder = ImageEncoder(
@@ -243,7 +248,10 @@ def caption_batches(
         batch_size: captions per batch.
         codebook: ids; the store's default one when not given.
         device: where the batches go.
+
+    Raises: UsageError: no such batch size.
     """
+    _check_size(batch_size)
     rows = store.caption_rows(split)
     encoder = CaptionEncoder(columns_of_store(store), codebook or store.codebook)
     for start in range(0, len(rows), batch_size):
@@ -252,42 +260,6 @@ def caption_batches(
         yield batch if device is None else batch.to(device)
 
 
-def prefetched(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
-    """Yield ``make(step)`` for every step, made by one thread up to ``ahead`` steps early.
-
-    An error of the thread is raised where its batch would have come; leaving the loop early stops
-    the thread.
-    """
-    if not ahead:
-        yield from map(make, steps)
-        return
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
-    tickets = threading.Semaphore(ahead)
-    stopped = threading.Event()
-
-    def work() -> None:
-        for step in steps:
-            tickets.acquire()
-            if stopped.is_set():
-                return
-            try:
-                ready.put((make(step), None))
-            except BaseException as error:  # the consumer raises it
-                ready.put((None, error))
-                return
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        for _ in steps:
-            batch, error = ready.get()
-            tickets.release()
-            if error is not None:
-                raise error
-            yield batch
-            del batch  # the memory goes back to the pool while the next one is awaited
-    finally:
-        stopped.set()
-        tickets.release()
-        with contextlib.suppress(RuntimeError):
-            thread.join()
+def _check_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}.")

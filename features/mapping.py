@@ -147,7 +147,8 @@ def map_one(pieces: Sequence[Piece], row_shape: tuple[int, ...], dtype: np.dtype
     if base == _FAILED:
         raise StoreError(f"cannot reserve {span} bytes of address space; check `ulimit -v`.")
     region = (ctypes.c_ubyte * max(total, 1)).from_address(base)
-    region.release = weakref.finalize(region, libc.munmap, base, span)  # type: ignore[attr-defined]
+    release = weakref.finalize(region, libc.munmap, base, span)
+    release.atexit = False  # others may still read it then; the system unmaps what is left
     at = base
     for piece in pieces:
         size = piece.rows * row_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,12 @@ import numpy.typing as npt
 
 from features.buffers import aligned_empty
 from features.columns import CodedColumn, GroupReader
-from features.errors import MismatchError, UnknownName, UsageError
+from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
+from features.forks import lock_of
 from features.ids import IdTable
 from features.manifest import read_group, read_store_manifest, store_manifest_path
 from features.records import SceneGraph, TextGraph
-from features.rows import BACKENDS
+from features.rows import BACKENDS, checked_rows, first_overflow
 from features.schema import GROUPS, find_column
 
 if TYPE_CHECKING:
@@ -55,20 +55,20 @@ class Store:
     """A store opened for reading; columns are read when they are first asked for.
 
     Attributes:
-        path: its manifest.   manifest: that manifest.
+        path: its manifest, absolute.   manifest: that manifest.
         key: key of the parameters of all groups.   hash: hash of all contents.
     """
 
     def __init__(self, path: Path, *, backend: str = "auto"):
         if backend not in BACKENDS:
             raise UnknownName.of("backend", backend, BACKENDS)
-        self.path = store_manifest_path(path)
+        self.path = store_manifest_path(path).absolute()  # a process may change its folder
         self.backend = backend
         self.manifest = read_store_manifest(self.path)
         self.key: str = self.manifest["key"]
         self.hash: str = self.manifest["hash"]
         self._readers: dict[str, GroupReader] = {}
-        self._lock = threading.RLock()
+        self._lock = lock_of(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the path: the other process opens its own maps and files."""
@@ -162,6 +162,10 @@ class Store:
         """Return the row shape of a dense column, for example (36, 2048)."""
         return self._reader(name, variant, "dense").manifest.parts[name][0].shape[1:]
 
+    def row_dtype(self, name: str, *, variant: str = "") -> np.dtype[Any]:
+        """Return the dtype that a dense column is stored in."""
+        return np.dtype(self._reader(name, variant, "dense").manifest.parts[name].dtype)
+
     def gather(
         self,
         name: str,
@@ -185,32 +189,36 @@ class Store:
 
         Raises:
             UsageError: a row outside the store, or an ``out`` that does not fit.
+            FeatureOverflow: a value that float16, asked for, cannot hold.
         """
         reader = self._reader(name, variant, "dense")
         part = reader.manifest.parts[name][0]
         if find_column(name)[1].axis != "image":
             raise UsageError(f"column {name!r} has no image rows; use column({name!r}).")
-        index = self._check_rows(rows)
+        index = checked_rows(rows, len(self))
         shape = (len(index), *part.shape[1:])
         if out is None:
             out = aligned_empty(shape, part.dtype if dtype is None else dtype)
         elif out.shape != shape or not out.flags.c_contiguous or not out.flags.writeable:
             raise UsageError(f"out must be a writable C-contiguous array {shape}, not {out.shape}.")
-        reader.gather(name, index, out)
+        if out.dtype != np.float16 or np.dtype(part.dtype) == np.float16:
+            reader.gather(name, index, out)
+            return out
+        with np.errstate(over="ignore"):  # told below, with the image's name
+            reader.gather(name, index, out)
+        at = first_overflow(out)
+        if at is not None:
+            image = self.group("index").text("image_id")[int(index[at])]
+            largest = float(np.abs(self.gather(name, index[at : at + 1], variant=variant)).max())
+            raise FeatureOverflow(
+                f"image {image}, column {name}: a value is too large for float16 (largest "
+                f"magnitude {largest:g}). Read it as float32."
+            )
         return out
 
     def prefetch(self, name: str, rows: Array, *, variant: str = "") -> None:
         """Hint that these rows will be gathered soon."""
-        self._reader(name, variant, "dense").rows(name).prefetch(self._check_rows(rows))
-
-    def _check_rows(self, rows: Sequence[int] | Array) -> Index:
-        index = np.asarray(rows)
-        if index.size and index.dtype.kind not in "iu":
-            raise UsageError(f"rows must be integers, not {index.dtype}.")
-        index = index.astype(np.int64, copy=False).reshape(-1)
-        if index.size and not (int(index.min()) >= 0 and int(index.max()) < len(self)):
-            raise UsageError(f"rows must lie in 0 .. {len(self) - 1}.")
-        return index
+        self._reader(name, variant, "dense").rows(name).prefetch(checked_rows(rows, len(self)))
 
     # Ids and splits
 
@@ -285,8 +293,12 @@ class Store:
         return np.flatnonzero(inside[self._image_of_caption])
 
     def image_of_caption(self, captions: Sequence[int] | Array) -> Index:
-        """Return the image row of each caption row."""
-        return self._image_of_caption[np.asarray(captions, np.int64)]
+        """Return the image row of each caption row.
+
+        Raises: UsageError: a row outside the store.
+        """
+        image_of = self._image_of_caption
+        return image_of[checked_rows(captions, len(image_of), "caption rows")]
 
     def caption_image_rows(self, split: str) -> Index:
         """Return, per caption of a split, the position of its image among the split's images.

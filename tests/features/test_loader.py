@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import torch
 
 import features.loader as loader_module
 from features import Codebook
+from features.batch import ImageBatch
 from features.buffers import BufferPool
 from features.errors import UnknownName, UsageError
-from features.loader import prefetched
 from features.order import epoch_order, rank_slice
+from features.prefetch import prefetched
 from features.records import union_boxes
 
 
@@ -149,6 +151,46 @@ def test_features_can_be_left_out_or_kept_in_half_precision(tiny_store):
     assert images.objects.dtype == torch.float16
     with pytest.raises(UsageError, match="float32 or float16"):
         store.loader("train", batch_size=4, dtype="int8")
+
+
+@pytest.mark.parametrize("stored", ["float16", "float32"])
+def test_what_is_carried_to_cuda_loses_nothing(tiny_store, monkeypatch, stored):
+    """Halves are half as many bytes on the bus: where the store holds halves, or they are wanted.
+
+    Only the copy itself needs a GPU; it is replaced by one to memory.
+    """
+    store = tiny_store(dtype=stored)
+    carried = []
+    plain = ImageBatch.to
+
+    def copied(batch, device, **options):
+        carried.append((str(batch.objects.dtype), str(batch.unions.dtype)))
+        return plain(batch, device, **options)
+
+    monkeypatch.setattr(ImageBatch, "to", copied)
+    stream = types.SimpleNamespace(synchronize=lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: stream)
+    for wanted in ("float32", "float16"):
+        options = {"batch_size": 4, "dtype": wanted, "seed": 1}
+        loader = store.loader("train", device="cuda", **options)
+        loader.device, loader.pool.pinned = "cpu", False
+        for (ours, _), (theirs, _) in zip(loader, store.loader("train", **options), strict=True):
+            assert ours.objects.dtype == theirs.objects.dtype == getattr(torch, wanted)
+            assert torch.equal(ours.objects, theirs.objects)
+            assert torch.equal(ours.unions, theirs.unions)
+        narrow = "float16" in (stored, wanted)
+        assert set(carried) == {("torch.float16" if narrow else "torch.float32",) * 2}
+        carried.clear()
+    with pytest.raises(UsageError, match="float32 or float16"):
+        store.loader("train", batch_size=4, device="cuda", dtype="int8")
+
+
+@pytest.mark.parametrize("backend", ["mmap", "pread", "h5py"])
+def test_no_rows_are_an_empty_array(tiny_records, backend):
+    store = tiny_records(images=6, dim=2048, max_objects=12).open(backend=backend)
+    for dtype in ("float16", "float32", "int64"):
+        found = store.gather("object_features", [], dtype=dtype)
+        assert (found.shape, found.dtype) == ((0, 12, 2048), dtype)
 
 
 def order_of(loader):
@@ -306,9 +348,22 @@ def test_an_error_of_the_thread_reaches_the_loop_and_leaving_early_ends_it():
 
 def test_nonsense_is_refused(tiny_store):
     store = tiny_store()
-    for options in ({"batch_size": 0}, {"batch_size": 2, "start_step": -1}):
+    for options in (
+        {"batch_size": 0},
+        {"batch_size": 2, "start_step": -1},
+        {"batch_size": 2, "seed": -1},
+        {"batch_size": 2, "epoch": -1},
+    ):
         with pytest.raises(UsageError, match="at least"):
             store.loader("train", **options)
+    loader = store.loader("train", batch_size=2)
+    loader.set_epoch(-1)
+    with pytest.raises(UsageError, match="epoch -1"):
+        next(iter(loader))
+    for batches in (store.image_batches, store.caption_batches):
+        for size in (0, -1):
+            with pytest.raises(UsageError, match=f"at least 1, not {size}"):
+                next(batches("train", size))
     with pytest.raises(UnknownName, match="unknown split"):
         store.loader("training", batch_size=2)
 

@@ -251,6 +251,12 @@ def test_mistakes_of_a_caller_are_named(tiny_store):
         store.gather("boxes", [-1])
     with pytest.raises(UsageError, match="integers"):
         store.gather("boxes", [0.5])
+    with pytest.raises(UsageError, match=r"caption rows must lie in 0 .. 59"):
+        store.image_of_caption([-1])
+    with pytest.raises(UsageError, match=r"caption rows must lie in 0 .. 59"):
+        store.image_of_caption([60])
+    with pytest.raises(UsageError, match="caption rows must be integers"):
+        store.image_of_caption([1.7])
     with pytest.raises(UsageError, match="out must be"):
         store.gather("boxes", [0], out=np.empty((2, 6, 4), np.float32))
     with pytest.raises(UnknownName, match="unknown split 'tset'"):
@@ -283,6 +289,37 @@ def test_float16_overflow_names_image_and_column():
         pack_regions([fine], [np.ones((1, 3), np.float32)], 2, 2)
     with pytest.raises(UsageError, match="float16 or float32"):
         pack_regions([fine], [fine], 2, 2, dtype="int8")
+
+
+@pytest.mark.parametrize("value", [7e4, -7e4])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_reading_as_float16_names_image_and_column_that_do_not_fit(
+    tiny_records, tmp_path, value, backend
+):
+    records = tiny_records()
+    at = next(row for row, pair in enumerate(records.regions) if len(pair[1]))
+    records.regions[at][1][0, 3] = value
+    path = build_store(
+        tmp_path / "large",
+        "large",
+        records.entries,
+        visual=records.visual,
+        regions=records.regions,
+        max_objects=6,
+        max_relations=4,
+        dtype="float32",
+    )
+    store = open_store(path, backend=backend)
+    rows = [11, at, 10]
+    named = rf"image {1000 + at}.jpg, column union_features: .*70000.*Read it as float32"
+    with pytest.raises(FeatureOverflow, match=named):
+        store.gather("union_features", rows, dtype="float16")
+    with pytest.raises(FeatureOverflow, match=named):
+        store.gather("union_features", rows, out=np.empty((3, 4, 16), np.float16))
+    assert store.gather("union_features", rows)[1, 0, 3] == value
+    fits = store.gather("object_features", rows, dtype="float16")
+    wanted = padded([records.regions[row][0] for row in rows], 6, 16)
+    np.testing.assert_array_equal(fits, wanted.astype(np.float16))
 
 
 def test_graphs_that_contradict_themselves_are_refused():
@@ -326,6 +363,26 @@ assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0,
 """
         command = [sys.executable, "-c", code, str(store.path), backend]
         subprocess.run(command, check=True, timeout=60)
+
+
+def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
+    tiny_records, tmp_path, monkeypatch
+):
+    records = tiny_records(folder=tmp_path / "data" / "store")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(tmp_path / "data")
+    monkeypatch.chdir(elsewhere)
+    store = open_store("link/store")
+    assert store.path == elsewhere / "link" / "store" / records.path.name  # a link stays one
+    assert open_store(f"link/store/{records.path.name}").path == store.path
+    packed = pickle.dumps(store)
+    with pytest.raises(MissingInput, match=r"^link/stor: no such store"):
+        open_store("link/stor")
+    monkeypatch.chdir(tmp_path)
+    assert store.gather("boxes", [0]).shape == (1, 6, 4)
+    assert store.gather("object_features", [0]).shape == (1, 6, 16)
+    assert pickle.loads(packed).text("1000.jpg#0") == records.texts[0]
 
 
 def test_opening_loads_nothing_heavy(tiny_store):
