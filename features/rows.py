@@ -264,6 +264,7 @@ class H5Rows:
         try:
             return h5py.File(piece.path, "r", locking=False)[self.name]
         except (OSError, KeyError) as error:
+            os.close(open_checked(piece))  # says so where the system would not open it
             raise DamagedError(
                 f"{piece.path}: HDF5 cannot read {self.name!r} ({error})."
             ) from error
