@@ -17,8 +17,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import need_file
-from features.errors import InputError
+from features.convert.inputs import opened
+from features.convert.opcodes import check_opcodes
+from features.errors import InputError, ScenestoreError
 
 __all__ = ["BROKEN_ARRAY", "load_array", "load_pickle"]
 
@@ -102,6 +103,7 @@ def _build(shape: object, kind: object, data: object, *, fortran: bool) -> Array
         flat = np.empty(len(data), dtype=object)
         for at, item in enumerate(data):
             flat[at] = item  # one by one: numpy would unpack lists
+        fortran = False  # numpy lists objects row by row whatever their order in memory
     else:
         raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote str
         if not isinstance(raw, (bytes, bytearray)):
@@ -171,9 +173,9 @@ def load_pickle(data: bytes, where: str) -> object:
 
     Raises: InputError: the pickle is torn, or names anything else.
     """
-    stream = io.BytesIO(data)
     try:
-        value: object = _Unpickler(stream, encoding="latin1").load()
+        check_opcodes(data)
+        value: object = _Unpickler(io.BytesIO(data), encoding="latin1").load()
         return _finish(value, {}, 0)
     except _BROKEN as error:
         raise InputError(
@@ -221,9 +223,9 @@ def load_array(path: Path | str) -> Array:
 
     Raises: MissingInput: no such file. InputError: not a .npy file, or a torn one.
     """
-    path = need_file(path)
+    path = Path(path)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -239,7 +241,7 @@ def load_array(path: Path | str) -> Array:
         if 0 in shape:
             return np.empty(shape, dtype)
         return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-    except InputError:
+    except ScenestoreError:
         raise
     except BROKEN_ARRAY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}).") from error
