@@ -221,7 +221,8 @@ def _strings(value: object) -> tuple[str, ...]:
 
 def _scan_words(path: Path, document: dict[str, Any]) -> tuple[str, ...]:
     ids = document["word2idx"]
-    if not isinstance(ids, dict) or sorted(ids.values()) != list(range(len(ids))):
+    numbers: list[Any] = list(ids.values()) if isinstance(ids, dict) else [None]
+    if not all(isinstance(n, int) for n in numbers) or sorted(numbers) != list(range(len(ids))):
         raise InputError(f"{path}: word2idx does not number its words from 0.")
     words = tuple(sorted(ids, key=ids.__getitem__))
     if words[:4] != SPECIAL_WORDS:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from features.convert.inputs import need_file, read_bytes
 from features.convert.pickles import load_pickle
-from features.convert.source import integers, make_detections, match_id, need_file
+from features.convert.source import integers, make_detections, match_id
 from features.errors import InputError, MissingInput, ScenestoreError
 from features.records import Detections
 
@@ -77,7 +78,7 @@ class BanFile:
         self._features = self._dataset("image_features", (2, 3))
         self._boxes = self._dataset("image_bb", (self._features.ndim,))
         flat = self._features.ndim == 2
-        self._ranges = self._dataset("pos_boxes", (2,))[:] if flat else None
+        self._ranges = self._dataset("pos_boxes", (2,)) if flat else None
         if self._boxes.shape[:-1] != self._features.shape[:-1]:
             raise InputError(
                 f"{self.path}: image_bb {self._boxes.shape} does not fit image_features "
@@ -86,7 +87,7 @@ class BanFile:
 
     def _read_index(self, path: Path) -> dict[str, int]:
         rows = len(self._features) if self._ranges is None else len(self._ranges)
-        table = load_pickle(path.read_bytes(), str(path))
+        table = load_pickle(read_bytes(path), str(path))
         if not isinstance(table, dict):
             raise InputError(f"{path}: the pickle is no dict of ids and rows.")
         places = integers(str(path), "rows", list(table.values()), len(table))
@@ -112,6 +113,8 @@ class BanFile:
             raise InputError(f"{self.path}: {name!r} holds no numbers of its own.")
         if data.dtype.itemsize * math.prod(data.shape[1:]) > _MAX_BYTES:
             raise InputError(f"{self.path}: a row of {name!r} is {data.shape[1:]}; refused.")
+        if data.dtype.itemsize * math.prod(data.chunks or ()) > _MAX_BYTES:
+            raise InputError(f"{self.path}: {name!r} lies in chunks of {data.chunks}; refused.")
         return data
 
     def ids(self) -> list[str]:

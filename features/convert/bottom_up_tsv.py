@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from features.convert.inputs import BOM, need_file, opened
 from features.convert.source import (
     decode_base64,
     decode_floats,
     integers,
     make_detections,
     match_id,
-    need_file,
     read_names,
 )
 from features.errors import InputError
@@ -43,6 +43,7 @@ LXMERT: tuple[str, ...] = (
 )
 _MAX_BOXES = 10_000
 _ID_BYTES = 4096
+_SHOWN = 80  # of an id that may be anything
 
 
 class BottomUpFile:
@@ -76,11 +77,14 @@ class BottomUpFile:
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)
         self.predicates: tuple[str, ...] = ()
         self._places: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
+        self._broken: dict[str, str] = {}  # id -> what is wrong with its line
         self._columns = PLAIN
         for number, file in enumerate(self._files):
             self._index(number, file)
         if not self._places:
-            raise InputError(f"{self.path}: no whole line in this file. Is it a feature TSV?")
+            broken = next(iter(self._broken.values()), f"{self.path}:")
+            raise InputError(f"{broken} no whole line in this file. Is it a feature TSV?")
+        self._broken = {k: v for k, v in self._broken.items() if k not in self._places}
         brings = {"features", "size"}
         if self._columns == LXMERT:
             brings |= {"scores"} | ({"labels"} if self.classes else set())
@@ -89,24 +93,26 @@ class BottomUpFile:
 
     def _index(self, number: int, path: Path) -> None:
         twice = 0
-        with path.open("rb") as file:
+        with opened(path) as file:
             offset = 0
             for at, line in enumerate(file, 1):
                 fields = line.count(b"\t") + 1
                 columns = {len(PLAIN): PLAIN, len(LXMERT): LXMERT}.get(fields)
                 whole = line.endswith(b"\n")
-                key = line[:_ID_BYTES].split(b"\t", 1)[0].decode("utf-8", "replace")
+                name = line[:_ID_BYTES].removeprefix(BOM if at == 1 else b"").split(b"\t", 1)[0]
+                key = name.decode("utf-8", "replace")
                 start, offset = offset, offset + len(line)
-                where = f"{path}, line {at}, image {key[:80]!r}"
+                where = f"{path}, line {at}, image {key[:_SHOWN]!r}"
                 if not line.strip() or key in ("image_id", "img_id"):
                     continue  # blank, or a header that somebody added
                 if columns is None or (self._places and columns != self._columns):
                     if not whole:
                         self.notes.append(f"{where}: the last line is torn and was left out.")
                         continue
-                    raise InputError(
-                        f"{where}: {fields} columns, expected 6 (or LXMERT's 10). Delete the line."
-                    )
+                    broken = f"{where}: {fields} columns, expected 6 (or LXMERT's 10)."
+                    self.notes.append(broken)
+                    self._broken.setdefault(key[:_SHOWN], broken)
+                    continue
                 if not whole and not self._is_whole(line, columns, where):
                     self.notes.append(f"{where}: the last line is torn and was left out.")
                     continue
@@ -127,17 +133,19 @@ class BottomUpFile:
 
     def ids(self) -> list[str]:
         """Return the image ids in the order of the lines."""
-        return list(self._places)
+        return [*self._places, *self._broken]
 
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes and features; labels where a class list was given.
 
         Raises: InputError: the line is torn or its columns contradict each other.
         """
+        if image_id in self._broken:
+            raise InputError(f"{self._broken[image_id]} Delete the line.")
         key = match_id(self._places, image_id, self.path)
         number, offset, length, at = self._places[key]
         path = self._files[number]
-        with path.open("rb", buffering=0) as file:
+        with opened(path, buffering=0) as file:
             file.seek(offset)
             line = file.read(length)
         return self._decode(line, self._columns, f"{path}, line {at}, image {key!r}")

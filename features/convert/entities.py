@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.convert.source import integers, make_detections, match_id, need_file, need_folder
+from features.convert.inputs import need_file, need_folder, read_bytes, read_text
+from features.convert.source import integers, make_detections, match_id
 from features.errors import InputError
 from features.records import Detections
 
@@ -127,10 +128,10 @@ def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list
     from defusedxml.common import DefusedXmlException
     from defusedxml.ElementTree import ParseError, fromstring
 
-    if path.stat().st_size > _MAX_BYTES:
+    if need_file(path).stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not an annotation file.")
     try:
-        root = fromstring(path.read_bytes(), forbid_dtd=True)
+        root = fromstring(read_bytes(path), forbid_dtd=True)
     except (DefusedXmlException, ParseError, ValueError, LookupError, RecursionError) as error:
         raise InputError(f"{path}: not a safe XML annotation ({error}).") from error
     named = Path(_text(root.find("filename"))).stem
@@ -160,11 +161,8 @@ def _texts(parent: Element | None, *names: str) -> list[str]:
 def _read_sentences(folder: Path | None, stem: str) -> list[Phrase]:
     if folder is None:
         return []
-    path = need_file(folder / f"{stem}.txt")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}).") from error
+    path = folder / f"{stem}.txt"
+    lines = read_text(path).splitlines()
     found = []
     for at, line in enumerate(lines):
         if line.count("[/EN#") != len(_MARKED.findall(line)):

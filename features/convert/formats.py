@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from features.convert.source import Source
-from features.errors import UnknownName, UsageError
+from features.convert.source import Source, check_text
+from features.errors import InputError, UnknownName, UsageError
 
 __all__ = ["IMPORT_FORMATS", "ImportFormat", "open_source"]
 
@@ -63,6 +63,7 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
     Raises:
         UnknownName: no such format.
         UsageError: an extra file that the format does not take.
+        InputError: an id that cannot be written as UTF-8.
     """
     if name not in IMPORT_FORMATS:
         raise UnknownName.of("import format", name, IMPORT_FORMATS)
@@ -72,4 +73,10 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
         takes = ", ".join(entry.extras) or "none"
         raise UsageError(f"format {name!r} takes no extra file {unknown[0]!r}; it takes: {takes}.")
     reader = getattr(importlib.import_module(f"features.convert.{entry.module}"), entry.reader)
-    return cast("Source", reader(path, **(extras or {})))
+    source = cast("Source", reader(path, **(extras or {})))
+    try:
+        check_text(path, "the image id", source.ids())
+    except InputError:
+        getattr(source, "close", lambda: None)()
+        raise
+    return source

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from features.convert.source import need_file, parse_json
-from features.errors import InputError
+from features.convert.inputs import need_file, opened
+from features.convert.source import parse_json
+from features.errors import InputError, ScenestoreError
 
 __all__ = ["JsonItems"]
 
@@ -54,7 +55,7 @@ class JsonItems:
         try:
             _Scan(self.path, self).run()
         except (ValueError, RecursionError) as error:
-            if isinstance(error, InputError):
+            if isinstance(error, ScenestoreError):
                 raise
             raise InputError(f"{path}: not usable JSON ({error}). Is the file complete?") from error
 
@@ -78,7 +79,7 @@ class JsonItems:
     def read(self, key: str) -> object:
         """Return one item; duplicate keys inside it, and NaN, are errors."""
         start, length = self._spans[key]
-        with self.path.open("rb", buffering=0) as file:
+        with opened(self.path, buffering=0) as file:
             file.seek(start)
             return parse_json(file.read(length), f"{self.path}, item {key!r}")
 
@@ -107,7 +108,7 @@ class _Scan:
 
     def run(self) -> None:
         """Scan the file and add its items."""
-        with self.path.open("rb") as self.file:
+        with opened(self.path) as self.file:
             opening = self.token("[{")
             closing = {"[": "]", "{": "}"}[opening]
             if opening == "[" and self.items.key_of is None:

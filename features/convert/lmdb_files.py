@@ -1,9 +1,10 @@
 """LMDB feature databases of MMF (Pythia) and of ViLBERT, 12-in-1 and VOLTA.
 
 A value is a pickle. MMF: arrays under ``features, bbox, objects, cls_prob, num_boxes, image_width,
-image_height``, keyed by relative path. ViLBERT: base64 of float32 under ``features, boxes,
-cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h``). The two are told
-apart by the type of ``features``. ``b"keys"`` is a pickled list of all keys.
+image_height``, keyed by relative path; ViLBERT's multi-task code: arrays under ``features, boxes,
+num_boxes, image_w, image_h``. ViLBERT's released files: base64 of float32 under ``features, boxes,
+cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h``). Base64 is known
+by the type of ``features``. ``b"keys"`` is a pickled list of all keys.
 """
 
 from __future__ import annotations
@@ -16,15 +17,25 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.inputs import need_file
 from features.convert.pickles import load_pickle
-from features.convert.source import decode_floats, integers, make_detections, match_id, read_names
-from features.errors import InputError, MissingDependency, MissingInput
+from features.convert.source import (
+    brief,
+    decode_floats,
+    integers,
+    make_detections,
+    match_id,
+    read_names,
+    real_rows,
+)
+from features.errors import InputError, MissingDependency
 from features.records import Detections
 
 __all__ = ["LmdbFile"]
 
 _MAX_BOXES = 10_000
 _KEYS = b"keys"
+_SIZES = (("image_width", "image_height"), ("image_w", "image_h"), ("img_w", "img_h"))
 
 
 class LmdbFile:
@@ -34,7 +45,7 @@ class LmdbFile:
         path: the folder or file.
         objects: file of class names; ``objects`` (MMF) or the best column of ``cls_prob`` then
             becomes a label. Bottom-up-attention's ``cls_prob`` has the background as column 0,
-            which is left out.
+            which is left out; MMF left it out itself where ``objects`` is the best column.
 
     Raises:
         MissingDependency: the package ``lmdb`` is not installed.
@@ -47,9 +58,7 @@ class LmdbFile:
         except ImportError as error:
             raise MissingDependency.of("lmdb", "Reading LMDB", "pip install lmdb") from error
         self.path = Path(path)
-        data = self.path / "data.mdb" if self.path.is_dir() else self.path
-        if not data.is_file():
-            raise MissingInput(f"{data}: there is no such file. Check the path.")
+        data = need_file(self.path / "data.mdb" if self.path.is_dir() else self.path)
         self.notes: list[str] = []
         self.files = [data] if objects is None else [data, Path(objects)]
         self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
@@ -119,28 +128,41 @@ class LmdbFile:
         if not isinstance(entry, dict) or "features" not in entry:
             raise InputError(f"{where}: the pickle is no dict with 'features'.")
         if isinstance(entry["features"], (str, bytes)):
-            return self._read_vilbert(where, entry)
-        return self._read_mmf(where, entry)
+            return self._read_base64(where, entry)
+        return self._read_arrays(where, entry)
 
-    def _read_mmf(self, where: str, entry: dict[str, Any]) -> Detections:
+    def _read_arrays(self, where: str, entry: dict[str, Any]) -> Detections:
         features = _table(where, entry, "features")
-        count = len(features)
-        boxes = _table(where, entry, "bbox") if "bbox" in entry else np.zeros((count, 4))
-        _check_count(where, entry, count)
+        name = next((name for name in ("bbox", "boxes") if name in entry), None)
+        if name is None:
+            raise InputError(
+                f"{where}: 'features' without 'bbox' (MMF) or 'boxes' (ViLBERT); it has "
+                f"{brief(sorted(map(str, entry)))}. Write the boxes into the database."
+            )
+        boxes = _table(where, entry, name)
+        rows = len(features)
+        if len(boxes) != rows:
+            raise InputError(f"{where}: {len(boxes)} boxes, there are {rows} features.")
+        count = real_rows(where, entry.get("num_boxes"), rows)
+        codes, probability = entry.get("objects"), entry.get("cls_prob")
         labels = scores = None
-        probability = entry.get("cls_prob")
         if isinstance(probability, np.ndarray) and probability.ndim == 2:
-            scores, best = _best(probability)
-            labels = self._labels(where, best)
-        codes = entry.get("objects")
+            table = _table(where, entry, "cls_prob")
+            scores, best = _best(table, background=not _chosen(codes, table))
+            scores, labels = scores[:count], self._labels(where, best[:count])
         if codes is not None and self.classes:
-            labels = self._labels(where, np.asarray(integers(where, "objects", codes, count)))
-        size = _size(where, entry, (("image_width", "image_height"),))
+            numbers = integers(where, "objects", codes, rows)
+            labels = self._labels(where, np.asarray(numbers[:count]))
         return make_detections(
-            where, boxes, labels=labels, scores=scores, size=size, features=features
+            where,
+            boxes[:count],
+            labels=labels,
+            scores=scores,
+            size=_size(where, entry),
+            features=features[:count],
         )
 
-    def _read_vilbert(self, where: str, entry: dict[str, Any]) -> Detections:
+    def _read_base64(self, where: str, entry: dict[str, Any]) -> Detections:
         (count,) = integers(where, "num_boxes", [entry.get("num_boxes")], 1)
         if not 0 <= count <= _MAX_BOXES:
             raise InputError(f"{where}: num_boxes {count} makes no sense.")
@@ -152,7 +174,7 @@ class LmdbFile:
             field = _base64(where, entry, "cls_prob")
             scores, best = _best(decode_floats(field, (count, -1), f"{where}, 'cls_prob'"))
             labels = self._labels(where, best)
-        size = _size(where, entry, (("image_w", "image_h"), ("img_w", "img_h")))
+        size = _size(where, entry)
         return make_detections(
             where, boxes, labels=labels, scores=scores, size=size, features=features
         )
@@ -172,13 +194,24 @@ def _key_text(key: bytes) -> str:
 
 
 def _best(
-    probability: npt.NDArray[np.generic],
+    probability: npt.NDArray[np.generic], *, background: bool = True
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return score and class of the best column, the background (column 0) left out."""
-    real = np.asarray(probability, dtype=np.float32)[:, 1:]
+    real = np.asarray(probability, dtype=np.float32)[:, 1 if background else 0 :]
     if not real.shape[1]:
         return np.ones(len(real), np.float32), np.zeros(len(real), np.int64)
     return real.max(1), real.argmax(1)
+
+
+def _chosen(codes: object, probability: npt.NDArray[np.generic]) -> bool:
+    """Say whether ``objects`` is the best of all columns: then none of them is the background.
+
+    MMF's later versions write both without the background; the earlier ones kept it in
+    ``cls_prob`` alone, where ``objects`` is one less than the best column.
+    """
+    if not isinstance(codes, np.ndarray) or not probability.size:
+        return False
+    return np.array_equal(codes, probability.argmax(1))
 
 
 def _table(where: str, entry: dict[str, Any], key: str) -> npt.NDArray[np.generic]:
@@ -188,14 +221,6 @@ def _table(where: str, entry: dict[str, Any], key: str) -> npt.NDArray[np.generi
     return value
 
 
-def _check_count(where: str, entry: dict[str, Any], count: int) -> None:
-    if entry.get("num_boxes") is None:
-        return
-    (said,) = integers(where, "num_boxes", [entry["num_boxes"]], 1)
-    if said != count:
-        raise InputError(f"{where}: num_boxes is {said}, there are {count} features.")
-
-
 def _base64(where: str, entry: dict[str, Any], key: str) -> bytes | str:
     value = entry.get(key)
     if not isinstance(value, (bytes, str)):
@@ -203,8 +228,8 @@ def _base64(where: str, entry: dict[str, Any], key: str) -> bytes | str:
     return value
 
 
-def _size(where: str, entry: dict[str, Any], names: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-    for width, height in names:
+def _size(where: str, entry: dict[str, Any]) -> tuple[int, ...]:
+    for width, height in _SIZES:
         if entry.get(width) is not None and entry.get(height) is not None:
             return integers(where, "image size", [entry[width], entry[height]], 2)
     return (0, 0)

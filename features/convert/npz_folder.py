@@ -8,6 +8,7 @@ pickled dict of ``bbox, num_boxes, image_width, image_height``.
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,14 +17,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.inputs import need_file, need_folder
 from features.convert.pickles import BROKEN_ARRAY, load_array
-from features.convert.source import integers, make_detections, match_id, need_folder
+from features.convert.source import brief, integers, make_detections, match_id, real_rows
 from features.errors import InputError
 from features.records import Detections
 
 __all__ = ["NpzFolder"]
 
 Table = npt.NDArray[np.generic]
+# zipfile raises RuntimeError for an encrypted member
+_BROKEN_ZIP = (RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _MAX_BYTES = 1 << 30  # one image; real files have less than a megabyte
 
 
@@ -48,7 +52,8 @@ class NpzFolder:
         }
         if not self._files:
             raise InputError(f"{self.path}: no .npz or .npy file in this folder.")
-        beside = self.path.with_name(f"{self.path.name.removesuffix('_att')}_box")
+        whole = self.path.absolute()  # "." has no name
+        beside = whole.parent / f"{whole.name.removesuffix('_att')}_box"
         self._boxes = need_folder(boxes) if boxes else (beside if beside.is_dir() else None)
         self.brings = frozenset({"features"})
         self.files = sorted(self.path.glob("*.np[yz]"))
@@ -79,19 +84,10 @@ class NpzFolder:
         boxes = next((arrays[name] for name in ("bbox", "boxes") if name in arrays), None)
         if boxes is None and self._boxes is not None:
             boxes = load_array(self._boxes / f"{path.stem}.npy")
+        if boxes is not None and not (isinstance(boxes, np.ndarray) and boxes.ndim):
+            raise InputError(f"{path}: the boxes are {brief(boxes)}, no array.")
         said = next((arrays[name] for name in ("num_bbox", "num_boxes") if name in arrays), None)
-        count = None
-        if said is not None:
-            (count,) = integers(str(path), "the number of boxes", [said], 1)
-        elif boxes is not None:
-            count = len(np.atleast_1d(boxes))
-        turned = features.ndim == 2 and count is not None and len(features) != count
-        if turned and features.shape[1] == count:
-            features = features.T  # MILVLG writes (D, n)
-        if features.ndim != 2 or (count is not None and len(features) != count):
-            raise InputError(f"{path}: features {features.shape} do not fit {count} boxes.")
-        if boxes is None:
-            boxes = np.zeros((len(features), 4), np.float32)
+        features, boxes = _fit(str(path), features, boxes, said)
         size = [arrays.get("image_w", arrays.get("image_width", 0))]
         size += [arrays.get("image_h", arrays.get("image_height", 0))]
         return make_detections(
@@ -109,9 +105,25 @@ class NpzFolder:
         return entry
 
 
+def _fit(where: str, features: Table, boxes: Table | None, said: object) -> tuple[Table, Table]:
+    """Return features (n, D) and boxes of equal length, zeros where there are none."""
+    if features.ndim == 2 and boxes is not None and len(boxes) == len(features):
+        count = real_rows(where, said, len(features))
+        return features[:count], boxes[:count]
+    count = len(features) if boxes is None else len(boxes)
+    if said is not None:
+        (count,) = integers(where, "the number of boxes", [said], 1)
+    if features.ndim == 2 and len(features) != count and features.shape[1] == count:
+        features = features.T  # MILVLG writes (D, n)
+    if features.ndim != 2 or len(features) != count:
+        raise InputError(f"{where}: features {features.shape} do not fit {count} boxes.")
+    return features, np.zeros((count, 4), np.float32) if boxes is None else boxes
+
+
 def _open_npz(path: Path) -> dict[str, Table]:
     """Read the plain arrays of an .npz; object arrays (``info``) are left out, never unpickled."""
     found: dict[str, Table] = {}
+    need_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
@@ -125,6 +137,6 @@ def _open_npz(path: Path) -> dict[str, Table]:
                         raise
     except InputError:
         raise
-    except (*BROKEN_ARRAY, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (*BROKEN_ARRAY, *_BROKEN_ZIP) as error:
         raise InputError(f"{path}: not a whole .npz file ({error}).") from error
     return found

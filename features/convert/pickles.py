@@ -11,14 +11,17 @@ import io
 import pickle
 import re
 import tokenize
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import need_file
-from features.errors import InputError
+from features.convert.inputs import opened
+from features.convert.opcodes import check_opcodes
+from features.convert.values import brief
+from features.errors import InputError, ScenestoreError
 
 __all__ = ["BROKEN_ARRAY", "load_array", "load_pickle"]
 
@@ -57,12 +60,42 @@ BROKEN_ARRAY = (
 """What numpy raises for a damaged .npy header, which it reads as a Python literal."""
 
 
+class _Budget:
+    """What stand-ins may make of one pickle: the bytes of an honest one become data once or twice.
+
+    Without it a few bytes each would turn one long text into bytes again and again.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.left = 4 * size
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise pickle.UnpicklingError("more data than there are bytes")
+
+
+class _Call:
+    """A function that a pickle may name and call, and cannot set anything on."""
+
+    __slots__ = ("_budget", "_function")
+
+    def __init__(self, function: Callable[..., object], budget: _Budget) -> None:
+        self._function, self._budget = function, budget
+
+    def __call__(self, *args: object) -> object:
+        return self._function(self._budget, *args)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("a change of a function")
+
+
 class _Type:
     """Stands for ``numpy.dtype``: only plain numbers, strings and object."""
 
-    def __init__(self, code: object = "", *_: object) -> None:
+    def __init__(self, _: _Budget, code: object = "", *_more: object) -> None:
         if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
-            raise pickle.UnpicklingError(f"an array of type {str(code)[:40]!r}")
+            raise pickle.UnpicklingError(f"an array of type {brief(code)}")
         self.code = code
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
@@ -80,28 +113,32 @@ class _Array:
 
     value: Array | None = None
 
+    def __init__(self, budget: _Budget) -> None:
+        self.budget = budget
+
     def __setstate__(self, state: tuple[object, ...]) -> None:
         _, shape, kind, fortran, data = state
-        self.value = _build(shape, kind, data, fortran=bool(fortran))
+        self.value = _build(self.budget, shape, kind, data, fortran=bool(fortran))
 
 
-class _Nothing:
-    """Stands for ``numpy.ndarray``, which may be named but not called."""
-
-    def __new__(cls, *_: object) -> _Nothing:
-        raise pickle.UnpicklingError("a direct call of numpy.ndarray")
+def _nothing(*_: object) -> None:
+    """Stand for ``numpy.ndarray``, which may be named but not called."""
+    raise pickle.UnpicklingError("a direct call of numpy.ndarray")
 
 
-def _build(shape: object, kind: object, data: object, *, fortran: bool) -> Array:
+def _build(budget: _Budget, shape: object, kind: object, data: object, *, fortran: bool) -> Array:
     if not isinstance(shape, tuple) or not isinstance(kind, _Type):
         raise pickle.UnpicklingError("an array without shape or type")
     dtype = kind.dtype()
+    if isinstance(data, (list, str, bytes, bytearray)):
+        budget.spend(len(data))
     if dtype.kind == "O":
         if not isinstance(data, list):
             raise pickle.UnpicklingError("an object array that is no list")
         flat = np.empty(len(data), dtype=object)
         for at, item in enumerate(data):
             flat[at] = item  # one by one: numpy would unpack lists
+        fortran = False  # numpy lists objects row by row whatever their order in memory
     else:
         raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote str
         if not isinstance(raw, (bytes, bytearray)):
@@ -110,39 +147,49 @@ def _build(shape: object, kind: object, data: object, *, fortran: bool) -> Array
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
+def _reconstruct(budget: _Budget, *_: object) -> _Array:
+    return _Array(budget)
 
 
-def _scalar(kind: object, data: object = None) -> object:
-    return _build((1,), kind, data, fortran=False)[0].item()
+def _scalar(budget: _Budget, kind: object, data: object = None) -> object:
+    return _build(budget, (1,), kind, data, fortran=False)[0].item()
 
 
-def _from_buffer(data: object, kind: object, shape: object, order: object = "C") -> _Array:
-    array = _Array()
-    array.value = _build(shape, kind, data, fortran=order == "F")
+def _from_buffer(
+    budget: _Budget, data: object, kind: object, shape: object, order: object = "C"
+) -> _Array:
+    array = _Array(budget)
+    array.value = _build(budget, shape, kind, data, fortran=order == "F")
     return array
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
+def _encode(budget: _Budget, text: object, encoding: object = "latin1") -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("a call of codecs.encode")
+    budget.spend(len(text))
     return text.encode("latin1")
 
 
-def _bytes(*parts: object) -> bytes:
+def _bytes(_: _Budget, *parts: object) -> bytes:
     if parts:
         raise pickle.UnpicklingError("a call of bytes")
     return b""
 
 
-_KNOWN: dict[tuple[str, str], object] = {
+def _ordered(budget: _Budget, pairs: object = ()) -> dict[Any, Any]:
+    if not isinstance(pairs, (list, tuple)):
+        raise pickle.UnpicklingError("an OrderedDict of no pairs")
+    budget.spend(len(pairs))
+    return dict(pairs)
+
+
+_KNOWN: dict[tuple[str, str], Callable[..., object]] = {
     ("numpy", "dtype"): _Type,
-    ("numpy", "ndarray"): _Nothing,
+    ("numpy", "ndarray"): _nothing,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _bytes,
     ("__builtin__", "bytes"): _bytes,
-    ("collections", "OrderedDict"): dict,
+    ("collections", "OrderedDict"): _ordered,
     **{(module, "_reconstruct"): _reconstruct for module in _MODULES},
     **{(module, "scalar"): _scalar for module in _MODULES},
     **{(module, "_frombuffer"): _from_buffer for module in _BUFFERS},
@@ -150,10 +197,14 @@ _KNOWN: dict[tuple[str, str], object] = {
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+        self._budget = _Budget(len(data))
+
     def find_class(self, module: str, name: str) -> object:
         """Return the stand-in for a name; refuse every other."""
         try:
-            return _KNOWN[module, name]
+            return _Call(_KNOWN[module, name], self._budget)
         except KeyError:
             raise pickle.UnpicklingError(f"the name {module}.{name}") from None
 
@@ -171,9 +222,9 @@ def load_pickle(data: bytes, where: str) -> object:
 
     Raises: InputError: the pickle is torn, or names anything else.
     """
-    stream = io.BytesIO(data)
     try:
-        value: object = _Unpickler(stream, encoding="latin1").load()
+        check_opcodes(data)
+        value: object = _Unpickler(data).load()
         return _finish(value, {}, 0)
     except _BROKEN as error:
         raise InputError(
@@ -221,9 +272,9 @@ def load_array(path: Path | str) -> Array:
 
     Raises: MissingInput: no such file. InputError: not a .npy file, or a torn one.
     """
-    path = need_file(path)
+    path = Path(path)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
                 shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -239,7 +290,7 @@ def load_array(path: Path | str) -> Array:
         if 0 in shape:
             return np.empty(shape, dtype)
         return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-    except InputError:
+    except ScenestoreError:
         raise
     except BROKEN_ARRAY as error:
         raise InputError(f"{path}: not a whole .npy file ({error}).") from error

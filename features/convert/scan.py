@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features.convert.gsmn_text import read_graphs
+from features.convert.inputs import BOM, need_folder, read_bytes
 from features.convert.pickles import load_array
-from features.convert.source import integers, make_detections, match_id, need_file, need_folder
+from features.convert.source import integers, make_detections, match_id
 from features.errors import InputError, MissingInput
 from features.records import Caption, Detections, ImageEntry, TextGraph
 
@@ -62,13 +63,14 @@ class ScanFolder:
         self.path = need_folder(folder)
         self.split = split
         self.notes: list[str] = []
-        self.files = sorted(self.path.glob(f"{split}_*"))
+        self.files = sorted(file for file in self.path.glob(f"{split}_*") if file.is_file())
         self.classes: tuple[str, ...] = ()
         self.predicates: tuple[str, ...] = ()
         self._features = load_array(self.path / f"{split}_ims.npy")
-        if self._features.ndim != 3 or self._features.dtype.kind != "f":
-            shape = f"{self._features.dtype} {self._features.shape}"
-            raise InputError(f"{self._name('ims.npy')}: {shape} is not float (rows, regions, D).")
+        shape = self._features.shape
+        if len(shape) != 3 or not shape[2] or self._features.dtype.kind != "f":
+            found = f"{self._features.dtype} {shape}"
+            raise InputError(f"{self._name('ims.npy')}: {found} is not float (rows, regions, D).")
         self.texts = self._read_lines("caps.txt")
         rows, captions = len(self._features), len(self.texts)
         copies = {captions: CAPTIONS_PER_IMAGE, captions // CAPTIONS_PER_IMAGE: 1}
@@ -80,8 +82,8 @@ class ScanFolder:
         self._copies = copies[rows]
         self._images = captions // CAPTIONS_PER_IMAGE
         self._row_of = {key: row for row, key in enumerate(self._read_ids())}
-        self._boxes = self._optional("ims_bbx.npy", (*self._features.shape[:2], 4))
-        self._sizes = self._optional("ims_size.npy", ())
+        self._boxes = self._optional("ims_bbx.npy", (shape[1], 4), "fiu")
+        self._sizes = self._optional("ims_size.npy", (), "O")
         brings = {"features"} | ({"size"} if self._sizes is not None else set())
         self.brings = frozenset(brings)
         if self._boxes is None:
@@ -94,8 +96,8 @@ class ScanFolder:
 
     def _read_lines(self, suffix: str) -> list[str]:
         """Return the lines of a text file; only line feeds part them, as in the released code."""
-        path = need_file(self._name(suffix))
-        raw = path.read_bytes().split(b"\n")
+        path = self._name(suffix)
+        raw = read_bytes(path).removeprefix(BOM).split(b"\n")
         if not raw[-1].strip():
             raw.pop()
         lines = []
@@ -120,14 +122,19 @@ class ScanFolder:
             )
         return ids
 
-    def _optional(self, suffix: str, shape: tuple[int, ...]) -> npt.NDArray[np.generic] | None:
+    def _optional(
+        self, suffix: str, row: tuple[int, ...], kinds: str
+    ) -> npt.NDArray[np.generic] | None:
         path = self._name(suffix)
         if not path.is_file():
             return None
         array = load_array(path)
         rows = (len(self._features), self._images)
-        if len(array.shape) == 0 or len(array) not in rows or array.shape[1:] != shape[1:]:
+        if len(array.shape) == 0 or len(array) not in rows or array.shape[1:] != row:
             raise InputError(f"{path}: shape {array.shape} does not belong to {rows[0]} rows.")
+        if array.dtype.kind not in kinds:
+            wanted = "a dict per row" if kinds == "O" else "numbers"
+            raise InputError(f"{path}: holds {array.dtype}, {wanted} needed.")
         return array
 
     def ids(self) -> list[str]:

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.inputs import need_folder
 from features.convert.pickles import load_array
-from features.convert.source import integers, make_detections, match_id, need_folder, read_json
-from features.errors import FeatureOverflow, InputError
+from features.convert.source import integers, make_detections, match_id, read_json
+from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections
 
 __all__ = ["SgmFile"]
@@ -60,6 +61,11 @@ class SgmFile:
             if key in self._entries:
                 raise InputError(f"{self.path}: image {key!r} stands twice in img_to_sg.")
             self._entries[key] = at, item["sg"]
+        if unions_dir is not None and objects_dir is None:
+            raise UsageError(
+                f"{unions_dir}: features of union boxes are stored beside those of the objects; "
+                "pass objects_dir, too."
+            )
         self._objects = None if objects_dir is None else need_folder(objects_dir)
         self._unions = None if unions_dir is None else need_folder(unions_dir)
         self.files = [self.path]
@@ -139,7 +145,9 @@ def _names(path: Path, document: dict[str, object], key: str) -> dict[int, str]:
         return dict(enumerate(map(str, table)))
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table of names and ids.")
-    if all(isinstance(value, int) for value in table.values()):
-        return {int(str(code)): name for name, code in table.items()}
+    if all(type(value) is int for value in table.values()):  # true is no id
+        return dict(
+            zip(integers(where, "the ids", list(table.values()), len(table)), table, strict=True)
+        )
     codes = integers(where, "the ids", list(table), len(table))
     return dict(zip(codes, map(str, table.values()), strict=True))

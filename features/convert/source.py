@@ -11,17 +11,21 @@ import binascii
 import json
 import re
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
+from features.convert.inputs import child, need_file, need_folder, read_bytes, read_text
+from features.convert.values import brief, check_text, integers, real_rows
+from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections
 
 __all__ = [
     "Source",
+    "brief",
+    "check_text",
     "child",
     "decode_base64",
     "decode_floats",
@@ -34,6 +38,7 @@ __all__ = [
     "parse_json",
     "read_json",
     "read_names",
+    "real_rows",
 ]
 
 Array = npt.NDArray[np.float32]
@@ -69,44 +74,6 @@ class Source(Protocol):
         Raises: UnknownName: no such image. InputError: the file cannot be read as promised.
         """
         ...
-
-
-def need_file(path: Path | str) -> Path:
-    """Return the path of a file that must exist.
-
-    Raises: MissingInput: it does not, or it is a folder.
-    """
-    path = Path(path)
-    if not path.is_file():
-        what = "is a folder, a file is needed" if path.is_dir() else "there is no such file"
-        raise MissingInput(f"{path}: {what}. Check the path.")
-    return path
-
-
-def need_folder(path: Path | str) -> Path:
-    """Return the path of a folder that must exist.
-
-    Raises: MissingInput: it does not, or it is a file.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        what = "is a file, a folder is needed" if path.exists() else "there is no such folder"
-        raise MissingInput(f"{path}: {what}. Check the path.")
-    return path
-
-
-def child(folder: Path, name: str, where: object = "") -> Path:
-    """Return the path of ``name`` inside ``folder``, for names that come out of a file.
-
-    Links that the user made inside the folder are followed: they are not the file's doing.
-
-    Raises: InputError: the name is empty, absolute or has ``..``.
-    """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    drive = name[1:2] == ":"
-    if not name or "\0" in name or parts.is_absolute() or ".." in parts.parts or drive:
-        raise InputError(f"{where or folder}: the name {name!r} leads out of {folder}. Remove it.")
-    return folder / parts
 
 
 def id_forms(image_id: str) -> list[str]:
@@ -145,8 +112,7 @@ def read_json(path: Path | str) -> object:
 
     Raises: MissingInput: no such file. InputError: not that JSON.
     """
-    path = need_file(path)
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(read_bytes(path), str(path))
 
 
 def parse_json(raw: bytes, where: str) -> object:
@@ -179,11 +145,7 @@ def read_names(path: Path | str, *, background: str | None = None) -> tuple[str,
         path: text file.
         background: name to put before the list, for files whose ids count from 1.
     """
-    path = need_file(path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}).") from error
+    lines = read_text(path).splitlines()
     names = tuple(line.split(",")[0].strip() for line in lines if line.strip())
     return names if background is None else (background, *names)
 
@@ -278,6 +240,7 @@ def make_detections(
     ):
         if column is not None and len(column) != count:
             raise InputError(f"{where}: {len(column)} {what} for {count} boxes.")
+    check_text(where, "the name", (*names, *(name for row in traits or () for name in row)))
     links, weights = _relations(where, count, relations, relation_scores)
     order = np.argsort(-marks.reshape(-1), kind="stable")
     if scores is not None and (order != np.arange(count)).any():
@@ -310,6 +273,7 @@ def _relations(
     if relations is None:
         return None, None
     links = tuple(relations)
+    check_text(where, "the predicate", (predicate for _, predicate, _ in links))
     for subject, predicate, target in links:
         if not (0 <= subject < count and 0 <= target < count):
             raise InputError(
@@ -341,22 +305,3 @@ def _floats(where: str, column: str, values: npt.ArrayLike) -> Array:
             "Repair or leave out this image."
         )
     return floats
-
-
-def integers(where: str, what: str, values: object, count: int) -> tuple[int, ...]:
-    """Return ``count`` whole numbers from JSON, text or numpy values.
-
-    Raises: InputError: another count, or a value that is no whole number.
-    """
-    if not isinstance(values, (list, tuple, np.ndarray)) or len(values) != count:
-        raise InputError(f"{where}: {what} must be {count} numbers, not {str(values)[:80]!r}.")
-    numbers = []
-    for value in values:
-        try:
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: {what} {str(value)[:80]!r} is no number.") from error
-        if number != number // 1 or not -(2**62) < number < 2**62:
-            raise InputError(f"{where}: {what} {str(value)[:80]!r} is no whole number.")
-        numbers.append(int(number))
-    return tuple(numbers)

@@ -1,22 +1,26 @@
 """VinVL and Oscar: TSV of ``key<TAB>JSON`` with a ``.lineidx`` of byte offsets.
 
 Two contents, told apart by the JSON: scene_graph_benchmark's predictions, ``{"objects": [{"rect",
-"class", "conf", "feature", "attributes"}], "relations": [{"subj_id", "obj_id", "class", "conf"}] |
-null}``; and Oscar's features, ``{"num_boxes", "features"}`` (n, 2054: 2048 and six numbers of the
-box, x1 y1 x2 y2 w h as fractions of the picture) with ``X.label.tsv`` ``[{"rect", "class",
-"conf"}]`` and ``X.hw.tsv`` ``[{"height", "width"}]`` beside it.
+"class", "conf", "feature", "attributes", "attr_scores"}], "relations": [{"subj_id", "obj_id",
+"class", "conf"}] | null}``; and Oscar's features, ``{"num_boxes", "features"}`` (n, 2054: 2048 and
+six numbers of the box, x1 y1 x2 y2 w h as fractions of the picture) with ``X.label.tsv``
+``[{"rect", "class", "conf"}]`` and ``X.hw.tsv`` ``[{"height", "width"}]`` beside it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.convert.source import decode_floats, integers, make_detections, match_id, need_file
+from features.convert.inputs import BOM, need_file, opened, read_bytes
+from features.convert.source import brief, decode_floats, integers, make_detections, match_id
 from features.errors import InputError
 from features.records import Detections
 
@@ -24,6 +28,9 @@ __all__ = ["VinvlFile"]
 
 _BOX_NUMBERS = 6
 _MAX_BOXES = 10_000
+_SOME_OBJECTS = re.compile(rb'"objects"\s*:\s*\[\s*[^]\s]')
+_SOME_RELATIONS = re.compile(rb'"relations"\s*:\s*[^n\s]')  # anything but null
+_NO_ATTRIBUTE = "__no_attribute__"  # class 0 of scene_graph_benchmark's attributes
 
 
 class _Lines:
@@ -41,10 +48,11 @@ class _Lines:
         if starts is None and index.is_file():
             notes.append(f"{index}: does not fit {path.name}; the file was scanned instead.")
         twice = 0
-        with path.open("rb") as file:
+        with opened(path) as file:
             for start in self._scan() if starts is None else starts:
                 file.seek(start)
-                key = file.readline(4096).partition(b"\t")[0].decode("utf-8", "replace").strip()
+                name = file.readline(4096).removeprefix(BOM).partition(b"\t")[0]
+                key = name.decode("utf-8", "replace").strip()
                 if key:
                     twice += key in self.offsets
                     self.offsets.setdefault(key, start)
@@ -54,14 +62,14 @@ class _Lines:
     def _starts(self, index: Path) -> list[int] | None:
         """Return the offsets of the index, or None where one is not the start of a line."""
         try:
-            starts = [int(line) for line in index.read_text("ascii").split()]
+            starts = [int(line) for line in read_bytes(index).decode("ascii").split()]
         except (ValueError, UnicodeDecodeError):
             return None
         size = self.path.stat().st_size
         rising = all(a < b for a, b in itertools.pairwise(starts))
         if not starts or starts[0] != 0 or not rising or starts[-1] >= size:
             return None
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             for start in starts[1:]:
                 file.seek(start - 1)
                 if file.read(1) != b"\n":
@@ -72,21 +80,36 @@ class _Lines:
 
     def _scan(self) -> list[int]:
         starts, offset = [], 0
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             for line in file:
                 starts.append(offset)
                 offset += len(line)
         return starts
 
     def read(self, key: str) -> Any:
-        where = f"{self.path}, image {key!r}"
-        with self.path.open("rb") as file:
+        with opened(self.path) as file:
             file.seek(self.offsets[key])
-            line = file.readline()
+            return self._parse(key, file.readline())
+
+    def entries(self, pattern: re.Pattern[bytes] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the JSON objects of the lines that match; torn lines are left to ``read``."""
+        with opened(self.path) as file:
+            for key, start in self.offsets.items():
+                file.seek(start)
+                line = file.readline()
+                if pattern is not None and not pattern.search(line):
+                    continue
+                with contextlib.suppress(InputError):
+                    if isinstance(entry := self._parse(key, line), dict):
+                        yield entry
+
+    def _parse(self, key: str, line: bytes) -> Any:
         try:
             return json.loads(line.partition(b"\t")[2])
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error}). The line may be torn.") from error
+            raise InputError(
+                f"{self.path}, image {key!r}: not JSON ({error}). The line may be torn."
+            ) from error
 
 
 class VinvlFile:
@@ -116,18 +139,36 @@ class VinvlFile:
         self._sizes = self._beside("hw", sizes)
         parts = (self._lines, self._labels, self._sizes)
         self.files = [part.path for part in parts if part is not None]
-        first = self._lines.read(next(iter(self._lines.offsets)))
-        self._oscar = isinstance(first, dict) and "num_boxes" in first
+        first = next(self._lines.entries(), None)
+        if first is None:
+            self._lines.read(next(iter(self._lines.offsets)))  # says what is wrong with it
+            raise InputError(f"{self.path}: no line holds a JSON object. Is it VinVL's?")
+        self._oscar = "num_boxes" in first
         brings = {"labels", "scores"}
         if self._oscar:
             brings = {"features"} | (brings if self._labels else set())
-        elif isinstance(first, dict):
-            objects = first.get("objects") or [{}]
-            known = objects[0] if isinstance(objects, list) and isinstance(objects[0], dict) else {}
-            brings |= {"features"} if "feature" in known else set()
-            brings |= {"attributes"} if "attributes" in known else set()
-            brings |= {"relations"} if first.get("relations") is not None else set()
+        else:
+            brings |= self._columns(first)
         self.brings = frozenset(brings | ({"size"} if self._sizes else set()))
+
+    def _columns(self, first: dict[str, Any]) -> set[str]:
+        """Return what the objects and relations of a predictions file have.
+
+        An image without objects says nothing about features, and null nothing about relations, so
+        each is looked for in the first line that has some. Lines without are searched, not parsed.
+        """
+        found = set()
+        for entry in self._lines.entries(_SOME_OBJECTS):
+            objects = entry.get("objects")
+            if isinstance(objects, list) and objects and isinstance(objects[0], dict):
+                found |= {"features"} if "feature" in objects[0] else set()
+                found |= {"attributes"} if "attributes" in objects[0] else set()
+                break
+        if "relations" in first:  # the fields are the same in all lines
+            known = self._lines.entries(_SOME_RELATIONS)
+            if any(entry.get("relations") is not None for entry in known):
+                found.add("relations")
+        return found
 
     def _beside(self, kind: str, given: Path | str | None) -> _Lines | None:
         if given is not None:
@@ -205,7 +246,7 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
         features = np.stack(rows)
     traits = None
     if objects and all(isinstance(item.get("attributes"), list) for item in objects):
-        traits = [item["attributes"] for item in objects]
+        traits = [_attributes(where, item) for item in objects]
     links, weights = None, None
     if isinstance(relations, list):
         if not all(isinstance(item, dict) for item in relations):
@@ -228,9 +269,23 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
     )
 
 
+def _attributes(where: str, item: dict[str, Any]) -> list[str]:
+    """Return the attributes of an object without those that only fill the row, of score 0."""
+    names = [str(name) for name in item["attributes"]]
+    scores = item.get("attr_scores")
+    if scores is None:
+        scores = [1.0] * len(names)
+    if not isinstance(scores, list) or len(scores) != len(names):
+        raise InputError(f"{where}: {brief(scores)} are not the scores of {len(names)} attributes.")
+    if not all(isinstance(score, (int, float)) for score in scores):
+        raise InputError(f"{where}: attr_scores hold {brief(scores)}.")
+    pairs = zip(names, scores, strict=True)
+    return [name for name, score in pairs if score > 0 and name != _NO_ATTRIBUTE]
+
+
 def _rect(where: str, rect: object) -> list[float]:
     if not isinstance(rect, list) or len(rect) != 4:
-        raise InputError(f"{where}: a rect must be [x1, y1, x2, y2], not {str(rect)[:60]}.")
-    if not all(isinstance(value, (int, float)) for value in rect):
-        raise InputError(f"{where}: a rect holds {str(rect)[:60]}.")
+        raise InputError(f"{where}: a rect must be [x1, y1, x2, y2], not {brief(rect)}.")
+    if not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in rect):
+        raise InputError(f"{where}: a rect holds {brief(rect)}.")
     return rect

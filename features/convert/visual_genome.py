@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from features.convert.json_items import JsonItems
-from features.convert.source import integers, make_detections, match_id
+from features.convert.source import brief, integers, make_detections, match_id
 from features.errors import InputError
 from features.records import Detections
 
@@ -67,7 +67,7 @@ class VisualGenomeFile:
         boxes, labels, traits = [], [], []
         row_of: dict[object, int] = {}
         for row, item in enumerate(_dicts(where, entry, "objects")):
-            row_of[item.get("object_id")] = row
+            row_of[_identity(where, item, "object_id")] = row
             x, y, width, height = _numbers(where, item)
             boxes.append([x, y, x + width, y + height])
             labels.append(_name(where, item))
@@ -79,9 +79,10 @@ class VisualGenomeFile:
         for item in _dicts(where, entry, "relationships"):
             ends = []
             for side in ("subject_id", "object_id"):
-                if item.get(side) not in row_of:
-                    raise InputError(f"{where}: relationship with unknown {side} {item.get(side)}.")
-                ends.append(row_of[item[side]])
+                end = _identity(where, item, side)
+                if end is None or end not in row_of:
+                    raise InputError(f"{where}: relationship with unknown {side} {brief(end)}.")
+                ends.append(row_of[end])
             links.append((ends[0], str(item.get("predicate", "")).strip().lower(), ends[1]))
         return make_detections(
             where,
@@ -106,11 +107,18 @@ def _dicts(where: str, entry: dict[str, object], key: str) -> list[dict[str, obj
     return items
 
 
+def _identity(where: str, item: dict[str, object], key: str) -> int | float | str | None:
+    value = item.get(key)
+    if value is not None and not isinstance(value, (int, float, str)):
+        raise InputError(f"{where}: {key!r} is {brief(value)}, no number or text.")
+    return value
+
+
 def _numbers(where: str, item: dict[str, object]) -> list[float]:
     values = [item.get(key) for key in ("x", "y", "w", "h")]
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and abs(v) < 1e9]
     if len(numbers) != 4 or numbers[2] < 0 or numbers[3] < 0:
-        raise InputError(f"{where}: an object has no usable x, y, w, h: {values}.")
+        raise InputError(f"{where}: an object has no usable x, y, w, h: {brief(values)}.")
     return numbers
 
 

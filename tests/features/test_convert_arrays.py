@@ -1,7 +1,10 @@
 """Readers of array files: SCAN and GSMN folders, HDF5 of BAN, folders of npz."""
 
+import io
 import pickle
 import tempfile
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -244,3 +247,101 @@ def test_npz_that_unpacks_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr("features.convert.npz_folder._MAX_BYTES", 300_000)
     with pytest.raises(InputError, match="unpacks to more"):
         NpzFolder(tmp_path).read("1")
+
+
+def test_npz_with_rows_without_a_score(tmp_path):
+    boxes, features = image(1)
+    np.save(tmp_path / "9.npy", features)
+    info = {"bbox": boxes, "num_boxes": 2, "image_width": 200, "image_height": 150}
+    np.save(tmp_path / "9_info.npy", info, allow_pickle=True)
+    found = NpzFolder(tmp_path).read("9")
+    np.testing.assert_array_equal(found.boxes, boxes[:2])
+    np.testing.assert_array_equal(found.features, features[:2])
+
+
+def test_npz_info_with_nested_lists(tmp_path):
+    """Twelve levels of one list ten times are 200 bytes, and a terabyte as an array."""
+    nested: object = [1.0] * 10
+    for _ in range(12):
+        nested = [nested] * 10
+    np.save(tmp_path / "9.npy", image(1)[1])
+    np.save(tmp_path / "9_info.npy", {"bbox": nested}, allow_pickle=True)
+    with pytest.raises(InputError, match="no array"):
+        NpzFolder(tmp_path).read("9")
+
+
+def test_npz_in_this_folder(tmp_path, monkeypatch):
+    boxes, features = image(1)
+    att = tmp_path / "x_att"
+    for name in ("x_att", "x_box"):
+        (tmp_path / name).mkdir()
+    np.savez(att / "1.npz", feat=features)
+    np.save(tmp_path / "x_box" / "1.npy", boxes)
+    monkeypatch.chdir(att)
+    np.testing.assert_array_equal(NpzFolder(".").read("1").boxes, boxes)
+
+
+def test_npz_that_cannot_be_unpacked(tmp_path):
+    np.savez(tmp_path / "locked.npz", x=image(1)[1])
+    raw = bytearray((tmp_path / "locked.npz").read_bytes())
+    raw[6] |= 1  # encrypted, says the file's header, and the archive's
+    raw[raw.find(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.npz").write_bytes(raw)
+    whole = io.BytesIO()
+    np.save(whole, np.zeros(9_000))
+    with zipfile.ZipFile(tmp_path / "lzma.npz", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", whole.getvalue())
+    raw = bytearray((tmp_path / "lzma.npz").read_bytes())
+    raw[60:90] = b"\xff" * 30
+    (tmp_path / "lzma.npz").write_bytes(raw)
+    for key in ("locked", "lzma"):
+        with pytest.raises(InputError, match=rf"{key}\.npz: not a whole"):
+            NpzFolder(tmp_path).read(key)
+
+
+def test_ban_reads_single_rows(tmp_path):
+    """Nothing as long as the file says it is may be read: no bytes need stand behind it."""
+    path = ban(tmp_path, adaptive=True)
+    with h5py.File(path, "r+") as file:
+        first = file["pos_boxes"][:]
+        del file["pos_boxes"]
+        rows = file.create_dataset("pos_boxes", (1 << 26, 2), "i8", chunks=(1 << 10, 2))
+        rows[:3] = first
+    tracemalloc.start()
+    source = BanFile(path)
+    np.testing.assert_array_equal(source.read("20").boxes, image(0, 2)[0])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    source.close()
+    with h5py.File(path, "r+") as file:
+        del file["pos_boxes"]
+        file.create_dataset("pos_boxes", (1 << 26, 2), "i8", chunks=(1 << 25, 2))
+    with pytest.raises(InputError, match="in chunks"):
+        BanFile(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("ims_bbx.npy", np.full((3, 4, 4), "x")),
+        ("ims_bbx.npy", np.full((3, 4, 4), None)),
+        ("ims_size.npy", np.zeros(3)),
+        ("ims.npy", np.zeros((3, 4, 0), np.float32)),
+    ],
+)
+def test_scan_arrays_of_another_kind(tmp_path, name, data):
+    scan(tmp_path, "train", 3, 1, gsmn=True)
+    np.save(tmp_path / f"train_{name}", data, allow_pickle=True)
+    with pytest.raises(InputError, match=f"train_{name}"):
+        ScanFolder(tmp_path)
+
+
+def test_scan_from_windows_and_with_a_folder_of_photos(tmp_path):
+    scan(tmp_path, "train", 3, 1)
+    for name in ("train_ids.txt", "train_caps.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
+    (tmp_path / "train_images").mkdir()
+    source = ScanFolder(tmp_path)
+    assert source.ids()[0] == "train0"
+    assert source.images()[0].captions[0].text == "caption 0 of 0 \u00e9"
+    assert all(file.is_file() for file in source.files)

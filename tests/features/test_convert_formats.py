@@ -1,7 +1,9 @@
 """Every format, end to end: it becomes a store, and changed bytes give a typed error."""
 
 import base64
+import io
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 
 from features.convert import IMPORT_FORMATS, open_source
 from features.convert.importing import import_store
-from features.errors import ScenestoreError
+from features.convert.source import integers
+from features.errors import InputError, MissingInput, ScenestoreError
 from features.records import Detections
 from features.store import open_store
 
@@ -214,3 +217,98 @@ def test_changed_bytes(name, tmp_path):
         finally:
             file.write_bytes(good)
     assert refused > 10
+
+
+def refuse(monkeypatch, name: str) -> None:
+    """Let the system refuse to open files of this name; root may read whatever its mode is."""
+
+    def refusing(file, *args, **kwargs):
+        if Path(str(file)).name == name:
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, *args, **kwargs)
+
+    real = io.open
+    monkeypatch.setattr(io, "open", refusing)
+    monkeypatch.setattr("builtins.open", refusing)
+
+
+@pytest.mark.parametrize("name", IMPORT_FORMATS)
+def test_a_file_that_may_not_be_read(name, tmp_path, monkeypatch):
+    path = {**MAKERS, "lmdb": lmdb_file}[name](tmp_path)
+    source = open_source(name, path)
+    files = [file for file in source.files if file.is_file()]
+    getattr(source, "close", lambda: None)()
+    assert files
+    for file in files:
+        with monkeypatch.context() as patch:
+            refuse(patch, file.name)
+            with pytest.raises(MissingInput, match="Permission denied") as caught:
+                read_all(name, path)
+        assert file.name in str(caught.value)
+        assert "Check permissions" in str(caught.value)
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+    def listdir(_path):
+        raise PermissionError(13, "Permission denied")
+
+    np.savez(tmp_path / "1.npz", x=FEATURES)
+    monkeypatch.setattr("os.listdir", listdir)
+    with pytest.raises(MissingInput, match="Permission denied"):
+        open_source("npz", tmp_path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    """A file name of other bytes, or JSON with half a character, would break every export."""
+    folder = tmp_path / "npz"
+    folder.mkdir()
+    np.savez(folder / "1.npz", x=FEATURES)
+    (folder / "1.npz").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.npz"))
+    with pytest.raises(InputError, match=r"caf.udce9.*UTF-8"):
+        open_source("npz", folder)
+    good = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
+    (tmp_path / "id.json").write_text(json.dumps({"a\ud800.jpg": good}))
+    with pytest.raises(InputError, match=r"a.ud800.*UTF-8"):
+        open_source("lgsgm", tmp_path / "id.json")
+    (tmp_path / "label.json").write_text(json.dumps({"a": {**good, "labels": ["dog\udfff"]}}))
+    with pytest.raises(InputError, match=r"image 'a'.*dog.udfff"):
+        open_source("lgsgm", tmp_path / "label.json").read("a")
+    links = [{"subj_id": 0, "obj_id": 0, "class": "on\udfff"}]
+    entry = {"objects": [{"rect": [0, 0, 1, 1]}], "relations": links}
+    (tmp_path / "p.tsv").write_text(f"k\t{json.dumps(entry)}\n")
+    with pytest.raises(InputError, match=r"the predicate 'on.udfff"):
+        open_source("vinvl", tmp_path / "p.tsv").read("k")
+
+
+def test_a_refused_source_is_closed(tmp_path, monkeypatch):
+    path = lmdb_file(tmp_path)
+    monkeypatch.setattr("features.convert.lmdb_files.LmdbFile.ids", lambda _: ["\udfff"])
+    for _ in range(2):  # LMDB refuses to open a database twice in one process
+        with pytest.raises(InputError, match="UTF-8"):
+            open_source("lmdb", path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, 10**5000, {"a": 1}, None, [1], "x" * 999],
+    ids=lambda value: type(value).__name__,
+)
+def test_numbers_that_are_none(value):
+    with pytest.raises(InputError, match=r"file: size .* no number") as caught:
+        integers("file", "size", [value], 1)
+    assert len(str(caught.value)) < 140
+    with pytest.raises(InputError, match="file: size must be 7 numbers"):
+        integers("file", "size", value, 7)
+    with pytest.raises(InputError, match="must be 1 numbers, not an array of int64"):
+        integers("file", "size", np.array(3), 1)
+
+
+def test_a_list_of_itself_a_million_times_is_not_printed():
+    nested: object = [1] * 10
+    for _ in range(30):
+        nested = [nested] * 10
+    boxed = np.empty(1, object)
+    boxed[0] = nested
+    for value in (nested, boxed):
+        with pytest.raises(InputError, match="no number"):
+            integers("file", "size", [value], 1)

@@ -1,4 +1,4 @@
-"""Items of large JSON files: the same as json.loads, at any window size, and as strict."""
+"""Items of large JSON files, as json.loads has them; ids in such files that are none."""
 
 import json
 
@@ -7,7 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features.convert.json_items import JsonItems
-from features.errors import InputError, MissingInput
+from features.convert.sgm import SgmFile
+from features.convert.visual_genome import VisualGenomeFile
+from features.errors import InputError, MissingInput, UsageError
 
 values = st.recursive(
     st.none()
@@ -102,3 +104,42 @@ def test_strict_inside_items(tmp_path):
         JsonItems(path)
     with pytest.raises(MissingInput):
         JsonItems(tmp_path / "none.json")
+
+
+def put(folder, value):
+    (folder / "g.json").write_text(json.dumps(value))
+    return folder / "g.json"
+
+
+@pytest.mark.parametrize(
+    ("objects", "relationships"),
+    [
+        ([{"object_id": [1]}], []),
+        ([{"object_id": {}}], []),
+        ([{"object_id": 1}], [{"subject_id": [1], "object_id": 1}]),
+        ([{"object_id": 1}], [{"subject_id": 1, "object_id": {"a": 1}}]),
+        ([{}], [{"subject_id": 1, "object_id": 1}]),
+        ([{}], [{}]),
+        ([{"object_id": 1, "x": 10**400}], []),
+    ],
+)
+def test_visual_genome_ids_that_are_none(tmp_path, objects, relationships):
+    box = {"x": 1, "y": 1, "w": 5, "h": 5, "names": ["dog"]}
+    entry = {"image_id": 1, "objects": [{**box, **item} for item in objects]}
+    entry["relationships"] = [{"predicate": "on", **item} for item in relationships]
+    with pytest.raises(InputError, match="image '1'"):
+        VisualGenomeFile(put(tmp_path, [entry])).read("1")
+
+
+@pytest.mark.parametrize("table", [{"dog": True}, {"dog": 10**400}, {"dog": 0.5}, {"dog": "x"}])
+def test_sgm_class_ids_that_are_none(tmp_path, table):
+    with pytest.raises(InputError, match="'object_dict'"):
+        SgmFile(put(tmp_path, {"img_to_sg": [], "predicate_dict": {}, "object_dict": table}))
+
+
+def test_sgm_unions_need_objects(tmp_path):
+    with pytest.raises(UsageError, match="objects_dir"):
+        SgmFile(
+            put(tmp_path, {"img_to_sg": [], "predicate_dict": {}, "object_dict": {}}),
+            unions_dir=tmp_path,
+        )

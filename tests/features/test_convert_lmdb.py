@@ -103,6 +103,10 @@ class Runs:
         mmf_value(1, bbox=np.zeros((2, 4))),
         mmf_value(1, features=np.zeros(3)),
         mmf_value(1, features=np.array([None, 1])),
+        mmf_value(1, num_boxes=-1),
+        mmf_value(1, objects=np.array(3), cls_prob=np.full((3, 2), None)),
+        {"features": np.zeros((3, 4)), "image_w": 5, "image_h": 5},
+        {"features": np.zeros((3, 4)), "boxes": np.zeros((2, 4)), "num_boxes": 2},
         {"num_boxes": 9, "boxes": "AAAA", "features": "AAAA"},
         {"num_boxes": 1, "features": "AAAA"},
     ],
@@ -146,3 +150,43 @@ def test_a_failed_import_closes_the_database(tmp_path):
         import_store("lmdb", path, tmp_path / "s")
     LmdbFile(path).close()  # LMDB refuses to open a database twice in one process
     assert caught.traceback  # it keeps the frames alive that used the database
+
+
+def test_vilbert_arrays(tmp_path):
+    """What convert_to_lmdb.py of ViLBERT's multi-task code writes."""
+    boxes, features = image(4)
+    value = {"image_id": "4", "num_boxes": 3, "boxes": boxes, "features": features}
+    value |= {"image_w": 200, "image_h": np.int64(150)}
+    with LmdbFile(lmdb_file(tmp_path / "db", {"4": value})) as source:
+        found = source.read("4")
+        np.testing.assert_array_equal(found.boxes, boxes)
+        np.testing.assert_array_equal(found.features, features)
+        assert found.size == (200, 150)
+
+
+def test_mmf_rows_without_a_score(tmp_path):
+    """MMF writes 100 rows, and as num_boxes how many of them have a score."""
+    (tmp_path / "objects.txt").write_text("dog\ncat\n")
+    value = mmf_value(1, num_boxes=2)
+    none = mmf_value(1, num_boxes=0)
+    path = lmdb_file(tmp_path / "db", {"1": value, "2": none})
+    with LmdbFile(path, objects=tmp_path / "objects.txt") as source:
+        found = source.read("1")
+        assert found.labels == ("dog", "cat")  # the scores are .7 .1; the third row had .8
+        np.testing.assert_array_equal(found.boxes, image(1)[0][[1, 0]])
+        np.testing.assert_array_equal(found.features, image(1)[1][[1, 0]])
+        assert source.read("2").labels == ()
+
+
+def test_mmf_without_a_background(tmp_path):
+    """MMF drops column 0 of cls_prob itself; then objects is the best of all columns."""
+    (tmp_path / "objects.txt").write_text("yolk\ngoal\ndog\n")
+    table = np.float32([[0.1, 0.7, 0.1], [0.9, 0.02, 0.03], [0.2, 0.1, 0.3]])
+    plain = mmf_value(1, cls_prob=table, objects=table.argmax(1))
+    kept = mmf_value(1, cls_prob=table, objects=table[:, 1:].argmax(1))
+    path = lmdb_file(tmp_path / "db", {"plain": plain, "kept": kept})
+    with LmdbFile(path, objects=tmp_path / "objects.txt") as source:
+        found = source.read("plain")
+        assert found.labels == ("yolk", "goal", "dog")
+        np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.3])
+        np.testing.assert_allclose(source.read("kept").scores, [0.7, 0.3, 0.03])

@@ -5,6 +5,7 @@ import os
 import pickle
 import pickletools
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -188,12 +189,103 @@ def test_broken_array_files(tmp_path):
 
 
 def test_stand_ins_name_no_system_class():
-    """What the unpickler hands out lives in its own module, dict aside."""
+    """What the unpickler hands out lives in its own module."""
     from features.convert import pickles
 
     for item in pickles._KNOWN.values():
-        assert item is dict or item.__module__ == pickles.__name__
+        assert item.__module__ == pickles.__name__
     names = {
         arg for op, arg, _ in pickletools.genops(pickle.dumps(SIZES, 2)) if op.name == "GLOBAL"
     }
     assert names  # numpy arrays do go through find_class
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02}r\x00\xc2\xeb\x0b.",  # memo place 200,000,000: 3 GB of a nine-byte pickle
+        b"}p200000000\n.",
+        b"}p" + b"0" * 30 + b"200000000\n.",
+        b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b"x.",  # bytearray
+        b"\x80\x04\x8e" + (1 << 62).to_bytes(8, "little") + b"x.",
+        b"T\xff\xff\xff\xffx.",  # a string of -1 bytes
+        b"\x80\x04\x95" + (99).to_bytes(8, "little") + b"N.",
+        # the opcode reaches over its frame: the C unpickler goes on behind the bytes it read ahead
+        b"\x80\x04\x95" + (2).to_bytes(8, "little") + b"Jabcd\x00\x00\x00\x00.",
+        b"\x80\x04\x95\x0a" + b"\0" * 7 + b"\x95\x03" + b"\0" * 7 + b"NNN.",
+        b"cnumpy\ndtype",
+    ],
+    ids=lambda data: data[:6].hex(),
+)
+def test_numbers_that_no_bytes_stand_behind(data, capfd):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="file"):
+            load_pickle(data, "file")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert "SystemError" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_many_frames_and_memo_places(protocol):
+    value = {"a": [str(n) for n in range(70_000)], "b": b"x" * 200_000, "c": np.arange(90_000)}
+    found = load_pickle(pickle.dumps(value, protocol=protocol), "file")
+    assert (found["a"], found["b"]) == (value["a"], value["b"])
+    np.testing.assert_array_equal(found["c"], value["c"])
+
+
+def test_objects_in_columns(tmp_path):
+    """numpy lists the objects of an array row by row, also where they lie by columns in memory."""
+    value = np.empty((2, 3), dtype=object, order="F")
+    for at in np.ndindex(2, 3):
+        value[at] = str(at)
+    assert load_pickle(pickle.dumps(value), "file").tolist() == value.tolist()
+    np.save(tmp_path / "a.npy", value, allow_pickle=True)
+    assert load_array(tmp_path / "a.npy").tolist() == value.tolist()
+
+
+def many(call: bytes, first: bytes) -> bytes:
+    """Call a function 2,000 times with what stands in memo place 1."""
+    return b"\x80\x02" + first + b"q\x010" + call + b"q\x020](" + b"h\x02h\x01\x85R" * 2000 + b"e."
+
+
+LONG = b"X" + (100_000).to_bytes(4, "little") + b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        many(b"c_codecs\nencode\n", LONG),
+        many(b"ccollections\nOrderedDict\n", b"](" + b"K\x01K\x02\x86" * 50_000 + b"e"),
+        b"cnumpy\ndtype\nq\x000cnumpy.core.multiarray\nscalar\nq\x020h\x00X\x07\0\0\0S100000"
+        b"\x85Rq\x030" + LONG + b"q\x010](" + b"h\x02h\x03h\x01\x86R" * 2000 + b"e.",
+    ],
+    ids=["encode", "dict", "scalar"],
+)
+def test_few_bytes_do_not_become_many(data):
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="more data than there are bytes"):
+            load_pickle(data, "file")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 26
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_pickle_changes_no_function():
+    """BUILD sets attributes of what it is given; the next file must be read as this one."""
+    state = b"N}X\x0c\0\0\0__defaults__X\x01\0\0\0F\x85s\x86b."
+    with pytest.raises(InputError, match="a change of a function"):
+        load_pickle(b"\x80\x02cnumpy.core.numeric\n_frombuffer\n" + state, "file")
+    found = load_pickle(pickle.dumps(np.arange(6).reshape(2, 3), protocol=5), "file")
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_nested_list_is_not_printed():
+    nested: object = [1] * 10
+    for _ in range(30):
+        nested = [nested] * 10
+    with pytest.raises(InputError, match="an array of type"):
+        load_pickle(attack(np.dtype, (nested,)), "file")

@@ -11,6 +11,7 @@ import pytest
 
 from features.convert.bottom_up_tsv import LXMERT, PLAIN, BottomUpFile
 from features.convert.formats import IMPORT_FORMATS, open_source
+from features.convert.importing import import_store
 from features.convert.vinvl import VinvlFile
 from features.errors import (
     FeatureOverflow,
@@ -19,6 +20,7 @@ from features.errors import (
     UnknownName,
     UsageError,
 )
+from features.store import open_store
 
 D = 8
 
@@ -109,10 +111,16 @@ def test_tsv_not_finite(tmp_path):
 
 def test_tsv_wrong_columns(tmp_path):
     path = tmp_path / "a.tsv"
-    for text in (plain_line("1", 1) + "a\tb\n", "a\tb\nc\td\n"):
-        path.write_text(text)
-        with pytest.raises(InputError, match="columns"):
-            BottomUpFile(path)
+    path.write_text("a\tb\nc\td\n")
+    with pytest.raises(InputError, match=r"line 1, image 'a': 2 columns"):
+        BottomUpFile(path)
+    path.write_text(plain_line("1", 1) + "a\tb\n" + plain_line("2", 2))
+    source = BottomUpFile(path)
+    assert source.ids() == ["1", "2", "a"]  # "a" can be skipped; it is never passed over
+    assert any("line 2, image 'a': 2 columns" in note for note in source.notes)
+    with pytest.raises(InputError, match=r"line 2, image 'a': 2 columns.*Delete the line"):
+        source.read("a")
+    np.testing.assert_array_equal(source.read("2").features, image(2)[1])
     path.write_text("")
     with pytest.raises(InputError, match="no whole line"):
         BottomUpFile(path)
@@ -259,3 +267,71 @@ def test_csv_field_limit_does_not_matter(tmp_path):
     (tmp_path / "a.tsv").write_text("\t".join(["1", "9", "9", "100", boxes, features]) + "\n")
     assert len(features) > csv.field_size_limit()
     assert float(BottomUpFile(tmp_path / "a.tsv").read("1").features.sum()) == 100 * 2048
+
+
+def test_tsv_from_windows(tmp_path):
+    (tmp_path / "a.tsv").write_text("\ufeff" + plain_line("1", 1), encoding="utf-8")
+    assert BottomUpFile(tmp_path / "a.tsv").ids() == ["1"]
+    line = json.dumps({"objects": [vinvl_object(1)]})
+    (tmp_path / "p.tsv").write_text(f"\ufeff7\t{line}\n", encoding="utf-8")
+    source = VinvlFile(tmp_path / "p.tsv")
+    assert source.ids() == ["7"]
+    assert source.read("7").labels == ("c1",)
+
+
+RELATIONS = [{"subj_id": 1, "obj_id": 0, "class": "on", "conf": 0.25}]
+FULL = {"objects": [vinvl_object(1), vinvl_object(2)], "relations": RELATIONS}
+
+
+@pytest.mark.parametrize("objects", [[], [vinvl_object(1)]])
+@pytest.mark.parametrize("relations", [None, []])
+def test_vinvl_first_image_says_nothing(tmp_path, objects, relations):
+    first = {"objects": objects, "relations": relations}
+    rows = {"1": first, "2": {"objects": [], "relations": None}, "3": FULL}
+    source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
+    assert source.brings == {"labels", "scores", "features", "attributes", "relations"}
+
+
+def test_vinvl_without_relations_or_objects(tmp_path):
+    empty = {"objects": [], "relations": None}
+    source = VinvlFile(tsv(tmp_path / "p.tsv", {"1": empty, "2": empty}))
+    assert source.brings == {"labels", "scores"}
+    rows = {"1": {"objects": []}, "2": {"objects": [vinvl_object(1)]}}
+    source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
+    assert source.brings == {"labels", "scores", "features", "attributes"}
+
+
+def test_vinvl_first_line_torn(tmp_path):
+    path = tsv(tmp_path / "p.tsv", {"1": FULL, "2": FULL}, index=False)
+    lines = path.read_text().splitlines()
+    path.write_text(f"{lines[0][:50]}\n{lines[1]}\n")
+    report = import_store("vinvl", path, tmp_path / "s", on_error="skip")
+    assert [key for key, _ in report.skipped] == ["1"]
+    assert "torn" in report.skipped[0][1]
+    store = open_store(report.manifest)
+    assert store.graph("2").relations == ((1, "on", 0),)
+    assert store.has("object_features")
+    path.write_text(lines[0][:50])
+    with pytest.raises(InputError, match="torn"):
+        VinvlFile(path)
+
+
+def test_vinvl_attributes_that_fill_the_row(tmp_path):
+    def read(**change: object) -> object:
+        entry = {"objects": [vinvl_object(1, **change)], "relations": []}
+        return VinvlFile(tsv(tmp_path / "p.tsv", {"1": entry})).read("1").attributes
+
+    names = ["brown", "__no_attribute__", "wooden", "blue"]
+    assert read(attributes=names, attr_scores=[0.5, 0.0, 0.0, 0.0]) == (("brown",),)
+    assert read(attributes=names, attr_scores=[0.5, 0.4, 0.0, 0.1]) == (("brown", "blue"),)
+    assert read(attributes=names) == (("brown", "wooden", "blue"),)
+    for scores in ([0.5], 3, ["x"] * 4):
+        with pytest.raises(InputError, match="image '1'"):
+            read(attributes=names, attr_scores=scores)
+
+
+def test_vinvl_numbers_of_any_length(tmp_path):
+    for value in (10**400, float("inf")):
+        entry = {"objects": [vinvl_object(1, rect=[0, 0, value, 1])]}
+        with pytest.raises(InputError, match="a rect holds"):
+            VinvlFile(tsv(tmp_path / "p.tsv", {"1": entry})).read("1")

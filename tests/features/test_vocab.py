@@ -85,6 +85,8 @@ def test_scan_vocabularies_are_read_and_written(tiny_store, tmp_path):
         ('{"word2idx": {"<pad>": 0, "a": 2}}', "number its words"),
         ('{"word2idx": {"a": 0, "b": 1, "c": 2, "d": 3}}', "the first words"),
         ('{"word2idx": [1]}', "number its words"),
+        ('{"word2idx": {"<pad>": 0, "a": "x"}}', "number its words"),
+        ('{"word2idx": {"<pad>": [0], "a": {}}}', "number its words"),
         ("[" * 100_000, "not a JSON"),
     ],
 )
