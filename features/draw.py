@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import child
+from features.convert.inputs import child
 from features.errors import ImageError, MissingDependency, UsageError, WriteError
 from features.lettering import Word, place_words, shared_area
 from features.records import Detections, SceneGraph, TextGraph, union_boxes

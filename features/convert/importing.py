@@ -233,7 +233,8 @@ def _rows(
         known = set(ids)
         keys: dict[str, str] = {}
         for entry in entries:
-            names = id_forms(entry.id)
+            # the source may know a photo with its folder, val2014/..., as the captions' file has it
+            names = dict.fromkeys((*id_forms(entry.id), *id_forms(entry.file)))
             key = next((name for name in names if name in known), None)
             if key is not None:
                 keys[entry.id] = key

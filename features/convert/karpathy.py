@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from features.convert.source import need_file
+from features.convert.inputs import need_file, opened
 from features.errors import InputError
 from features.names import bad_file, bad_name, bad_split, bad_text
 from features.records import Caption, ImageEntry
@@ -62,7 +62,7 @@ def _read(path: Path) -> bytes:
 
     Raises: InputError: it unpacks to more than captions can be.
     """
-    with path.open("rb") as file:
+    with opened(path) as file:
         if file.peek(2)[:2] != b"\x1f\x8b":
             return file.read()
         limit = min(_MOST, max(1 << 26, _RATIO * path.stat().st_size))

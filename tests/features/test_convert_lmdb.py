@@ -1,6 +1,7 @@
 """Readers of LMDB files: MMF, ViLBERT and VOLTA."""
 
 import base64
+import json
 import pickle
 import tempfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from features import open_store
 from features.convert.importing import import_store
 from features.convert.lmdb_files import LmdbFile
 from features.errors import (
@@ -176,6 +178,17 @@ def test_mmf_rows_without_a_score(tmp_path):
         np.testing.assert_array_equal(found.boxes, image(1)[0][[1, 0]])
         np.testing.assert_array_equal(found.features, image(1)[1][[1, 0]])
         assert source.read("2").labels == ()
+
+
+def test_keys_with_a_folder_meet_captions_whose_file_has_it(tmp_path):
+    name, folder = "COCO_val2014_000000000042.jpg", "val2014"
+    path = lmdb_file(tmp_path / "db", {f"{folder}/{name[:-4]}": mmf_value(1)})
+    entry = {"filename": name, "filepath": folder, "split": "val", "sentences": [{"raw": "a dog"}]}
+    (tmp_path / "c.json").write_text(json.dumps({"images": [entry]}))
+    done = import_store("lmdb", path, tmp_path / "s", captions=tmp_path / "c.json")
+    store = open_store(done.manifest)
+    assert store.images["id"].tolist() == [name]
+    assert store.graph(name).boxes.shape == (3, 4)
 
 
 def test_mmf_without_a_background(tmp_path):
