@@ -21,7 +21,7 @@ from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
 from features.keys import hash_file
 from features.manifest import bind_store, image_index, read_store_manifest
-from features.names import bad_file, bad_split, bad_text
+from features.names import bad_file, bad_split
 from features.pack import pack_index, pack_tokens
 from features.records import ImageEntry, TextGraph
 from features.schema import shard_ranges
@@ -224,9 +224,6 @@ def _rows(
 ) -> tuple[list[ImageEntry], dict[str, str], list[str]]:
     """Return the images in row order, their keys in the source, and notes."""
     ids = source.ids()
-    for image_id in ids:
-        if reason := bad_text(image_id):
-            raise InputError(f"{getattr(source, 'path', 'source')}: image {image_id!r}: {reason}.")
     notes: list[str] = []
     if captions is not None:
         entries = read_karpathy(captions)

@@ -63,8 +63,10 @@ def _read(path: Path) -> bytes:
     Raises: InputError: it unpacks to more than captions can be.
     """
     with opened(path) as file:
-        if file.peek(2)[:2] != b"\x1f\x8b":
-            return file.read()
+        head = file.read(2)
+        if head != b"\x1f\x8b":
+            return head + file.read()
+        file.seek(0)
         limit = min(_MOST, max(1 << 26, _RATIO * path.stat().st_size))
         with gzip.GzipFile(fileobj=file) as packed:
             raw = packed.read(limit + 1)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import InputError
+from features.names import bad_text
 
 __all__ = ["brief", "check_text", "integers", "real_rows"]
 
@@ -81,10 +82,5 @@ def check_text(where: object, what: str, names: Iterable[str]) -> None:
     Raises: InputError: a name cannot be written as UTF-8.
     """
     for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{where}: {what} {name[:80]!a} is no valid Unicode and cannot be written as "
-                "UTF-8. Rename it."
-            ) from error
+        if reason := bad_text(name):
+            raise InputError(f"{where}: {what} {name[:80]!a}: {reason}. Rename it.")

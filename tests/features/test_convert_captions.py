@@ -144,6 +144,6 @@ def test_ids_that_are_paths_elsewhere_are_no_file_names(tmp_path):
 def test_ids_of_a_source_that_no_key_can_hold(tmp_path):
     graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
     (tmp_path / "g.json").write_text(json.dumps({"1.jpg": graph, "a\ud800.jpg": graph}))
-    with pytest.raises(InputError, match=r"g\.json: image 'a.ud800\.jpg': it has half a character"):
+    with pytest.raises(InputError, match=r"g\.json: the image id 'a.*jpg': it has half"):
         import_store("lgsgm", tmp_path / "g.json", tmp_path / "s")
     assert not (tmp_path / "s").exists()
