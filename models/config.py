@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
@@ -68,7 +68,9 @@ class DataConfig:
     vectors: str = _of("none", "word vectors to start from: none, minilm, or a text or npz file")
     label_vectors: bool = _of(True, "start label and predicate tables from the same vectors")
     order: Literal["random", "block"] = _of("random", "order of an epoch; block reads cold disks")
-    neighbours_from: int = _of(0, "epoch (from 1) whose batches begin to hold neighbours; 0: none")
+    neighbours_from: int = _of(
+        0, "epoch (from 1) whose batches begin to hold neighbours; 0: none", low=0
+    )
     neighbours: int = _of(4, "images of one cluster in such a batch", low=1)
     clusters: int = _of(100, "clusters of images that neighbours come from", low=1)
 
@@ -109,7 +111,7 @@ class RunConfig:
     """Where, how long and how exactly."""
 
     folder: str = _of("", "run folder; empty: runs/NAME OF THE CONFIG FILE")
-    seed: int = _of(0, "of weights, order, dropout and dropping", low=0)
+    seed: int = _of(0, "of weights, order, dropout and dropping", low=0, high=2**32 - 1)
     epochs: int = _of(30, "passes over the training split", low=1)
     max_steps: int = _of(0, "stop after so many steps; 0: after the epochs", low=0)
     device: str = _of("auto", "auto, cpu, cuda or cuda:N")
@@ -117,7 +119,7 @@ class RunConfig:
         "auto", "mixed precision; auto: bf16 on CUDA, none on a CPU"
     )
     deterministic: bool = _of(False, "bit-identical repeats and resumes; slower on CUDA")
-    threads: int = _of(0, "CPU threads of torch; 0: leave them alone", low=0)
+    threads: int = _of(0, "CPU threads of torch; 0: leave them alone", low=0, high=1024)
     eval_epochs: int = _of(1, "evaluate after every so many epochs", low=1)
     eval_steps: int = _of(0, "and after every so many steps; 0: no", low=0)
     save_steps: int = _of(0, "save last.pt every so many steps, besides each evaluation", low=0)
@@ -166,10 +168,13 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
             raise _unknown(f"--{key}", "option", _all_keys())
         if section not in SECTIONS:
             raise _unknown(f"--{key}", "section", SECTIONS)
-        branch = tree.setdefault(section, {})
         *parents, leaf = rest.split(".")
-        for parent in parents:
-            branch = branch.setdefault(parent, {})
+        branch = tree
+        for parent in (section, *parents):
+            below = branch[parent] if branch.get(parent) is not None else {}
+            if not isinstance(below, dict):
+                raise ConfigError(f"{path}: {parent} is {below!r}, so --{key} has no place.")
+            branch[parent] = branch = below
         branch[leaf] = value
     config = from_dict(tree, str(path))
     if not config.model.name:
@@ -263,7 +268,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         loader = _StrictLoader(text)
         loader.name = str(path)
         tree = loader.get_single_data() or {}
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds {tree!r}, but it should hold sections of keys.")
@@ -285,11 +292,20 @@ def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
             else:
                 text = "true"  # a bare --run.deterministic
         try:
-            pairs.append((key, yaml.safe_load(text) if text else ""))
-        except yaml.YAMLError as error:
+            pairs.append((key, text if _is_name(key, text) else yaml.safe_load(text)))
+        except (yaml.YAMLError, ValueError, TypeError) as error:
             raise ConfigError(f"--{key}: {text!r} is not a YAML value.") from error
         at += 1
     return pairs
+
+
+def _is_name(key: str, text: str) -> bool:
+    """Say whether a value is text as it stands: YAML reads the folder 123_45 as a number."""
+    section, _, name = key.partition(".")
+    hint = get_type_hints(SECTIONS[section]).get(name) if section in SECTIONS else None
+    if hint == str | None and yaml.safe_load(text or "''") is None:
+        return False
+    return not text or (hint in (str, str | None) and text[0] not in "'\"")
 
 
 def _all_keys() -> list[str]:

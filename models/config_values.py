@@ -59,7 +59,10 @@ def _as(value: Any, hint: Any, where: str) -> Any:
     if origin is dict and isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _as(one, parts[1], f"{where}.{key}") for key, one in value.items()}
     if hint is Any:
-        return _number(value) if isinstance(value, str) else value
+        found = _number(value) if isinstance(value, str) else value
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ConfigError(f"{where} is {value!r}, but must be finite.")
+        return found
     if hint is str and isinstance(value, int | float | str) and not isinstance(value, bool):
         return str(value)  # a folder called 2026 is a name
     if hint is bool and isinstance(value, bool):

@@ -8,7 +8,6 @@ that a run was trained on is refused unless ``--allow-mismatch`` says that this 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +190,7 @@ def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -
     }
     if options.json:
         results.write_json(Path(options.json), results.document(about, runs, rows))
-    stem = re.sub(r"[^\w-]+", "_", options.split).strip("_") + ("-fold5" if options.fold5 else "")
+    stem = results.file_stem(options.split) + ("-fold5" if options.fold5 else "")
     each = 1 + options.rerank  # rows per run
     for at, (folder, run_about) in enumerate(zip(options.runs, runs, strict=True)):
         own = rows[at * each : (at + 1) * each]
@@ -203,6 +202,12 @@ def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -
         )
     results.print_table(rows, by_chance, options.split, len(matrices[0]), len(owner), options.fold5)
     return 0
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise ValueError(f"{number} is negative")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,7 +225,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-mismatch", action="store_true", help="accept a store of other data"
     )
     parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="draws for intervals; 0: none"
+        "--bootstrap", type=_count, default=1000, metavar="N", help="draws for intervals; 0: none"
     )
     parser.add_argument(
         "--precision",

@@ -63,6 +63,7 @@ def write_report(
         MissingDependency: Jinja2 is not installed.
         MissingInput: a run folder that is not there.
         InputError: a results or queries file that cannot be read.
+        MismatchError: results of another store.
         WriteError: ``out`` cannot be written.
     """
     try:
@@ -71,12 +72,15 @@ def write_report(
         command = "pip install 'scenestore[viz]'"
         raise MissingDependency.of("jinja2", "the report", command) from error
     from features.store import open_store
+    from models.runs import resolve_split, store_keys
 
     opened = open_store(store) if isinstance(store, str | Path) else store
+    if "[" in split:
+        resolve_split(opened, split)
     if split not in opened.splits:
         split = max(opened.splits, key=lambda name: len(opened.splits[name]), default="")
     thumbnails = Thumbnails(images_dir)
-    found = [read_run(Path(run), split) for run in runs]
+    found = [read_run(Path(run), split, store_keys(opened)) for run in runs]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -10,23 +10,31 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import InputError, MissingInput
+from features.errors import InputError, MismatchError, MissingInput
 from models.report_figures import curves
+from models.results import file_stem
 
 __all__ = ["read_run"]
 
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
-def read_run(folder: Path, split: str) -> dict[str, Any]:
+def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what a run folder tells: name, curves, results of a split, answers to its queries.
 
-    Raises: MissingInput: no such folder. InputError: a broken results file.
+    Args:
+        folder: the run.   split: whose results.
+        keys: ``store_keys`` of the store that the report is about.
+
+    Raises:
+        MissingInput: no such folder.
+        InputError: a broken results file.
+        MismatchError: the results are of another store.
     """
     if not folder.is_dir():
         raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
     results: dict[str, Any] = {}
-    path = folder / f"results-{split}.json"
+    path = folder / f"results-{file_stem(split)}.json"
     if path.is_file():
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
@@ -36,6 +44,9 @@ def read_run(folder: Path, split: str) -> dict[str, Any]:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not what models.evaluate writes; run it again.") from error
         results = results if rows else {}
+        of, here = results.get("store") or {}, keys or {}
+        if any(of[name] != here[name] for name in of.keys() & here.keys() - {"store"}):
+            raise MismatchError(f"{path}: numbers of another store. Run models.evaluate again.")
     about = results["runs"][0] if results.get("runs") else {}
     model = about.get("config", {}).get("model", {}).get("name", "")
     name = model.upper() if model else folder.name
@@ -44,7 +55,7 @@ def read_run(folder: Path, split: str) -> dict[str, Any]:
     logged = _read_metrics(folder / "metrics.csv")
     # A model without training writes one evaluation at step 0: nothing to draw over steps.
     learns = [row.get("kind") for row in logged] != ["val"]
-    queries = folder / f"queries-{split}.parquet"
+    queries = folder / f"queries-{file_stem(split)}.parquet"
     return {
         "name": name,
         "folder": str(folder),

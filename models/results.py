@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,18 @@ from models.metrics import Recall
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["Evaluation", "document", "print_table", "write_json", "write_queries"]
+__all__ = ["Evaluation", "document", "file_stem", "print_table", "write_json", "write_queries"]
 
 TOP = 10
+
+
+def file_stem(split: str) -> str:
+    """Return a split's part of a file name; the two parts of one split differ.
+
+    >>> file_stem("val[:30]"), file_stem("val[30:]")
+    ('val_-to-30', 'val_30-to-')
+    """
+    return re.sub(r"[^\w-]+", "_", split.replace(":", "-to-")).strip("_")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,16 @@ __all__ = [
 CODEBOOK = "codebook.json"
 STORE = "store.json"
 """What a run says about the store that it reads, so that ``features gc`` keeps it."""
+_FREE = {
+    "data": frozenset({"store", "eval_batch_size"}),
+    "run": frozenset(
+        {
+            *("folder", "epochs", "max_steps", "device", "deterministic", "threads", "resume"),
+            *("eval_epochs", "eval_steps", "save_steps", "log_steps", "patience", "tensorboard"),
+        }
+    ),
+}
+"""What may change when a run goes on."""
 _PART = re.compile(r"(?P<name>.+)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
 
 
@@ -156,8 +166,7 @@ class Data:
 def open_data(config: Config) -> Data:
     """Open the store of a run, name its splits and fix its codebook in the run folder.
 
-    A codebook that stands in the run folder is used again, whatever the store would give now,
-    unless the run is to start afresh.
+    A run that goes on uses the codebook in its folder, whatever the store would give now.
 
     Raises: ConfigError, MissingInput, FormatError, UnknownName: what cannot be opened, and why.
     """
@@ -169,16 +178,22 @@ def open_data(config: Config) -> Data:
     store = open_store(config.data.store)
     for split in (config.data.train, config.data.val):
         resolve_split(store, split)
-    if config.data.val == "test" and config.data.train != "test":
+    if _base(config.data.val) == "test" != _base(config.data.train):
         raise ConfigError(
             "data.val is 'test': weights must not be selected on the test split; use val."
         )
-    saved = Path(config.run.folder) / CODEBOOK
-    if saved.exists() and config.run.resume != "never":
+    saved, last = (Path(config.run.folder) / name for name in (CODEBOOK, "last.pt"))
+    goes_on = last.is_file() if config.run.resume == "auto" else config.run.resume != "never"
+    if goes_on and saved.exists():  # one alone may be of another store
         codebook = Codebook.load(saved)
     else:
         codebook = Codebook.from_store(store, vocab=config.data.vocab)
     return Data(config, store, codebook, store_keys(store))
+
+
+def _base(split: str) -> str:
+    part = _PART.fullmatch(split)
+    return part["name"] if part else split
 
 
 def resolve_split(store: Store, split: str) -> str:
@@ -288,17 +303,17 @@ def check_resumable(
 ) -> None:
     """Raise when a checkpoint belongs to another experiment than the one that is to go on.
 
-    How long, where and how often may change; model, data, seed and optimiser may not.
+    How long, where and how often may change; model, data, seed and optimiser may not: weights
+    would carry settings that they were not made with.
     """
-    fixed = {
-        "model": ("name", "options"),
-        "data": ("train", "batch_size", "order"),
-        "optim": ("name", "accumulate"),
-        "run": ("seed",),
-    }
+    if missing := sorted({"config", "keys", "model", "position"} - state.keys()):
+        raise ConfigError(
+            f"{path}: is no checkpoint of a run, it lacks {missing[0]!r}. "
+            "Start afresh with --run.resume never, or name another file."
+        )
     before, now = to_dict(from_dict(state["config"], str(path))), to_dict(config)
-    for section, names in fixed.items():
-        for name in names:
+    for section, settings in now.items():
+        for name in settings.keys() - _FREE.get(section, frozenset()):
             if before[section][name] != now[section][name]:
                 raise ConfigError(
                     f"{path} was made with {section}.{name} = {before[section][name]!r}, now it is "

@@ -8,10 +8,11 @@ split). Run the same command again and it goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +53,15 @@ def train(config: Config) -> int:
 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    with join_world(config.run.device) as world:
+    with join_world(config.run.device) as world, contextlib.ExitStack() as held:
         device = pick_device(config.run.device, world)
         last = Path(config.run.folder) / "last.pt"
         advice = "Lower --data.batch_size (and raise --optim.accumulate)"
         with memory_errors(device, f"{advice} and run again; {last} is kept."):
-            return _train(config, world, device)
+            return _train(config, world, device, held)
 
 
-def _train(config: Config, world: World, device: torch.device) -> int:
+def _train(config: Config, world: World, device: torch.device, held: contextlib.ExitStack) -> int:
     import numpy as np
     import torch
 
@@ -79,14 +80,18 @@ def _train(config: Config, world: World, device: torch.device) -> int:
     if world.size > 1 and device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if not getattr(model, "learns", True):
-        return _keep(config, data, model, device) if world.first else 0
+        if world.first:
+            held.enter_context(_only_job(folder))
+            return _keep(config, data, model, device)
+        return 0
     torch.manual_seed(config.run.seed + world.rank)  # ranks draw different dropout masks
     trainer = Trainer(config, data, model, world, device)
     if resume is not None:
         trainer.restore(resume)
     if world.first:
-        _prepare_folder(folder, config, data)
-        if not (folder / CODEBOOK).exists():
+        held.enter_context(_only_job(folder))
+        _prepare_folder(folder, config, data, fresh=resume is None)
+        if resume is None or not (folder / CODEBOOK).exists():
             data.codebook.save(folder / CODEBOOK)
         weights = sum(value.numel() for value in model.parameters())
         pairs = len(data.store.caption_rows(config.data.train))
@@ -115,7 +120,7 @@ def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
     from models.runs import CODEBOOK, about_run
 
     folder = Path(config.run.folder)
-    _prepare_folder(folder, config, data)
+    _prepare_folder(folder, config, data, fresh=True)
     data.codebook.save(folder / CODEBOOK)
     found = data.evaluate(model, device)
     assert found is not None  # one process alone is the first
@@ -138,11 +143,43 @@ def _resume_from(config: Config, folder: Path) -> Path | None:
     return Path(config.run.resume)
 
 
-def _prepare_folder(folder: Path, config: Config, data: Data) -> None:
+@contextlib.contextmanager
+def _only_job(folder: Path) -> Iterator[None]:
+    """Hold a run folder; freed when the process dies. Not every file system offers such locks.
+
+    Raises: TrainingError: another job trains in it.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    try:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrainingError(
+                    f"{folder}: another job trains in this run folder. Wait for it, or choose "
+                    "another --run.folder."
+                ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _unwritable(folder: Path, error: OSError) -> TrainingError:
+    reason = f"cannot be written ({error.strerror})"
+    return TrainingError(f"{folder}: {reason}; choose another --run.folder.")
+
+
+def _prepare_folder(folder: Path, config: Config, data: Data, *, fresh: bool) -> None:
     """Make the run folder, drop leftovers of killed writers, write configuration and store.
 
     Only now, when nothing that the user wrote can be wrong any more, ``--run.resume never`` drops
-    the run before.
+    the run before; results of other weights go with every fresh start.
     """
     from features.atomic import sweep
     from models import checkpoint
@@ -154,14 +191,16 @@ def _prepare_folder(folder: Path, config: Config, data: Data) -> None:
         if config.run.resume == "never":
             for name in (CODEBOOK, checkpoint.LAST, checkpoint.BEST):
                 (folder / name).unlink(missing_ok=True)
+        if fresh:
+            for pattern in ("results-*", "queries-*", "evaluation-*", "trained.json"):
+                for stale in folder.glob(pattern):
+                    stale.unlink()
         for name, text in (("config.yaml", to_yaml(config)), (STORE, about_store(data.store))):
             partial = folder / f"{name}.partial"
             partial.write_text(text, encoding="utf-8")
             partial.replace(folder / name)
     except OSError as error:
-        raise TrainingError(
-            f"{folder}: cannot be written ({error.strerror}); choose another --run.folder."
-        ) from error
+        raise _unwritable(folder, error) from error
 
 
 def _say(text: str) -> None:

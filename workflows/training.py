@@ -16,7 +16,7 @@ from pathlib import Path
 
 import luigi
 
-from features.errors import MissingInput, ScenestoreError
+from features.errors import MissingInput, ScenestoreError, UsageError
 from features.keys import KEY_DIGITS, content_key
 from features.manifest import read_store_manifest, store_manifest_path
 from workflows.launcher import run_in_group
@@ -95,9 +95,14 @@ class TrainingTask(luigi.Task):
     def key(self) -> str:
         """Key of the run: configuration, overrides, contents of the store.
 
-        Raises: MissingInput: configuration or store are not there.
+        Raises:
+            MissingInput: configuration or store are not there.
+            UsageError: an override that would make the key wrong.
         """
-        path = Path(self.config)
+        path, words = Path(self.config), shlex.split(self.overrides)
+        for word in words:
+            if word.partition("=")[0] in ("--run.folder", "--data.store"):
+                raise UsageError(f"{word} in --overrides: name it with --run-dir or --store.")
         try:
             text = path.read_text()
         except OSError as error:
@@ -106,9 +111,7 @@ class TrainingTask(luigi.Task):
             ) from error
         store = read_store_manifest(store_manifest_path(Path(self.store)))
         inputs = {"config": hashlib.sha256(text.encode()).hexdigest(), "store": str(store["hash"])}
-        return content_key(
-            "train", TRAIN_VERSION, {"overrides": shlex.split(self.overrides)}, inputs
-        )
+        return content_key("train", TRAIN_VERSION, {"overrides": words}, inputs)
 
     @property
     def folder(self) -> Path:
@@ -160,10 +163,11 @@ class EvaluateModel(TrainingTask):
         return self.folder / f"evaluation-{'-'.join(part for part in parts if part)}.json"
 
     def complete(self) -> bool:
-        """Return True when the numbers are newer than the weights."""
+        """Return True when the run is this one, and its numbers are newer than the weights."""
         try:
             weights = (self.folder / "best.safetensors").stat().st_mtime_ns
-            return self.results.stat().st_mtime_ns >= weights
+            trained = RunTarget(self.folder, self.key).exists()
+            return trained and self.results.stat().st_mtime_ns >= weights
         except (OSError, ScenestoreError):
             return False
 

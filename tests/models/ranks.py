@@ -6,6 +6,7 @@ a process costs seconds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from dataclasses import replace
@@ -58,7 +59,8 @@ def train_case(tree: dict, world: World) -> None:
     original, Data.train_batches = noted(folder, world.rank)
     before, trainer.make_optimizer = trainer.make_optimizer, plain_descent
     try:
-        _train(config, world, torch.device("cpu"))
+        with contextlib.ExitStack() as held:
+            _train(config, world, torch.device("cpu"), held)
     finally:
         Data.train_batches, trainer.make_optimizer = original, before
 

@@ -60,6 +60,25 @@ def test_resolved_yaml_reads_back_as_the_same_values(file, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name", ["123_45", "1234_5", "010", "12:30", "0x10", "exp #2", "2026-11-21", "true", "{a}"]
+)
+def test_names_are_taken_as_they_stand(file, name):
+    config = load(file, ["--run.folder", name, "--data.vocab", name, "--data.store", name])
+    assert (config.run.folder, config.data.vocab, config.data.store) == (name, name, name)
+    assert load(file, ["--data.vocab", "null"]).data.vocab is None
+    assert load(file, ["--run.folder", f'"{name}"']).run.folder == name
+
+
+@pytest.mark.parametrize("empty", ["optim:", "optim: {}", "optim: null"])
+def test_an_override_in_an_empty_section(tmp_path, empty):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"model: {{name: sgm, options: }}\n{empty}\n")
+    config = load(path, ["--optim.lr", "1e-3", "--model.options.embed_dim", "8"])
+    assert config.optim.lr == 1e-3
+    assert config.model.options == {"embed_dim": 8}
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--optim.lrr", "1"], "unknown key 'lrr'. Did you mean 'lr'?"),
@@ -77,6 +96,12 @@ def test_resolved_yaml_reads_back_as_the_same_values(file, tmp_path):
         (["--optim.name", "sgd"], "optim.name is 'sgd', not one of adam, adamw"),
         (["--schedule.milestones", "[1, x]"], "schedule.milestones[1] is 'x'"),
         (["--schedule.milestones", "[1"], "is not a YAML value"),
+        (["--run.seed", "2026-99-99"], "is not a YAML value"),
+        (["--run.seed", "4294967296"], "must be at most"),
+        (["--run.threads", "100000"], "must be at most 1024"),
+        (["--data.neighbours_from", "-1"], "must be at least 0"),
+        (["--model.options.margin", ".nan"], "must be finite"),
+        (["--model.name.x", "3"], "so --model.name.x has no place"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(file, words, says):
@@ -95,6 +120,8 @@ def test_mistakes_on_the_command_line_are_named(file, words, says):
         ("optim: 3", "optim is 3, but it should hold keys and values"),
         ("- 1", "should hold sections"),
         ("a: [", "is not YAML"),
+        ("? [a]\n: 1", "is not YAML"),
+        ("run: {folder: 2026-99-99}", "is not YAML"),
         ("data: {store: x}", "model.name is missing"),
     ],
 )

@@ -263,3 +263,10 @@ def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained
     sims = models.score_all(fresh, store, "test", run.codebook)
     table = json.loads((folder / "results-test.json").read_text())
     assert table["rows"][0]["metrics"] == dict(recall(sims, store.caption_image_rows("test")))
+
+
+def test_a_negative_number_of_draws_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--store", "x", "--bootstrap", "-5"])
+    assert caught.value.code == 2
+    assert "--bootstrap" in capsys.readouterr().err

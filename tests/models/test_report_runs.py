@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from features.errors import InputError
+from features.errors import InputError, MismatchError
 from models.report import write_report
 from models.report_gallery import Thumbnails, gallery
 from models.report_runs import read_run
+from models.runs import store_keys
 
 NAMES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
@@ -162,3 +163,14 @@ def test_torn_files_are_named_and_missing_ones_lived_with(tiny_store, tmp_path):
     (run / "queries-test.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(InputError, match=r"queries-test\.parquet.*run it again"):
         write_report(tmp_path / "report.html", tiny_store(images=12), [run])
+
+
+def test_numbers_of_another_store_are_refused(tiny_store, tmp_path):
+    run = make_run(tmp_path / "sgm", "sgm", (1.0,) * 6, LEARNS)
+    store = tiny_store(images=12)
+    content = json.loads((run / "results-test.json").read_text())
+    content["store"] = store_keys(store)
+    (run / "results-test.json").write_text(json.dumps(content))
+    write_report(tmp_path / "own.html", store, [run])
+    with pytest.raises(MismatchError, match=r"results-test\.json: numbers of another store"):
+        write_report(tmp_path / "other.html", tiny_store(images=12, seed=1), [run])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -355,12 +356,59 @@ def test_a_torn_checkpoint_is_refused(configure):
     assert train(fresh) == 0
 
 
+def test_a_codebook_without_a_checkpoint_is_not_used(configure, tiny_store):
+    """It may be of another store; the same folder gives what a fresh one would."""
+    config = configure(run_max_steps=1)
+    train(config)
+    folder = Path(config.run.folder)
+    own = (folder / "codebook.json").read_bytes()
+    (folder / "last.pt").unlink()
+    (folder / "trained.json").write_text("{}")
+    (folder / "results-test.json").write_text("{}")
+    other = tiny_store(images=24, seed=5)
+    train(configure(run_max_steps=1, data_store=str(other.path)))
+    train(configure("fresh", run_max_steps=1, data_store=str(other.path)))
+    found = (folder / "codebook.json").read_bytes()
+    assert found == (folder.parent / "fresh" / "codebook.json").read_bytes()
+    assert found != own
+    assert not (folder / "trained.json").exists()  # of other weights
+    assert not (folder / "results-test.json").exists()
+
+
+def test_two_jobs_in_one_folder(configure):
+    config = configure(run_max_steps=1)
+    folder = Path(config.run.folder)
+    folder.mkdir(parents=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the other job does
+        with pytest.raises(TrainingError, match=r"run: another job trains in this run folder"):
+            train(config)
+        assert list(folder.iterdir()) == []
+    finally:
+        os.close(descriptor)
+    assert train(config) == 0
+
+
 def test_another_experiment_is_not_resumed(configure, tiny_store):
     train(configure(run_max_steps=2))
     with pytest.raises(ConfigError, match=r"data.batch_size = 16, now it is 8"):
         train(configure(data_batch_size=8))
     with pytest.raises(ConfigError, match=r"run.seed = 0, now it is 3"):
         train(configure(run_seed=3, run_folder=configure().run.folder))
+    for change in (
+        {"optim_lr": 0.5},
+        {"optim_ema": 0.9},
+        {"schedule_name": "cosine"},
+        {"data_val": "val[:2]"},
+        {"data_label_vectors": False},
+        {"data_neighbours_from": 2},
+    ):
+        ((name, value),) = change.items()
+        said = rf"{name.replace('_', '.', 1)} = .*, now it is {value!r}".replace("[", r"\[")
+        with pytest.raises(ConfigError, match=said):
+            train(configure(**change))
+    assert train(configure(run_max_steps=3, run_eval_steps=1, data_eval_batch_size=4)) == 0
     other = tiny_store(images=24, seed=5)
     with pytest.raises(MismatchError, match=r"trained on other data: .*tokens"):
         train(configure(data_store=str(other.path)))
@@ -372,6 +420,7 @@ def test_another_experiment_is_not_resumed(configure, tiny_store):
         ({"data_store": "nowhere"}, MissingInput, "nowhere"),
         ({"data_store": ""}, ConfigError, "data.store is missing"),
         ({"data_val": "test"}, ConfigError, "must not be selected on the test split"),
+        ({"data_val": "test[:]"}, ConfigError, "must not be selected on the test split"),
         ({"data_val": "dev"}, UnknownName, "unknown split 'dev'"),
         ({"model_name": "sgn"}, UnknownName, "Did you mean 'sgm'"),
         ({"model_options": {"embed_dmi": 4}}, ConfigError, "Did you mean 'embed_dim'"),

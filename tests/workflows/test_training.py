@@ -43,6 +43,10 @@ def test_evaluation_trains_first_and_is_not_repeated(options, run_luigi, tmp_pat
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     assert run_luigi("EvaluateModel", options)[0] == 0
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
+    other = {**options, "--overrides": f"{SMALL} --optim.lr 0.5"}  # not what was evaluated
+    code, _, err = run_luigi("EvaluateModel", other)
+    assert code != 0
+    assert "optim.lr = 0.0002, now it is 0.5" in err
 
 
 def test_other_options_are_another_run(options, run_luigi, tmp_path):
@@ -59,6 +63,7 @@ def test_other_options_are_another_run(options, run_luigi, tmp_path):
         ({"--config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
         ({"--store": "nowhere"}, "nowhere"),
         ({"--overrides": "--optim.ler 1"}, "ler"),
+        ({"--overrides": "--run.folder x"}, "name it with --run-dir or --store"),
     ],
 )
 def test_mistakes_are_one_line(options, change, words, run_luigi):
