@@ -188,6 +188,18 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_
     assert len(losses_of(moving.run.folder)) == step
 
 
+def run_code(code, env):
+    """Run Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+    )
+
+
 @pytest.mark.parametrize("ranked", [True, False])
 def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranked):
     """Threads of a process group may hold tensors then, which ends an interpreter by SIGABRT."""
@@ -198,14 +210,7 @@ def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranke
         "exit_cleanly(lambda: print('said') or 75)\n"
     )
     world = {"RANK": "1", "WORLD_SIZE": "2"} if ranked else {}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, **world},
-    )
+    done = run_code(code, world)
     assert done.returncode == 75
     assert done.stdout.split() == (["said"] if ranked else ["said", "closed"])
 
@@ -223,12 +228,5 @@ def test_nothing_of_the_process_group_outlives_it(rank_env):
         "    print(sum('gloo' in name for name in threads()) > 0)\n"
         "print(sum('gloo' in name for name in threads()))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, **rank_env(1)[0]},
-    )
+    done = run_code(code, rank_env(1)[0])
     assert done.stdout.split() == ["True", "0"], done.stderr[-2000:]
