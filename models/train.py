@@ -2,8 +2,9 @@
 
 One process, several under ``torchrun``, or a SLURM job (``examples/train.sbatch``): the same
 command. The run folder holds ``config.yaml`` (everything resolved), ``codebook.json``,
-``metrics.csv``, ``last.pt`` (to go on from) and ``best.safetensors`` (best rsum on the validation
-split). Run the same command again and it goes on where it stopped.
+``store.json`` (what it reads), ``metrics.csv``, ``last.pt`` (to go on from) and
+``best.safetensors`` (best rsum on the validation split). Run the same command again and it goes on
+where it stopped.
 """
 
 from __future__ import annotations
