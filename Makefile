@@ -39,7 +39,7 @@ bench: install ## the ratios that README quotes, as Markdown tables
 	$(BIN)/python -m benchmarks
 
 docs: install ## pages generated from the code: format, rules, equations
-	$(BIN)/python -m features.format_page > docs/format.md
+	$(BIN)/python -m features.format.page > docs/format.md
 	$(BIN)/python -m pipeline rules > docs/rules.md
 	$(BIN)/python -m models.equations docs/equations.md
 

@@ -1,4 +1,4 @@
-"""Fit the weights of ``pipeline/attachment.py``: ``python -m benchmarks.fit_attachment``.
+"""Fit the weights of ``pipeline/language/spice/attachment.py``: ``python -m benchmarks.fit_attachment``.
 
     python -m benchmarks.fit_attachment SPICE.json HUMAN.csv [--out FILE]
 
@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from features.records import TextGraph
-from pipeline.attachment import (
+from pipeline.language.spice.attachment import (
     candidates,
     clause_cues,
     join_verbs,
@@ -29,14 +29,14 @@ from pipeline.attachment import (
     phrase_cues,
     sites,
 )
-from pipeline.clauses import Clauses
+from pipeline.language.spice.clauses import Clauses
 from pipeline.parse import load_parser
 
 Triple = tuple[str, ...]
 Example = tuple[int, int, list[list[str]]]  # right candidate, the parser's, cues of each
 PRIOR = 0.3
 ABOUT = (
-    "Weights of the cues in pipeline/attachment.py. spice: fitted to SPICE 1.0 output on captions; "
+    "Weights of the cues in pipeline/language/spice/attachment.py. spice: fitted to SPICE 1.0 output on captions; "
     "extended: fitted to human scene graphs, with 0.3 of the first as a prior."
 )
 
@@ -169,7 +169,9 @@ def main() -> None:
     arguments.add_argument("spice", type=Path)
     arguments.add_argument("human", type=Path)
     arguments.add_argument("--limit", type=int, default=20_000, help="captions of the human file")
-    arguments.add_argument("--out", type=Path, default=Path("pipeline/data/attachment.json"))
+    arguments.add_argument(
+        "--out", type=Path, default=Path("pipeline/language/data/attachment.json")
+    )
     options = arguments.parse_args()
     weights: dict[str, dict[str, float]] = {}
     sources = {

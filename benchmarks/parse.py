@@ -16,9 +16,9 @@ from pathlib import Path
 
 import spacy
 
+from pipeline.language.spice.triplets import extract
+from pipeline.language.tokenizer import tokenize
 from pipeline.parse import load_parser
-from pipeline.tokenizer import tokenize
-from pipeline.triplets import extract
 
 ROUNDS = 5
 COUNT = 1500

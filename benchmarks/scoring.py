@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import models
 from features.errors import UnknownName, exit_cleanly
-from models.scoring import computing, pick
-from models.synthetic import random_captions, random_images
+from models.evaluation.scoring import computing, pick
+from models.training.synthetic import random_captions, random_images
 
 LONG = 60  # seconds after which the loop is not repeated: noise counts little then
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from features.group import finish_group, image_index
-from features.keys import folder_name
-from features.manifest import bind_store
-from features.schema import GROUPS
-from features.shard import first_data, hash_head, hash_rest, lay_out
-from features.sidecar import Part, ShardRecord, shard_file
+from features.format.group import finish_group, image_index
+from features.format.keys import folder_name
+from features.format.manifest import bind_store
+from features.format.schema import GROUPS
+from features.format.shard import first_data, hash_head, hash_rest, lay_out
+from features.format.sidecar import Part, ShardRecord, shard_file
 
 SIZES = {"K": 36, "R": 25, "D": 2048}
 ROWS = 4096

@@ -21,11 +21,11 @@ import torch
 
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
 from features.errors import exit_cleanly
-from models.config import from_dict
-from models.distributed import World
-from models.logs import Progress
-from models.runs import Data, make_model, store_keys
-from models.trainer import Trainer
+from models.compute.distributed import World
+from models.configuration.config import from_dict
+from models.training.logs import Progress
+from models.training.runs import Data, make_model, store_keys
+from models.training.trainer import Trainer
 
 MODELS = ("sgm", "gsmn", "racg", "hrem", "cfsgr")
 PAIRS = 145_000

@@ -21,11 +21,11 @@ import numpy as np
 from features.errors import MissingInput, exit_cleanly
 from features.records import ImageEntry
 from pipeline.detect import create_detector
-from pipeline.detectors.nanodet import SIDE, session
-from pipeline.extractors import create_extractor
-from pipeline.images import Picture, read_image
-from pipeline.relations import create_relations
-from pipeline.visual import build, rules_for
+from pipeline.vision.detectors.nanodet import SIDE, session
+from pipeline.vision.extractors.registry import create_extractor
+from pipeline.vision.images import Picture, read_image
+from pipeline.vision.relations import create_relations
+from pipeline.vision.visual import build, rules_for
 
 COUNT = 60
 SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alone needs

@@ -1,13 +1,13 @@
 """What is stored: records, the on-disk format, the opened store and its batches.
 
-``open_store(path)`` is the way in; ``features.schema`` says what the files hold.
+``open_store(path)`` is the way in; ``features.format.schema`` says what the files hold.
 """
 
-from features.build import build_store
 from features.errors import ScenestoreError
+from features.format.build import build_store
 from features.records import Caption, Detections, ImageEntry, SceneGraph, TextGraph
 from features.store import Store, open_store
-from features.vocab import Codebook
+from features.vocab.codebook import Codebook
 
 __all__ = [
     "Caption",

@@ -74,7 +74,7 @@ def _add_upkeep(commands: Any) -> None:
 
 
 def _ls(options: argparse.Namespace) -> int:
-    from features.summary import list_folder, listing_lines
+    from features.maintenance.summary import list_folder, listing_lines
 
     listing = list_folder(options.store)
     if options.json:
@@ -85,8 +85,8 @@ def _ls(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from features.maintenance.summary import describe_item, describe_store, item_lines, store_lines
     from features.store import open_store
-    from features.summary import describe_item, describe_store, item_lines, store_lines
 
     store = open_store(options.store)
     shown = describe_store(store) if options.id is None else describe_item(store, options.id)
@@ -98,7 +98,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _draw(options: argparse.Namespace) -> int:
-    from features.draw import draw_image
+    from features.drawing.scene_graph import draw_image
     from features.store import open_store
 
     given = {} if options.images_dir is None else {"images_dir": options.images_dir}
@@ -108,7 +108,7 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from features.verify import verify_store
+    from features.maintenance.verify import verify_store
 
     findings = verify_store(options.store, repair=options.repair)
     for finding in findings:
@@ -134,7 +134,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _gc(options: argparse.Namespace) -> int:
-    from features.gc import collect, find_garbage
+    from features.maintenance.gc import collect, find_garbage
 
     if not options.store.is_dir():
         raise FormatError(f"{options.store}: not a folder of a store.")

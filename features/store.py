@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.buffers import aligned_empty
-from features.columns import CodedColumn, GroupReader
 from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
-from features.forks import lock_of
-from features.ids import IdTable
-from features.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.schema import GROUPS, find_column
+from features.reading.buffers import aligned_empty
+from features.reading.columns import CodedColumn, GroupReader
+from features.reading.ids import IdTable
+from features.reading.locks import lock_of
+from features.reading.rows import BACKENDS, checked_rows, first_overflow
 from features.records import SceneGraph, TextGraph
-from features.rows import BACKENDS, checked_rows, first_overflow
-from features.schema import GROUPS, find_column
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from features.batch import CaptionBatch, ImageBatch
-    from features.loader import Loader
-    from features.vocab import Codebook
+    from features.batches.batch import CaptionBatch, ImageBatch
+    from features.batches.loader import Loader
+    from features.vocab.codebook import Codebook
 
 __all__ = ["Store", "open_store"]
 
@@ -135,7 +135,7 @@ class Store:
         object arrays of str. Coded columns are their strings' positions in ``coded(name).names``.
 
         Args:
-            name: a column of ``features.schema``.
+            name: a column of ``features.format.schema``.
             variant: name of a variant of its group, ``clip`` for ``regions@clip``.
 
         Raises: UnknownName: no such column in the format or in this store.
@@ -315,7 +315,7 @@ class Store:
 
         Raises: UnknownName: no such image, or it was skipped when the store was built.
         """
-        from features.graphs import scene_graph
+        from features.reading.graphs import scene_graph
 
         row = int(self.rows([image_id])[0])
         if not self._usable[row]:
@@ -327,21 +327,21 @@ class Store:
 
         Raises: UnknownName: no such caption.
         """
-        from features.graphs import text_graph
+        from features.reading.graphs import text_graph
 
         return text_graph(self, int(self._caption_ids.rows([caption_id])[0]))
 
     @functools.cached_property
     def images(self) -> pd.DataFrame:
         """Images that can be used: id, file, split, width, height, row."""
-        from features.tables import images_table
+        from features.reading.tables import images_table
 
         return images_table(self)
 
     @functools.cached_property
     def captions(self) -> pd.DataFrame:
         """Captions of those images: id, text, image, split, row, image_row."""
-        from features.tables import captions_table
+        from features.reading.tables import captions_table
 
         return captions_table(self)
 
@@ -354,7 +354,7 @@ class Store:
 
         Raises: UnknownName: no such table.
         """
-        from features.tables import make_table
+        from features.reading.tables import make_table
 
         return make_table(self, name)
 
@@ -363,31 +363,31 @@ class Store:
     def loader(
         self, split: str, *, batch_size: int, codebook: Codebook | None = None, **options: Any
     ) -> Loader:
-        """Return the training batches of a split; see ``features.loader.Loader``."""
-        from features.loader import Loader
+        """Return the training batches of a split; see ``features.batches.loader.Loader``."""
+        from features.batches.loader import Loader
 
         return Loader(self, split, batch_size=batch_size, codebook=codebook, **options)
 
     def image_batches(
         self, split: str, batch_size: int, codebook: Codebook | None = None, **options: Any
     ) -> Iterator[ImageBatch]:
-        """Yield each image of a split once, in row order; see ``features.loader``."""
-        from features.loader import image_batches
+        """Yield each image of a split once, in row order; see ``features.batches.loader``."""
+        from features.batches.loader import image_batches
 
         return image_batches(self, split, batch_size, codebook, **options)
 
     def caption_batches(
         self, split: str, batch_size: int, codebook: Codebook | None = None, **options: Any
     ) -> Iterator[CaptionBatch]:
-        """Yield each caption of a split once, in row order; see ``features.loader``."""
-        from features.loader import caption_batches
+        """Yield each caption of a split once, in row order; see ``features.batches.loader``."""
+        from features.batches.loader import caption_batches
 
         return caption_batches(self, split, batch_size, codebook, **options)
 
     @functools.cached_property
     def codebook(self) -> Codebook:
         """The default codebook of this store, made when first asked for."""
-        from features.vocab import Codebook
+        from features.vocab.codebook import Codebook
 
         return Codebook.from_store(self)
 

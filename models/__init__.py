@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from models.registry import build_options, create, list_models, options_class, options_for, register
 
 if TYPE_CHECKING:
-    from models.convert import load_official
-    from models.metrics import recall
-    from models.scoring import reference, score_all
+    from models.evaluation.metrics import recall
+    from models.evaluation.scoring import reference, score_all
+    from models.released.checkpoints import load_official
 
 __all__ = [
     "build_options",
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "load_official": "models.convert",
-    "recall": "models.metrics",
-    "reference": "models.scoring",
-    "score_all": "models.scoring",
+    "load_official": "models.released.checkpoints",
+    "recall": "models.evaluation.metrics",
+    "reference": "models.evaluation.scoring",
+    "score_all": "models.evaluation.scoring",
 }
 
 

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import MismatchError, MissingInput, exit_cleanly
-from models import results
-from models.metrics import Recall, bootstrap, chance, fold5, recall
-from models.rerank import rerank
-from models.results import Evaluation
+from models.evaluation import results
+from models.evaluation.metrics import Recall, bootstrap, chance, fold5, recall
+from models.evaluation.rerank import rerank
+from models.evaluation.results import Evaluation
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
     from features.store import Store
-    from features.vocab import Codebook
-    from models.distributed import World
+    from features.vocab.codebook import Codebook
+    from models.compute.distributed import World
 
 __all__ = ["Run", "evaluate", "load_run", "main"]
 
@@ -65,10 +65,10 @@ def load_run(
         MissingInput: no weights in the folder.
         MismatchError: other data, or weights that do not fit.
     """
-    from features.vocab import Codebook
-    from models import checkpoint
+    from features.vocab.codebook import Codebook
     from models.registry import create
-    from models.runs import CODEBOOK, check_keys, store_keys
+    from models.training import checkpoint
+    from models.training.runs import CODEBOOK, check_keys, store_keys
 
     if not folder.is_dir():
         raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
@@ -139,8 +139,8 @@ def _joined(i2t: Recall, t2i: Recall) -> Recall:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_intermixed_args(arguments)
-    from models.device import memory_errors, pick_device
-    from models.distributed import join_world
+    from models.compute.device import memory_errors, pick_device
+    from models.compute.distributed import join_world
 
     with join_world(options.device) as world:
         device = pick_device(options.device, world)
@@ -150,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _evaluate(options: argparse.Namespace, world: World, device: torch.device) -> int:
     from features.store import open_store
-    from models.runs import resolve_split, store_keys
-    from models.score_shares import score_split
+    from models.evaluation.score_shares import score_split
+    from models.training.runs import resolve_split, store_keys
 
     store = open_store(options.store)
     resolve_split(store, options.split)

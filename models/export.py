@@ -82,9 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     from features.store import open_store
-    from models.device import memory_errors, pick_device
-    from models.distributed import World
-    from models.runs import resolve_split
+    from models.compute.device import memory_errors, pick_device
+    from models.compute.distributed import World
+    from models.training.runs import resolve_split
 
     store = open_store(options.store)
     resolve_split(store, options.split)

@@ -25,7 +25,7 @@ from features.errors import ConfigError, UnknownName, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from features.batch import CaptionBatch, ImageBatch
+    from features.batches.batch import CaptionBatch, ImageBatch
 
 __all__ = [
     "MatchingModel",
@@ -41,15 +41,15 @@ __all__ = [
 M = TypeVar("M", bound=type)
 
 BUILT_IN = {
-    "cfsgr": "models.cfsgr",
-    "clip": "models.clip",
-    "gsmn": "models.gsmn",
-    "hrem": "models.hrem",
-    "racg": "models.racg",
-    "scan": "models.scan",
-    "sgm": "models.sgm",
-    "tfidf": "models.tfidf",
-    "vse": "models.vse",
+    "cfsgr": "models.papers.cfsgr",
+    "clip": "models.baselines.clip",
+    "gsmn": "models.papers.gsmn",
+    "hrem": "models.papers.hrem",
+    "racg": "models.papers.racg",
+    "scan": "models.baselines.scan",
+    "sgm": "models.papers.sgm",
+    "tfidf": "models.baselines.tfidf",
+    "vse": "models.baselines.vse",
 }
 GROUP = "scenestore.models"
 

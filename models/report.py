@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.errors import MissingDependency, WriteError, exit_cleanly
-from models.report_figures import arcs, overlay
-from models.report_gallery import Thumbnails, gallery
-from models.report_runs import read_run
+from models.reporting.figures import arcs, overlay
+from models.reporting.gallery import Thumbnails, gallery
+from models.reporting.runs import read_run
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -72,7 +72,7 @@ def write_report(
         command = "pip install 'scenestore[viz]'"
         raise MissingDependency.of("jinja2", "the report", command) from error
     from features.store import open_store
-    from models.runs import resolve_split, store_keys
+    from models.training.runs import resolve_split, store_keys
 
     opened = open_store(store) if isinstance(store, str | Path) else store
     if "[" in split:
@@ -82,13 +82,13 @@ def write_report(
     thumbnails = Thumbnails(images_dir)
     found = [read_run(Path(run), split, store_keys(opened)) for run in runs]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    page = environment.get_template("report.html.j2").render(
+    page = environment.get_template("page.html.j2").render(
         store=opened,
         split=split,
         facts=_facts(opened),
@@ -217,8 +217,8 @@ def _results(store: Store, split: str, runs: Sequence[dict[str, Any]]) -> dict[s
     if {"labels", "form"} <= {c for c in ("labels", "form") if store.has(c)} and (
         "train" in store.splits and split != "train" and scores <= BASELINE_SCORES
     ):
-        from models.label_bags import label_bag_scores
-        from models.metrics import recall
+        from models.baselines.label_bags import label_bag_scores
+        from models.evaluation.metrics import recall
 
         found = recall(label_bag_scores(store, split), store.caption_image_rows(split))
         rows.append(
@@ -231,7 +231,7 @@ def _results(store: Store, split: str, runs: Sequence[dict[str, Any]]) -> dict[s
 
 def _graphs(store: Store, split: str, thumbnails: Thumbnails, count: int) -> list[dict[str, Any]]:
     """Return some pictures with their graphs: drawing, relations in words, captions."""
-    from features.draw import strongest
+    from features.drawing.scene_graph import strongest
 
     if not store.has("labels") or not split:
         return []

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import InputError, UnknownName, UsageError, exit_cleanly
-from features.photo_file import Photo, read_photos
+from features.format.photo_file import Photo, read_photos
 from features.records import TextGraph
 from models.evaluate import Run, load_run
 from models.registry import reads_unions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from features.batch import ImageBatch
+    from features.batches.batch import ImageBatch
     from features.store import Store
 
 __all__ = ["captions_for_images", "images_for_text", "look_at", "main", "parse_text"]
@@ -165,9 +165,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.top < 1:
         raise UsageError(f"--top {options.top}: at least 1.")
     from features.store import open_store
-    from models.device import memory_errors, pick_device
-    from models.distributed import World
-    from models.runs import resolve_split
+    from models.compute.device import memory_errors, pick_device
+    from models.compute.distributed import World
+    from models.training.runs import resolve_split
 
     store = open_store(options.store)
     split = options.split or max(store.splits, key=lambda name: len(store.splits[name]))
@@ -214,7 +214,7 @@ def _captions_of(
 
     Raises: UnknownName: neither an id of the store nor a file.
     """
-    from features.images import ImageEncoder
+    from features.batches.images import ImageEncoder
 
     stored = {name: row for name in options.image if (row := _stored_row(store, name)) is not None}
     photos = [name for name in dict.fromkeys(options.image) if name not in stored]

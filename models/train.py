@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import TrainingError, exit_cleanly
-from models.config import Config, load, to_yaml, usage
+from models.configuration.config import Config, load, to_yaml, usage
 
 if TYPE_CHECKING:
     import torch
 
-    from models.distributed import World
-    from models.runs import Data
+    from models.compute.distributed import World
+    from models.training.runs import Data
 
 __all__ = ["STOPPED", "main", "train"]
 
@@ -49,8 +49,8 @@ def train(config: Config) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from models.device import memory_errors, pick_device
-    from models.distributed import join_world
+    from models.compute.device import memory_errors, pick_device
+    from models.compute.distributed import join_world
 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -66,9 +66,9 @@ def _train(config: Config, world: World, device: torch.device, held: contextlib.
     import numpy as np
     import torch
 
-    from models import checkpoint
-    from models.runs import CODEBOOK, make_model, open_data
-    from models.trainer import Stopped, Trainer
+    from models.training import checkpoint
+    from models.training.runs import CODEBOOK, make_model, open_data
+    from models.training.trainer import Stopped, Trainer
 
     folder = Path(config.run.folder)
     resume = _resume_from(config, folder)
@@ -116,9 +116,9 @@ def _train(config: Config, world: World, device: torch.device, held: contextlib.
 
 def _keep(config: Config, data: Data, model: Any, device: torch.device) -> int:
     """Evaluate a model that learns nothing by gradient, and leave a run folder like any other."""
-    from models import checkpoint
-    from models.logs import MetricsFile
-    from models.runs import CODEBOOK, about_run
+    from models.training import checkpoint
+    from models.training.logs import MetricsFile
+    from models.training.runs import CODEBOOK, about_run
 
     folder = Path(config.run.folder)
     _prepare_folder(folder, config, data, fresh=True)
@@ -182,9 +182,9 @@ def _prepare_folder(folder: Path, config: Config, data: Data, *, fresh: bool) ->
     Only now, when nothing that the user wrote can be wrong any more, ``--run.resume never`` drops
     the run before; results of other weights go with every fresh start.
     """
-    from features.atomic import sweep
-    from models import checkpoint
-    from models.runs import CODEBOOK, STORE, about_store
+    from features.format.files import sweep
+    from models.training import checkpoint
+    from models.training.runs import CODEBOOK, STORE, about_store
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

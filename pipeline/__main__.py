@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 
 from features.errors import exit_cleanly
-from pipeline import cli_photo, cli_text, cli_vision
+from pipeline.commands import photo as cli_photo
+from pipeline.commands import text as cli_text
+from pipeline.commands import vision as cli_vision
 
 __all__ = ["cli", "main"]
 

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 from features.errors import UsageError
 from features.records import Detections
 from features.registry import Registry
-from pipeline.images import Picture
+from pipeline.vision.images import Picture
 
 __all__ = ["Detector", "create_detector", "detect", "detectors"]
 
@@ -65,7 +65,7 @@ def create_detector(name: str, **options: object) -> Detector:
         UnknownName: nobody registered this name; the message lists the known ones.
         UsageError: the detector has no such option.
     """
-    import pipeline.detectors  # noqa: F401  (registers the packaged detectors)
+    import pipeline.vision.detectors  # noqa: F401  (registers the packaged detectors)
 
     given = {key: value for key, value in options.items() if not (key == "path" and value is None)}
     try:

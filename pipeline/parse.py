@@ -1,7 +1,7 @@
 """Captions -> parsed captions: the parser protocol, its registry and the one-call interface.
 
 Two steps, so that a change of rules never parses again: a parser fills tokens, tags, lemmas and
-dependencies of a ``TextGraph``; ``pipeline.triplets.extract`` adds roles, objects, attributes and
+dependencies of a ``TextGraph``; ``pipeline.language.spice.triplets.extract`` adds roles, objects, attributes and
 relations under a profile. ``parse`` does both. A parser of your own is any object with ``name``,
 ``version`` and ``parse``; register it with ``PARSERS.register`` or as an entry point of the group
 ``scenestore.parsers``.
@@ -17,8 +17,8 @@ from typing import Protocol
 from features.errors import UnknownName, UsageError
 from features.records import TextGraph
 from features.registry import Registry
-from pipeline.dependency import SCHEMES, convert
-from pipeline.triplets import PROFILES, extract
+from pipeline.language.dependency import SCHEMES, convert
+from pipeline.language.spice.triplets import PROFILES, extract
 
 __all__ = ["PARSERS", "PARSE_VERSION", "CaptionParser", "load_parser", "parse"]
 
@@ -50,14 +50,14 @@ PARSERS: Registry[CaptionParser] = Registry("parser", "scenestore.parsers")
 
 @PARSERS.register("spacy")
 def _spacy(**options: object) -> CaptionParser:
-    from pipeline.parse_spacy import SpacyParser
+    from pipeline.language.parsers.spacy import SpacyParser
 
     return SpacyParser(**options)  # type: ignore[arg-type]
 
 
 @PARSERS.register("stanza")
 def _stanza(**options: object) -> CaptionParser:
-    from pipeline.parse_stanza import StanzaParser
+    from pipeline.language.parsers.stanza import StanzaParser
 
     return StanzaParser(**options)  # type: ignore[arg-type]
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
-from pipeline.words import words
+from pipeline.language.words import words
 
 __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
 

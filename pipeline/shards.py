@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import InputError, StageError
-from features.group import read_group
-from features.pack import pack_regions, pack_text, pack_tokens, pack_visual
-from features.shard import write_shard
-from features.sidecar import read_sidecar
-from features.unpack import read_columns, unpack_index, unpack_tokens
+from features.format.group import read_group
+from features.format.pack import pack_regions, pack_text, pack_tokens, pack_visual
+from features.format.shard import write_shard
+from features.format.sidecar import read_sidecar
+from features.format.unpack import read_columns, unpack_index, unpack_tokens
 
 if TYPE_CHECKING:
+    from features.format.schema import Columns
     from features.records import Detections, ImageEntry, TextGraph
-    from features.schema import Columns
     from pipeline.detect import Detector
-    from pipeline.extractors import Extractor, Float
-    from pipeline.relations import RelationPredictor
-    from pipeline.visual import GraphRules
+    from pipeline.vision.extractors.registry import Extractor, Float
+    from pipeline.vision.relations import RelationPredictor
+    from pipeline.vision.visual import GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
 
@@ -78,7 +78,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
         FeatureOverflow: a feature that float16 cannot hold.
         StageError: a detector that gives other boxes the second time.
     """
-    from pipeline.visual import build
+    from pipeline.vision.visual import build
 
     entries, row0 = _entries(job.index, number)
     graphs, of_objects, of_unions = build(entries, *_tools(job), job.on_error)
@@ -103,7 +103,7 @@ def _width(
     Where no image of this shard could be used, the first usable one of another shard tells; 0 when
     there is none in the whole data set.
     """
-    from pipeline.visual import build_one, graph_ok
+    from pipeline.vision.visual import build_one, graph_ok
 
     for graph, part in zip(graphs, of_objects, strict=True):
         if graph_ok(graph):
@@ -127,7 +127,7 @@ def parse_shard(job: ParseJob, number: int) -> None:
 
 def text_shard(job: TextJob, number: int) -> None:
     """Apply the rules to the parses of one shard."""
-    from pipeline.triplets import extract
+    from pipeline.language.spice.triplets import extract
 
     entries, row0 = _entries(job.index, number)
     texts = [caption.text for entry in entries for caption in entry.captions]
@@ -140,7 +140,7 @@ def text_shard(job: TextJob, number: int) -> None:
 
 
 def _converted(graph: TextGraph, scheme: str) -> TextGraph:
-    from pipeline.dependency import convert
+    from pipeline.language.dependency import convert
 
     heads, deprels = convert(graph, scheme)
     return replace(graph, heads=tuple(heads), deprels=tuple(deprels), scheme=scheme)
@@ -183,8 +183,8 @@ def _tools(
 def _loaded(job: VisualJob) -> tuple[Detector, RelationPredictor, Extractor]:
     """Return detector, relation predictor and extractor; a process loads them once."""
     from pipeline.detect import create_detector
-    from pipeline.extractors import create_extractor
-    from pipeline.relations import create_relations
+    from pipeline.vision.extractors.registry import create_extractor
+    from pipeline.vision.relations import create_relations
 
     given = {"path": job.detections} if job.detections else {}
     detector = create_detector(job.detector, **given)

@@ -4,12 +4,12 @@
 --store-dir DIR``; ``luigi-deps-tree --module workflows ...`` shows what depends on what.
 """
 
-from workflows.add_text import AddText
-from workflows.compare import CompareModels
-from workflows.config import apply_defaults
-from workflows.datasets import BuildCoco, BuildDataset, BuildFlickr30k
+from workflows.build.add_text import AddText
+from workflows.build.datasets import BuildCoco, BuildDataset, BuildFlickr30k
 from workflows.demo import BuildDemo, Demo
-from workflows.training import EvaluateModel, TrainModel
+from workflows.experiments.compare import CompareModels
+from workflows.experiments.training import EvaluateModel, TrainModel
+from workflows.settings import apply_defaults
 
 apply_defaults()
 

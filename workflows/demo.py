@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import luigi
 
 from features.errors import MissingDependency
+from workflows.build.datasets import BuildDataset
+from workflows.build.stages import BuildTask
 from workflows.cluster import usable_cores
-from workflows.datasets import BuildDataset
+from workflows.experiments.training import EvaluateModel
 from workflows.launcher import run_in_group
-from workflows.stages import BuildTask
-from workflows.training import EvaluateModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +43,8 @@ class MakeDemoInput(luigi.Task):
 
     def run(self) -> None:
         """Write scenes, photos and their captions."""
-        from pipeline.scene_photos import write_photos
-        from pipeline.scenes import make_scenes
+        from pipeline.demo.photos import write_photos
+        from pipeline.demo.scenes import make_scenes
 
         make_scenes(self.folder / "scenes", self.images, self.seed)
         photos = "photos"

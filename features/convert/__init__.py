@@ -4,7 +4,7 @@
 STORE OUT``; ``docs/importing.md`` describes the formats. Nothing heavy is loaded until one is used.
 """
 
-from features.convert.cli import (
+from features.convert.commands import (
     add_export_arguments,
     add_import_arguments,
     run_export,

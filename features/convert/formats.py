@@ -72,7 +72,9 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
     if unknown:
         takes = ", ".join(entry.extras) or "none"
         raise UsageError(f"format {name!r} takes no extra file {unknown[0]!r}; it takes: {takes}.")
-    reader = getattr(importlib.import_module(f"features.convert.{entry.module}"), entry.reader)
+    reader = getattr(
+        importlib.import_module(f"features.convert.readers.{entry.module}"), entry.reader
+    )
     source = cast("Source", reader(path, **(extras or {})))
     try:
         check_text(path, "the image id", source.ids())

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from features.atomic import sweep, write_errors
 from features.errors import WriteError
-from features.keys import content_key, folder_name, hash_file
-from features.manifest import finish_group
-from features.schema import Columns
-from features.shard import write_shard
-from features.sidecar import shard_done
+from features.format.files import sweep, write_errors
+from features.format.keys import content_key, folder_name, hash_file
+from features.format.manifest import finish_group
+from features.format.schema import Columns
+from features.format.shard import write_shard
+from features.format.sidecar import shard_done
 
 __all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint", "need_space"]
 

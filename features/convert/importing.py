@@ -19,12 +19,12 @@ from features.convert.import_images import ImageReader
 from features.convert.karpathy import check_entries, read_karpathy
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
-from features.keys import hash_file
-from features.manifest import bind_store, image_index, read_store_manifest
+from features.format.keys import hash_file
+from features.format.manifest import bind_store, image_index, read_store_manifest
+from features.format.pack import pack_index, pack_tokens
+from features.format.schema import shard_ranges
 from features.names import bad_file, bad_split
-from features.pack import pack_index, pack_tokens
 from features.records import ImageEntry, TextGraph
-from features.schema import shard_ranges
 from features.store import open_store
 
 __all__ = ["ImportReport", "import_store"]

@@ -1,7 +1,7 @@
 """Captions for an import, in Karpathy's schema.
 
 ``{"images": [{"filename", "split", "imgid", "cocoid", "sentences": [{"sentid", "raw"}]}]}``, plain
-or gzip. Builds from photos read more layouts (``pipeline.captions``); an import needs just the one
+or gzip. Builds from photos read more layouts (``features.convert.captions``); an import needs just the one
 that every precomputed feature set is published with.
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from features.convert.inputs import need_file, opened
+from features.convert.safe.inputs import need_file, opened
 from features.errors import InputError
 from features.names import bad_file, bad_name, bad_split, bad_text
 from features.records import Caption, ImageEntry

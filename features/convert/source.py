@@ -17,8 +17,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.inputs import child, need_file, need_folder, read_bytes, read_text
-from features.convert.values import brief, check_text, integers, real_rows
+from features.convert.safe.inputs import child, need_file, need_folder, read_bytes, read_text
+from features.convert.safe.values import brief, check_text, integers, real_rows
 from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.batch import CaptionBatch, ImageBatch
-from models.synthetic import random_captions, random_images
+from features.batches.batch import CaptionBatch, ImageBatch
+from models.training.synthetic import random_captions, random_images
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 

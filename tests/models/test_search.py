@@ -13,7 +13,7 @@ import models
 import pipeline
 from features.errors import InputError, UnknownName, UsageError
 from models import search
-from models.config import from_dict
+from models.configuration.config import from_dict
 from models.evaluate import load_run
 from models.train import train
 

@@ -16,20 +16,20 @@ from PIL import Image
 
 import pipeline
 from features import build_store, open_store
+from features.batches.images import ImageEncoder
 from features.errors import MismatchError, UnknownName, UsageError
-from features.images import ImageEncoder
-from features.photo_file import Photo, read_photos, write_photos
+from features.format.photo_file import Photo, read_photos, write_photos
 from features.records import Caption, Detections, ImageEntry
 from models import search
-from models.config import from_dict
+from models.configuration.config import from_dict
 from models.evaluate import load_run
 from models.train import train
-from pipeline.cli_photo import recipe_of
+from pipeline.commands.photo import recipe_of
 from pipeline.detect import create_detector
-from pipeline.extractors import create_extractor
-from pipeline.relations import create_relations
-from pipeline.visual import build
-from workflows.plan import BuildOptions, Plan
+from pipeline.vision.extractors.registry import create_extractor
+from pipeline.vision.relations import create_relations
+from pipeline.vision.visual import build
+from workflows.build.plan import BuildOptions, Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = (

@@ -8,7 +8,7 @@ import pytest
 from luigi.retcodes import run_with_retcodes
 from PIL import Image, ImageDraw
 
-from workflows.plan import plan_of
+from workflows.build.plan import plan_of
 
 COLOURS = ("red", "green", "blue", "orange")
 

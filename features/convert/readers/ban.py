@@ -1,0 +1,140 @@
+"""BAN's and ReGAT's HDF5 features, with the pickled table of image ids.
+
+Fixed: ``image_features`` (N, 36, 2048), ``image_bb`` (N, 36, 4). Adaptive: ``image_features``
+(total, 2048), ``image_bb`` (total, 4), ``pos_boxes`` (N, 2) first and end row of each image.
+``{split}36_imgid2idx.pkl`` is ``{image id: N row}``. Only single rows are read: the file can be
+larger than memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from features.convert.safe.inputs import need_file, read_bytes
+from features.convert.safe.pickles import load_pickle
+from features.convert.source import integers, make_detections, match_id
+from features.errors import InputError, MissingInput, ScenestoreError
+from features.records import Detections
+
+__all__ = ["BanFile"]
+
+_MAX_BYTES = 1 << 28  # one row; real ones have 300 kB
+_MAX_BOXES = 10_000
+
+
+@contextlib.contextmanager
+def _hdf5_errors(where: object) -> Iterator[None]:
+    """Turn whatever h5py raises for a damaged file into an InputError."""
+    try:
+        yield
+    except ScenestoreError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
+        raise InputError(f"{where}: not a whole HDF5 file of features ({error}).") from error
+
+
+class BanFile:
+    """One HDF5 file of BAN or ReGAT.
+
+    Args:
+        path: for example ``train36.hdf5``.
+        index: the pickle of ids; ``<stem>_imgid2idx.pkl`` beside the file when not given.
+
+    Raises:
+        MissingInput: a file is not there.
+        InputError: not such a file, or the index points outside.
+    """
+
+    def __init__(self, path: Path | str, *, index: Path | str | None = None) -> None:
+        import h5py
+
+        self.path = need_file(path)
+        self.notes: list[str] = []
+        self.classes: tuple[str, ...] = ()
+        self.predicates: tuple[str, ...] = ()
+        self.brings = frozenset({"features"})
+        table_path = (
+            Path(index) if index else self.path.with_name(f"{self.path.stem}_imgid2idx.pkl")
+        )
+        if not table_path.is_file():
+            raise MissingInput(f"{table_path}: there is no such file; it names the rows. Pass it.")
+        with _hdf5_errors(self.path):
+            self._file: Any = h5py.File(self.path, "r")
+        self.files = [self.path, table_path]
+        try:
+            with _hdf5_errors(self.path):
+                self._check()
+            self._rows = self._read_index(table_path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _check(self) -> None:
+        """Find the datasets and compare their shapes."""
+        self._features = self._dataset("image_features", (2, 3))
+        self._boxes = self._dataset("image_bb", (self._features.ndim,))
+        flat = self._features.ndim == 2
+        self._ranges = self._dataset("pos_boxes", (2,)) if flat else None
+        if self._boxes.shape[:-1] != self._features.shape[:-1]:
+            raise InputError(
+                f"{self.path}: image_bb {self._boxes.shape} does not fit image_features "
+                f"{self._features.shape}."
+            )
+
+    def _read_index(self, path: Path) -> dict[str, int]:
+        rows = len(self._features) if self._ranges is None else len(self._ranges)
+        table = load_pickle(read_bytes(path), str(path))
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: the pickle is no dict of ids and rows.")
+        places = integers(str(path), "rows", list(table.values()), len(table))
+        if len(set(places)) != len(places) or any(not 0 <= place < rows for place in places):
+            raise InputError(f"{path}: rows repeat or lie outside 0 .. {rows - 1}.")
+        ordered = sorted(zip(places, map(str, table), strict=True))
+        return {key: place for place, key in ordered}
+
+    def close(self) -> None:
+        """Close the file; the object cannot be used afterwards."""
+        self._file.close()
+
+    def _dataset(self, name: str, ranks: tuple[int, ...]) -> Any:
+        import h5py
+
+        found = self._file.get(name, getlink=True)
+        if isinstance(found, (h5py.ExternalLink, h5py.SoftLink)):
+            raise InputError(f"{self.path}: {name!r} is a link; links are not followed.")
+        data = self._file.get(name)
+        if not isinstance(data, h5py.Dataset) or data.ndim not in ranks:
+            raise InputError(f"{self.path}: no dataset {name!r} with {ranks} axes.")
+        if data.dtype.kind not in "fiu" or data.external or data.is_virtual:
+            raise InputError(f"{self.path}: {name!r} holds no numbers of its own.")
+        if data.dtype.itemsize * math.prod(data.shape[1:]) > _MAX_BYTES:
+            raise InputError(f"{self.path}: a row of {name!r} is {data.shape[1:]}; refused.")
+        if data.dtype.itemsize * math.prod(data.chunks or ()) > _MAX_BYTES:
+            raise InputError(f"{self.path}: {name!r} lies in chunks of {data.chunks}; refused.")
+        return data
+
+    def ids(self) -> list[str]:
+        """Return the image ids in row order."""
+        return list(self._rows)
+
+    def read(self, image_id: str) -> Detections:
+        """Return one image's boxes and features; its size is unknown (0, 0).
+
+        Raises: InputError: ``pos_boxes`` points outside the file.
+        """
+        key = match_id(self._rows, image_id, self.path)
+        row = self._rows[key]
+        where = f"{self.path}, image {key!r}, row {row}"
+        with _hdf5_errors(where):
+            if self._ranges is None:
+                boxes, features = self._boxes[row], self._features[row]
+            else:
+                start, end = (int(value) for value in self._ranges[row])
+                if not 0 <= start <= end <= min(len(self._features), start + _MAX_BOXES):
+                    raise InputError(f"{where}: pos_boxes {start} .. {end} lies outside the file.")
+                boxes, features = self._boxes[start:end], self._features[start:end]
+        return make_detections(where, boxes, features=features)

@@ -1,0 +1,187 @@
+"""Flickr30k Entities: gold boxes of phrases (Plummer et al., 2015).
+
+``Annotations/<id>.xml`` has one ``object`` per box with one or more entity ids, or ``nobndbox``;
+``Sentences/<id>.txt`` has five captions with ``[/EN#<entity>/<type> phrase]``. Pixels in the XML
+count from 1 and include the last one, so a box becomes ``[xmin - 1, ymin - 1, xmax, ymax]``.
+
+API::
+
+    gold = EntitiesFolder(annotations_dir, sentences_dir=None)
+    gold.ids()                    # "1001773457.jpg" ..., sorted as strings
+    gold.read(image_id)           # Detections: a box per object, scores 1, size known
+    gold.entities(image_id)       # for each box of read(): the entity ids that share it
+    gold.phrases(image_id)        # list of Phrase: text, sentence, entity, rows of its boxes
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from features.convert.safe.inputs import need_file, need_folder, read_bytes, read_text
+from features.convert.source import integers, make_detections, match_id
+from features.errors import InputError
+from features.records import Detections
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+__all__ = ["EntitiesFolder", "Phrase"]
+
+_MARKED = re.compile(r"\[/EN#(\d+)((?:/[A-Za-z]+)+) ([^\]]*)\]")
+_MAX_BYTES = 8 << 20  # the largest real file has some kilobytes
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """One marked phrase of a caption.
+
+    Attributes:
+        text: the words of the phrase.
+        entity: its entity id; "0" is something that cannot be seen.
+        kinds: its types: people, clothing, bodyparts, animals, vehicles, scene, other ...
+        sentence: which caption of the image, from 0.
+        first_word: position of its first word in the caption without the markup, from 0.
+        boxes: rows of its boxes in ``EntitiesFolder.read``, () where it has none.
+    """
+
+    text: str
+    entity: str
+    kinds: tuple[str, ...]
+    sentence: int
+    first_word: int
+    boxes: tuple[int, ...] = ()
+
+
+class EntitiesFolder:
+    """The annotations of Flickr30k Entities.
+
+    Args:
+        annotations_dir: folder of XML files.
+        sentences_dir: folder of marked captions; without it every label is ``object``.
+    """
+
+    def __init__(
+        self, annotations_dir: Path | str, sentences_dir: Path | str | None = None
+    ) -> None:
+        self.annotations = need_folder(annotations_dir)
+        self.sentences = None if sentences_dir is None else need_folder(sentences_dir)
+        self._files = {f"{path.stem}.jpg": path for path in self.annotations.glob("*.xml")}
+        if not self._files:
+            raise InputError(f"{self.annotations}: no XML file in this folder. Is it Annotations?")
+        self.classes: tuple[str, ...] = ()
+        self.predicates: tuple[str, ...] = ()
+        self.notes: list[str] = []
+        self.files = [self._files[key] for key in sorted(self._files)]
+        if self.sentences is not None:
+            self.files += sorted(self.sentences.glob("*.txt"))
+        self.brings = frozenset({"size"} if self.sentences is None else {"labels", "size"})
+
+    def ids(self) -> list[str]:
+        """Return the image ids, sorted as strings."""
+        return sorted(self._files)
+
+    def read(self, image_id: str) -> Detections:
+        """Return the gold boxes of one image; no relations, features or attributes.
+
+        The label is the last word of the first phrase that names the box's entity.
+        """
+        path = self._path(image_id)
+        size, boxes, entities = _read_annotation(path)
+        first: dict[str, str] = {}
+        for phrase in _read_sentences(self.sentences, path.stem):
+            first.setdefault(phrase.entity, _head_word(phrase.text))
+        labels = [
+            next((first[entity] for entity in names if entity in first), "object")
+            for names in entities
+        ]
+        return make_detections(str(path), boxes, labels=labels, size=size)
+
+    def entities(self, image_id: str) -> list[tuple[str, ...]]:
+        """Return the entity ids of each box, in the order of ``read``."""
+        return _read_annotation(self._path(image_id))[2]
+
+    def phrases(self, image_id: str) -> list[Phrase]:
+        """Return all phrases of an image's captions with the rows of their boxes.
+
+        Raises: InputError: the captions' folder was not given or lacks the image.
+        """
+        path = self._path(image_id)
+        if self.sentences is None:
+            raise InputError(f"{path}: phrases need the folder Sentences: pass sentences_dir.")
+        entities = _read_annotation(path)[2]
+        found = []
+        for phrase in _read_sentences(self.sentences, path.stem):
+            rows = tuple(row for row, names in enumerate(entities) if phrase.entity in names)
+            values = (phrase.text, phrase.entity, phrase.kinds, phrase.sentence, phrase.first_word)
+            found.append(Phrase(*values, boxes=rows))
+        return found
+
+    def _path(self, image_id: str) -> Path:
+        return self._files[match_id(self._files, image_id, self.annotations)]
+
+
+def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:
+    """Return the size, the boxes (xyxy) and the entity ids of each box."""
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
+
+    if need_file(path).stat().st_size > _MAX_BYTES:
+        raise InputError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not an annotation file.")
+    try:
+        root = fromstring(read_bytes(path), forbid_dtd=True)
+    except (DefusedXmlException, ParseError, ValueError, LookupError, RecursionError) as error:
+        raise InputError(f"{path}: not a safe XML annotation ({error}).") from error
+    named = Path(_text(root.find("filename"))).stem
+    if named != path.stem:
+        raise InputError(f"{path}: says it belongs to {named!r}. Rename one of them.")
+    size = integers(str(path), "size", _texts(root.find("size"), "width", "height"), 2)
+    boxes: list[list[int]] = []
+    entities: list[tuple[str, ...]] = []
+    for item in root.findall("object"):
+        names = tuple(_text(name) for name in item.findall("name"))
+        for corners in item.findall("bndbox"):
+            values = _texts(corners, "xmin", "ymin", "xmax", "ymax")
+            x1, y1, x2, y2 = integers(str(path), "a box", values, 4)
+            boxes.append([x1 - 1, y1 - 1, x2, y2])
+            entities.append(names)
+    return size, boxes, entities
+
+
+def _text(element: Element | None) -> str:
+    return "" if element is None or element.text is None else element.text.strip()
+
+
+def _texts(parent: Element | None, *names: str) -> list[str]:
+    return ["" if parent is None else _text(parent.find(name)) for name in names]
+
+
+def _read_sentences(folder: Path | None, stem: str) -> list[Phrase]:
+    if folder is None:
+        return []
+    path = folder / f"{stem}.txt"
+    lines = read_text(path).splitlines()
+    found = []
+    for at, line in enumerate(lines):
+        if line.count("[/EN#") != len(_MARKED.findall(line)):
+            raise InputError(f"{path}, line {at + 1}: a phrase mark is not closed.")
+        end = words = 0
+        for mark in _MARKED.finditer(line):
+            words += len(line[end : mark.start()].split())
+            entity, kinds, text = mark[1], tuple(mark[2][1:].split("/")), mark[3]
+            found.append(Phrase(text, entity, kinds, at, words))
+            words += len(text.split())
+            end = mark.end()
+    return found
+
+
+def _head_word(phrase: str) -> str:
+    """Return the last word, which is the head of a plain English noun phrase.
+
+    >>> _head_word("a white dog")
+    'dog'
+    """
+    words = [word for word in phrase.lower().split() if any(letter.isalnum() for letter in word)]
+    return words[-1] if words else "object"

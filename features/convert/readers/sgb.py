@@ -1,0 +1,151 @@
+"""Scene-Graph-Benchmark: ``custom_prediction.json`` with ``custom_data_info.json``.
+
+Predictions are keyed by position; the info file says which picture stands at which position
+(``idx_to_files``) and names classes and predicates (``ind_to_classes``, ``ind_to_predicates``;
+index 0 is ``__background__``, so labels count from 1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from features.convert.safe.json_items import JsonItems
+from features.convert.source import integers, make_detections, match_id, read_json
+from features.errors import InputError
+from features.records import Detections, SceneGraph
+
+__all__ = ["BACKGROUND", "INFO", "PREDICTION", "SceneGraphBenchmark", "write_predictions"]
+
+BACKGROUND = "__background__"
+PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"
+
+
+class SceneGraphBenchmark:
+    """Predictions of Scene-Graph-Benchmark; ids are the file names of the pictures.
+
+    Args:
+        path: ``custom_prediction.json`` or the folder that holds it.
+        info: ``custom_data_info.json``; taken from the same folder when not given.
+    """
+
+    def __init__(self, path: Path | str, info: Path | str | None = None) -> None:
+        path = Path(path)
+        self.path = path / PREDICTION if path.is_dir() else path
+        self.notes: list[str] = []
+        self._items = JsonItems(self.path)
+        info_path = self.path.with_name(INFO) if info is None else Path(info)
+        self.files = [self.path, info_path]
+        names = read_json(info_path)
+        if not isinstance(names, dict):
+            raise InputError(f"{info_path}: the info must be a JSON object.")
+        self.classes = _strings(info_path, names, "ind_to_classes")
+        self.predicates = _strings(info_path, names, "ind_to_predicates")
+        self._positions: dict[str, str] = {}
+        twice = 0
+        for at, file in enumerate(_strings(info_path, names, "idx_to_files")):
+            if str(at) not in self._items:
+                raise InputError(f"{self.path}: no prediction {at} for {file!r} of {info_path}.")
+            key = PurePosixPath(file.replace("\\", "/")).name
+            twice += key in self._positions
+            self._positions.setdefault(key, str(at))
+        if twice:
+            self.notes.append(f"{info_path}: {twice} pictures stand twice; the first one counts.")
+        extra = len(self._items) - len(self._positions) - twice
+        if extra:
+            self.notes.append(f"{self.path}: {extra} predictions have no picture in {info_path}.")
+        self.brings = frozenset({"labels", "scores", "relations"})
+
+    def ids(self) -> list[str]:
+        """Return the file names of the pictures, in prediction order."""
+        return list(self._positions)
+
+    def read(self, image_id: str) -> Detections:
+        """Return one picture's boxes and relations; its size is unknown (0, 0)."""
+        key = match_id(self._positions, image_id, self.path)
+        where = f"{self.path}, image {key!r}"
+        entry = self._items.read(self._positions[key])
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: a prediction must be a JSON object.")
+        columns = {}
+        for name in ("bbox", "bbox_labels", "bbox_scores", "rel_pairs", "rel_labels", "rel_scores"):
+            value = entry.get(name, [])
+            if not isinstance(value, list):
+                raise InputError(f"{where}: {name!r} must be a list.")
+            columns[name] = value
+        labels = _pick(where, self.classes, columns["bbox_labels"], "bbox_labels")
+        predicates = _pick(where, self.predicates, columns["rel_labels"], "rel_labels")
+        pairs = [integers(where, "a pair", pair, 2) for pair in columns["rel_pairs"]]
+        if len(pairs) != len(predicates):
+            raise InputError(f"{where}: {len(pairs)} rel_pairs, {len(predicates)} rel_labels.")
+        links = [(pair[0], name, pair[1]) for pair, name in zip(pairs, predicates, strict=True)]
+        return make_detections(
+            where,
+            columns["bbox"],
+            labels=labels,
+            scores=columns["bbox_scores"],
+            relations=links,
+            relation_scores=columns["rel_scores"] if "rel_scores" in entry else None,
+        )
+
+
+def _strings(path: Path, document: dict[str, object], key: str) -> tuple[str, ...]:
+    values = document.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InputError(f"{path}: {key!r} must be a list of names.")
+    return tuple(values)
+
+
+def _pick(where: str, names: tuple[str, ...], codes: list[object], what: str) -> list[str]:
+    numbers = integers(where, what, codes, len(codes))
+    for number in numbers:
+        if not 0 <= number < len(names):
+            raise InputError(f"{where}: {what} {number} is not one of {len(names)} names.")
+    return [names[number] for number in numbers]
+
+
+def write_predictions(
+    prediction: Path,
+    info: Path,
+    items: Iterable[tuple[str, SceneGraph]],
+    classes: Iterable[str],
+    predicates: Iterable[str],
+) -> int:
+    """Write both files; return the number of images.
+
+    ``rel_all_scores`` is the score of the one predicate that the store keeps, zeros elsewhere.
+
+    Args:
+        prediction, info: the two files.
+        items: (file name, graph), in order.
+        classes: every class name that occurs.   predicates: likewise.
+    """
+    names = {
+        "ind_to_classes": [BACKGROUND, *(name for name in classes if name != BACKGROUND)],
+        "ind_to_predicates": [BACKGROUND, *(name for name in predicates if name != BACKGROUND)],
+    }
+    class_of = {name: at for at, name in enumerate(names["ind_to_classes"])}
+    predicate_of = {name: at for at, name in enumerate(names["ind_to_predicates"])}
+    files: list[str] = []
+    with prediction.open("w", encoding="utf-8") as out:
+        for file, graph in items:
+            codes = [predicate_of[name] for _, name, _ in graph.relations]
+            every = np.zeros((len(codes), len(predicate_of)), np.float32)
+            every[np.arange(len(codes)), codes] = graph.relation_scores
+            entry = {
+                "bbox": graph.boxes.tolist(),
+                "bbox_labels": [class_of[name] for name in graph.labels],
+                "bbox_scores": graph.scores.tolist(),
+                "rel_pairs": [[s, o] for s, _, o in graph.relations],
+                "rel_labels": codes,
+                "rel_scores": graph.relation_scores.tolist(),
+                "rel_all_scores": every.tolist(),
+            }
+            out.write(f'{", " if files else "{"}"{len(files)}": {json.dumps(entry)}')
+            files.append(file)
+        out.write("}\n" if files else "{}\n")
+    info.write_text(json.dumps({"idx_to_files": files, **names}), encoding="utf-8")
+    return len(files)

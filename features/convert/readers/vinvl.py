@@ -1,0 +1,291 @@
+"""VinVL and Oscar: TSV of ``key<TAB>JSON`` with a ``.lineidx`` of byte offsets.
+
+Two contents, told apart by the JSON: scene_graph_benchmark's predictions, ``{"objects": [{"rect",
+"class", "conf", "feature", "attributes", "attr_scores"}], "relations": [{"subj_id", "obj_id",
+"class", "conf"}] | null}``; and Oscar's features, ``{"num_boxes", "features"}`` (n, 2054: 2048 and
+six numbers of the box, x1 y1 x2 y2 w h as fractions of the picture) with ``X.label.tsv``
+``[{"rect", "class", "conf"}]`` and ``X.hw.tsv`` ``[{"height", "width"}]`` beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.convert.safe.inputs import BOM, need_file, opened, read_bytes
+from features.convert.source import brief, decode_floats, integers, make_detections, match_id
+from features.errors import InputError
+from features.records import Detections
+
+__all__ = ["VinvlFile"]
+
+_BOX_NUMBERS = 6
+_MAX_BOXES = 10_000
+_SOME_OBJECTS = re.compile(rb'"objects"\s*:\s*\[\s*[^]\s]')
+_SOME_RELATIONS = re.compile(rb'"relations"\s*:\s*[^n\s]')  # anything but null
+_NO_ATTRIBUTE = "__no_attribute__"  # class 0 of scene_graph_benchmark's attributes
+
+
+class _Lines:
+    """A TSV of two columns addressed by the text of the first.
+
+    The ``.lineidx`` beside it is only a promise: where an offset does not stand at the start of a
+    line, the file is scanned instead.
+    """
+
+    def __init__(self, path: Path, notes: list[str]) -> None:
+        self.path = need_file(path)
+        self.offsets: dict[str, int] = {}
+        index = path.with_suffix(".lineidx")
+        starts = self._starts(index) if index.is_file() else None
+        if starts is None and index.is_file():
+            notes.append(f"{index}: does not fit {path.name}; the file was scanned instead.")
+        twice = 0
+        with opened(path) as file:
+            for start in self._scan() if starts is None else starts:
+                file.seek(start)
+                name = file.readline(4096).removeprefix(BOM).partition(b"\t")[0]
+                key = name.decode("utf-8", "replace").strip()
+                if key:
+                    twice += key in self.offsets
+                    self.offsets.setdefault(key, start)
+        if twice:
+            notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
+
+    def _starts(self, index: Path) -> list[int] | None:
+        """Return the offsets of the index, or None where one is not the start of a line."""
+        try:
+            starts = [int(line) for line in read_bytes(index).decode("ascii").split()]
+        except (ValueError, UnicodeDecodeError):
+            return None
+        size = self.path.stat().st_size
+        rising = all(a < b for a, b in itertools.pairwise(starts))
+        if not starts or starts[0] != 0 or not rising or starts[-1] >= size:
+            return None
+        with opened(self.path) as file:
+            for start in starts[1:]:
+                file.seek(start - 1)
+                if file.read(1) != b"\n":
+                    return None
+            file.seek(starts[-1])
+            file.readline()
+            return None if file.read(1) else starts
+
+    def _scan(self) -> list[int]:
+        starts, offset = [], 0
+        with opened(self.path) as file:
+            for line in file:
+                starts.append(offset)
+                offset += len(line)
+        return starts
+
+    def read(self, key: str) -> Any:
+        with opened(self.path) as file:
+            file.seek(self.offsets[key])
+            return self._parse(key, file.readline())
+
+    def entries(self, pattern: re.Pattern[bytes] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the JSON objects of the lines that match; torn lines are left to ``read``."""
+        with opened(self.path) as file:
+            for key, start in self.offsets.items():
+                file.seek(start)
+                line = file.readline()
+                if pattern is not None and not pattern.search(line):
+                    continue
+                with contextlib.suppress(InputError):
+                    if isinstance(entry := self._parse(key, line), dict):
+                        yield entry
+
+    def _parse(self, key: str, line: bytes) -> Any:
+        try:
+            return json.loads(line.partition(b"\t")[2])
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{self.path}, image {key!r}: not JSON ({error}). The line may be torn."
+            ) from error
+
+
+class VinvlFile:
+    """Predictions or features of VinVL.
+
+    Args:
+        path: the ``.tsv``.
+        labels: Oscar's label file; ``X.label.tsv`` beside ``X.feature.tsv`` when not given.
+        sizes: Oscar's ``X.hw.tsv``; taken likewise.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        labels: Path | str | None = None,
+        sizes: Path | str | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.notes: list[str] = []
+        self.classes: tuple[str, ...] = ()
+        self.predicates: tuple[str, ...] = ()
+        self._lines = _Lines(self.path, self.notes)
+        if not self._lines.offsets:
+            raise InputError(f"{self.path}: no line in this file.")
+        self._labels = self._beside("label", labels)
+        self._sizes = self._beside("hw", sizes)
+        parts = (self._lines, self._labels, self._sizes)
+        self.files = [part.path for part in parts if part is not None]
+        first = next(self._lines.entries(), None)
+        if first is None:
+            self._lines.read(next(iter(self._lines.offsets)))  # says what is wrong with it
+            raise InputError(f"{self.path}: no line holds a JSON object. Is it VinVL's?")
+        self._oscar = "num_boxes" in first
+        brings = {"labels", "scores"}
+        if self._oscar:
+            brings = {"features"} | (brings if self._labels else set())
+        else:
+            brings |= self._columns(first)
+        self.brings = frozenset(brings | ({"size"} if self._sizes else set()))
+
+    def _columns(self, first: dict[str, Any]) -> set[str]:
+        """Return what the objects and relations of a predictions file have.
+
+        An image without objects says nothing about features, and null nothing about relations, so
+        each is looked for in the first line that has some. Lines without are searched, not parsed.
+        """
+        found = set()
+        for entry in self._lines.entries(_SOME_OBJECTS):
+            objects = entry.get("objects")
+            if isinstance(objects, list) and objects and isinstance(objects[0], dict):
+                found |= {"features"} if "feature" in objects[0] else set()
+                found |= {"attributes"} if "attributes" in objects[0] else set()
+                break
+        if "relations" in first:  # the fields are the same in all lines
+            known = self._lines.entries(_SOME_RELATIONS)
+            if any(entry.get("relations") is not None for entry in known):
+                found.add("relations")
+        return found
+
+    def _beside(self, kind: str, given: Path | str | None) -> _Lines | None:
+        if given is not None:
+            return _Lines(Path(given), self.notes)
+        stem = self.path.name.removesuffix(".tsv").removesuffix(".feature")
+        beside = self.path.with_name(f"{stem}.{kind}.tsv")
+        return _Lines(beside, self.notes) if beside.is_file() else None
+
+    def ids(self) -> list[str]:
+        """Return the keys in file order."""
+        return list(self._lines.offsets)
+
+    def read(self, image_id: str) -> Detections:
+        """Return one image's boxes, with features, relations and attributes where they are there.
+
+        Raises: InputError: the line is torn, or its parts contradict each other.
+        """
+        key = match_id(self._lines.offsets, image_id, self.path)
+        where = f"{self.path}, image {key!r}"
+        entry = self._lines.read(key)
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: expected a JSON object.")
+        size = self._size(where, key)
+        if self._oscar:
+            return self._read_features(where, key, entry, size)
+        return _read_objects(where, entry, size)
+
+    def _size(self, where: str, key: str) -> tuple[int, ...]:
+        if self._sizes is None or key not in self._sizes.offsets:
+            return (0, 0)
+        found = self._sizes.read(key)
+        found = found[0] if isinstance(found, list) and found else found
+        if not isinstance(found, dict):
+            raise InputError(f"{where}: the size is no JSON object.")
+        return integers(where, "image size", [found.get("width"), found.get("height")], 2)
+
+    def _read_features(
+        self, where: str, key: str, entry: dict[str, Any], size: tuple[int, ...]
+    ) -> Detections:
+        (count,) = integers(where, "num_boxes", [entry.get("num_boxes")], 1)
+        if not 0 <= count <= _MAX_BOXES or not isinstance(entry.get("features"), str):
+            raise InputError(f"{where}: num_boxes {count} or 'features' makes no sense.")
+        wide = decode_floats(entry["features"], (count, -1), f"{where}, 'features'")
+        if count and wide.shape[1] <= _BOX_NUMBERS:
+            raise InputError(f"{where}: features of width {wide.shape[1]} have no box in them.")
+        # Without a size the fractions cannot become pixels: zeros, as for other unknown boxes.
+        boxes = wide[:, -_BOX_NUMBERS:-2] * np.asarray([*size, *size], np.float32)
+        labels: list[str] | None = None
+        scores: list[Any] | None = None
+        if self._labels is not None and key in self._labels.offsets:
+            found = self._labels.read(key)
+            if not isinstance(found, list) or not all(isinstance(i, dict) for i in found):
+                raise InputError(f"{where}: the labels are no list of JSON objects.")
+            labels = [str(item.get("class", "object")) for item in found]
+            scores = [item.get("conf", 1.0) for item in found]
+            rects = [item.get("rect") for item in found]
+            if len(found) == count and all(isinstance(rect, list) for rect in rects):
+                boxes = np.asarray([_rect(where, rect) for rect in rects], np.float32)
+        features = wide[:, :-_BOX_NUMBERS]
+        return make_detections(
+            where, boxes, labels=labels, scores=scores, size=size, features=features
+        )
+
+
+def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> Detections:
+    objects, relations = entry.get("objects"), entry.get("relations")
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise InputError(f"{where}: 'objects' must be a list of JSON objects.")
+    boxes = [_rect(where, item.get("rect")) for item in objects]
+    features = None
+    if objects and all(isinstance(item.get("feature"), str) for item in objects):
+        rows = [decode_floats(o["feature"], (1, -1), f"{where}, 'feature'")[0] for o in objects]
+        if len({len(row) for row in rows}) > 1:
+            raise InputError(f"{where}: features of different width.")
+        features = np.stack(rows)
+    traits = None
+    if objects and all(isinstance(item.get("attributes"), list) for item in objects):
+        traits = [_attributes(where, item) for item in objects]
+    links, weights = None, None
+    if isinstance(relations, list):
+        if not all(isinstance(item, dict) for item in relations):
+            raise InputError(f"{where}: 'relations' must be a list of JSON objects.")
+        links, weights = [], [item.get("conf", 1.0) for item in relations]
+        for item in relations:
+            ends = [item.get("subj_id"), item.get("obj_id")]
+            subject, target = integers(where, "a relation", ends, 2)
+            links.append((subject, str(item.get("class")), target))
+    return make_detections(
+        where,
+        boxes,
+        labels=[str(item.get("class", "object")) for item in objects],
+        scores=[item.get("conf", 1.0) for item in objects],
+        size=size,
+        features=features,
+        attributes=traits,
+        relations=links,
+        relation_scores=weights,
+    )
+
+
+def _attributes(where: str, item: dict[str, Any]) -> list[str]:
+    """Return the attributes of an object without those that only fill the row, of score 0."""
+    names = [str(name) for name in item["attributes"]]
+    scores = item.get("attr_scores")
+    if scores is None:
+        scores = [1.0] * len(names)
+    if not isinstance(scores, list) or len(scores) != len(names):
+        raise InputError(f"{where}: {brief(scores)} are not the scores of {len(names)} attributes.")
+    if not all(isinstance(score, (int, float)) for score in scores):
+        raise InputError(f"{where}: attr_scores hold {brief(scores)}.")
+    pairs = zip(names, scores, strict=True)
+    return [name for name, score in pairs if score > 0 and name != _NO_ATTRIBUTE]
+
+
+def _rect(where: str, rect: object) -> list[float]:
+    if not isinstance(rect, list) or len(rect) != 4:
+        raise InputError(f"{where}: a rect must be [x1, y1, x2, y2], not {brief(rect)}.")
+    if not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in rect):
+        raise InputError(f"{where}: a rect holds {brief(rect)}.")
+    return rect

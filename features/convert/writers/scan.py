@@ -1,0 +1,228 @@
+"""SCAN's precomputed folder with GSMN's extra files, as the released loaders read them.
+
+========================== =====================================================================
+``{split}_ims.npy``        float32 (rows, K, D); train a row per image, dev and test every image
+                           five times in a row
+``{split}_caps.txt``       UTF-8, one caption per line, five lines per image
+``{split}_ids.txt``        image id of each image, one per line
+``{split}_ims_bbx.npy``    float32 (rows, K, 4) xyxy pixels, rows as in ``ims``
+``{split}_ims_size.npy``   object array of ``{"image_h", "image_w"}``, rows as in ``ims``; needs
+                           ``np.load(..., allow_pickle=True)`` since numpy 1.16.3
+``{split}_precaps_stan.txt`` word ids ``1,w1,..,wn,2`` (``<start>``, words, ``<end>``)
+``{split}_caps.json``      per caption ``[head, dependent]``, from 1, ROOT ``[0, r]`` first
+``{name}_vocab.json``      ``word2idx``, ``idx2word``, ``idx``
+========================== =====================================================================
+
+Splits are train, dev (our val), test; more than 1,000 test images all go to ``testall`` and the
+first 1,000 to ``test``, as in COCO. Images with fewer than five captions are left out and
+counted; of more, the first five are taken.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.readers.gsmn_text import dependency_pairs, word_ids
+from features.convert.readers.scan import CAPTIONS_PER_IMAGE
+from features.convert.writers.outputs import Outputs, id_lines
+from features.errors import UsageError
+from features.records import TextGraph
+
+if TYPE_CHECKING:
+    from features.store import Store
+    from features.vocab.codebook import Codebook
+
+__all__ = ["export_scan"]
+
+Index = npt.NDArray[np.int64]
+_SPLITS = {"val": "dev"}  # ours -> SCAN's
+_BASE = ("ims.npy", "caps.txt", "ids.txt")
+_SIZED = ("ims_bbx.npy", "ims_size.npy")
+_PARSED = ("precaps_stan.txt", "caps.json")
+_DEV_CAPTIONS = 5000  # the released loaders take this as the length of dev, whatever it has
+_FOLD_IMAGES = 1000
+_BLOCK = 256  # images per write
+
+
+def export_scan(
+    store: Store,
+    target: Path | str,
+    *,
+    splits: list[str] | None = None,
+    min_count: int = 4,
+    vocab: Path | str | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Write the folder; return notes for the user.
+
+    GSMN's files are written where the store has what they need: boxes and all image sizes for the
+    two box files, parsed captions for the three caption files.
+
+    Args:
+        store: an opened store with ``object_features``.
+        target: the folder; its name becomes the name of the vocabulary.
+        splits: names in the store; all when None.
+        min_count: least occurrences of a vocabulary word in training and validation captions.
+        vocab: an existing ``*_vocab.json`` to count in, for a released checkpoint.
+        overwrite: replace files that are there, and remove those of these splits that the new
+            export has not.
+
+    Raises: UsageError: the store has no region features, no image with five captions, or names
+        that cannot be files or lines.
+    """
+    from features.vocab.codebook import Codebook
+
+    if not store.has("object_features"):
+        raise UsageError(f"{store.path}: SCAN needs region features; build the stage regions.")
+    notes: list[str] = []
+    chosen = list(dict.fromkeys(splits or store.splits))
+    parts: dict[str, tuple[Index, Index]] = {}
+    for split in chosen:
+        images, captions = _five_each(store, split, notes)
+        name = _SPLITS.get(split, split)
+        if not len(images):
+            continue
+        if name in parts:
+            raise UsageError(f"{store.path}: two splits are {name!r} in SCAN. Choose --splits.")
+        if name == "test" and len(images) > _FOLD_IMAGES:
+            parts["testall"] = images, captions
+            images, captions = images[:_FOLD_IMAGES], captions[:_FOLD_IMAGES]
+        parts[name] = images, captions
+    if not parts:
+        raise UsageError(f"{store.path}: no image of {chosen} has five captions.")
+    codebook = Codebook.from_store(store, vocab, min_count=min_count) if store.has("form") else None
+    sized = store.has("image_size") and all(
+        bool((store.column("image_size")[images] > 0).all()) for images, _ in parts.values()
+    )
+    _say_what_is_missing(store, parts, codebook, sized, notes)
+    with Outputs(target, overwrite=overwrite) as out:
+        names = [*_BASE, *(_SIZED if sized else ()), *(_PARSED if codebook else ())]
+        paths = {(part, name): out.path(f"{part}_{name}") for part in parts for name in names}
+        every = (*_BASE, *_SIZED, *_PARSED)
+        for name in every:  # readers take what lies beside, and testall instead of test
+            for part in {*parts, *(("testall",) if "test" in parts else ())}:
+                if (part, name) not in paths:
+                    out.absent(f"{part}_{name}")
+        if codebook:
+            codebook.save_words(out.path(f"{Path(target).resolve().name}_vocab.json"))
+        for part, (images, captions) in parts.items():
+            copies = 1 if part == "train" else CAPTIONS_PER_IMAGE
+            _write_ids(store, paths[part, "ids.txt"], images)
+            _write_captions(store, paths[part, "caps.txt"], captions)
+            _write_rows(store, paths[part, "ims.npy"], "object_features", images, copies)
+            if sized:
+                _write_rows(store, paths[part, "ims_bbx.npy"], "boxes", images, copies)
+                _write_sizes(store, paths[part, "ims_size.npy"], images, copies)
+            if codebook:
+                _write_words(
+                    _graphs(store, captions),
+                    codebook,
+                    paths[part, "precaps_stan.txt"],
+                    paths[part, "caps.json"],
+                )
+    return notes
+
+
+def _five_each(store: Store, split: str, notes: list[str]) -> tuple[Index, Index]:
+    """Return image rows (n,) and the rows of their first five captions (n, 5)."""
+    images = store.image_rows(split)
+    offsets = store.offsets("caption_offsets")
+    counts = offsets[images + 1] - offsets[images]
+    enough = counts >= CAPTIONS_PER_IMAGE
+    if not enough.all():
+        notes.append(f"{split}: {int((~enough).sum())} images have fewer than five captions.")
+    if (counts > CAPTIONS_PER_IMAGE).any():
+        n = int((counts > CAPTIONS_PER_IMAGE).sum())
+        notes.append(f"{split}: {n} images have more than five captions; the first five are taken.")
+    images = images[enough]
+    return images, offsets[images][:, None] + np.arange(CAPTIONS_PER_IMAGE)
+
+
+def _say_what_is_missing(
+    store: Store,
+    parts: dict[str, tuple[Index, Index]],
+    codebook: Codebook | None,
+    sized: bool,
+    notes: list[str],
+) -> None:
+    regions = store.row_shape("object_features")[0]
+    if regions != 36:
+        notes.append(f"{regions} regions per image; GSMN's loader insists on 36.")
+    if not sized:
+        notes.append("No *_ims_bbx.npy and *_ims_size.npy: the store does not know all sizes.")
+    if codebook is None:
+        notes.append("No *_precaps_stan.txt and *_caps.json: the store has no parsed captions.")
+    if "dev" in parts and parts["dev"][1].size < _DEV_CAPTIONS:
+        notes.append(
+            f"dev has {parts['dev'][1].size} captions; the released loaders take its length as "
+            f"{_DEV_CAPTIONS} and fail beyond the end."
+        )
+
+
+def _write_ids(store: Store, path: Path, images: Index) -> None:
+    ids = store.group("index").text("image_id")
+    path.write_text(id_lines(ids[row] for row in images.tolist()), encoding="utf-8")
+
+
+def _write_captions(store: Store, path: Path, captions: Index) -> None:
+    texts = store.group("index").text("caption")
+    with path.open("wb") as file:
+        for row in captions.reshape(-1).tolist():
+            line = " ".join(texts[row].split())  # a line break would shift all captions behind it
+            file.write(line.encode("utf-8", "replace") + b"\n")
+
+
+def _write_rows(store: Store, path: Path, column: str, images: Index, copies: int) -> None:
+    """Write a .npy block by block; a memory map would die, not raise, on a full disk."""
+    shape = (len(images) * copies, *store.row_shape(column))
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for at in range(0, len(images), _BLOCK):
+            block = store.gather(column, images[at : at + _BLOCK], dtype=np.float32)
+            file.write(np.repeat(block, copies, axis=0).tobytes())
+
+
+def _write_sizes(store: Store, path: Path, images: Index, copies: int) -> None:
+    """Write the object array so that numpy 1 and 2, and Python 2, can load it."""
+    sizes = store.column("image_size")[images]
+    entries = np.empty(len(images) * copies, dtype=object)
+    for at, (width, height) in enumerate(np.repeat(sizes, copies, axis=0).tolist()):
+        entries[at] = {"image_h": height, "image_w": width}
+    header = {"descr": "|O", "fortran_order": False, "shape": entries.shape}
+    # numpy 2 calls its core numpy._core, a name that older ones do not know; both know numpy.core
+    data = pickle.dumps(entries, protocol=2).replace(b"cnumpy._core.", b"cnumpy.core.", 1)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(data)
+
+
+def _graphs(store: Store, captions: Index) -> Iterator[TextGraph]:
+    """Yield tokens and heads of captions; a store without triplets has these already."""
+    offsets, form, heads = store.offsets("token_offsets"), store.coded("form"), store.column("head")
+    for row in captions.reshape(-1).tolist():
+        span = slice(int(offsets[row]), int(offsets[row + 1]))
+        tokens = tuple(form.names[code] for code in form.codes[span].tolist())
+        yield TextGraph("", tokens, heads=tuple(heads[span].tolist()))
+
+
+def _write_words(
+    graphs: Iterator[TextGraph], codebook: Codebook, words_path: Path, pairs_path: Path
+) -> None:
+    ids: Any = {name: at for at, name in reversed(list(enumerate(codebook.words.names)))}
+    with (
+        words_path.open("w", encoding="ascii") as words,
+        pairs_path.open("w", encoding="ascii") as pairs,
+    ):
+        pairs.write("[")
+        for at, graph in enumerate(graphs):
+            words.write(",".join(map(str, word_ids(graph, ids))) + "\n")
+            pairs.write(f"{', ' if at else ''}{json.dumps(dependency_pairs(graph))}")
+        pairs.write("]\n")

@@ -1,0 +1,374 @@
+"""Scene graphs drawn on their pictures: boxes, labels, predicate arrows, unions, captions beside.
+
+A graph of 36 objects and 25 relations drawn in full is a thicket, so the strongest relations are
+drawn with their objects, then the objects with the highest scores, until the picture is full.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.safe.inputs import child
+from features.drawing.lettering import Word, place_words, shared_area
+from features.errors import ImageError, MissingDependency, UsageError, WriteError
+from features.records import Detections, SceneGraph, TextGraph, union_boxes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from features.store import Store
+
+__all__ = ["Strongest", "draw_graph", "draw_image", "strongest"]
+
+Pixels = npt.NDArray[np.uint8]
+
+# Colours that stay apart on photos and for colour-blind readers; dark enough for white letters.
+COLOURS = ("#0072b2", "#d1495b", "#1b7f5c", "#a8590a", "#7a4fa3", "#00798c", "#8f3b76", "#5b6c00")
+INK = "#1d2433"
+PAPER = "#ffffff"
+GREY = "#6b7280"
+HEIGHT = 6.0  # inches of the picture; its width follows
+TEXT_WIDTH = 4.4  # inches of the column of captions
+DPI = 130
+DOUBTFUL = 0.25  # objects below this share of the best score are left out
+CROWDED = 0.5  # IoU above which two boxes cannot be told apart in a drawing
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True, slots=True)
+class Strongest:
+    """What is drawn: rows of the graph's objects and of its relations."""
+
+    objects: tuple[int, ...]
+    relations: tuple[int, ...]
+
+
+def strongest(
+    graph: SceneGraph | Detections, max_objects: int = 12, max_relations: int = 8
+) -> Strongest:
+    """Choose what a picture has room for.
+
+    Relations come in their order, one per pair of objects, as long as their objects fit; the rest
+    of the room goes to the best objects. Doubtful objects and boxes that nearly repeat a drawn one
+    are passed over, and a box that covers the picture is drawn only when a relation needs it.
+    """
+    area = max(graph.size[0] * graph.size[1], 1)
+    objects: list[int] = []
+    relations: list[int] = []
+
+    least = DOUBTFUL * max(map(float, graph.scores), default=0.0)
+
+    def unfit(row: int) -> bool:
+        """Say whether an object is doubtful, or its box nearly repeats a drawn one."""
+        if graph.scores[row] < least:
+            return True
+        return any(_iou(graph.boxes[row], graph.boxes[other]) > CROWDED for other in objects)
+
+    for at, (subject, _, target) in enumerate(graph.relations or ()):
+        ends = list(dict.fromkeys((subject, target)))
+        new = [row for row in ends if row not in objects]
+        full = len(relations) >= max_relations or len(objects) + len(new) > max_objects
+        drawn = any({subject, target} == {s, o} for s, _, o in _at(graph, relations))
+        if not (full or drawn or any(unfit(row) for row in new)):
+            objects += new
+            relations.append(at)
+    for row in map(int, np.argsort(-np.asarray(graph.scores), kind="stable")):
+        x1, y1, x2, y2 = map(float, graph.boxes[row])
+        whole = (x2 - x1) * (y2 - y1) >= 0.98 * area
+        if len(objects) < max_objects and not whole and not unfit(row):
+            objects.append(row)
+    return Strongest(tuple(objects), tuple(relations))
+
+
+def draw_image(
+    store: Store,
+    image_id: str,
+    out: Path | str,
+    images_dir: Path | str | None = None,
+    *,
+    max_objects: int = 12,
+    max_relations: int = 8,
+    unions: bool = True,
+) -> Path:
+    """Draw one image of a store with its captions and their triplets.
+
+    Args:
+        store: an opened store.   image_id: which image.
+        out: .png, .svg or .pdf file.
+        images_dir: folder of the pictures; without it the graph stands on an empty sheet.
+        max_objects, max_relations: how much is drawn, strongest first.
+        unions: draw the union box of each drawn relation.
+
+    Raises:
+        UnknownName: no such image.
+        InputError: the store names a picture outside the folder.
+        ImageError: the picture cannot be read.
+    """
+    graph = store.graph(image_id)
+    image = store.images[store.images["id"] == image_id].iloc[0]
+    captions = store.captions[store.captions["image"] == image_id]
+    texts = [store.text(caption_id) for caption_id in captions["id"]]
+    picture = None
+    if images_dir is not None:
+        # a store can come from anybody: its pictures are looked up in this folder only
+        picture = _read(child(Path(images_dir), str(image["file"]) or image_id, store.path))
+    return draw_graph(
+        picture,
+        graph,
+        out,
+        texts,
+        max_objects=max_objects,
+        max_relations=max_relations,
+        unions=unions,
+    )
+
+
+def draw_graph(
+    picture: Pixels | None,
+    graph: SceneGraph | Detections,
+    out: Path | str,
+    captions: Sequence[TextGraph] = (),
+    *,
+    max_objects: int = 12,
+    max_relations: int = 8,
+    unions: bool = True,
+) -> Path:
+    """Draw a graph on its picture.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB in the graph's pixels, or None for an empty sheet.
+        graph: what to draw.
+        out: .png, .svg or .pdf file; missing folders are made.
+        captions: parsed captions, written beside the picture with their triplets.
+        max_objects, max_relations: how much is drawn, strongest first.
+        unions: draw the union box of each drawn relation, dashed.
+
+    Returns: the path of the file.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+        UsageError: another ending. WriteError: the file cannot be written.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: drawings end in {', '.join(FORMATS)}.")
+    figure = _figure(picture, graph, captions, strongest(graph, max_objects, max_relations), unions)
+    from matplotlib import rc_context
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Without a date the same graph gives the same file.
+        nameless = {"Date": None} if path.suffix.lower() == ".svg" else None
+        with rc_context({"svg.hashsalt": "scenestore"}):
+            figure.savefig(path, facecolor=PAPER, metadata=nameless)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror}).") from error
+    return path
+
+
+def _figure(
+    picture: Pixels | None,
+    graph: SceneGraph | Detections,
+    captions: Sequence[TextGraph],
+    chosen: Strongest,
+    unions: bool,
+) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependency.of("matplotlib", "drawing", "pip install matplotlib") from error
+    width, height = (max(1, side) for side in graph.size)
+    wide = float(np.clip(HEIGHT * width / height, 2.5, 11))
+    tall = float(np.clip(wide * height / width, 2.0, HEIGHT))
+    column = TEXT_WIDTH if captions else 0.0
+    figure = Figure(figsize=(wide + column, tall), dpi=DPI, facecolor=PAPER)
+    FigureCanvasAgg(figure)  # measures the words
+    axes = figure.add_axes((0, 0, wide / (wide + column), 1))
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    axes.set_axis_off()
+    if picture is None:
+        axes.add_patch(_patches().Rectangle((0, 0), width, height, color="#eef0f4"))
+    else:
+        axes.imshow(picture, extent=(0, width, height, 0), interpolation="bilinear")
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.set_aspect("auto")
+    _draw_objects(axes, graph, chosen, unions)
+    if captions:
+        said = [_say(graph, relation, chosen) for relation in _at(graph, chosen.relations)]
+        _write_captions(figure, said, captions, wide / (wide + column), column, tall)
+    return figure
+
+
+def _draw_objects(
+    axes: Axes, graph: SceneGraph | Detections, chosen: Strongest, unions: bool
+) -> None:
+    """Draw boxes, arrows and then all lettering, so that no line crosses a word."""
+    patches = _patches()
+    colour = {row: COLOURS[at % len(COLOURS)] for at, row in enumerate(chosen.objects)}
+    boxes = graph.boxes
+    diagonal = float(np.hypot(*graph.size))
+    for row in chosen.objects:
+        x1, y1, x2, y2 = (float(value) for value in boxes[row])
+        box = patches.Rectangle(
+            (x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour[row], lw=1.9, joinstyle="round"
+        )
+        box.set_path_effects(_halo(3.4))
+        axes.add_patch(box)
+    words: list[Word] = []
+    for row in chosen.objects:
+        x1, y1, x2, y2 = (float(value) for value in boxes[row])
+        corners = [(x1, y1), (x1, y2), (x2, y1), (x2, y2)]
+        places = [*corners, ((x1 + x2) / 2, y1), ((x1 + x2) / 2, y2), (x1, (y1 + y2) / 2)]
+        words.append(Word(_name(graph, row, chosen.objects), colour[row], places, solid=True))
+    relations = graph.relations or ()
+    for at in chosen.relations:
+        subject, predicate, target = relations[at]
+        start, end = (_centre(boxes[row]) for row in (subject, target))
+        if unions:
+            (ux1, uy1, ux2, uy2) = map(float, union_boxes(boxes, [(subject, target)])[0])
+            axes.add_patch(
+                patches.Rectangle(
+                    (ux1 - 2, uy1 - 2),
+                    ux2 - ux1 + 4,
+                    uy2 - uy1 + 4,
+                    fill=False,
+                    ec=PAPER,
+                    lw=1.1,
+                    ls=(0, (4, 3)),
+                    alpha=0.85,
+                )
+            )
+        bend = 0.18 if np.hypot(end[0] - start[0], end[1] - start[1]) > 0.05 * diagonal else 0.6
+        arrow = patches.FancyArrowPatch(
+            start,
+            end,
+            connectionstyle=f"arc3,rad={bend}",
+            arrowstyle="-|>",
+            mutation_scale=14,
+            lw=2.0,
+            color=colour[subject],
+            shrinkA=4,
+            shrinkB=4,
+        )
+        arrow.set_path_effects(_halo(4.0))
+        axes.add_patch(arrow)
+        axes.plot(*start, "o", ms=6, mfc=colour[subject], mec=PAPER, mew=1.2)
+        words.append(Word(predicate, colour[subject], _along(start, end, bend), solid=False))
+    place_words(axes, words, graph.size)
+
+
+def _along(
+    start: tuple[float, float], end: tuple[float, float], bend: float
+) -> list[tuple[float, float]]:
+    """Return points on the arrow (a quadratic Bezier curve), the middle first."""
+    (x0, y0), (x2, y2) = start, end
+    x1 = (x0 + x2) / 2 - bend * (y2 - y0)  # the control point, as matplotlib's arc3 puts it
+    y1 = (y0 + y2) / 2 + bend * (x2 - x0)
+    points = []
+    for t in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8):
+        a, b, c = (1 - t) ** 2, 2 * t * (1 - t), t * t
+        points.append((a * x0 + b * x1 + c * x2, a * y0 + b * y1 + c * y2))
+    return points
+
+
+def _iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    shared = shared_area(tuple(map(float, a)), tuple(map(float, b)))
+    area = sum(float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b))
+    return shared / (area - shared) if area > shared else 0.0
+
+
+def _at(graph: SceneGraph | Detections, rows: Sequence[int]) -> list[tuple[int, str, int]]:
+    return [(graph.relations or ())[row] for row in rows]
+
+
+def _write_captions(
+    figure: Figure,
+    said: Sequence[tuple[str, str]],
+    captions: Sequence[TextGraph],
+    left: float,
+    column: float,
+    tall: float,
+) -> None:
+    """Write the drawn relations, then captions with their triplets, as many as fit."""
+    axes = figure.add_axes((left, 0, 1 - left, 1))
+    axes.set_axis_off()
+    axes.set_xlim(0, column)
+    axes.set_ylim(tall, 0)  # inches from the top
+    y = 0.16
+    for text, colour in said:
+        axes.text(0.25, y, text, size=8.5, color=colour, va="top", weight="bold")
+        y += 0.18
+    if said:
+        axes.plot([0.25, column - 0.25], [y + 0.07] * 2, "-", lw=0.8, color="#d5d9e2")
+        y += 0.2
+    for number, caption in enumerate(captions):
+        lines = textwrap.wrap(caption.caption, 46) or [""]
+        triplets = [f"{s}  →  {p}  →  {o}" for s, p, o in dict.fromkeys(caption.triplets)]
+        if y + 0.2 * len(lines) + 0.18 * len(triplets) > tall - 0.25 and number:
+            more = len(captions) - number
+            note = f"+ {more} more caption{'s' if more > 1 else ''}"
+            axes.text(0.25, tall - 0.1, note, size=8, color=GREY)
+            break
+        for line in lines:
+            axes.text(0.25, y, line, size=9.5, color=INK, va="top")
+            y += 0.2
+        for triplet in triplets:
+            axes.text(0.42, y, triplet, size=8.5, color=GREY, va="top", style="italic")
+            y += 0.18
+        y += 0.12
+
+
+def _say(
+    graph: SceneGraph | Detections, relation: tuple[int, str, int], chosen: Strongest
+) -> tuple[str, str]:
+    """Return a relation in words and the colour of its subject."""
+    subject, predicate, target = relation
+    names = [_name(graph, row, chosen.objects) for row in (subject, target)]
+    colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
+    return f"{names[0]}  {predicate}  {names[1]}", colour
+
+
+def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str:
+    """Return the label, numbered where several drawn objects share it."""
+    label = graph.labels[row]
+    same = sorted(other for other in drawn if graph.labels[other] == label)
+    return label if len(same) == 1 else f"{label} {same.index(row) + 1}"
+
+
+def _centre(box: npt.NDArray[np.float32]) -> tuple[float, float]:
+    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+
+def _patches() -> Any:
+    from matplotlib import patches
+
+    return patches
+
+
+def _halo(width: float) -> list[Any]:
+    """Return the effect that puts a white line under a coloured one."""
+    from matplotlib import patheffects
+
+    return [patheffects.withStroke(linewidth=width, foreground=PAPER)]
+
+
+def _read(path: Path) -> Pixels:
+    """Read a picture upright, for drawing."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{path}: cannot be drawn ({error}). Check --images-dir.") from error

@@ -1,0 +1,144 @@
+"""Records that are in memory -> a store: for importers, examples and tests.
+
+A build of a whole data set goes shard by shard through ``pipeline`` and ``workflows`` instead.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from features.errors import UsageError
+from features.format.keys import content_key, folder_name
+from features.format.manifest import bind_store, finish_group, image_index
+from features.format.pack import pack_index, pack_regions, pack_text, pack_tokens, pack_visual
+from features.format.schema import Columns, shard_ranges
+from features.format.shard import write_shard
+from features.records import Detections, ImageEntry, TextGraph
+
+__all__ = ["build_store"]
+
+Array = npt.NDArray[Any]
+
+
+def build_store(
+    store_dir: str | Path,
+    dataset: str,
+    images: Sequence[ImageEntry],
+    *,
+    visual: Sequence[Detections | str] | None = None,
+    regions: Sequence[tuple[Array, Array]] | None = None,
+    texts: Sequence[TextGraph] | None = None,
+    max_objects: int = 36,
+    max_relations: int = 25,
+    dtype: str = "float16",
+    provenance: Mapping[str, object] | None = None,
+) -> Path:
+    """Write a store and bind it.
+
+    Args:
+        store_dir: folder of the store; made when missing.
+        dataset: name of the data set.
+        images: ids, files, splits and captions.
+        visual: per image its detections with relations, or the reason why it is skipped.
+        regions: per image (n, D) region features and (m, D) union features.
+        texts: one parsed caption per caption, image by image.
+        max_objects: K.
+        max_relations: R.
+        dtype: stored dtype of the features.
+        provenance: what the data come from; part of every key.
+
+    Returns:
+        Path of the store manifest.
+
+    Raises: UsageError: the sequences differ in length, or an id is given twice.
+    """
+    folder = Path(store_dir)
+    ends = [0]
+    for entry in images:
+        ends.append(ends[-1] + len(entry.captions))
+    for name, given, wanted in (
+        ("visual", visual, len(images)),
+        ("regions", regions, len(images)),
+        ("texts", texts, ends[-1]),
+    ):
+        if given is not None and len(given) != wanted:
+            raise UsageError(f"{name}: {len(given)} entries, expected {wanted}.")
+    _check_unique("image", (entry.id for entry in images))
+    _check_unique("caption", (caption.id for entry in images for caption in entry.captions))
+
+    def regions_of(rows: range) -> Columns:
+        part = (regions or [])[rows.start : rows.stop]
+        width = {a.shape[-1] for pair in (regions or []) for a in pair if a.ndim == 2}
+        return pack_regions(
+            [pair[0] for pair in part],
+            [pair[1] for pair in part],
+            max_objects,
+            max_relations,
+            dtype=dtype,
+            dim=max(width, default=None),
+            ids=[images[row].id for row in rows],
+        )
+
+    def texts_of(rows: range) -> Sequence[TextGraph]:
+        return (texts or [])[ends[rows.start] : ends[rows.stop]]
+
+    packers: dict[str, Callable[[range], Columns]] = {
+        "index": lambda rows: pack_index(images[rows.start : rows.stop])
+    }
+    if visual is not None:
+        packers["visual"] = lambda rows: pack_visual(
+            visual[rows.start : rows.stop], max_objects, max_relations
+        )
+    if regions is not None:
+        packers["regions"] = regions_of
+    if texts is not None:
+        packers["tokens"] = lambda rows: pack_tokens(texts_of(rows))
+        packers["text"] = lambda rows: pack_text(texts_of(rows))
+    return _write(folder, dataset, len(images), packers, dict(provenance or {}))
+
+
+def _check_unique(what: str, ids: Iterable[str]) -> None:
+    twice = [name for name, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise UsageError(
+            f"{what} id {twice[0]!r} is given more than once ({len(twice)} such ids); "
+            f"rows are found by it. Give each {what} an id of its own."
+        )
+
+
+def _write(
+    store_dir: Path,
+    dataset: str,
+    images: int,
+    packers: Mapping[str, Callable[[range], Columns]],
+    provenance: Mapping[str, object],
+) -> Path:
+    import hashlib
+
+    bound: dict[str, Path] = {}
+    index = ""
+    for group, pack in packers.items():
+        packed = [pack(rows) for rows in shard_ranges(images)]
+        digest = hashlib.sha256()
+        for columns in packed:
+            for name, data in sorted(columns.items()):
+                digest.update(f"{name}{data.shape}{data.dtype.str}".encode())
+                digest.update(data.reshape(-1).data.cast("B") if data.size else b"")
+        # Equal columns of other images are another variant. Which rows a shard has is in both
+        # hashes: they are taken shard by shard.
+        inputs = {"columns": digest.hexdigest(), **({"index": index} if index else {})}
+        key = content_key(group, "built", provenance, inputs)
+        folder = store_dir / folder_name(group, key)
+        for number, (rows, columns) in enumerate(zip(shard_ranges(images), packed, strict=True)):
+            write_shard(
+                folder, number, columns, group=group, key=key, row0=rows.start, rows=len(rows)
+            )
+        finish_group(folder, group, key, provenance, len(packed), index=index)
+        index = index or image_index(folder)
+        bound[group] = folder
+    return bind_store(store_dir, dataset, bound, {"images": images})

@@ -1,0 +1,236 @@
+"""Files that are either there and whole, or not there: partial names, fsync, replace, sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from features.errors import DamagedError, FormatError, NewerFormatError, StoreError, WriteError
+from features.format.keys import canonical_json
+from features.format.schema import FORMAT_NAME, FORMAT_VERSION
+
+__all__ = [
+    "folder_lock",
+    "partial_path",
+    "publish",
+    "read_sealed",
+    "sweep",
+    "sync_folder",
+    "unreadable",
+    "write_errors",
+    "write_sealed",
+]
+
+_PARTIAL = re.compile(r"\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.partial$")
+_SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}\n')
+_STALE_SECONDS = 24 * 3600.0
+_ADVICE = {
+    errno.ENOSPC: "The disk is full: free some space and run again.",
+    errno.EDQUOT: "The quota is used up: free some space and run again.",
+    errno.EFBIG: "The file would exceed the allowed file size: raise the limit and run again.",
+    errno.EACCES: "Permission denied: choose a folder that you may write to.",
+    errno.EPERM: "Permission denied: choose a folder that you may write to.",
+    errno.EROFS: "The file system is read-only: choose another folder.",
+}
+
+
+@contextlib.contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn any OSError of a write into a WriteError that names the path and says what to do."""
+    try:
+        yield
+    except StoreError:
+        raise  # says it already
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        advice = _ADVICE.get(error.errno or 0, "Check the folder and run again.")
+        kept = "What stood there before still stands."
+        raise WriteError(f"{path}: cannot be written ({reason}). {advice} {kept}") from error
+
+
+_READ_ADVICE = {
+    errno.EACCES: "Ask its owner for permission to read it.",
+    errno.EPERM: "Ask its owner for permission to read it.",
+    errno.EMFILE: "Too many files are open: raise `ulimit -n`.",
+    errno.ENFILE: "Too many files are open on this machine: run again later.",
+    errno.ENOMEM: "Memory is used up: run again with more.",
+}
+
+
+def unreadable(path: Path, error: OSError, kept: str = "Nothing was changed.") -> StoreError:
+    """Return the error of a file that the system would not read: no sign of damage.
+
+    Args:
+        path: the file.   error: what the system said.   kept: last words of the message.
+    """
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = _READ_ADVICE.get(error.errno or 0, "Check the disk or network and run again.")
+    return StoreError(f"{path}: cannot be read ({reason}). {advice} {kept}")
+
+
+def partial_path(path: Path) -> Path:
+    """Return a name beside ``path`` that only this writer uses, until the file is whole."""
+    return path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
+
+
+def _host() -> str:
+    """Return what process ids mean something in: a host's boot, and the PID namespace in it.
+
+    Containers may share the host's name and see none of each other's processes.
+    """
+    scope = hashlib.sha256()
+    with contextlib.suppress(OSError):  # no /proc: no namespaces either
+        scope.update(Path("/proc/sys/kernel/random/boot_id").read_bytes())
+        scope.update(str(Path("/proc/self/ns/pid").stat().st_ino).encode())
+    name = re.sub(r"[^A-Za-z0-9_]", "_", socket.gethostname())
+    return f"{name}-{scope.hexdigest()[:8]}"
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Make a finished partial file visible under its name: fsync, read-only, replace."""
+    descriptor = os.open(partial, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    partial.chmod(0o444)
+    partial.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; file systems that cannot are left alone."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder while names in it are replaced; freed when the process dies.
+
+    Where the file system offers no such lock the replacement goes on without it: both builders
+    write the same bytes then, because equal keys mean equal contents.
+    """
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Delete partial files whose writer is dead; return them.
+
+    A partial file of a live process stays. Whether one of another machine, container or boot lives
+    cannot be seen: its file goes when nothing was written to it for a day.
+    """
+    host = _host()
+    swept = []
+    for path in sorted(folder.glob("*.partial")) if folder.is_dir() else []:
+        match = _PARTIAL.search(path.name)
+        try:
+            if match and match["host"] == host:
+                alive = _alive(int(match["pid"]))
+            else:
+                alive = time.time() - path.stat().st_mtime < _STALE_SECONDS
+            if not alive:
+                path.unlink()
+                swept.append(path)
+        except FileNotFoundError:
+            continue  # somebody else swept it
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be deleted ({error.strerror}).") from error
+    return swept
+
+
+def _alive(pid: int) -> bool:
+    """Say whether a process runs; one that has ended and that nobody has reaped does not."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError, IndexError):
+        return True  # another user's process, or a system without /proc
+    return state != "Z"
+
+
+def write_sealed(path: Path, document: Mapping[str, object]) -> None:
+    """Write a JSON document atomically, with a seal that any changed byte breaks.
+
+    The file is canonical JSON; its last key is ``seal``, the sha256 of all bytes before it.
+
+    Raises: WriteError: disk full, permission denied.
+    """
+    body = canonical_json(
+        {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **document}
+    ).encode("utf-8", "surrogatepass")[:-1]
+    seal = hashlib.sha256(body).hexdigest()
+    partial = partial_path(path)
+    with write_errors(path):
+        try:
+            partial.write_bytes(body + b',"seal":"%s"}\n' % seal.encode())
+            publish(partial, path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def read_sealed(path: Path, kind: str) -> dict[str, object]:
+    """Read a sealed JSON document.
+
+    Args:
+        path: the file.
+        kind: what it must be: ``store``, ``group``, ``shard``, ``latest``, ``codebook``.
+
+    Raises:
+        FormatError: no such file, or another kind of file.
+        NewerFormatError: a newer release wrote it.
+        StoreError: the system would not read it.
+        DamagedError: the bytes are not those that were written.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror}). Is it a store?") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    body, sealed = raw[:-76], _SEAL.fullmatch(raw[-76:])
+    whole = sealed is not None and hashlib.sha256(body).hexdigest().encode() == sealed[1]
+    try:
+        document = json.loads(raw.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or document.get("format") != FORMAT_NAME:
+        raise DamagedError(f"{path}: not a Scenestore {kind} file, or damaged. {_REPAIR}")
+    version = document.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that "
+            "this release reads. Install a newer scenestore."
+        )
+    if not whole or version != FORMAT_VERSION:
+        raise DamagedError(f"{path}: the bytes are not those that were written. {_REPAIR}")
+    if document.get("kind") != kind:
+        raise FormatError(f"{path}: a {document.get('kind')!r} file, expected {kind!r}.")
+    return document
+
+
+_REPAIR = "Check it: python -m features verify --repair STORE, then build again."

@@ -1,0 +1,184 @@
+"""Store manifests: what binds one variant of each group into a store."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from features.errors import DamagedError, FormatError, MismatchError, MissingInput, UsageError
+from features.format.files import folder_lock, read_sealed, write_sealed
+from features.format.group import (
+    GroupManifest,
+    finish_group,
+    group_done,
+    image_index,
+    index_hash,
+    read_group,
+)
+from features.format.keys import KEY_DIGITS, canonical_json
+from features.format.schema import GROUPS
+
+__all__ = [
+    "GroupManifest",
+    "bind_store",
+    "check_binding",
+    "finish_group",
+    "group_done",
+    "image_index",
+    "read_group",
+    "read_store_manifest",
+    "store_manifest_path",
+]
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")
+
+
+def bind_store(
+    store_dir: Path,
+    dataset: str,
+    groups: Mapping[str, Path],
+    summary: Mapping[str, object],
+) -> Path:
+    """Bind one variant of each group into a store and make it the latest.
+
+    Args:
+        store_dir: the store's folder; every group lies directly in it.
+        dataset: name of the data set, the first part of the manifest's name.
+        groups: name -> folder. ``index`` must be there; a second variant of a group is named
+            ``group@variant``, for example ``regions@clip``.
+        summary: counts and times of the build, for people; not part of the hash.
+
+    Returns:
+        Path of the store manifest.
+
+    Raises:
+        MismatchError: a group follows another image index.
+        UsageError: a name that cannot be used, or no index.
+    """
+    if "index" not in groups:
+        raise UsageError("a store needs the group 'index'; the others follow its rows.")
+    if not _PLAIN.fullmatch(dataset):
+        raise UsageError(f"data set name {dataset!r}: use letters, digits, '.', '_' and '-'.")
+    for name, folder in groups.items():
+        if folder.resolve().parent != store_dir.resolve():
+            raise UsageError(f"group {name!r}: {folder} does not lie in the store {store_dir}.")
+    with folder_lock(store_dir):  # so that nobody deletes a group between look and write
+        return _bind(store_dir, dataset, groups, summary)
+
+
+def _bind(
+    store_dir: Path, dataset: str, groups: Mapping[str, Path], summary: Mapping[str, object]
+) -> Path:
+    manifests = {name: read_group(folder) for name, folder in groups.items()}
+    check_binding(manifests)
+    entries = {
+        name: {"folder": m.folder.name, "key": m.key, "hash": m.hash, "shards": len(m.rows)}
+        for name, m in sorted(manifests.items())
+    }
+    keys = {name: m.key for name, m in manifests.items()}
+    hashes = sorted([name, m.hash] for name, m in manifests.items())
+    key = hashlib.sha256(canonical_json({"dataset": dataset, "groups": keys}).encode()).hexdigest()
+    path = store_dir / f"{dataset}-{key[:KEY_DIGITS]}.json"
+    document = {
+        "kind": "store",
+        "dataset": dataset,
+        "key": key,
+        "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+        "images": sum(manifests["index"].rows),
+        "index": index_hash(manifests["index"]),
+        "groups": entries,
+    }
+    # a store that stands is not written again: it may lie where nobody can write
+    if not _stands(path, document):
+        write_sealed(path, {**document, "summary": dict(summary)})
+    latest = {"kind": "latest", "manifest": path.name}
+    if not _stands(store_dir / "latest.json", latest):
+        write_sealed(store_dir / "latest.json", latest)
+    return path
+
+
+def _stands(path: Path, document: Mapping[str, object]) -> bool:
+    """Say whether a sealed file says this already, whatever else it says."""
+    try:
+        found = read_sealed(path, str(document["kind"]))
+    except (FormatError, DamagedError):
+        return False
+    return document.items() <= found.items()
+
+
+def check_binding(manifests: Mapping[str, GroupManifest]) -> None:
+    """Check that groups follow one image index and agree about the length of shared axes.
+
+    Raises: MismatchError: they do not; joining them would pair rows of different images.
+    """
+    first = manifests["index"]
+    identity = index_hash(first)
+    lengths = {name: manifest.axis_lengths() for name, manifest in manifests.items()}
+    for name, manifest in manifests.items():
+        if name.partition("@")[0] != manifest.group:
+            raise MismatchError(f"{manifest.path}: holds {manifest.group!r}, bound as {name!r}.")
+        if manifest.rows != first.rows or manifest.index not in ("", identity):
+            raise MismatchError(
+                f"{manifest.path}: made for another image index than {first.path}; joining them "
+                "would pair rows of different images. Build the group for this index."
+            )
+        partners = {"caption": "index"}
+        if manifest.group == "text":
+            own = name.replace("text", "tokens", 1)
+            partners["token"] = own if own in manifests else "tokens"
+        for axis, partner in partners.items():
+            if axis not in lengths[name] or partner not in lengths:
+                continue
+            if not np.array_equal(lengths[name][axis], lengths[partner][axis]):
+                raise MismatchError(
+                    f"{manifest.path}: {name!r} and {partner!r} differ in the number of {axis} "
+                    "rows; they were made from different captions or parses."
+                )
+
+
+def store_manifest_path(path: Path) -> Path:
+    """Return the store manifest that a path stands for: itself, or the latest of a folder.
+
+    Raises: FormatError: there is no store.
+    """
+    if path.is_dir():
+        latest = path / "latest.json"
+        if not latest.exists():
+            raise FormatError(f"{path}: not a store (no latest.json). Build one first.")
+        name = read_sealed(latest, "latest").get("manifest")
+        if not isinstance(name, str) or not _PLAIN.fullmatch(name):
+            raise FormatError(f"{latest}: names no manifest of this folder.")
+        return path / name
+    if not path.exists():
+        raise MissingInput(f"{path}: no such store. Check the path, or build it first.")
+    return path
+
+
+def read_store_manifest(path: Path) -> dict[str, Any]:
+    """Read a store manifest and check its shape.
+
+    Raises: FormatError, DamagedError: as for every sealed file.
+    """
+    document = cast("dict[str, Any]", read_sealed(path, "store"))
+    try:
+        for name in ("dataset", "key", "hash", "index"):
+            if not isinstance(document[name], str):
+                raise TypeError(f"{name} is no string")
+        groups = document["groups"]
+        if "index" not in groups or not isinstance(document["images"], int):
+            raise ValueError("no image index")
+        for name, entry in groups.items():
+            if name.partition("@")[0] not in GROUPS or not _PLAIN.fullmatch(name):
+                raise ValueError(f"unknown group {name!r}")
+            if not _PLAIN.fullmatch(entry["folder"]) or not isinstance(entry["hash"], str):
+                raise ValueError(f"group {name!r} names no folder of this store")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{path}: contradicts itself ({error}). Build the store again."
+        ) from error
+    return document

@@ -1,0 +1,128 @@
+"""A file of photos that stand in no store: graph and region features of each, without pickles.
+
+``python -m pipeline photo`` writes it and ``models.search`` reads it, two processes that share no
+code but this: an npz of plain arrays, and one JSON document about them.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import FeatureOverflow, InputError, MissingInput
+from features.format.files import partial_path, publish, write_errors
+from features.records import Detections
+
+__all__ = ["Photo", "read_photos", "write_photos"]
+
+FORMAT = 1
+_ARRAYS = ("boxes", "scores", "relation_scores")
+
+
+class Photo(NamedTuple):
+    """One photo: its name as the user gave it, its graph and its features."""
+
+    name: str
+    found: Detections  # with relations
+    object_features: npt.NDArray[Any]  # (n, D)
+    union_features: npt.NDArray[Any]  # (m, D)
+
+
+def write_photos(
+    path: Path, photos: Sequence[Photo], notes: Sequence[str] = (), *, dtype: str = "float16"
+) -> None:
+    """Write photos, all or nothing.
+
+    Args:
+        path: the file.   photos: what goes in.   notes: what a reader should tell the user.
+        dtype: of the features; that of the store they are compared with, so that a photo of the
+            store comes out as it is stored.
+
+    Raises:
+        FeatureOverflow: a value does not fit the dtype; the message names the photo.
+        WriteError: not written.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    about = []
+    for at, photo in enumerate(photos):
+        found = photo.found
+        about.append(
+            {
+                "name": photo.name,
+                "size": list(found.size),
+                "labels": list(found.labels),
+                "relations": [list(relation) for relation in found.relations or ()],
+            }
+        )
+        count = len(found.relations or ())
+        marks = np.ones(count) if found.relation_scores is None else found.relation_scores
+        for name, values in zip(_ARRAYS, (found.boxes, found.scores, marks), strict=True):
+            arrays[f"{at}/{name}"] = np.asarray(values, np.float32)
+        for name in ("object_features", "union_features"):
+            with np.errstate(over="ignore"):
+                values = np.asarray(getattr(photo, name)).astype(dtype)
+            if not np.isfinite(values).all():
+                raise FeatureOverflow(
+                    f"{photo.name}: a feature is not finite, or too large for {dtype}."
+                )
+            arrays[f"{at}/{name}"] = values
+    document = json.dumps({"format": FORMAT, "photos": about, "notes": list(notes)})
+    arrays["about"] = np.frombuffer(document.encode(), np.uint8)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_path(path)
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            publish(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
+    """Return the photos and the notes of a file.
+
+    Raises:
+        MissingInput: no such file.
+        InputError: it was not written by ``write_photos``.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            if about["format"] != FORMAT:
+                raise InputError(
+                    f"{path}: photos of format {about['format']}, this version reads {FORMAT}."
+                )
+            photos = [_photo(arrays, at, item) for at, item in enumerate(about["photos"])]
+            return photos, [str(note) for note in about["notes"]]
+    except FileNotFoundError as error:
+        raise MissingInput(f"{path}: there is no such file.") from error
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is no file of photos ({error}).") from error
+
+
+def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
+    boxes, scores, marks = (arrays[f"{at}/{name}"] for name in _ARRAYS)
+    width, height = item["size"]
+    found = Detections(
+        boxes=boxes,
+        labels=tuple(map(str, item["labels"])),
+        scores=scores,
+        size=(int(width), int(height)),
+        relations=tuple((int(s), str(p), int(o)) for s, p, o in item["relations"]),
+        relation_scores=marks,
+    )
+    objects, unions = arrays[f"{at}/object_features"], arrays[f"{at}/union_features"]
+    lengths = (len(boxes), len(scores), len(objects), len(marks), len(unions))
+    n, m = len(found.labels), len(found.relations or ())
+    if lengths != (n, n, n, m, m):
+        raise ValueError(f"{item['name']}: {lengths} rows for {n} objects and {m} relations")
+    return Photo(str(item["name"]), found, objects, unions)

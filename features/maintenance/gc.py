@@ -1,0 +1,206 @@
+"""Find and delete what no store manifest and no training run needs any more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from features.errors import DamagedError, MissingInput, NewerFormatError, StoreError
+from features.format.files import folder_lock, sweep, unreadable, write_errors
+from features.format.keys import KEY_DIGITS
+from features.format.manifest import read_store_manifest, store_manifest_path
+from features.maintenance.verify import group_folders, store_folder, store_manifests
+
+__all__ = ["IDLE_HOURS", "Garbage", "collect", "find_garbage"]
+
+IDLE_HOURS = 24.0
+_RUN_FILES = (".json", ".yaml", ".yml", ".toml")
+_LARGEST_RUN_FILE = 16 << 20
+_UNBOUND = "no store manifest that stays binds it"
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What nothing needs: a group folder or a store manifest, with its bytes and why.
+
+    Attributes:
+        busy: it was never bound and written to lately: a build may be at work on it, so it stays.
+    """
+
+    path: Path
+    nbytes: int
+    why: str
+    busy: bool = False
+
+
+def find_garbage(
+    path: Path,
+    *,
+    runs: Iterable[Path] = (),
+    only_latest: bool = False,
+    idle_hours: float = IDLE_HOURS,
+) -> list[Garbage]:
+    """Return what nothing needs; deletes nothing.
+
+    A group stays when a store manifest that stays binds it or a training run mentions its key. A
+    store manifest stays unless ``only_latest`` is set, it is not the latest of its data set, and
+    no training run mentions it.
+
+    Args:
+        path: folder of the store.
+        runs: folders of training runs; their JSON, YAML and TOML files and the descriptions in
+            their weights are searched. The folder ``runs`` in the store and beside it is searched
+            always.
+        only_latest: older store manifests may go too.
+        idle_hours: a group that was never bound is ``busy`` for so long after it was written to.
+
+    Raises:
+        MissingInput: a folder of runs that is not there.
+        DamagedError: a store manifest cannot be read, so nobody knows what it needs.
+        StoreError: a file of a run cannot be read, so nobody knows what it needs.
+    """
+    folder = store_folder(path)
+    documents = _read_manifests(folder)
+    newest = _newest(folder, documents)
+    mentioned = "\n".join(_run_texts(folder, runs))
+
+    def is_mentioned(*names: str) -> bool:
+        return any(name in mentioned for name in names)
+
+    garbage = []
+    kept: set[str] = set()
+    freed: set[str] = set()
+    for manifest, document in documents.items():
+        folders = {str(entry["folder"]) for entry in document["groups"].values()}
+        # runs keep the first digits of the hash; the name has those of the key
+        names = (manifest.stem, document["key"][:KEY_DIGITS], document["hash"][:KEY_DIGITS])
+        if not only_latest or manifest in newest or is_mentioned(*names):
+            kept |= folders
+        else:
+            freed |= folders
+            why = "not the latest, and no training run mentions it"
+            garbage.append(Garbage(manifest, manifest.stat().st_size, why))
+    for group in group_folders(folder):
+        if group.name in kept or is_mentioned(group.name.rpartition("-")[2]):
+            continue
+        size = sum(file.stat().st_size for file in group.rglob("*") if file.is_file())
+        hours = (time.time() - group.stat().st_mtime) / 3600
+        busy = group.name not in freed and hours < idle_hours
+        garbage.append(Garbage(group, size, _UNBOUND, busy))
+    return garbage
+
+
+def collect(path: Path, garbage: Iterable[Garbage]) -> tuple[list[Garbage], list[Path]]:
+    """Delete garbage, and partial files of dead writers; return both.
+
+    What is busy, or was bound since it was found, stays. Manifests go before the groups that they
+    bind, so that what is left is always a store.
+
+    Raises: WriteError: a file may not be deleted.
+    """
+    folder = store_folder(path)
+    gone = []
+    with folder_lock(folder):  # as whoever binds
+        documents = _read_manifests(folder)
+        newest = _newest(folder, documents)
+        going = {item.path for item in garbage}
+        bound = {
+            folder / str(entry["folder"])
+            for manifest, document in documents.items()
+            if manifest not in going or manifest in newest
+            for entry in document["groups"].values()
+        }
+        for item in sorted(garbage, key=lambda item: item.path.is_dir()):
+            if item.busy or item.path in bound or item.path in newest:
+                continue
+            with write_errors(item.path):
+                if item.path.is_dir():
+                    (item.path / "manifest.json").unlink(missing_ok=True)
+                    shutil.rmtree(item.path)
+                else:
+                    item.path.unlink(missing_ok=True)
+            gone.append(item)
+    return gone, [swept for place in (folder, *group_folders(folder)) for swept in sweep(place)]
+
+
+def _read_manifests(folder: Path) -> dict[Path, dict[str, Any]]:
+    documents = {}
+    for manifest in store_manifests(folder):
+        try:
+            documents[manifest] = read_store_manifest(manifest)
+        except NewerFormatError as error:
+            raise NewerFormatError(f"{error} Nothing is deleted.") from error
+        except StoreError as error:
+            raise DamagedError(
+                f"{manifest}: cannot be read, so nothing is deleted. Run: python -m features "
+                f"verify --repair {folder}"
+            ) from error
+    return documents
+
+
+def _newest(folder: Path, documents: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
+    """Return the manifest that is the latest, and the youngest one of each other data set."""
+    latest = store_manifest_path(folder)
+    if latest not in documents:
+        raise DamagedError(
+            f"{folder / 'latest.json'}: names {latest.name}, which is not there, so nothing is "
+            "deleted. Build that store again."
+        )
+    youngest = sorted(documents, key=lambda manifest: (manifest == latest, _age(manifest)))
+    return set({documents[manifest]["dataset"]: manifest for manifest in youngest}.values())
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:
+    """Yield what the files of all runs say about the store they read."""
+    given = list(runs)
+    for place in given:
+        if not place.is_dir():
+            raise MissingInput(f"{place}: no such folder of training runs. Check --runs.")
+    for place in (*given, folder / "runs", folder.resolve().parent / "runs"):
+        for file in _files(place) if place.is_dir() else ():
+            try:
+                if file.suffix in _RUN_FILES and file.stat().st_size <= _LARGEST_RUN_FILE:
+                    yield file.read_text(encoding="utf-8", errors="replace")
+                elif file.suffix == ".safetensors":
+                    yield _description(file)
+            except OSError as error:
+                raise unreadable(file, error, "Nothing is deleted.") from error
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """Yield all files below a folder, also behind links to folders; each folder once."""
+    seen = set()
+
+    def stop(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error, "Nothing is deleted.") from error
+
+    for root, folders, names in os.walk(place, followlinks=True, onerror=stop):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (path for name in names if (path := Path(root, name)).is_file())
+
+
+def _description(weights: Path) -> str:
+    """Return the metadata of a safetensors file as JSON, "" when it is none."""
+    with weights.open("rb") as file:
+        start = file.read(8)
+        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        head = file.read(size) if size <= _LARGEST_RUN_FILE else b""
+    try:
+        return json.dumps(json.loads(head).get("__metadata__"))
+    except (ValueError, AttributeError, RecursionError):
+        return ""

@@ -1,0 +1,201 @@
+"""What ``ls`` and ``show`` say: a folder's stores and groups, a store, an image, a caption."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import FormatError, StoreError, UnknownName
+from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.maintenance.verify import group_folders, store_manifests
+
+if TYPE_CHECKING:
+    from features.store import Store
+
+__all__ = [
+    "describe_item",
+    "describe_store",
+    "item_lines",
+    "list_folder",
+    "listing_lines",
+    "store_lines",
+]
+
+
+def list_folder(folder: Path) -> dict[str, Any]:
+    """Return the stores and groups of a folder, finished or not.
+
+    Raises: FormatError: neither is there.
+    """
+    if not folder.is_dir():
+        raise FormatError(f"{folder}: not a folder of a store. Check the path.")
+    stores: list[dict[str, Any]] = []
+    groups: list[dict[str, Any]] = []
+    latest = ""
+    if (folder / "latest.json").exists():
+        latest = store_manifest_path(folder).name
+    for path in store_manifests(folder):
+        try:
+            document = read_store_manifest(path)
+        except StoreError as error:
+            stores.append({"manifest": path.name, "problem": str(error)})
+            continue
+        stores.append(
+            {
+                "manifest": path.name,
+                "latest": path.name == latest,
+                "dataset": document["dataset"],
+                "images": document["images"],
+                "hash": document["hash"],
+                "groups": {name: entry["folder"] for name, entry in document["groups"].items()},
+            }
+        )
+    for path in group_folders(folder):
+        shards = sorted(path.glob("*.h5"))
+        entry: dict[str, Any] = {
+            "folder": path.name,
+            "shards": len(shards),
+            "bytes": sum(shard.stat().st_size for shard in shards),
+        }
+        try:
+            entry["images"] = sum(read_group(path).rows)
+        except StoreError as error:
+            finished = (path / "manifest.json").exists()
+            entry["problem"] = str(error) if finished else "not finished"
+        groups.append(entry)
+    if not stores and not groups:
+        raise FormatError(f"{folder}: no store. Build one first.")
+    return {"folder": str(folder), "stores": stores, "groups": groups}
+
+
+def listing_lines(listing: dict[str, Any]) -> list[str]:
+    """Return a folder's listing as lines."""
+    lines = []
+    for store in listing["stores"]:
+        if "problem" in store:
+            lines.append(f"store  {store['manifest']}  PROBLEM: {store['problem']}")
+            continue
+        mark = "  (latest)" if store["latest"] else ""
+        count = f"{store['images']:,} images"
+        lines.append(f"store  {store['manifest']}  {count}, hash {store['hash'][:12]}{mark}")
+    for group in listing["groups"]:
+        state = group.get("problem") or f"{group['images']:,} images"
+        size = f"{group['bytes'] / 1e6:,.1f} MB"
+        lines.append(f"group  {group['folder']}  {group['shards']} shards, {size}, {state}")
+    return lines
+
+
+def describe_store(store: Store) -> dict[str, Any]:
+    """Return what a store holds: splits, groups with parameters, columns, summary of the build."""
+    groups = {}
+    for name in sorted(store.manifest["groups"]):
+        manifest = store.group(name).manifest
+        shapes = {
+            part: [sum(p.shape[0] for p in kept), *kept[0].shape[1:], kept[0].dtype]
+            for part, kept in sorted(manifest.parts.items())
+            if "/names/" not in part
+        }
+        groups[name] = {
+            "folder": manifest.folder.name,
+            "key": manifest.key,
+            "hash": manifest.hash,
+            "shards": len(manifest.rows),
+            "bytes": sum(manifest.sizes),
+            "params": dict(manifest.params),
+            "columns": shapes,
+        }
+    return {
+        "manifest": str(store.path),
+        "dataset": store.manifest["dataset"],
+        "key": store.key,
+        "hash": store.hash,
+        "images": len(store),
+        "captions": len(store.group("index").text("caption_id")),
+        "splits": {name: len(rows) for name, rows in sorted(store.splits.items())},
+        "skipped": store.skipped,
+        "groups": groups,
+        "summary": store.manifest.get("summary", {}),
+    }
+
+
+def store_lines(shown: dict[str, Any]) -> list[str]:
+    """Return a store's description as lines."""
+    splits = ", ".join(f"{name} {count:,}" for name, count in shown["splits"].items())
+    lines = [
+        f"{shown['manifest']}",
+        f"data set {shown['dataset']}, hash {shown['hash'][:12]}",
+        f"{shown['images']:,} images ({splits}; {len(shown['skipped'])} skipped), "
+        f"{shown['captions']:,} captions",
+    ]
+    for name, group in shown["groups"].items():
+        size = f"{group['bytes'] / 1e6:,.1f} MB"
+        lines += ["", f"{name}  {group['folder']}  {group['shards']} shards, {size}"]
+        for part, (rows, *shape, dtype) in group["columns"].items():
+            lines.append(f"  {part:32} {dtype:4} {(rows, *shape)}")
+    return lines
+
+
+def describe_item(store: Store, name: str) -> dict[str, Any]:
+    """Return what a store holds of one image or one caption.
+
+    Raises: UnknownName: neither an image nor a caption has this id.
+    """
+    try:
+        store.rows([name])
+    except UnknownName as error:
+        try:
+            return _describe_caption(store, name)
+        except UnknownName:
+            raise error from None
+    captions = store.captions
+    own = captions[captions["image"] == name]
+    shown: dict[str, Any] = {
+        "image": name,
+        "captions": [_describe_caption(store, caption) for caption in own["id"]],
+    }
+    if store.has("labels"):
+        graph = store.graph(name)
+        shown["size"] = list(graph.size)
+        shown["objects"] = [
+            {"label": label, "score": round(float(score), 4), "box": [round(x, 1) for x in box]}
+            for label, score, box in zip(
+                graph.labels, graph.scores.tolist(), graph.boxes.tolist(), strict=True
+            )
+        ]
+        shown["relations"] = [
+            [f"{graph.labels[s]} {s}", predicate, f"{graph.labels[o]} {o}"]
+            for s, predicate, o in graph.relations
+        ]
+    return shown
+
+
+def _describe_caption(store: Store, name: str) -> dict[str, Any]:
+    shown: dict[str, Any] = {"caption": name}
+    if not store.has("form"):
+        row = int(store.caption_ids([name])[0])
+        return {**shown, "text": store.group("index").text("caption")[row]}
+    graph = store.text(name)
+    return {
+        **shown,
+        "text": graph.caption,
+        "tokens": list(graph.tokens),
+        "objects": list(graph.objects),
+        "attributes": [list(pair) for pair in graph.attributes],
+        "triplets": [list(triplet) for triplet in graph.triplets],
+    }
+
+
+def item_lines(shown: dict[str, Any]) -> list[str]:
+    """Return an image's or a caption's description as lines."""
+    lines = []
+    if "image" in shown:
+        size = " x ".join(map(str, shown.get("size", ())))
+        lines.append(f"image {shown['image']}  {size}".rstrip())
+        for at, thing in enumerate(shown.get("objects", ())):
+            lines.append(f"  {at:3} {thing['label']} {thing['score']:.2f}  {thing['box']}")
+        lines += [f"  {s} - {p} - {o}" for s, p, o in shown.get("relations", ())]
+    for caption in shown.get("captions", [shown]):
+        lines.append(f"caption {caption['caption']}  {caption['text']}")
+        lines += [f"  {s} - {p} - {o}" for s, p, o in caption.get("triplets", ())]
+        lines += [f"  {thing} is {value}" for thing, value in caption.get("attributes", ())]
+    return lines

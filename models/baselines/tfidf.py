@@ -1,0 +1,155 @@
+"""TF-IDF: caption words against detected labels and predicates, the baseline without pixels.
+
+A model that learns nothing by gradient: ``prepare`` counts the training captions once. What it
+retrieves is what words alone can, so a learned model should beat it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from features.batches.batch import CaptionBatch, ImageBatch
+from features.errors import TrainingError
+from models.nn.layers import l2norm
+from models.registry import register
+
+__all__ = ["Tfidf", "TfidfCode", "TfidfOptions"]
+
+WORDS_PER_NAME = 4  # of a label or predicate: "standing next to" has three
+SPECIALS = 4  # ids below are <pad>, <start>, <end>, <unk>
+
+
+@dataclass(frozen=True)
+class TfidfOptions:
+    """Options of TF-IDF.
+
+    Attributes:
+        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says.
+        predicates: count the predicates of the visual relations, too.
+        lemmas: a word counts as its lemma, so that ``dogs`` meets the label ``dog``.
+        sublinear: 1 + log(count) instead of the count.
+    """
+
+    image_dim: int = 2048
+    vocab_size: int = 10000
+    n_labels: int = 2
+    n_predicates: int = 2
+    n_tags: int = 64
+    predicates: bool = True
+    lemmas: bool = True
+    sublinear: bool = True
+
+
+class TfidfCode(NamedTuple):
+    """One weighted bag of words per item."""
+
+    bags: Tensor  # (N, V), unit length
+
+
+@register("tfidf", TfidfOptions)
+class Tfidf(nn.Module):
+    """Cosine of TF-IDF vectors; call ``prepare`` before scoring, or load a prepared state."""
+
+    reads_unions = False
+
+    learns = False  # there is no loss to minimise
+
+    term_of_word: Tensor  # (V,) int64, id of each word's lemma
+    label_terms: Tensor  # (n_labels, WORDS_PER_NAME) int64, 0 where there is no word
+    predicate_terms: Tensor  # (n_predicates, WORDS_PER_NAME) int64
+    idf: Tensor  # (V,), 0 for special words; all 0 before ``prepare``
+
+    def __init__(self, options: TfidfOptions) -> None:
+        super().__init__()
+        self.options = options
+        o = options
+        self.register_buffer("term_of_word", torch.arange(o.vocab_size))
+        for name, size in (("label_terms", o.n_labels), ("predicate_terms", o.n_predicates)):
+            self.register_buffer(name, torch.zeros(size, WORDS_PER_NAME, dtype=torch.int64))
+        self.register_buffer("idf", torch.zeros(o.vocab_size))
+
+    def prepare(self, store: Any, codebook: Any) -> None:
+        """Count the training captions of a store (all captions when it has no such split).
+
+        Args:
+            store: the open store.   codebook: the ids that batches will use.
+        """
+        words = codebook.words
+        if self.options.lemmas:
+            lemmas = _lemma_of_form(store)
+            for number in range(SPECIALS, len(words)):
+                lemma = words.id(lemmas.get(words[number], words[number]))
+                self.term_of_word[number] = lemma if lemma >= SPECIALS else number
+        self._fill(self.label_terms, codebook.labels, words)
+        self._fill(self.predicate_terms, codebook.predicates, words)
+        seen, total = torch.zeros(len(words)), 0
+        for split in ["train"] if "train" in store.splits else sorted(store.splits):
+            for captions in store.caption_batches(split, 512, codebook):
+                seen += (self._count_words(captions.words) > 0).sum(0)
+                total += len(captions.words)
+        self.idf.copy_(torch.log((1.0 + total) / (1.0 + seen)) + 1.0)
+        self.idf[:SPECIALS] = 0.0
+
+    def _fill(self, terms: Tensor, names: Any, words: Any) -> None:
+        """Write the terms of each name's words."""
+        terms.zero_()
+        for row in range(2, len(names)):
+            ids = [words.id(part) for part in re.split(r"[\s_/-]+", names[row].lower()) if part]
+            known = [self.term_of_word[i] for i in ids if i >= SPECIALS][:WORDS_PER_NAME]
+            for place, term in enumerate(known):
+                terms[row, place] = term
+
+    def _count_words(self, words: Tensor) -> Tensor:
+        """Return (N, V) counts of the terms of (N, T) word ids."""
+        return self._count(self.term_of_word[words])
+
+    def _count(self, terms: Tensor) -> Tensor:
+        counts = torch.zeros(len(terms), len(self.term_of_word), device=terms.device)
+        return counts.scatter_add_(1, terms, torch.ones_like(terms, dtype=counts.dtype))
+
+    def _weigh(self, counts: Tensor) -> TfidfCode:
+        if not bool(self.idf.any()):
+            raise TrainingError("tfidf has counted no captions; call prepare(store, codebook).")
+        if self.options.sublinear:
+            counts = torch.where(counts > 0, 1.0 + counts.clamp(min=1.0).log(), 0.0)
+        return TfidfCode(l2norm(counts * self.idf))
+
+    def encode_images(self, images: ImageBatch) -> TfidfCode:
+        """Return the bags of the labels (and predicates): (I, V)."""
+        terms = self.label_terms[images.labels].flatten(1)
+        if self.options.predicates:
+            terms = torch.cat([terms, self.predicate_terms[images.predicates].flatten(1)], 1)
+        return self._weigh(self._count(terms))
+
+    def encode_captions(self, captions: CaptionBatch) -> TfidfCode:
+        """Return the bags of the words: (C, V)."""
+        return self._weigh(self._count_words(captions.words))
+
+    def score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
+        """Return (n_images, n_captions) cosines."""
+        return images.bags @ captions.bags.T
+
+    def plain_score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
+        """Return (n_images, 1) cosines."""
+        return (images.bags * captions.bags).sum(1, keepdim=True)
+
+
+def _lemma_of_form(store: Any) -> dict[str, str]:
+    """Return the most frequent lemma of each lower-cased form in the store."""
+    forms, lemmas = store.coded("form"), store.coded("lemma")
+    lower = sorted({name.lower() for name in forms.names})
+    ids = {name: number for number, name in enumerate(lower)}
+    form_ids = np.asarray([ids[name.lower()] for name in forms.names], np.int64)[forms.codes]
+    width = max(1, len(lemmas.names))
+    pairs, counts = np.unique(form_ids * width + lemmas.codes, return_counts=True)
+    best: dict[str, str] = {}
+    for k in np.argsort(counts, kind="stable").tolist():  # the most frequent writes last
+        form, lemma = divmod(int(pairs[k]), width)
+        best[lower[form]] = lemmas.names[lemma].lower()
+    return best

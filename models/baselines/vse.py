@@ -1,0 +1,115 @@
+"""VSE: one vector per image and per caption (VSE++ lineage), the baseline without alignment.
+
+Regions are projected and pooled, the caption's words likewise; the score is a cosine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from features.batches.batch import CaptionBatch, ImageBatch
+from models.nn.layers import cosine, l2norm, last_state, linear, masked_max, masked_mean
+from models.nn.losses import negative_mask, triplet_loss
+from models.nn.text_encoders import BertText, GruText
+from models.registry import register
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Vse", "VseCode", "VseOptions"]
+
+
+@dataclass(frozen=True)
+class VseOptions:
+    """Options of VSE.
+
+    Attributes:
+        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says.
+        word_dim, embed_dim: widths of word vectors and of the common space.
+        text_encoder, bert: a Bi-GRU, or a BERT (a folder, or ``minilm``).
+        image_pool: how projected regions become one vector.
+        text_pool: how word features become one; ``last`` is the state at ``<end>``.
+        margin, hard_negatives, mask_same_image: see ``models.nn.losses``.
+    """
+
+    image_dim: int = 2048
+    vocab_size: int = 10000
+    n_labels: int = 2
+    n_predicates: int = 2
+    n_tags: int = 64
+    word_dim: int = 300
+    embed_dim: int = 1024
+    text_encoder: Literal["gru", "bert"] = "gru"
+    bert: str = "minilm"
+    image_pool: Literal["mean", "max"] = "mean"
+    text_pool: Literal["last", "mean", "max"] = "mean"
+    margin: float = 0.2
+    hard_negatives: bool = True
+    mask_same_image: bool = True
+
+
+class VseCode(NamedTuple):
+    """One unit vector per item."""
+
+    vectors: Tensor  # (N, D)
+
+
+def _pool(features: Tensor, mask: Tensor, how: str) -> Tensor:
+    """Pool (N, K, D) over the real rows of each item."""
+    if how == "last":
+        return last_state(features, mask.sum(1))
+    pool = masked_max if how == "max" else masked_mean
+    return pool(features, mask.unsqueeze(-1), 1)
+
+
+@register("vse", VseOptions)
+class Vse(nn.Module):
+    """Global embeddings of both sides."""
+
+    reads_unions = False
+
+    def __init__(self, options: VseOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.fc = linear(options.image_dim, options.embed_dim)
+        self.text: GruText | BertText = (
+            BertText(options.bert, options.embed_dim)
+            if options.text_encoder == "bert"
+            else GruText(options.vocab_size, options.word_dim, options.embed_dim)
+        )
+
+    def init_words(self, vectors: npt.ArrayLike) -> None:
+        """Start the word embedding from given vectors; a BERT brings its own."""
+        if isinstance(self.text, GruText):
+            self.text.init_words(vectors)
+
+    def encode_images(self, images: ImageBatch) -> VseCode:
+        """Return (I, D) unit vectors."""
+        regions = self.fc(images.objects.to(self.fc.weight.dtype))
+        return VseCode(l2norm(_pool(regions, images.object_mask, self.options.image_pool)))
+
+    def encode_captions(self, captions: CaptionBatch) -> VseCode:
+        """Return (C, D) unit vectors."""
+        if isinstance(self.text, BertText):
+            words, mask = self.text.encode_pieces(captions)
+        else:
+            words, mask = self.text(captions.words, captions.word_mask), captions.word_mask
+        return VseCode(l2norm(_pool(words, mask, self.options.text_pool)))
+
+    def score(self, images: VseCode, captions: VseCode) -> Tensor:
+        """Return (n_images, n_captions) cosines."""
+        return images.vectors @ captions.vectors.T
+
+    def plain_score(self, images: VseCode, captions: VseCode) -> Tensor:
+        """Return (n_images, 1) cosines."""
+        return cosine(images.vectors, captions.vectors).unsqueeze(1)
+
+    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+        """Triplet loss of B matching pairs, row by row."""
+        o = self.options
+        scores = self.score(self.encode_images(images), self.encode_captions(captions))
+        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)

@@ -1,0 +1,109 @@
+"""What the report reads from a run folder: its results, its curves, where its answers are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import InputError, MismatchError, MissingInput
+from models.evaluation.results import file_stem
+from models.reporting.figures import curves
+
+__all__ = ["read_run"]
+
+RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
+
+
+def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return what a run folder tells: name, curves, results of a split, answers to its queries.
+
+    Args:
+        folder: the run.   split: whose results.
+        keys: ``store_keys`` of the store that the report is about.
+
+    Raises:
+        MissingInput: no such folder.
+        InputError: a broken results file.
+        MismatchError: the results are of another store.
+    """
+    if not folder.is_dir():
+        raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
+    results: dict[str, Any] = {}
+    path = folder / f"results-{file_stem(split)}.json"
+    if path.is_file():
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            rows = [[row["name"], *(row["metrics"][name] for name in RECALLS)]
+                    for row in results["rows"]]  # fmt: skip
+            _ = [results["images"], results["captions"], *(results["chance"][r] for r in RECALLS)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: not what models.evaluate writes; run it again.") from error
+        results = results if rows else {}
+        of, here = results.get("store") or {}, keys or {}
+        if any(of[name] != here[name] for name in of.keys() & here.keys() - {"store"}):
+            raise MismatchError(f"{path}: numbers of another store. Run models.evaluate again.")
+    about = results["runs"][0] if results.get("runs") else {}
+    model = about.get("config", {}).get("model", {}).get("name", "")
+    name = model.upper() if model else folder.name
+    if model and folder.name.lower() != model:
+        name += f" · {folder.name}"
+    logged = _read_metrics(folder / "metrics.csv")
+    # A model without training writes one evaluation at step 0: nothing to draw over steps.
+    learns = [row.get("kind") for row in logged] != ["val"]
+    queries = folder / f"queries-{file_stem(split)}.parquet"
+    return {
+        "name": name,
+        "folder": str(folder),
+        "steps": about.get("step"),
+        "results": results,
+        "curves": _curves(logged) if learns else [],
+        "learns": learns,
+        "queries": queries if queries.is_file() else None,
+    }
+
+
+def _read_metrics(path: Path) -> list[dict[str, str]]:
+    """Return the rows of ``metrics.csv``, none without one."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the charts of a run: loss, and recall on the validation split."""
+
+    def line(kind: str, column: str) -> list[tuple[float, float]]:
+        found = []
+        for row in rows:
+            if row.get("kind") == kind and row.get(column) and row.get("step"):
+                try:
+                    found.append((float(row["step"]), float(row[column])))
+                except ValueError:
+                    continue  # the torn last line of a run that is still going
+        return found
+
+    def recall(level: int) -> list[tuple[float, float]]:
+        ways = (line("val", f"i2t_r{level}"), line("val", f"t2i_r{level}"))
+        return [(s, (a + b) / 2) for (s, a), (_, b) in zip(*ways, strict=False)]
+
+    loss = _thin(line("train", "loss"))
+    steep = bool(loss) and max(v for _, v in loss) > 30 * max(min(v for _, v in loss), 1e-9)
+    charts = [
+        curves({"loss": loss}, "Training loss", log=steep),
+        curves({f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both ways", "%", 10),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def _thin(line: list[tuple[float, float]], points: int = 240) -> list[tuple[float, float]]:
+    """Return means of neighbours, so that long runs draw as short paths."""
+    if len(line) <= points:
+        return line
+    parts = np.array_split(np.array(line), points)
+    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]

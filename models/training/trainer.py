@@ -1,0 +1,319 @@
+"""The training loop: batches in, steps, evaluations and checkpoints out; exact to resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from features.errors import TrainingError
+from models.compute.device import memory_errors
+from models.compute.distributed import World, average_gradients, global_loss
+from models.configuration.config import Config, to_dict
+from models.registry import reads_unions
+from models.training import checkpoint
+from models.training.logs import Events, MetricsFile, Progress, Speed
+from models.training.optim import WeightAverage, make_optimizer, rate_factor, set_rate
+from models.training.runs import Data, about_run, check_resumable
+
+__all__ = ["Position", "Stopped", "Trainer"]
+
+
+class Stopped(Exception):
+    """The run was asked to stop by a signal; everything is saved."""
+
+
+@dataclasses.dataclass
+class Position:
+    """Where a run stands; everything else about it follows from this and the weights."""
+
+    step: int = 0  # optimiser steps taken
+    epoch: int = 0  # running epoch, from 0
+    pairs: int = 0  # pairs of the running epoch already used, all ranks together
+    best: float = -1.0  # best rsum on the validation split
+    best_step: int = 0
+    worse: int = 0  # evaluations since then
+
+
+class Trainer:
+    """One run on this rank.
+
+    Args:
+        config: the resolved configuration.
+        data: store, codebook, splits (``models.training.runs``).
+        model: on its device.
+        world: this process among its peers.
+        device: where to compute.
+    """
+
+    def __init__(
+        self, config: Config, data: Data, model: nn.Module, world: World, device: torch.device
+    ) -> None:
+        self.config, self.data, self.world, self.device = config, data, world, device
+        self.model: Any = model
+        self.options: Any = model.options
+        self.folder = Path(config.run.folder)
+        self.optimizer = make_optimizer(model, config.optim)
+        self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+        kind = config.run.amp
+        if kind == "auto":
+            kind = "bf16" if device.type == "cuda" else "none"
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
+        self.at = Position()
+        self.losses: list[Tensor] = []  # since the last row of metrics.csv
+        self.speed = Speed()
+        accumulate = config.optim.accumulate
+        self.batches = data.batches_per_epoch(world.size)
+        self.steps_per_epoch = -(-self.batches // accumulate)
+        self.total = config.run.epochs * self.steps_per_epoch
+        if config.run.max_steps:
+            self.total = min(self.total, config.run.max_steps)
+        self.stop_asked = False
+
+    def fit(self) -> Position:
+        """Train to the end and return where the run stands.
+
+        Raises:
+            Stopped: SIGTERM or SIGUSR1 came; the run is saved.
+            TrainingError: NaN loss, or a checkpoint that cannot be written.
+        """
+        first = self.world.first
+        if first:
+            self.metrics = MetricsFile(self.folder / "metrics.csv", self.at.step or None)
+        self.events = Events(
+            self.folder / "events" if self.config.run.tensorboard and first else None,
+            self.at.step,
+        )
+        if self.at.step == 0:
+            self.save()  # so that there is a checkpoint whatever happens
+        patience = self.config.run.patience
+        with (
+            self.events,
+            _signals(self),
+            Progress(
+                self.total, self.at.step, name=self.folder.name, quiet=not first
+            ) as self.progress,
+        ):
+            while self.at.step < self.total and not (patience and self.at.worse >= patience):
+                self._epoch()
+        return self.at
+
+    def _epoch(self) -> None:
+        """Train from the current position to the end of its epoch, of the run or of patience."""
+        config = self.config
+        stream = self.data.train_batches(
+            self.at.epoch, self.at.pairs, self.world, unions=reads_unions(self.model)
+        )
+        done = self.at.pairs // config.data.batch_size
+        if config.schedule.easy_epochs and hasattr(self.options, "hard_negatives"):
+            hard = self.options.hard_negatives and self.at.epoch >= config.schedule.easy_epochs
+            self.model.options = dataclasses.replace(self.options, hard_negatives=hard)
+        iterator = iter(stream)
+        self.speed.reset()
+        while done < self.batches and self.at.step < self.total:
+            group = min(config.optim.accumulate, self.batches - done)
+            self._step(iterator, group)
+            done += group
+            at = self.at
+            at.step += 1
+            if self.device.type == "cpu":  # elsewhere reading the loss would wait for the device
+                self._check_losses()
+            at.pairs += group * config.data.batch_size
+            if done == self.batches:
+                at.epoch, at.pairs = at.epoch + 1, 0
+            if at.step % config.run.log_steps == 0 or at.step == self.total:
+                self._log()
+            self._after_step(epoch_ended=at.pairs == 0)
+            if config.run.patience and at.worse >= config.run.patience:
+                return
+
+    def _after_step(self, *, epoch_ended: bool) -> None:
+        run, at = self.config.run, self.at
+        due = epoch_ended and at.epoch % run.eval_epochs == 0
+        due = due or bool(run.eval_steps and at.step % run.eval_steps == 0) or at.step == self.total
+        if due:
+            self._evaluate()
+        if due or epoch_ended or (run.save_steps and at.step % run.save_steps == 0):
+            self.save()
+        often = self.world.size == 1 or at.step % 10 == 0
+        if often and self.world.agree(self.stop_asked, self.device):
+            if not due:
+                self.save()
+            raise Stopped
+
+    def _step(self, stream: Iterator[Any], group: int) -> None:
+        """Take one optimiser step from ``group`` batches."""
+        optim = self.config.optim
+        factor = rate_factor(self.config.schedule, self.at.step, self.steps_per_epoch, self.total)
+        rate = optim.lr * factor
+        set_rate(self.optimizer, rate)
+        self.model.train()
+        if hasattr(self.model, "set_step"):
+            self.model.set_step(self.at.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        for _ in range(group):
+            start = time.perf_counter()
+            images, captions = next(stream)
+            self.speed.add(len(captions.rows) * self.world.size, time.perf_counter() - start)
+            stand_in = not len(captions.rows)  # the epoch's last batch has no pair for this rank
+            if stand_in:
+                images, captions = self.data.stand_in
+            images, captions = images.to(self.device), captions.to(self.device)
+            amp = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
+            with amp:
+                if optim.global_negatives:
+                    loss = global_loss(self.model, images, captions, self.world, stand_in=stand_in)
+                else:
+                    loss = self.model.loss(images, captions) * (0 if stand_in else 1)
+            loss = loss / group
+            self.scaler.scale(loss).backward()
+            total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        average_gradients(self.model, self.world)
+        if optim.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.model)
+        self.losses.append(total)
+        note = f"{self.speed.pairs_per_s:,.0f} pairs/s, loader wait {self.speed.loader_wait:.0%}"
+        if self.device.type == "cpu":
+            note = f"loss {float(total):.4f}, {note}"
+        self.progress.step(self.at.epoch + 1, note + self._gpu_note())
+
+    def _check_losses(self) -> list[float]:
+        """Return the losses since the last row. Raises: TrainingError: one is not finite."""
+        values: list[float] = torch.stack(self.losses).tolist() if self.losses else []
+        for place, value in enumerate(values):
+            if value != value or value in (float("inf"), float("-inf")):
+                step = self.at.step - len(values) + place + 1
+                raise TrainingError(
+                    f"the loss is {value} near step {step} (epoch {self.at.epoch + 1}); "
+                    f"{self.folder / checkpoint.LAST} is from before and still good. "
+                    "Lower --optim.lr, lengthen --schedule.warmup_steps or lower --optim.clip."
+                )
+        return values
+
+    def _log(self) -> None:
+        values = self._check_losses()
+        self.losses.clear()
+        values = [
+            sum(ranks) / len(ranks) for ranks in zip(*self.world.collect(values), strict=True)
+        ]
+        loss = sum(values) / len(values)
+        rate = self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0]["scale"]
+        if not self.world.first:
+            return
+        row = {"loss": loss, "lr": rate, "pairs_per_s": round(self.speed.pairs_per_s, 1)}
+        row["loader_wait"] = round(self.speed.loader_wait, 4)
+        if self.device.type == "cuda":
+            row["gpu_mib"] = round(torch.cuda.max_memory_allocated(self.device) / 2**20)
+        self.metrics.add(step=self.at.step, epoch=self.at.epoch, kind="train", **row)
+        self.events.add("train", self.at.step, row)
+        self.speed.reset()
+
+    def _gpu_note(self) -> str:
+        if self.device.type != "cuda":
+            return ""
+        return f", {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
+
+    def _evaluate(self) -> None:
+        """Score the validation split; keep the weights when they are the best so far."""
+        at = self.at
+        with self.average.applied(self.model) if self.average else contextlib.nullcontext():
+            kept = f"{self.folder / checkpoint.LAST} is kept."
+            with memory_errors(self.device, f"Lower --data.eval_batch_size and run again; {kept}"):
+                found = self.data.evaluate(self.model, self.device, self.world)
+            rsum = self.world.share(found.rsum if found else 0.0)
+            better = rsum > at.best
+            if better:
+                at.best, at.best_step, at.worse = rsum, at.step, 0
+                if self.world.first:
+                    where = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
+                    about = about_run(self.config, self.options, self.data.keys, **where)
+                    checkpoint.save_best(self.folder / checkpoint.BEST, self.model, about)
+            else:
+                at.worse += 1
+        if found is not None:
+            self.metrics.add(step=at.step, epoch=at.epoch, kind="val", **dict(found))
+            self.events.add("val", at.step, found)
+            recalls = [f"{found[f'{way}_r{k}']:.1f}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
+            self.progress.say(
+                f"epoch {at.epoch} step {at.step}: rsum {rsum:.1f} on {self.config.data.val} "
+                f"(i2t {' '.join(recalls[:3])}, t2i {' '.join(recalls[3:])})"
+                + (", the best so far" if better else f", best {at.best:.1f} at {at.best_step}")
+            )
+        self.speed.reset()
+
+    def save(self) -> None:
+        """Write last.pt; all ranks call it together. Raises: TrainingError."""
+        self._check_losses()
+        whole = torch.stack([value.isfinite().all() for value in self.model.parameters()]).all()
+        if not bool(whole):
+            raise TrainingError(
+                f"a weight is not finite after step {self.at.step}; "
+                f"{self.folder / checkpoint.LAST} is from before. Lower --optim.lr."
+            )
+        states = self.world.collect(checkpoint.rng_state(self.device))
+        losses = self.losses
+        if not self.world.first:
+            return
+        checkpoint.save_last(
+            self.folder / checkpoint.LAST,
+            {
+                "config": to_dict(self.config),
+                "keys": self.data.keys,
+                "position": dataclasses.asdict(self.at),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
+                "losses": torch.stack(losses).cpu() if losses else torch.zeros(0),
+                "rng": states,
+            },
+        )
+
+    def restore(self, path: Path) -> None:
+        """Go back to a saved state.
+
+        Raises: MissingInput, TrainingError, MismatchError, ConfigError: it cannot be continued.
+        """
+        state = checkpoint.load_last(path)
+        check_resumable(state, self.config, self.data.keys, path)
+        checkpoint.load_weights(self.model, state["model"], str(path))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None and state["average"]:
+            self.average.load_state_dict(state["average"])
+        self.losses = list(state["losses"].to(self.device))
+        self.at = Position(**state["position"])
+        if len(state["rng"]) == self.world.size:
+            checkpoint.set_rng_state(state["rng"][self.world.rank], self.device)
+        else:  # another number of ranks: fresh, but repeatable draws
+            torch.manual_seed(hash((self.config.run.seed, self.at.step, self.world.rank)))
+
+
+@contextlib.contextmanager
+def _signals(trainer: Trainer) -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 ask for a stop after the running step."""
+
+    def ask(number: int, frame: object) -> None:
+        trainer.stop_asked = True
+
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.signal(number, ask) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

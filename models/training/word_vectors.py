@@ -1,0 +1,75 @@
+"""Start a model's word, label and predicate tables from given word vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from features.vocab.codebook import Codebook
+    from features.vocab.vectors import WordVectors
+
+__all__ = ["start_from_vectors", "vector_rows", "word_width"]
+
+
+def word_width(source: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return model options whose ``word_dim`` is the width of the vectors.
+
+    Raises: ConfigError: the configuration asks for another width.
+    """
+    from features.vocab.vectors import load_vectors
+
+    width = load_vectors(source).dim
+    if options.get("word_dim", width) != width:
+        raise ConfigError(
+            f"model.options.word_dim is {options['word_dim']}, but the vectors {source!r} have "
+            f"{width} numbers; leave word_dim out."
+        )
+    return {**options, "word_dim": width}
+
+
+def start_from_vectors(model: nn.Module, source: str, codebook: Codebook, *, labels: bool) -> None:
+    """Fill the tables that the model offers; names without a vector keep their random start.
+
+    Args:
+        model: with ``init_words`` and perhaps ``init_labels``.
+        source: ``minilm`` or a file of vectors.
+        codebook: the names behind the ids.
+        labels: also the label and predicate tables.
+
+    Raises: ConfigError: the model has no word table.
+    """
+    from features.vocab.vectors import load_vectors
+
+    vectors = load_vectors(source)
+    init_words = getattr(model, "init_words", None)
+    if init_words is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no word table to start from vectors; "
+            "use --data.vectors none."
+        )
+    init_words(vector_rows(vectors, codebook.words.names))
+    init_labels = getattr(model, "init_labels", None)
+    if labels and init_labels is not None:
+        init_labels(
+            vector_rows(vectors, codebook.labels.names),
+            vector_rows(vectors, codebook.predicates.names),
+        )
+
+
+def vector_rows(vectors: WordVectors, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Return the vector of each name, (n, D): the mean over its words; NaN where none is known.
+
+    Names in angle brackets (``<pad>``) stand for no word.
+    """
+    rows = np.stack([vectors.phrase(name) for name in names])
+    special = np.array([name.startswith("<") and name.endswith(">") for name in names])
+    rows[special | ~rows.any(1)] = np.nan
+    return rows.astype(np.float32)

@@ -1,0 +1,120 @@
+"""Demo data that may ship: rendered scenes with captions, and detections whose truth is known.
+
+The detections name kinds only. Colour, size, exact relation and ground are in the pixels and boxes
+alone, so a model that looks at them beats any comparison of words with labels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import re
+from pathlib import Path
+
+from features.errors import UsageError
+from pipeline.demo.captions import write_captions
+from pipeline.demo.drawing import draw_scene
+from pipeline.demo.world import BAGS, Box, Scene, plan_scene
+
+__all__ = ["detections_of", "make_scenes", "plan_scenes", "splits_of"]
+
+NEAR = 40  # pixels between two boxes that a detection calls near
+
+
+def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
+    """Render scenes and write everything a build needs.
+
+    Writes ``images/scene-00000.jpg`` ..., ``dataset_scenes.json`` (Karpathy's schema, five captions
+    an image) and ``scene_graphs.json`` (detections in the layout of SGM's graph files).
+
+    Args:
+        folder: where to write; made when missing.
+        images: how many scenes; two thirds are for training, a fifth for testing.
+        seed: another seed, other scenes; the same seed gives the same files.
+
+    Raises: UsageError: fewer than 15 images, which leaves a split empty.
+    """
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    splits = splits_of(images, seed)
+    entries, graphs = [], {}
+    for number, scene in enumerate(plan_scenes(images, seed)):
+        rng = random.Random(f"words {seed} {number}")
+        name = f"scene-{number:05d}.jpg"
+        picture = draw_scene(scene, seed * 1_000_003 + number)
+        picture.save(folder / "images" / name, quality=90, subsampling=0)
+        graphs[name] = detections_of(scene, rng)
+        sentids = [5 * number + i for i in range(5)]
+        entries.append(
+            {
+                "filename": name,
+                "imgid": number,
+                "split": splits[number],
+                "sentids": sentids,
+                "sentences": [
+                    {
+                        "raw": caption,
+                        "tokens": re.findall(r"[a-z]+", caption.lower()),
+                        "imgid": number,
+                        "sentid": sentid,
+                    }
+                    for sentid, caption in zip(sentids, write_captions(scene, rng), strict=True)
+                ],
+            }
+        )
+    _write_json(folder / "dataset_scenes.json", {"dataset": "scenes", "images": entries})
+    _write_json(folder / "scene_graphs.json", graphs)
+
+
+def plan_scenes(images: int, seed: int = 0) -> list[Scene]:
+    """Return the plans of all scenes; consecutive scenes go through all combinations of kinds."""
+    return [
+        plan_scene(random.Random(f"plan {seed} {number}"), number % len(BAGS))
+        for number in range(images)
+    ]
+
+
+def splits_of(images: int, seed: int = 0) -> list[str]:
+    """Return the split of each scene: 10 of 15 train, 2 val, 3 test, every combination in each.
+
+    Raises: UsageError: fewer than 15 images.
+    """
+    if images < 15:
+        raise UsageError(f"{images} scenes leave a split empty; ask for 15 or more.")
+    share = ["train"] * 10 + ["val"] * 2 + ["test"] * 3
+    return [share[(number // len(BAGS) + 7 * (number % len(BAGS)) + seed) % 15]
+            for number in range(images)]  # fmt: skip
+
+
+def detections_of(scene: Scene, rng: random.Random) -> dict[str, object]:
+    """Return the detections of a scene: labels, boxes and coarse relations, in shuffled order.
+
+    Relations are ``touching`` where boxes meet and ``near`` where they are close: what the boxes
+    say anyhow. The ground is an object too, always called ``ground``.
+    """
+    width, height = scene.size
+    found: list[tuple[str, Box]] = [("ground", (0.0, float(scene.horizon), width, height))]
+    for entity in scene.entities:
+        found += [(entity.kind, box) for box in entity.boxes]
+    rng.shuffle(found)
+    names = [f"{label}:{row}" for row, (label, _) in enumerate(found)]
+    relations = []
+    for a, b in itertools.combinations(range(len(found)), 2):
+        gap = _gap(found[a][1], found[b][1])
+        if gap <= NEAR:
+            relations.append([names[a], "touching" if gap <= 0 else "near", names[b]])
+    return {
+        "labels": [label for label, _ in found],
+        "bbox": [[round(float(v), 1) for v in box] for _, box in found],
+        "rels": relations,
+    }
+
+
+def _gap(a: Box, b: Box) -> float:
+    """Pixels between two boxes along the axis that keeps them apart; 0 or less where they meet."""
+    return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
+
+
+def _write_json(path: Path, document: object) -> None:
+    path.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")

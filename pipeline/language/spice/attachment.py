@@ -1,0 +1,230 @@
+"""Where phrases attach: SPICE's parser (an unlexicalised grammar) attaches lower than spaCy's.
+
+SPICE's triplets follow its own attachments of prepositional phrases, participles and infinitives.
+The profile ``spice`` therefore re-decides them: the candidates are the words on the right frontier
+of the tree, each gets a sum of weights of closed-class cues (preposition, tags, grammatical kind,
+distance, commas, the parser's own choice), and the best one wins. No cue names a content word.
+The weights in ``data/attachment.json`` are a softmax regression on SPICE's own output, made by
+``python -m benchmarks.fit_attachment``.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+
+from pipeline.language.spice.clauses import Clauses
+from pipeline.language.words import words
+
+__all__ = [
+    "candidates",
+    "clause_cues",
+    "join_verbs",
+    "lower_conjuncts",
+    "phrase_cues",
+    "reattach",
+    "sites",
+]
+
+_KIND = {
+    "nsubj": "subj",
+    "nsubj:pass": "subj",
+    "obj": "obj",
+    "iobj": "obj",
+    "obl": "obl",
+    "nmod": "nmod",
+    "conj": "conj",
+    "root": "root",
+    "acl": "acl",
+    "acl:relcl": "relcl",
+    "advcl": "advcl",
+    "xcomp": "xcomp",
+}
+_INSIDE = frozenset(
+    (
+        *("case", "mark", "aux", "aux:pass", "cop", "det", "det:qmod", "nummod"),
+        *("amod", "compound", "advmod", "compound:prt"),
+    )
+)
+_PREPOSITIONS = words("common_prepositions") | {"in front of", "next to", "out of", "on top of"}
+_NOBODY = -1
+
+
+@cache
+def _weights(profile: str) -> dict[str, float]:
+    path = resources.files("pipeline.language").joinpath("data/attachment.json")
+    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))[profile]
+    return weights
+
+
+def sites(c: Clauses) -> list[tuple[int, int, str]]:
+    """Return (first position, token, kind) of everything whose head may be re-decided, in order.
+
+    ``phrase``: a noun with a preposition. ``clause``: a participle or infinitive without a subject.
+    """
+    found = []
+    for noun, (preposition, at) in c.prep.items():
+        if c.rel[noun] in ("obl", "nmod") and preposition != "of" and at[0] > 0:
+            found.append((at[0], noun, "phrase"))
+    for token in range(1, c.n):
+        if c.tag[token] in ("VBG", "VBN", "VB") and c.rel[token] in ("acl", "advcl", "xcomp"):
+            inner = {c.rel[kid] for kid in c.kids[token]}
+            if inner.isdisjoint(("nsubj", "nsubj:pass", "case")):
+                found.append((token, token, "clause"))
+    return sorted(found)
+
+
+def candidates(c: Clauses, before: int, moved: int) -> list[int]:
+    """Return the words left of ``before`` that a phrase can hang on, nearest first."""
+    token = before - 1
+    while token >= 0 and (c.rel[token] in ("punct", "cc", "mark", "case") or c.tag[token] == "TO"):
+        token -= 1
+    found: list[int] = []
+    while token >= 0:
+        if token == moved:
+            found.clear()  # what came so far hangs on the phrase itself
+        elif (
+            token < before
+            and c.tag[token][:1] in ("N", "V", "J")
+            and c.rel[token] not in _INSIDE
+            and token not in c.inert
+        ):
+            found.append(token)
+        token = c.head[token]
+    return found
+
+
+def _shared_cues(c: Clauses, found: list[int], k: int, before: int, head: int) -> list[str]:
+    token = found[k]
+    letter = c.tag[token][:1]
+    kind = _KIND.get(c.rel[token], "other") + letter
+    shape = "".join(c.tag[t][:1] for t in found[: k + 1]) if k < 4 else "far"
+    cues = [f"{kind}", f"{shape}", f"left {min(len(found) - 1 - k, 2)}{letter}", c.tag[token]]
+    if head == token:
+        cues += ["parser", f"parser {shape}"]
+    if "," in c.lower[token + 1 : before]:
+        cues.append(f"comma {letter}")
+    if letter == "N":
+        determined = any(c.rel[kid] in ("det", "nmod:poss") for kid in c.kids[token])
+        cues.append(f"det {determined}")
+        cues.append(f"touches {token == before - 1}")
+    else:
+        labels = {c.rel[kid] for kid in c.kids[token] if kid < before}
+        cues.append(f"args {'obj' in labels:d}{'obl' in labels:d}")
+    return cues
+
+
+def phrase_cues(c: Clauses, found: list[int], k: int, before: int, noun: int) -> list[str]:
+    """Return the cues of attaching a prepositional phrase to candidate ``k``."""
+    token = found[k]
+    letter = c.tag[token][:1]
+    text = c.prep[noun][0]
+    text = text if text in _PREPOSITIONS else "?"
+    cues = _shared_cues(c, found, k, before, c.head[noun])
+    cues += [f"{text} {letter}", f"{text} {letter}{min(k, 2)}", f"{text} {cues[0]}"]
+    if c.head[noun] == token:
+        cues.append(f"parser {text}")
+    if letter == "N":
+        own = c.prep.get(token)
+        if own:
+            cues.append(f"{own[0] if own[0] in _PREPOSITIONS else '?'} N {text}")
+    else:
+        labels = {c.rel[kid] for kid in c.kids[token] if kid < before}
+        cues.append(f"{text} args {'obj' in labels:d}{'obl' in labels:d}")
+    cues.append(f"{c.tag[noun]} {letter}{k == 0}")
+    return ["p:" + cue for cue in cues]
+
+
+def clause_cues(c: Clauses, found: list[int], k: int, verb: int) -> list[str]:
+    """Return the cues of hanging a clause on candidate ``k``; ``k`` = -1: on no noun at all."""
+    inner = {c.rel[kid] for kid in c.kids[verb]}
+    marked = next((c.lower[kid] for kid in c.kids[verb] if c.rel[kid] == "mark"), "")
+    marked = (
+        "to"
+        if marked == "to" or any(c.tag[kid] == "TO" for kid in c.kids[verb])
+        else (
+            "marked"
+            if marked or "advmod" in {c.rel[x] for x in c.kids[verb] if x == verb - 1}
+            else ""
+        )
+    )
+    form = c.tag[verb] + marked
+    if k < 0:
+        first = c.tag[found[0]][:1] if found else ""
+        return [
+            "c:" + cue
+            for cue in (
+                f"none {form}",
+                f"none {c.rel[verb]}",
+                f"none {form} {first}",
+                f"none {'obj' in inner:d}{'obl' in inner:d}",
+                f"none comma {c.lower[verb - 1] == ','}",
+            )
+        ]
+    cues = _shared_cues(c, found, k, verb, c.head[verb])
+    cues += [f"{form} {cues[0]}", f"{form} {cues[1]}", f"{c.rel[verb]} {cues[0]}"]
+    own = c.prep.get(found[k])
+    if own:
+        cues.append(f"after {own[0] if own[0] in _PREPOSITIONS else '?'} {form}")
+    return ["c:" + cue for cue in cues]
+
+
+def join_verbs(c: Clauses) -> None:
+    """Give the objects of *leaps and catches the ball* to the first verb, as a flat phrase does."""
+    for second in range(2, c.n):
+        first = second - 2
+        if (
+            c.rel[second] == "conj"
+            and c.head[second] == first
+            and c.rel[second - 1] == "cc"
+            and c.tag[first][:1] == "V" == c.tag[second][:1]
+        ):
+            for kid in [kid for kid in c.kids[second] if kid > second]:
+                c.move(kid, first, c.rel[kid])
+
+
+def lower_conjuncts(c: Clauses) -> None:
+    """Join *a little boy* of *a man in a suit and a little boy* to *suit*, the nearest noun."""
+    for noun in range(2, c.n):
+        first = c.head[noun]
+        if c.rel[noun] != "conj" or {c.tag[noun][:1], c.tag[first][:1]} != {"N"} or noun in c.prep:
+            continue
+        inner = [
+            kid
+            for kid in c.kids[first]
+            if c.rel[kid] == "nmod" and first < kid < noun and c.tag[kid][:1] == "N"
+        ]
+        if inner:
+            c.move(noun, inner[-1], "conj")
+
+
+def reattach(c: Clauses, profile: str) -> None:
+    """Re-decide the heads of all sites, left to right; clauses only as SPICE does."""
+    if profile == "spice":
+        join_verbs(c)
+        lower_conjuncts(c)
+    weigh = _weights(profile).get
+    for before, token, kind in sites(c):
+        found = candidates(c, before, token)
+        if kind == "phrase":
+            if len(found) < 2:
+                continue
+            scores = [
+                sum([weigh(cue, 0.0) for cue in phrase_cues(c, found, k, before, token)])
+                for k in range(len(found))
+            ]
+            best = found[scores.index(max(scores))]
+            if best != c.head[token]:
+                c.move(token, best, "nmod" if c.tag[best][:1] == "N" else "obl")
+        elif profile == "spice":
+            nouns = [k for k, t in enumerate(found) if c.tag[t][:1] == "N"]
+            options = [_NOBODY, *nouns]
+            scores = [
+                sum([weigh(cue, 0.0) for cue in clause_cues(c, found, k, token)]) for k in options
+            ]
+            best = options[scores.index(max(scores))]
+            if best >= 0:
+                c.move(token, found[best], "acl")
+            elif c.rel[token] == "acl":
+                c.rel[token] = "advcl"

@@ -1,0 +1,244 @@
+"""The internal form that the rules read: one caption's UD v2 tree, made more explicit.
+
+On top of the tree: the preposition of each noun (multiword prepositions merged), quantifier nouns
+moved onto the noun they count (*lots of dogs* is about dogs), and the antecedent of each pronoun.
+"""
+
+from __future__ import annotations
+
+from features.records import TextGraph
+from pipeline.language.dependency import convert
+from pipeline.language.words import phrases, words
+
+__all__ = ["Clauses"]
+
+_PREP2 = phrases("prepositions_2")
+_PREP3 = phrases("prepositions_3")
+_ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)
+_QUANT_A = words("quantifiers_a")
+_QUANT_BARE = words("quantifiers_bare")
+_QUANT_DEF = words("quantifiers_definite")
+_SIDES = words("sides")
+_SINGULAR = words("singular_pronouns")
+
+
+class Clauses:
+    """A caption's tree with prepositions, quantifiers and antecedents.
+
+    Attributes:
+        lower, tag, lemma: per token.
+        head, rel: UD v2 after the moves above.
+        kids: children of each token, left to right.
+        prep: token -> (preposition, positions of its words) of each noun that has one.
+        counted: noun -> first word of the quantifier group moved onto it.
+        antecedent: pronoun -> noun.
+        inert: tokens that name nothing (quantifier words, parts of prepositions).
+    """
+
+    __slots__ = (
+        "antecedent", "counted", "head", "inert", "kids", "lemma", "lower", "n", "prep", "rel",
+        "starts", "tag",
+    )  # fmt: skip
+
+    def __init__(self, graph: TextGraph, sides: bool = False) -> None:
+        self.lower = [token.lower() for token in graph.tokens]
+        self.tag = graph.xpos
+        self.lemma = graph.lemmas
+        self.n = len(self.lower)
+        if graph.scheme == "ud":
+            self.head, self.rel = list(graph.heads), list(graph.deprels)
+        else:
+            self.head, self.rel = convert(graph, "ud")
+        self.kids: list[list[int]] = [[] for _ in range(self.n)]
+        for token, parent in enumerate(self.head):
+            if parent >= 0:
+                self.kids[parent].append(token)
+        self.prep: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self.counted: dict[int, int] = {}
+        self.antecedent: dict[int, int] = {}
+        self.inert: set[int] = set()
+        self._straighten_phrases()
+        self._find_prepositions()
+        if sides:
+            self._join_sides()
+        self._move_quantifiers(sides)
+        self.starts = graph.sentence_starts
+
+    def move(self, token: int, parent: int, rel: str) -> None:
+        """Hang ``token`` on another head."""
+        old = self.head[token]
+        if old >= 0:
+            self.kids[old].remove(token)
+        self.head[token], self.rel[token] = parent, rel
+        if parent >= 0:
+            self.kids[parent].append(token)
+
+    def _straighten_phrases(self) -> None:
+        """Hang modifiers on the head of a compound; make *number 7* modify the noun before it."""
+        for token in range(self.n):
+            if self.rel[token] == "compound" and self.head[token] > token:
+                head = self.head[token]
+                if self.lower[head] == "number" and self.tag[head + 1 : head + 2] == ("CD",):
+                    parent, rel = self.head[head], self.rel[head]
+                    self.move(token, parent, rel)
+                    for kid in list(self.kids[head]):
+                        if self.rel[kid] not in ("nummod",):
+                            self.move(kid, token, self.rel[kid])
+                    self.move(head, token, "nummod")
+                elif self.tag[head][:1] == "N":
+                    for kid in [k for k in self.kids[token] if self.rel[k] in ("amod", "det")]:
+                        self.move(kid, head, self.rel[kid])
+
+    def _join_sides(self) -> None:
+        """Read *on the side of the road* as one preposition, ``on side of``."""
+        for of in range(2, self.n - 1):
+            side = of - 1
+            noun = self.head[of]
+            if (
+                self.lower[of] == "of"
+                and noun > of
+                and self.lemma[side] in _SIDES
+                and self.head[noun] == side
+                and side in self.prep
+                and len(self.prep[side][1]) == 1
+            ):
+                text, at = self.prep[side]
+                self.inert.update(k for k in range(at[0] + 1, of) if self.rel[k] != "punct")
+                self._lift(noun, side)
+                self.prep[noun] = (f"{text} {self.lower[side]} of", (*at, side, of))
+
+    def _find_prepositions(self) -> None:
+        lower, rel, head = self.lower, self.rel, self.head
+        for token in range(self.n):
+            if rel[token] != "case" or self.tag[token] == "POS":
+                continue
+            noun = head[token]
+            known = self.prep.get(noun)
+            if known is not None:
+                if token == known[1][-1] + 1:  # `out of`, `from behind`
+                    pair = f"{known[0]} {lower[token]}"
+                    self.prep[noun] = (
+                        pair if pair in _PREP2 else lower[token],
+                        (*known[1], token),
+                    )
+                continue
+            text = lower[token]
+            positions: tuple[int, ...] = (token,)
+            if token and text in _ENDS:
+                text, positions = self._multiword(token, noun)
+            self.prep[noun] = (text, positions)
+
+    def _multiword(self, token: int, noun: int) -> tuple[str, tuple[int, ...]]:
+        """Join a preposition with the words before it, *in front* + *of*, and climb over them."""
+        lower, head = self.lower, self.head
+        before = token - 1
+        three = f"{lower[token - 2]} {lower[before]} {lower[token]}" if token > 1 else ""
+        if three in _PREP3:
+            self.inert.add(before)
+            if head[noun] == before:
+                self._lift(noun, before)
+            return three, (token - 2, before, token)
+        two = f"{lower[before]} {lower[token]}"
+        if two in _PREP2:
+            self.inert.add(before)
+            if head[noun] == before:
+                self._lift(noun, before)
+            return two, (before, token)
+        return lower[token], (token,)
+
+    def _lift(self, noun: int, inner: int) -> None:
+        """Give the place of *front* in *in front of the library* to *library*."""
+        parent, rel = self.head[inner], self.rel[inner]
+        self.prep.pop(inner, None)
+        if parent < 0:
+            self.move(noun, -1, "root")
+            for kid in list(self.kids[inner]):
+                self.move(kid, noun, self.rel[kid])
+            self.move(inner, noun, "fixed")
+            return
+        if rel not in ("nmod", "obl", "conj"):
+            rel = "nmod" if self.tag[parent][:1] == "N" else "obl"
+        self.move(noun, parent, rel)
+        for kid in [k for k in self.kids[inner] if k > noun]:
+            self.move(kid, noun, self.rel[kid])
+
+    def _move_quantifiers(self, sides: bool) -> None:
+        lower, tag = self.lower, self.tag
+        for of in range(1, self.n - 1):
+            if lower[of] != "of":
+                continue
+            quantifier = of - 1
+            noun = self.head[of]
+            if noun < of or self.head[noun] != quantifier:
+                continue
+            word = lower[quantifier]
+            group = [quantifier]
+            if word in _QUANT_A and quantifier and lower[quantifier - 1] in ("a", "an"):
+                group = [quantifier - 1, quantifier]
+            elif (
+                word in _QUANT_BARE
+                or (word[:-1].isdigit() and word.endswith("s"))
+                or (
+                    (word in _QUANT_DEF or word.isdigit())
+                    and (
+                        tag[noun] == "PRP" or any(tag[i] in ("DT", "PRP$") for i in self.kids[noun])
+                    )
+                )
+            ):
+                pass
+            else:
+                continue
+            for kid in list(self.kids[quantifier]):
+                if self.rel[kid] == "amod" or (sides and kid > noun):
+                    self.move(kid, noun, self.rel[kid])
+            parent, rel = self.head[quantifier], self.rel[quantifier]
+            self.move(noun, parent, rel)
+            if quantifier in self.prep:
+                self.prep[noun] = self.prep.pop(quantifier)
+            else:
+                self.prep.pop(noun, None)
+            for conjunct in [k for k in self.kids[quantifier] if self.rel[k] == "conj"]:
+                self.move(conjunct, noun, "conj")
+            self.move(quantifier, noun, "det:qmod")
+            self.counted[noun] = group[0]
+            self.inert.update(group)
+
+    def attach_own(self) -> None:
+        """*carries a stick in its mouth*: what the doer owns is where the act happens."""
+        for noun in [n for n in self.prep if self.rel[n] == "nmod"]:
+            owner = next((k for k in self.kids[noun] if self.tag[k] == "PRP$"), -1)
+            thing = self.head[noun]
+            verb = self.head[thing]
+            if owner < 0 or self.rel[thing] != "obj" or self.tag[verb][:1] != "V":
+                continue
+            if self.antecedent.get(owner, thing) != thing:
+                self.move(noun, verb, "obl")
+
+    def resolve_pronouns(self) -> None:
+        """Link each pronoun to the first noun breadth-first from the root, if left of it."""
+        starts = self.starts
+        pronouns = [
+            i for i in range(1, self.n) if self.tag[i] in ("PRP", "PRP$") and i not in starts
+        ]
+        if not pronouns:
+            return
+        order: list[int] = []
+        for root in range(self.n):
+            if self.head[root] < 0:
+                queue = [root]
+                for token in queue:
+                    queue += sorted(self.kids[token])
+                order += queue
+        bounds = [*starts, self.n]
+        for pronoun in pronouns:
+            low = max(start for start in bounds if start <= pronoun)
+            high = min(start for start in bounds if start > pronoun)
+            single = self.lower[pronoun] in _SINGULAR
+            for token in order:
+                if not low <= token < high or self.tag[token][:1] != "N" or token in self.inert:
+                    continue
+                if single and self.tag[token] not in ("NN", "NNP"):
+                    continue
+                if token < pronoun:
+                    self.antecedent[pronoun] = token
+                break

@@ -1,0 +1,165 @@
+"""Who does what to whom: nodes, subjects, objects and control, read off a caption's clauses.
+
+The rules in ``pipeline.language.spice.triplets`` ask these questions; the answers differ between the profiles
+only where SPICE leaves something out.
+"""
+
+from __future__ import annotations
+
+from pipeline.language.spice.clauses import Clauses
+from pipeline.language.words import names
+
+__all__ = ["Reading"]
+
+_PEOPLE = names("people")
+_SPICE_NAMES = names("spice_names")
+_CONTROLLED = frozenset(("advcl", "xcomp", "ccomp"))
+
+
+class Reading:
+    """A caption's clauses, read under a profile.
+
+    Args:
+        clauses: the internal form, pronouns resolved.
+        extended: True for the profile ``extended``, False for ``spice``.
+    """
+
+    __slots__ = ("c", "extended")
+
+    def __init__(self, clauses: Clauses, extended: bool) -> None:
+        self.c = clauses
+        self.extended = extended
+
+    def node(self, token: int) -> int:
+        """Return the token of the node that a token stands for, -1 if none."""
+        c = self.c
+        if c.tag[token][:1] == "N":
+            return -1 if token in c.inert else token
+        known = c.antecedent.get(token, -1)
+        if known < 0 and self.extended and c.tag[token] == "PRP" and c.lower[token] in _PEOPLE:
+            return token  # *He is riding a horse*: somebody does
+        return known
+
+    def nodes(self, token: int) -> list[int]:
+        """Return the nodes of a token and of its conjuncts."""
+        return [node for member in self.group(token) if (node := self.node(member)) >= 0]
+
+    def title(self, token: int) -> str:
+        """Return what a node is called: its lemma, apart from the cases of either profile."""
+        c = self.c
+        lemma, form = c.lemma[token], c.lower[token]
+        if not self.extended:
+            if token == 0 and c.tag[0] == "NNS" and form.endswith("en") and form != "men":
+                return form  # SPICE's tagger takes *Women* for a name
+            return _SPICE_NAMES.get(lemma, lemma)
+        if c.tag[token] == "PRP":
+            return _PEOPLE[form]
+        if form == "glasses" and not any(
+            c.rel[kid] in ("nummod", "det:qmod") or c.prep.get(kid, ("",))[0] == "of"
+            for kid in c.kids[token]
+        ):
+            return form  # eyewear, unless counted or filled
+        return lemma
+
+    def children(self, token: int, *rels: str) -> list[int]:
+        """Return the children of a token under any of the relations."""
+        rel = self.c.rel
+        return [kid for kid in self.c.kids[token] if rel[kid] in rels]
+
+    def group(self, token: int) -> list[int]:
+        """Return a token and its nominal conjuncts."""
+        c = self.c
+        return [
+            token,
+            *[
+                k
+                for k in c.kids[token]
+                if c.rel[k] == "conj" and c.tag[k][:1] in ("N", "P", "D", "C")
+            ],
+        ]
+
+    def subjects(self, predicate: int) -> list[int]:
+        """Return the active subjects of a predicate; conjoined predicates share them."""
+        c = self.c
+        found: list[int] = []
+        seen = False
+        for kid in c.kids[predicate]:
+            if c.rel[kid] == "nsubj":
+                found += self.nodes(kid)
+                seen = True
+            elif c.rel[kid] == "nsubj:pass":
+                seen = True
+        if not seen and c.rel[predicate] == "conj":
+            return self.subjects(c.head[predicate])
+        return found
+
+    def doers(self, verb: int) -> list[int]:
+        """Return who does a verb: its subject, the noun it modifies, or (extended) by control."""
+        c = self.c
+        rel, head = c.rel[verb], c.head[verb]
+        found = self.subjects(verb)
+        if found or head < 0:
+            return found
+        if self.children(verb, "nsubj"):  # a relative pronoun, most often
+            return self._one(head) if self.extended and rel == "acl:relcl" else []
+        if rel == "conj" and c.tag[head][:1] == "V":
+            return self.doers(head)
+        if rel == "acl" or (self.extended and rel == "acl:relcl"):
+            return self._one(head)
+        if self.extended and rel in _CONTROLLED:
+            return self.doers(head) or self.patients(head)
+        return []
+
+    def _one(self, token: int) -> list[int]:
+        node = self.node(token)
+        return [node] if node >= 0 else []
+
+    def patients(self, verb: int) -> list[int]:
+        """Return the passive subjects of a verb."""
+        return [node for kid in self.children(verb, "nsubj:pass") for node in self.nodes(kid)]
+
+    def agents(self, verb: int) -> list[int]:
+        """Return the nouns of a verb's *by* phrase where the parser calls it an agent."""
+        return [node for kid in self.children(verb, "obl:agent") for node in self.nodes(kid)]
+
+    def arguments(self, verb: int) -> list[tuple[str, tuple[int, ...], int]]:
+        """Return (preposition or "", its positions, node) of each object and oblique."""
+        c = self.c
+        found: list[tuple[str, tuple[int, ...], int]] = []
+        for kid in c.kids[verb]:
+            rel = c.rel[kid]
+            if rel in ("obj", "iobj"):
+                found += [("", (), node) for node in self.nodes(kid)]
+            elif rel in ("obl", "nmod", "obl:agent") and kid in c.prep:
+                for member in self.group(kid):
+                    if (node := self.node(member)) >= 0:
+                        found.append((*c.prep.get(member, c.prep[kid]), node))
+        return found
+
+    def gap(self, verb: int) -> int:
+        """Return the noun that a relative clause with a subject of its own is about, -1 if none."""
+        c = self.c
+        if c.rel[verb] != "acl:relcl":
+            return -1
+        own = [kid for kid in self.children(verb, "nsubj") if c.tag[kid][:1] == "N"]
+        return self.node(c.head[verb]) if len(own) == 1 and self.node(own[0]) >= 0 else -1
+
+    def sharers(self, noun: int, modifier: int) -> list[int]:
+        """Return the conjuncts that share a modifier: in *men and women on a bus* both."""
+        c = self.c
+        if not self.extended:
+            return [noun]
+        first = c.head[noun] if c.rel[noun] == "conj" and noun not in c.prep else noun
+        group = self.nodes(first)
+        if len(group) > 1 and modifier > group[-1] and noun in (group[0], group[-1]):
+            return group
+        return [noun]
+
+    def possesses(self, owner: int, part: int) -> bool:
+        """Say whether *the door of a house* is meant: the owner determined, the part not by *a*."""
+        c = self.c
+
+        def articles(token: int) -> set[str]:
+            return {c.lower[kid] for kid in self.children(token, "det", "nmod:poss")}
+
+        return bool(articles(owner)) and articles(part).isdisjoint(("a", "an"))

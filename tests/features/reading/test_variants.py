@@ -1,0 +1,107 @@
+"""Variants and views: what may be joined, what is refused, what is noticed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from features import open_store
+from features.errors import DamagedError, MismatchError, UnknownName
+from features.format.manifest import bind_store, finish_group, image_index, read_group
+from features.format.pack import pack_regions, pack_text
+from features.format.schema import shard_ranges
+from features.format.shard import write_shard
+
+
+def add_regions(store, name, *, rows=None, index=None, dim=8):
+    """Write another variant of the regions of a tiny store."""
+    count = len(store) if rows is None else rows
+    folder = store.path.parent / f"regions-{name:0>12}"
+    key = f"{name:0>64}"
+    ranges = shard_ranges(count)
+    for number, part in enumerate(ranges):
+        columns = pack_regions(
+            [np.full((1, dim), row, np.float32) for row in part],
+            [np.zeros((0, dim))] * len(part),
+            6,
+            4,
+        )
+        write_shard(
+            folder, number, columns, group="regions", key=key, row0=part.start, rows=len(part)
+        )
+    own = image_index(store.group("index").manifest.folder)
+    finish_group(folder, "regions", key, {}, len(ranges), index=own if index is None else index)
+    return folder
+
+
+def bound_groups(store):
+    return {
+        name: store.path.parent / entry["folder"]
+        for name, entry in store.manifest["groups"].items()
+    }
+
+
+def test_variants_stand_side_by_side(tiny_store):
+    store = tiny_store()
+    groups = {**bound_groups(store), "regions@clip": add_regions(store, "c")}
+    both = open_store(bind_store(store.path.parent, "tiny", groups, {"why": "clip"}))
+    assert both.row_shape("object_features") == (6, 16)
+    assert both.row_shape("object_features", variant="clip") == (6, 8)
+    assert both.gather("object_features", [5], variant="clip")[0, 0].tolist() == [5.0] * 8
+    assert both.key != store.key
+    assert open_store(store.path.parent).path == both.path
+    assert open_store(store.path).hash == store.hash  # the first view still stands
+    images, _ = next(iter(both.loader("train", batch_size=4, variant="clip", shuffle=False)))
+    assert images.objects.shape == (4, 6, 8)
+    with pytest.raises(UnknownName, match="no 'regions@dino'"):
+        both.column("object_features", variant="dino")
+
+
+def test_another_image_index_is_refused(tiny_store):
+    store = tiny_store()
+    other = add_regions(store, "d", index="0" * 64)
+    with pytest.raises(MismatchError, match="another image index"):
+        bind_store(store.path.parent, "tiny", {**bound_groups(store), "regions": other}, {})
+    short = add_regions(store, "e", rows=11)
+    with pytest.raises(MismatchError, match="another image index"):
+        bind_store(store.path.parent, "tiny", {**bound_groups(store), "regions": short}, {})
+    swapped = {**bound_groups(store), "regions": bound_groups(store)["visual"]}
+    with pytest.raises(MismatchError, match="holds 'visual', bound as 'regions'"):
+        bind_store(store.path.parent, "tiny", swapped, {})
+
+
+def test_text_of_another_parse_is_refused(tiny_records):
+    first, second = tiny_records(seed=0), tiny_records(seed=1)
+    store = first.open()
+    graphs = second.texts
+    folder = store.path.parent / ("text-" + "0" * 12)
+    write_shard(folder, 0, pack_text(graphs), group="text", key="0" * 64, row0=0, rows=12)
+    finish_group(folder, "text", "0" * 64, {}, 1)
+    with pytest.raises(MismatchError, match="'text' and 'tokens' differ in the number of token"):
+        bind_store(store.path.parent, "tiny", {**bound_groups(store), "text": folder}, {})
+
+
+def test_a_group_that_was_built_again_is_noticed(tiny_store):
+    store = tiny_store()
+    folder = bound_groups(store)["regions"]
+    manifest = read_group(folder)
+    for path in folder.glob("*.json"):
+        path.unlink()
+    columns = pack_regions([np.ones((1, 16))] * 12, [np.ones((1, 16))] * 12, 6, 4)
+    write_shard(folder, 0, columns, group="regions", key=manifest.key, row0=0, rows=12)
+    finish_group(folder, "regions", manifest.key, {}, 1)
+    with pytest.raises(MismatchError, match="built again"):
+        open_store(store.path).column("object_features")
+
+
+def test_a_truncated_or_missing_shard_is_an_error_before_any_read(tiny_store):
+    store = tiny_store()
+    path = bound_groups(store)["regions"] / "00000.h5"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data[:-1])
+    with pytest.raises(DamagedError, match="bytes"):
+        open_store(store.path).column("object_features")
+    path.unlink()
+    with pytest.raises(DamagedError, match="is not there"):
+        open_store(store.path).gather("object_features", [0])

@@ -1,0 +1,272 @@
+"""Evaluation of runs: tables, ensembles, refusals, files; word vectors; the metrics file."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import models
+from features.errors import (
+    ConfigError,
+    MismatchError,
+    MissingInput,
+    TrainingError,
+    UnknownName,
+)
+from models.configuration.config import from_dict
+from models.evaluate import evaluate, load_run, main
+from models.evaluation import results
+from models.evaluation.metrics import chance, fold5, recall
+from models.evaluation.rerank import rerank
+from models.train import train
+from models.training.logs import MetricsFile, Progress
+from models.training.word_vectors import vector_rows
+
+
+@pytest.fixture
+def store(tiny_store):
+    return tiny_store(images=24)
+
+
+@pytest.fixture
+def trained(store, tmp_path):
+    def run(name, model="sgm", **data):
+        options = {} if model == "tfidf" else {"embed_dim": 16}
+        if options and data.get("vectors", "none") == "none":
+            options["word_dim"] = 8
+        config = from_dict(
+            {
+                "model": {"name": model, "options": options},
+                "data": {"store": str(store.path), "batch_size": 32, **data},
+                "run": {"folder": str(tmp_path / name), "max_steps": 3, "seed": len(name)},
+            }
+        )
+        assert train(config) == 0
+        return Path(config.run.folder)
+
+    return run
+
+
+def test_numbers_equal_the_model_scored_by_hand(store, trained, tmp_path, capsys):
+    folders = [trained("a"), trained("bb")]
+    out = tmp_path / "out.json"
+    words = ["--store", str(store.path), "--split", "test", "--json", str(out), "--rerank"]
+    assert main([*map(str, folders), *words, "--bootstrap", "50"]) == 0
+    owner = store.caption_image_rows("test")
+    sims = [
+        models.score_all(run.model, store, "test", run.codebook).numpy()
+        for run in (load_run(folder, store) for folder in folders)
+    ]
+    assert not np.allclose(*sims)
+    document = json.loads(out.read_text())
+    names = [row["name"] for row in document["rows"]]
+    assert names[0::2] == [*map(str, folders), "ensemble of 2"]
+    assert names[1] == f"{folders[0]} + re-ranking"
+    for at, matrix in enumerate([*sims, (sims[0] + sims[1]) / 2]):
+        plain, again = (document["rows"][2 * at + k]["metrics"] for k in (0, 1))
+        assert plain == dict(recall(matrix, owner))
+        assert again["i2t_r1"] == recall(rerank(matrix), owner).i2t_r1
+        assert again["t2i_r1"] == plain["t2i_r1"]
+    assert document["chance"] == chance(owner, 8)
+    assert document["runs"][0]["config"]["model"]["name"] == "sgm"
+    low, high = document["rows"][0]["intervals"]["rsum"]
+    assert low <= document["rows"][0]["metrics"]["rsum"] <= high
+    printed = capsys.readouterr().out
+    assert "test: 8 images, 40 captions" in printed
+    assert "chance" in printed
+    own = json.loads((folders[1] / "results-test.json").read_text())
+    assert own["rows"] == document["rows"][2:4]
+
+
+def test_every_query_is_kept(store, trained):
+    folder = trained("a")
+    main([str(folder), "--store", str(store.path), "--bootstrap", "0"])
+    table = pq.read_table(folder / "queries-test.parquet").to_pydict()
+    assert table["direction"] == ["i2t"] * 8 + ["t2i"] * 40
+    captions = store.captions.set_index("id")
+    run = load_run(folder, store)
+    sims = models.score_all(run.model, store, "test", run.codebook).numpy()
+    ids = store.images[store.images.split == "test"].id.tolist()
+    for at in range(8):
+        right = [captions.loc[c].image == table["query"][at] for c in table["answers"][at]]
+        assert (True in right) == (table["rank"][at] <= 10)
+        if True in right:
+            assert right.index(True) == table["rank"][at] - 1
+        assert table["scores"][at] == sorted(sims[at].tolist(), reverse=True)[:10]
+        assert table["query"][at] == ids[at]
+    for at in range(8, 48):
+        assert table["answers"][at].index(captions.loc[table["query"][at]].image) == (
+            table["rank"][at] - 1
+        )
+
+
+def test_another_store_is_refused_unless_it_is_meant(trained, tiny_store):
+    folder = trained("a")
+    other = tiny_store(images=18, seed=4)
+    words = [str(folder), "--store", str(other.path), "--bootstrap", "0"]
+    with pytest.raises(MismatchError, match=r"trained on other data: .*--allow-mismatch"):
+        main(words)
+    assert main([*words, "--allow-mismatch"]) == 0
+    wide = tiny_store(images=18, dim=24)
+    with pytest.raises(MismatchError, match="reads features of width 16"):
+        main([str(folder), "--store", str(wide.path), "--allow-mismatch"])
+
+
+def test_what_is_missing_is_named(store, trained, tmp_path):
+    with pytest.raises(MissingInput, match="there is no run folder"):
+        main([str(tmp_path / "none"), "--store", str(store.path)])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingInput, match="no weights here"):
+        main([str(tmp_path / "empty"), "--store", str(store.path)])
+    with pytest.raises(MissingInput):
+        main([str(trained("a")), "--store", str(tmp_path / "nowhere")])
+    with pytest.raises(UnknownName, match=r"unknown split 'tset'\. Did you mean 'test'"):
+        main([str(trained("a")), "--store", str(store.path), "--split", "tset"])
+
+
+def test_results_on_a_full_disk_are_the_ones_before(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    results.write_json(path, {"rsum": 1})
+
+    def full(self, text, **options):
+        self.write_bytes(text.encode()[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*Free some"):
+        results.write_json(path, {"rsum": 2})
+    assert json.loads(path.read_bytes()) == {"rsum": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_lower_precision_is_told_and_moves_scores_a_little(store, trained, tmp_path, monkeypatch):
+    seen = []
+    original = models.evaluate.evaluate
+
+    def noted(sims, *args, **options):
+        seen.append(sims)
+        return original(sims, *args, **options)
+
+    monkeypatch.setattr(models.evaluate, "evaluate", noted)
+    for precision in ("float32", "bf16"):
+        out = tmp_path / f"{precision}.json"
+        words = ["--store", str(store.path), "--bootstrap", "0", "--precision", precision]
+        assert main([str(trained("a")), *words, "--json", str(out)]) == 0
+        assert json.loads(out.read_text())["precision"] == precision
+    apart = np.abs(seen[0] - seen[1])
+    assert 0 < apart.max() < 0.1
+
+
+def test_folds_rerank_inside_each_fold():
+    rng = np.random.default_rng(0)
+    owner = np.repeat(np.arange(20), 3)
+    sims = rng.normal(size=(20, 60)).astype(np.float32) + (owner == np.arange(20)[:, None])
+    plain = evaluate(sims, owner, "x", folds=True)
+    assert dict(plain.recall) == dict(fold5(sims, owner))
+    again = evaluate(sims, owner, "x", folds=True, reranked=True)
+    singles = [
+        recall(rerank(sims[i : i + 4, 3 * i : 3 * i + 12]), owner[:12]) for i in range(0, 20, 4)
+    ]
+    assert again.recall.i2t_r1 == pytest.approx(np.mean([one.i2t_r1 for one in singles]))
+    assert again.recall.t2i_ranks.tolist() == plain.recall.t2i_ranks.tolist()
+    assert again.name == "x + re-ranking"
+    assert chance(owner, 20, 5) == pytest.approx(chance(owner[:12], 4))
+
+
+def test_word_vectors_start_the_tables_and_set_their_width(store, trained, tmp_path):
+    lines = [f"{w} {' '.join(str(n + k) for k in range(4))}" for n, w in enumerate(["dog", "red"])]
+    file = tmp_path / "vectors.txt"
+    file.write_text("\n".join(lines) + "\n")
+    folder = trained("a", vectors=str(file))
+    run = load_run(folder, store)  # evaluation needs the file no more
+    assert run.model.options.word_dim == 4
+    file.unlink()
+    assert main([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
+    file.write_text("\n".join(lines) + "\n")
+    config = from_dict(
+        {
+            "model": {"name": "sgm", "options": {"word_dim": 8}},
+            "data": {"store": str(store.path), "vectors": str(file)},
+            "run": {"folder": str(tmp_path / "x")},
+        }
+    )
+    with pytest.raises(ConfigError, match="word_dim is 8, but the vectors"):
+        train(config)
+
+
+def test_names_without_a_vector_keep_their_random_start():
+    class Two:
+        dim = 2
+
+        def word(self, word):
+            return {"hot": np.float32([1, 3]), "dog": np.float32([3, 5])}.get(word)
+
+        def phrase(self, text):
+            found = [v for v in map(self.word, text.split()) if v is not None]
+            return np.mean(found, 0) if found else np.zeros(2, np.float32)
+
+    rows = vector_rows(Two(), ["<pad>", "dog", "hot dog", "cat"])
+    assert np.isnan(rows[0]).all()
+    assert np.isnan(rows[3]).all()
+    assert rows[1].tolist() == [3, 5]
+    assert rows[2].tolist() == [2, 4]
+
+
+def test_a_resumed_metrics_file_drops_later_and_torn_rows(tmp_path):
+    path = tmp_path / "metrics.csv"
+    first = MetricsFile(path)
+    for step in range(1, 6):
+        first.add(step=step, epoch=0, kind="train", loss=step / 3)
+    with path.open("a") as file:
+        file.write("6,0,tra")
+    MetricsFile(path, keep_to=3).add(step=4, epoch=0, kind="train", loss=9.0)
+    lines = path.read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "1", "2", "3", "4"]
+    assert float(lines[3].split(",")[3]) == 1.0
+    assert float(lines[1].split(",")[3]) == 1 / 3
+    assert lines[4].startswith("4,0,train,9.0,")
+    assert len(MetricsFile(path).path.read_text().splitlines()) == 1
+
+
+def test_plain_progress_says_a_line_now_and_then(monkeypatch):
+    import models.training.logs as logs
+
+    now = [100.0]
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
+    stream = io.StringIO()
+    with Progress(100, 40, name="run", stream=stream) as progress:
+        for _ in range(30):
+            now[0] += 1.0
+            progress.step(2, "loss 1.0")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "run: epoch 2 step 50/100 loss 1.0 50 s left"
+    quiet = io.StringIO()
+    with Progress(10, quiet=True, stream=quiet) as progress:
+        progress.say("hello")
+        progress.step(1, "x")
+    assert quiet.getvalue() == ""
+
+
+def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained, capsys):
+    folder = trained("baseline", model="tfidf")
+    assert "tfidf learns nothing" in capsys.readouterr().out
+    assert main([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
+    run = load_run(folder, store)
+    fresh = models.create("tfidf", **vars(run.model.options))
+    fresh.prepare(store, run.codebook)
+    sims = models.score_all(fresh, store, "test", run.codebook)
+    table = json.loads((folder / "results-test.json").read_text())
+    assert table["rows"][0]["metrics"] == dict(recall(sims, store.caption_image_rows("test")))
+
+
+def test_a_negative_number_of_draws_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "--store", "x", "--bootstrap", "-5"])
+    assert caught.value.code == 2
+    assert "--bootstrap" in capsys.readouterr().err

@@ -1,0 +1,256 @@
+"""GSMN: parity with numbers of the released code, both readings, invariances, ablations."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+import models
+from features.batches.batch import CaptionBatch, ImageBatch
+from features.errors import ConfigError
+from models.nn.losses import triplet_loss
+from models.papers.gsmn import GsmnCaptions
+from models.papers.gsmn_graphs import PolarKernels, polar_coordinates, text_adjacency, text_edges
+from models.papers.gsmn_matching import (
+    fold,
+    match_nodes,
+    match_nodes_plainly,
+    prepare,
+    quadratic_form,
+)
+
+SIZES = {"word_dim": 6, "embed_dim": 16, "blocks": 4, "kernels": 3, "kernel_dim": 2}
+ABLATIONS = [
+    {},
+    {"propagation": "official"},
+    {"text_graph": "dense"},
+    {"graph": False},
+    {"directions": "t2i"},
+    {"directions": "i2t"},
+    {"layers": 2, "activation": "tanh"},
+    {"bidirectional": False},
+    {"attention_norm": "none", "text_kernel_norm": "none", "region_bias": True},
+    {"text_kernel_norm": "none", "propagation": "official"},
+]
+
+
+@pytest.fixture(scope="module")
+def fixture(golden):
+    parts = [golden(f"gsmn_{name}") for name in ("images", "words", "scores")]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def state(fixture):
+    prefix = "param."
+    return {key.removeprefix(prefix): v for key, v in fixture.items() if key.startswith(prefix)}
+
+
+def batches(fixture) -> tuple[ImageBatch, CaptionBatch]:
+    n, r = fixture["in.images"].shape[:2]
+    words, lengths = fixture["in.captions"], fixture["in.lengths"]
+    heads = torch.full_like(words, -1)
+    ends = fixture["in.dep_offsets"].tolist()
+    for i, (start, end) in enumerate(pairwise(ends)):
+        for head, dependent in fixture["in.dep_pairs"][start + 1 : end].tolist():  # first is ROOT
+            heads[i, dependent] = head
+    none = torch.zeros(n, 0, 2, dtype=torch.int64)
+    images = ImageBatch(
+        rows=torch.arange(n),
+        objects=fixture["in.images"],
+        object_mask=torch.ones(n, r, dtype=torch.bool),
+        boxes=fixture["in.bbox"],
+        labels=torch.zeros(n, r, dtype=torch.int64),
+        scores=torch.ones(n, r),
+        unions=torch.zeros(n, 0, 96),
+        union_boxes=torch.zeros(n, 0, 4),
+        relations=none,
+        predicates=none[..., 0],
+        relation_mask=none[..., 0].bool(),
+        sizes=torch.ones(n, 2),
+    )
+    captions = CaptionBatch(
+        rows=torch.arange(len(words)),
+        image_rows=torch.arange(len(words)),
+        words=words,
+        word_mask=torch.arange(words.shape[1]) < lengths.unsqueeze(1),
+        tags=torch.zeros_like(words),
+        roles=torch.zeros_like(words),
+        heads=heads,
+        triplets=torch.zeros(len(words), 1, 2, dtype=torch.int64),
+        triplet_spans=torch.zeros(len(words), 1, 3, dtype=torch.int64),
+    )
+    return images, captions
+
+
+def encode(model, fixture):
+    images, captions = batches(fixture)
+    return model.encode_images(images), model.encode_captions(captions)
+
+
+@pytest.mark.parametrize("graph", ["dense", "sparse"])
+def test_scores_match_the_released_code(fixture, graph):
+    model = models.load_official("gsmn", state(fixture), text_graph=graph)
+    scores = model.score(*encode(model, fixture))
+    assert torch.allclose(scores, fixture[f"out.scores_{graph}"], rtol=0, atol=1e-6)
+
+
+def test_boxes_that_decayed_to_zero_score_like_the_released_code(fixture):
+    whole = models.load_official("gsmn", state(fixture))
+    model = models.create("gsmn", **{**vars(whole.options), "directions": "i2t"})
+    model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in model.state_dict()})
+    images, captions = encode(model, fixture)
+    wanted = fixture["out.v2t_scores"]
+    assert torch.allclose(model.score(images, captions), wanted, rtol=0, atol=1e-6)
+    images = images._replace(boxes=torch.zeros_like(images.boxes))
+    zero = fixture["out.v2t_scores_zero_bbox"]
+    assert torch.allclose(model.score(images, captions), zero, rtol=0, atol=1e-6)
+    assert (zero - wanted).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("graph", ["dense", "sparse"])
+def test_paper_propagation_matches_equation_6(fixture, graph):
+    model = models.load_official("gsmn", state(fixture), text_graph=graph, propagation="paper")
+    scores = model.score(*encode(model, fixture))
+    wanted = fixture["paper.v2t_scores"] + fixture[f"paper.t2v_scores_{graph}"]
+    assert torch.allclose(scores, wanted, rtol=0, atol=1e-6)
+    assert (wanted - fixture[f"out.scores_{graph}"]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("hard", [0, 1])
+def test_loss_and_gradients_match_the_released_code(fixture, hard):
+    model = models.load_official("gsmn", state(fixture))
+    images, captions = encode(model, fixture)
+    first = GsmnCaptions(*(part[:6] for part in captions))
+    loss = triplet_loss(model.score(images, first), hard_negatives=bool(hard))
+    assert loss.item() == pytest.approx(fixture[f"out.loss_maxviol{hard}_6x6"].item(), rel=1e-5)
+    loss.backward()
+    kernel = "t2i_match_G.graph_convolution_3.conv_weights"
+    rows = model.word_layers[0].weight.grad.view(8, 4, -1).norm(dim=(1, 2))
+    for ours, theirs in (
+        (model.region_layer.weight.grad.norm(), "img_enc.fc.weight"),
+        (model.word_table.weight.grad.norm(), "txt_enc.embed.weight"),
+        (model.word_rnn.rnn.weight_hh_l0.grad.norm(), "txt_enc.rnn.weight_hh_l0"),
+        (model.polar[0].mean_rho.grad.norm(), "i2t_match_G.graph_convolution_1.mean_rho"),
+        (
+            model.polar[0].precision_theta.grad.norm(),
+            "i2t_match_G.graph_convolution_1.precision_theta",
+        ),
+        (
+            model.region_head.inner.parametrizations.weight.original1.grad.norm(),
+            "i2t_match_G.out_1.weight_v",
+        ),
+        *((rows[k], f"{kernel}.{k}.weight") for k in range(8)),
+    ):
+        wanted = fixture[f"gradnorm{hard}.{theirs}"].item()
+        assert ours.item() == pytest.approx(wanted, rel=1e-4), theirs
+
+
+@pytest.mark.parametrize("options", ABLATIONS)
+def test_batched_scores_equal_the_plain_definition(tiny, make_images, make_captions, options):
+    torch.manual_seed(0)
+    model = models.create("gsmn", **{**tiny, **SIZES, **options}).eval()
+    with torch.no_grad():
+        images = model.encode_images(make_images(5))
+        captions = model.encode_captions(make_captions(7, images=5))
+        scores = model.score(images, captions)
+        assert torch.allclose(scores, models.reference(model, images, captions), atol=1e-6)
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("options", ABLATIONS)
+def test_invariances(tiny, check_invariances, options):
+    torch.manual_seed(0)
+    check_invariances(models.create("gsmn", **{**tiny, **SIZES, **options}))
+
+
+def test_smallest_inputs_and_half_features(tiny, check_edges):
+    check_edges(models.create("gsmn", **{**tiny, **SIZES}))
+
+
+@pytest.mark.parametrize("options", ABLATIONS[:3])
+def test_gradients(tiny, check_gradients, options):
+    torch.manual_seed(0)
+    check_gradients(models.create("gsmn", **{**tiny, **SIZES, **options}))
+
+
+def test_adjacency_is_undirected_with_self_loops_and_no_pads():
+    heads = torch.tensor([[-1, 2, -1, 2, -1, 0]])
+    mask = torch.tensor([[True] * 5 + [False]])
+    found = text_adjacency(heads, mask)[0].nonzero().tolist()
+    loops = [[i, i] for i in range(5)]
+    assert sorted(found) == sorted([*loops, [1, 2], [2, 1], [2, 3], [3, 2]])
+    assert text_adjacency(heads, mask, dense=True).sum() == 25
+
+
+def test_edge_rows_have_unit_length(make_captions):
+    captions = make_captions(3)
+    words = torch.randn(3, captions.words.shape[1], 4)
+    near = text_adjacency(captions.heads, captions.word_mask)
+    rows = text_edges(words, captions.word_mask, near, 2.0).norm(dim=-1)
+    assert torch.allclose(rows[captions.word_mask], torch.ones(()), atol=1e-5)
+    assert (rows[~captions.word_mask] == 0).all()
+
+
+def test_polar_coordinates_of_two_boxes():
+    boxes = torch.tensor([[[0.0, 0.0, 0.2, 0.2], [0.3, 0.4, 0.5, 0.6]]])
+    rho, theta = polar_coordinates(boxes)
+    assert rho[0, 0, 1].item() == pytest.approx(0.5)
+    assert theta[0, 1, 0].item() == pytest.approx(torch.atan2(*torch.tensor([0.3, 0.4])).item())
+
+
+def test_polar_kernels_share_one_and_survive_underflow():
+    kernels = PolarKernels(3)
+    boxes = torch.rand(1, 4, 4)
+    share = kernels(boxes, torch.ones(1, 4, dtype=torch.bool)).sum(1)
+    assert torch.allclose(share, torch.ones(()), atol=1e-6)
+    with torch.no_grad():
+        kernels.precision_rho.fill_(1e-4)
+        kernels.mean_rho.fill_(100.0)
+    weights = kernels(boxes, torch.ones(1, 4, dtype=torch.bool))
+    assert (weights == 0).all()
+    weights.sum().backward()
+    assert torch.isfinite(kernels.mean_rho.grad).all()
+
+
+def test_quadratic_form_is_the_length_of_the_mix():
+    vectors, weights = torch.randn(2, 5, 12), torch.randn(2, 5, 3)
+    gram = vectors.view(2, 5, 4, 3).permute(0, 2, 1, 3)
+    found = quadratic_form(weights, fold(gram @ gram.transpose(2, 3)))
+    mixed = torch.einsum("bnm,bnd->bmd", weights, vectors).view(2, 3, 4, 3)
+    assert torch.allclose(found, mixed.square().sum(-1).transpose(1, 2), atol=1e-4)
+
+
+def test_prepare_ignores_what_pads_hold():
+    vectors, mask = torch.randn(1, 3, 4), torch.tensor([[True, True, False]])
+    nodes = prepare(vectors, mask, 2)
+    vectors[0, 2] = 99.0
+    assert all(torch.equal(a, b) for a, b in zip(nodes, prepare(vectors, mask, 2), strict=True))
+
+
+def test_blocks_must_divide_the_width():
+    with pytest.raises(ConfigError, match="divisor"):
+        models.create("gsmn", embed_dim=16, blocks=5)
+
+
+@pytest.mark.parametrize("norm", ["clipped_l2norm", "none"])
+def test_words_opposite_to_every_region_are_matched_as_defined(norm):
+    """Attention must not flow to the pads, whose similarity of 0 is then the highest."""
+    torch.manual_seed(0)
+    blocks = 2
+    regions = nn.functional.normalize(torch.rand(3, 5, 8, dtype=torch.float64), dim=-1)
+    words = -nn.functional.normalize(torch.rand(4, 3, 8, dtype=torch.float64), dim=-1)
+    region_mask = torch.arange(5) < torch.tensor([1, 3, 5])[:, None]
+    word_mask = torch.arange(3) < torch.tensor([1, 1, 2, 3])[:, None]
+    regions, words = regions * region_mask[..., None], words * word_mask[..., None]
+    of_words, of_regions = match_nodes(
+        prepare(words, word_mask, blocks), prepare(regions, region_mask, blocks), 20.0, norm
+    )
+    for number, (word, mask) in enumerate(zip(words, word_mask, strict=True)):
+        word, mask = word.expand(3, -1, -1), mask.expand(3, -1)
+        one = match_nodes_plainly(word, regions, region_mask, 20.0, norm, blocks)
+        other = match_nodes_plainly(regions, word, mask, 20.0, norm, blocks)
+        torch.testing.assert_close(of_words[number], one.transpose(0, 1))
+        torch.testing.assert_close(of_regions[:, :, number], other.transpose(1, 2))

@@ -1,0 +1,330 @@
+"""HREM: parity with numbers of the released code, mechanisms, samplers, invariances."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import models
+from features.batches.batch import ImageBatch
+from features.errors import UsageError
+from models.papers.hrem import Embeddings, Encoded, Hrem
+from models.papers.hrem_batches import drop_regions, drop_words, k_means, neighbour_batches
+from models.papers.hrem_layers import Attention, pool
+from models.papers.hrem_losses import distance_weights, sampled_triplet_loss
+from models.papers.hrem_relations import attention_bias, closeness, nearest
+
+SIZES = {"word_dim": 6, "embed_dim": 16, "heads": 4, "warm_up": 0}
+ABLATIONS = [
+    {},
+    {"mechanism": "standalone"},
+    {"relate_regions": False, "relate_words": False},
+    {"relate_instances": "none"},
+    {"relate_instances": "inter"},
+    {"relate_instances": "intra"},
+    {"mechanism": "standalone", "relate_instances": "inter"},
+    {"mechanism": "standalone", "relate_instances": "intra", "connection": False},
+    {"connection": False},
+    {"relevance": False},
+    {"mechanism": "standalone", "relevance": False, "connection": False},
+    {"consistency": False},
+    {"regularization": 0.0},
+    {"image_mlp": False, "maxk": 1, "scan_norm": False, "relevance_distance": "squared"},
+]
+
+
+class Looked(torch.nn.Module):
+    """Stands for BERT and its linear layer: word features of the fixture."""
+
+    def __init__(self, words: torch.Tensor, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.words, self.mask = words, mask
+
+    def encode_pieces(self, captions: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.words, self.mask
+
+
+@pytest.fixture(scope="module")
+def fixture(golden):
+    names = ("images", "relation_image", "relation_text", "graph", "outputs")
+    return {key: v for name in names for key, v in golden(f"hrem_{name}").items()}
+
+
+@pytest.fixture(scope="module")
+def parts(fixture):
+    """The model with the released weights, encoded images and captions."""
+    words = fixture["out.cap_local"]
+    mask = torch.arange(words.shape[1]) < fixture["in.cap_len"].unsqueeze(1)
+    options = models.build_options(
+        "hrem",
+        image_dim=96,
+        embed_dim=64,
+        heads=4,
+        text_encoder="bert",
+        official_pad=True,
+        relevance_weight=1.5,
+        warm_up=0,
+        negatives="likeliest",
+    )
+    model = Hrem(options, text=Looked(words, mask))
+    from models.released.names import LAYOUTS
+
+    theirs = {k.removeprefix("param."): v for k, v in fixture.items() if k.startswith("param.")}
+    layout = LAYOUTS["hrem"]
+    state = {layout.rename(k): v for k, v in theirs.items() if layout.rename(k)}
+    model.load_state_dict(state)
+    model.eval()
+    n, r = fixture["in.images"].shape[:2]
+    real = torch.arange(r) < fixture["in.img_len"].unsqueeze(1)
+    none = torch.zeros(n, 0, 2, dtype=torch.int64)
+    images = ImageBatch(
+        rows=torch.arange(n),
+        objects=fixture["in.images"],
+        object_mask=real,
+        boxes=torch.zeros(n, r, 4),
+        labels=torch.zeros(n, r, dtype=torch.int64),
+        scores=torch.ones(n, r),
+        unions=torch.zeros(n, 0, 96),
+        union_boxes=torch.zeros(n, 0, 4),
+        relations=none,
+        predicates=none[..., 0],
+        relation_mask=none[..., 0].bool(),
+        sizes=torch.ones(n, 2),
+    )
+    return model, model.encode_image_fragments(images), model.encode_caption_fragments(None)
+
+
+def near(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    assert (found - wanted).abs().max().item() <= 1e-5
+
+
+def test_embeddings_match_the_released_code(fixture, parts):
+    model, images, captions = parts
+    near(images.vectors, fixture["out.img_emb"])
+    near(captions.vectors, fixture["out.cap_emb"])
+    scores = model.score(Embeddings(images.vectors), Embeddings(captions.vectors))
+    near(scores, fixture["out.sim_8x8"])
+
+
+def test_graph_matches_the_released_code(fixture, parts):
+    model, images, captions = parts
+    connected, relevance = model.relations(images, captions)
+    for block in ("i2i", "i2t", "t2i", "t2t"):
+        assert torch.equal(getattr(connected, block), fixture[f"out.connect_{block}"]), block
+        near(getattr(relevance, block), fixture[f"out.relevance_{block}"])
+    bias = attention_bias(connected.joined(), relevance.joined(), 1.5)
+    wanted = fixture["out.attn_mask"]
+    real = torch.isfinite(wanted)
+    near(bias[real], wanted[real])
+    assert (bias[~real] < -1e30).all()
+    near(model.regularize(images.vectors, captions.vectors, relevance), fixture["out.reg_loss"])
+    enhanced = torch.cat(model.enhance(images.vectors, captions.vectors, connected, relevance))
+    near(enhanced, torch.nn.functional.normalize(fixture["out.enhanced_emb"], dim=-1))
+
+
+def test_losses_match_the_released_code(fixture, parts):
+    model, images, captions = parts
+    ids = fixture["in.img_ids"]
+    positives = ids.unsqueeze(1) == ids
+    kept = model.options
+    try:
+        for options, name in (
+            ({}, "total_loss_argmax"),
+            ({"negatives": "hardest"}, "total_loss_vse_maxviol"),
+            ({"negatives": "hardest", "warm_up": 1}, "base_loss_vse_maxviol"),
+        ):
+            model.options = dataclasses.replace(kept, **options)
+            loss = model.batch_loss(images, captions, positives)
+            assert loss.item() == pytest.approx(fixture[f"out.{name}"].item(), rel=1e-5), name
+    finally:
+        model.options = kept
+    rows = positives.nonzero()[:, 0]
+    scores = fixture["out.sim_8x8"]
+    for direction, matrix in (("i2t", scores), ("t2i", scores.T)):
+        near(distance_weights(matrix, ~positives, 1.7)[rows], fixture[f"out.dw_weight_{direction}"])
+        loss = sampled_triplet_loss(matrix, positives, margin=0.2, far=1.7, sampled=False)
+        near(loss, fixture[f"out.triplet_{direction}_argmax_loss"])
+
+
+def test_pads_take_part_only_on_request(parts):
+    model, images, captions = parts
+    official = model.relations(images, captions)[1].t2i
+    model.matching.official_pad = False
+    try:
+        honest = model.relations(images, captions)[1].t2i
+        junk = captions.fragments.masked_fill(~captions.mask.unsqueeze(-1), 7.0)
+        again = model.relations(images, captions._replace(fragments=junk))[1].t2i
+    finally:
+        model.matching.official_pad = True
+    assert (official - honest).abs().max() > 1e-3
+    assert torch.equal(honest, again)
+
+
+@pytest.mark.parametrize("options", ABLATIONS)
+def test_every_ablation_trains(tiny, make_images, make_captions, options):
+    torch.manual_seed(0)
+    model = models.create("hrem", **{**tiny, **SIZES, **options})
+    loss = model.loss(make_images(6), make_captions(6))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"image_mlp": False}, ABLATIONS[2]])
+def test_invariances(tiny, check_invariances, options):
+    torch.manual_seed(0)
+    check_invariances(models.create("hrem", **{**tiny, **SIZES, **options}))
+
+
+def test_smallest_inputs_and_half_features(tiny, check_edges):
+    check_edges(models.create("hrem", **{**tiny, **SIZES}))
+
+
+@pytest.mark.parametrize("mechanism", ["fusion", "standalone"])
+def test_gradients(tiny, check_gradients, mechanism):
+    torch.manual_seed(0)
+    # learned relevance reads detached fragments on purpose, so it has no true slope
+    options = {"mechanism": mechanism, "negatives": "all", "relevance": False}
+    check_gradients(models.create("hrem", **{**tiny, **SIZES, **options}))
+
+
+def test_scores_equal_the_plain_definition(tiny, make_images, make_captions):
+    model = models.create("hrem", **{**tiny, **SIZES}).eval()
+    images, captions = model.encode_images(make_images(4)), model.encode_captions(make_captions(5))
+    assert torch.allclose(
+        model.score(images, captions), models.reference(model, images, captions), atol=1e-6
+    )
+
+
+def test_relations_join_after_the_warm_up(tiny, make_images, make_captions):
+    options = {**tiny, **SIZES, "warm_up": 3, "negatives": "hardest", "drop_words": 0.0}
+    model = models.create("hrem", **{**options, "drop_regions": 0.0, "dropout": 0.0})
+    before = model.loss(make_images(4), make_captions(4))
+    model.set_step(3)
+    assert model.loss(make_images(4), make_captions(4)) > before
+
+
+def test_loss_takes_its_codes_from_the_encoders(tiny, make_images, make_captions):
+    """As training on several ranks does: the encoders return more rows than the batch has."""
+    torch.manual_seed(0)
+    model = models.create("hrem", **{**tiny, **SIZES, "negatives": "all"}).eval()
+    images, captions = make_images(6), make_captions(6)
+    whole = model.loss(images, captions)
+    for name in ("encode_images", "encode_captions"):
+        encode, batch = getattr(model, name), images if name.endswith("images") else captions
+        object.__setattr__(model, name, lambda _, encode=encode, batch=batch: encode(batch))
+    three = dataclasses.replace(captions.index(slice(3)), image_rows=captions.image_rows)
+    assert torch.allclose(model.loss(images.index(slice(3)), three), whole)
+    assert isinstance(model.encode_images(images), Embeddings)
+
+
+def test_standalone_mixes_the_modalities(tiny):
+    torch.manual_seed(0)
+    model = models.create("hrem", **{**tiny, **SIZES, "mechanism": "standalone"}).eval()
+    fragments = torch.randn(4, 3, 16)
+    side = Encoded(torch.randn(4, 16), fragments, torch.ones(4, 3, dtype=torch.bool))
+    graph = model.relations(side, side)
+    first, _ = model.enhance(side.vectors, side.vectors, *graph)
+    other, _ = model.enhance(side.vectors, side.vectors.flip(1), *graph)
+    assert (first - other).abs().max() > 1e-3
+
+
+def test_attention_obeys_connections():
+    torch.manual_seed(0)
+    attention = Attention(8, 2, 0.0)
+    nodes = torch.randn(1, 4, 8)
+    bias = attention_bias(torch.eye(4, dtype=torch.bool), None, 1.0)
+    alone = torch.cat([attention(nodes[:, i : i + 1], nodes[:, i : i + 1]) for i in range(4)], 1)
+    assert torch.allclose(attention(nodes, nodes, bias), alone, atol=1e-6)
+
+
+def test_pool_averages_the_largest():
+    fragments = torch.tensor([[[1.0], [5.0], [3.0], [99.0]], [[2.0], [9.0], [9.0], [9.0]]])
+    mask = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    related = fragments * 10
+    found = pool(fragments, related, mask, 0.8, 2).flatten().tolist()
+    assert found == pytest.approx([0.8 * 4 + 0.2 * 30, 0.8 * 2 + 0.2 * 20])
+    assert pool(fragments, None, mask, 1.0, 1).flatten().tolist() == [5.0, 2.0]
+
+
+def test_nearest_keeps_ties_and_at_least_one():
+    similar = torch.tensor([[0.1, 0.9, 0.9, 0.3], [0.4, 0.3, 0.2, 0.1]])
+    assert nearest(similar, 0.25).tolist() == [[False, True, True, False], [True] + [False] * 3]
+    assert nearest(similar, 0.0).sum(1).tolist() == [2, 1]
+
+
+def test_closeness_has_finite_gradients_at_zero_distance():
+    points = torch.randn(3, 4, requires_grad=True)
+    close = closeness(points, points, "l2")
+    assert torch.equal(close.diagonal(), torch.ones(3))
+    close.sum().backward()
+    assert torch.isfinite(points.grad).all()
+    squared = closeness(points[:1], points[1:2], "squared")
+    wanted = (-(points[0] - points[1]).square().sum()).exp()
+    assert squared.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_negatives_too_far_away_cost_nothing():
+    scores = torch.tensor([[0.9, -1.0], [-1.0, 0.9]])
+    positives = torch.eye(2, dtype=torch.bool)
+    assert distance_weights(scores, ~positives, 1.7).sum() == 0
+    assert sampled_triplet_loss(scores, positives, margin=5.0, far=1.7) == 0
+
+
+def test_k_means_finds_separate_groups():
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(20, 3) * 0.1 + shift for shift in (0.0, 10.0)])
+    labels = k_means(points, 2)
+    assert len(set(labels[:20].tolist())) == len(set(labels[20:].tolist())) == 1
+    assert labels[0] != labels[20]
+
+
+def test_neighbour_batches_draw_p_clusters_and_k_images_each():
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(10, 3) * 0.1 + 10 * i for i in range(4)])
+    captions_of = [[5 * i + j for j in range(5)] for i in range(40)]
+    sizes = {"clusters": 4, "per_batch": 2, "per_cluster": 6}
+    drawn = neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
+    assert drawn == neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
+    for batch in drawn:
+        rows = [row for row, _ in batch]
+        assert len(rows) == len(set(rows)) == 12
+        assert all(caption // 5 == row for row, caption in batch)
+    with pytest.raises(UsageError, match="lower per_batch"):
+        neighbour_batches(points, captions_of, clusters=4, per_batch=7, per_cluster=6, batches=1)
+
+
+def test_drop_words_moves_the_rest_together():
+    torch.manual_seed(0)
+    ids = torch.arange(1, 41).repeat(50, 1)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[:, 35:] = False
+    found = drop_words(ids * mask, mask, 0.5, 3, 1000)
+    lengths = (found > 0).sum(1)
+    assert (found[:, 0] == 1).all()
+    assert (found.gather(1, lengths.unsqueeze(1) - 1) == 35).all()
+    assert all((row[:n] > 0).all() for row, n in zip(found, lengths, strict=True))
+    assert 1 - (lengths.float().mean().item() - 2) / 33 == pytest.approx(0.2, abs=0.03)
+    assert torch.equal(drop_words(ids * mask, mask, 0.0, 3, 1000), ids * mask)
+
+
+def test_drop_regions_leaves_one():
+    torch.manual_seed(0)
+    mask = torch.rand(200, 5) < 0.5
+    kept = drop_regions(mask, 0.9)
+    assert not (kept & ~mask).any()
+    assert torch.equal(kept.any(1), mask.any(1))
+
+
+@pytest.mark.slow
+def test_bert_text(tiny, check_invariances, make_images, make_captions):
+    torch.manual_seed(0)
+    model = models.create("hrem", **{**tiny, **SIZES, "text_encoder": "bert"})
+    check_invariances(model, pieces=1000)
+    model.train()
+    loss = model.loss(make_images(4), make_captions(4, pieces=1000))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert model.text.bert.embeddings.word_embeddings.weight.grad[103].abs().sum() > 0

@@ -1,0 +1,127 @@
+"""What the ranks of ``test_uneven_ranks.py`` run: ``python ranks.py JOB.json``, once per rank.
+
+Not a test by itself. A job lists cases; all of them are run in one process group, because starting
+a process costs seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from features.errors import exit_cleanly
+from features.store import open_store
+from models.compute.distributed import World, average_gradients, global_loss, join_world
+from models.configuration.config import from_dict
+from models.evaluation.score_shares import score_split
+from models.registry import create, options_for
+from models.train import _train
+from models.training import trainer
+from models.training.runs import Data, resolve_split
+from models.training.synthetic import random_captions, random_images
+
+TINY = {"image_dim": 16, "vocab_size": 50, "n_labels": 12, "n_predicates": 8, "n_tags": 10}
+
+
+def noted(folder: Path, rank: int):
+    """Let ``Data.train_batches`` write the rows of every batch that it gives."""
+    original = Data.train_batches
+
+    def batches(self, epoch, pairs, world, **options):
+        step = pairs // self.config.data.batch_size
+        for images, captions in original(self, epoch, pairs, world, **options):
+            assert len(images.rows) == len(captions.rows)
+            with (folder / f"rows-{rank}.jsonl").open("a") as file:
+                line = [epoch, step, captions.rows.tolist(), world.size]
+                file.write(json.dumps(line) + "\n")
+            step += 1
+            yield images, captions
+
+    return original, batches
+
+
+def plain_descent(model, config):
+    """Replace Adam, which makes a step of any size from a gradient that is rounding only."""
+    parameters = [value for value in model.parameters() if value.requires_grad]
+    groups = [{"params": parameters, "lr": config.lr, "scale": 1.0}]
+    return torch.optim.SGD(groups, lr=config.lr)
+
+
+def train_case(tree: dict, world: World) -> None:
+    config = from_dict(tree)
+    folder = Path(config.run.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    original, Data.train_batches = noted(folder, world.rank)
+    before, trainer.make_optimizer = trainer.make_optimizer, plain_descent
+    try:
+        with contextlib.ExitStack() as held:
+            _train(config, world, torch.device("cpu"), held)
+    finally:
+        Data.train_batches, trainer.make_optimizer = original, before
+
+
+def exchange_case(name: str, options: dict, counts: list[int], world: World) -> None:
+    """Compare loss and gradients of shares with those of the whole, computed by every rank."""
+    torch.manual_seed(0)
+    model = create(name, **{**TINY, **options})
+    model.double().eval()  # batch statistics and dropout are each rank's own
+    total = sum(counts)
+    images, captions = random_images(total), random_captions(total, images=max(1, total - 1))
+    images = replace(images, objects=images.objects.double(), unions=images.unions.double())
+    whole = model.loss(images, captions)
+    whole.backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    assert wanted
+    model.zero_grad()
+    start = sum(counts[: world.rank])
+    share = slice(start, start + counts[world.rank])
+    stand_in = not counts[world.rank]
+    mine = slice(0, 1) if stand_in else share
+    loss = global_loss(model, images.index(mine), captions.index(mine), world, stand_in=stand_in)
+    loss.backward()
+    average_gradients(model, world)
+    torch.testing.assert_close(loss, whole, msg=f"{name} {counts}: loss")
+    for n, p in model.named_parameters():
+        if n in wanted:
+            scale = max(1.0, wanted[n].abs().max().item())
+            worst = (p.grad - wanted[n]).abs().max().item()
+            assert worst <= 1e-6 * scale, f"{name} {counts} {n}: {worst}"
+
+
+def score_case(store: str, split: str, out: str, world: World) -> None:
+    """Score a split together; the buffers of the ranks differ, those of the first count."""
+    opened = open_store(store)
+    resolve_split(opened, split)
+    book = opened.codebook
+    torch.manual_seed(0)
+    options = options_for("cfsgr", opened, book, None, embed_dim=8, word_dim=6, sim_dim=5)
+    model = create("cfsgr", **vars(options))
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer += world.rank
+    found = score_split(model, opened, split, book, world, batch_size=4)
+    assert (found is None) == (not world.first)
+    if found is not None:
+        torch.save(found, out)
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(1)
+    with join_world("cpu") as world:
+        for tree in job.get("train", ()):
+            train_case(tree, world)
+        for name, options, counts in job.get("exchange", ()):
+            exchange_case(name, options, counts, world)
+        for case in job.get("score", ()):
+            score_case(*case, world)
+    sys.stdout.write("all cases done\n")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,95 @@
+"""Neighbour batches: clusters side by side, the same for every rank, exact to resume."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from features.errors import ConfigError
+from models.compute.distributed import World
+from models.configuration.config import from_dict
+from models.training.neighbours import mean_regions, neighbour_order
+from models.training.runs import open_data
+from models.training.trainer import Trainer
+
+
+@pytest.fixture
+def data(tiny_store, tmp_path):
+    store = tiny_store(images=48)
+
+    def make(**changes):
+        tree = {
+            "model": {"name": "sgm", "options": {"embed_dim": 16, "word_dim": 8}},
+            "data": {
+                "store": str(store.path),
+                "batch_size": 12,
+                "neighbours_from": 2,
+                "neighbours": 3,
+                "clusters": 5,
+                **changes,
+            },
+            "run": {"folder": str(tmp_path / "run"), "epochs": 2, "log_steps": 1},
+        }
+        return open_data(from_dict(tree))
+
+    return make
+
+
+ALONE = World()
+
+
+def batches_of(data, epoch, pairs=0, world=ALONE):
+    return [captions.rows.tolist() for _, captions in data.train_batches(epoch, pairs, world)]
+
+
+def test_a_batch_holds_groups_of_its_clusters(data):
+    from models.papers.hrem_batches import k_means
+
+    found = data()
+    store = found.store
+    points = mean_regions(store, "train", found.codebook)
+    rows = store.image_rows("train")
+    objects = store.gather("object_features", rows, dtype="float32").sum(1)
+    expected = torch.nn.functional.normalize(torch.from_numpy(objects), dim=-1)
+    torch.testing.assert_close(points, expected)
+    order = neighbour_order(
+        store, "train", points, clusters=5, per_cluster=3, batch_size=12, batches=10, seed=4
+    )
+    assert order.shape == (120,)
+    place = {row: at for at, row in enumerate(rows.tolist())}
+    labels = k_means(points, 5, seed=4)
+    large = {int(c) for c in labels.unique() if (labels == c).sum() >= 3}
+    assert len(large) >= 2
+    for batch in order.reshape(10, 12):
+        images = [place[i] for i in store.image_of_caption(batch).tolist()]
+        assert len(set(images)) == 12  # an image stands in a batch once
+        counts = np.bincount(labels[images].numpy(), minlength=5)
+        assert sum(counts[c] >= 3 for c in large) >= min(4, len(large)) - 1
+
+
+def test_neighbours_begin_with_their_epoch_and_repeat_exactly(data):
+    found = data()
+    first = [row for batch in batches_of(found, 0) for row in batch]
+    assert sorted(first) == found.store.caption_rows("train").tolist()
+    later = batches_of(found, 1)
+    assert later == batches_of(data(), 1)
+    assert later != batches_of(found, 2)
+    assert [len(batch) for batch in later] == [12] * 10
+    assert batches_of(found, 1, pairs=48) == later[4:]
+    halves = [batches_of(found, 1, world=World(rank, 2)) for rank in range(2)]
+    for whole, *parts in zip(later, *halves, strict=True):
+        assert sorted(row for part in parts for row in part) == sorted(whole)
+
+
+def test_a_run_goes_through_both_kinds_of_epochs(data):
+    from models.training.runs import make_model
+
+    found = data()
+    trainer = Trainer(
+        found.config, found, make_model(found.config, found), World(), torch.device("cpu")
+    )
+    trainer.folder.mkdir(parents=True)
+    assert trainer.fit().step == 20
+    with pytest.raises(ConfigError, match=r"12 is no multiple of data\.neighbours 5"):
+        data(neighbours=5).batches_per_epoch(1)

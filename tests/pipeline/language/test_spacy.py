@@ -1,0 +1,68 @@
+"""The lean spaCy pipeline: the same parses as spaCy's own components, word vectors kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import spacy
+from spacy.tokens import Doc
+
+from pipeline.language import embedding_cache as word_memo
+from pipeline.language.embedding_cache import remember_words
+from pipeline.language.tokenizer import tokenize
+from pipeline.parse import load_parser
+
+CAPTIONS = [
+    "A man in a red jacket is riding a brown horse on the beach.",
+    "Two young women sit next to an old stone fountain.",
+    "A dog that is wearing a scarf jumps over a fallen tree.",
+    "Several people, some with umbrellas, wait in line outside of a theatre.",
+]
+
+
+@pytest.fixture(scope="module", name="plain")
+def _plain():
+    """The model as spaCy loads it, without our changes."""
+    return spacy.load(
+        load_parser("spacy").nlp.path, exclude=["ner", "attribute_ruler", "lemmatizer", "senter"]
+    )
+
+
+def docs(nlp, captions: list[str]) -> list[Doc]:
+    return [Doc(nlp.vocab, words=tokenize(caption).words) for caption in captions]
+
+
+def test_tags_and_trees_are_spacys_own(plain) -> None:
+    ours = load_parser("spacy").nlp
+    assert ours.get_pipe("tok2vec").model.layers[0].name == "remembered-words"
+    for one, other in zip(
+        ours.pipe(docs(ours, CAPTIONS)), plain.pipe(docs(plain, CAPTIONS)), strict=True
+    ):
+        assert [t.tag_ for t in one] == [t.tag_ for t in other]
+        assert [(t.head.i, t.dep_) for t in one] == [(t.head.i, t.dep_) for t in other]
+
+
+def test_remembered_vectors_equal_the_layers_output(plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = plain.get_pipe("tok2vec").model.layers[0]
+    memo = word_memo._Memo(layer, plain.vocab)
+    monkeypatch.setattr(word_memo, "_LIMIT", 20)  # fewer than the words: the table starts anew
+    for captions in (CAPTIONS[:1], CAPTIONS[1:], CAPTIONS[:2], []):
+        made = docs(plain, captions)
+        found = memo.vectors(made)
+        assert len(found) == len(made)
+        for one, other in zip(found, layer.predict(made) if made else [], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_other_architectures_are_left_alone() -> None:
+    nlp = spacy.blank("en")
+    assert remember_words(nlp) is False
+
+
+def test_only_the_lean_components_run() -> None:
+    assert load_parser("spacy").nlp.pipe_names == ["tok2vec", "tagger", "parser"]
+
+
+def test_a_model_folder_can_be_named() -> None:
+    folder = str(load_parser("spacy").nlp.path)
+    assert load_parser("spacy", model=folder).parse(["A dog runs."])[0].heads == (1, 2, -1, 2)

@@ -1,0 +1,294 @@
+"""Pictures as they are: each becomes RGB or one ImageError with path and reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.errors import ImageError
+from pipeline.vision.images import Picture, read_image, read_size
+
+RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
+
+
+def halves(width=40, height=20):
+    """Left half red, right half blue."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
+    return pixels
+
+
+def saved(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
+def huge_png(side):
+    """A PNG header that claims side x side pixels, with no data behind it."""
+
+    def chunk(kind, body):
+        head = struct.pack(">I", len(body)) + kind + body
+        return head + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+RGB = Image.fromarray(halves())
+RGBA = RGB.convert("RGBA")
+RGBA.putalpha(
+    Image.fromarray(np.where(np.arange(40) < 20, 255, 0).astype(np.uint8)[None].repeat(20, 0))
+)
+GREY16 = Image.fromarray((np.linspace(0, 65535, 40)[None].repeat(20, 0)).astype(np.uint16))
+JPEG = saved(RGB, "JPEG", quality=95)
+PALETTE = RGB.quantize(4)
+FRAMES = [RGB, Image.new("RGB", (40, 20), GREEN)]
+
+# name -> (bytes, what to expect at the left and at the right)
+GOOD = {
+    "plain.jpg": (JPEG, RED, BLUE),
+    "progressive.jpg": (saved(RGB, "JPEG", progressive=True, quality=95), RED, BLUE),
+    "cmyk.jpg": (saved(RGB.convert("CMYK"), "JPEG", quality=95), RED, BLUE),
+    "grey.jpg": (saved(RGB.convert("L"), "JPEG", quality=95), (81,) * 3, (53,) * 3),
+    "plain.png": (saved(RGB, "PNG"), RED, BLUE),
+    "palette.png": (saved(PALETTE, "PNG"), RED, BLUE),
+    "palette-cutout.png": (
+        saved(PALETTE, "PNG", transparency=PALETTE.getpixel((39, 0))),
+        RED,
+        (255,) * 3,
+    ),
+    "alpha.png": (saved(RGBA, "PNG"), RED, (255,) * 3),
+    "grey-alpha.png": (saved(RGBA.convert("LA"), "PNG"), (81,) * 3, (255,) * 3),
+    "grey16.png": (saved(GREY16, "PNG"), (13,) * 3, (242,) * 3),
+    "grey16.tif": (saved(GREY16, "TIFF"), (13,) * 3, (242,) * 3),
+    "float.tif": (
+        saved(Image.fromarray(np.linspace(0, 1, 40, dtype=np.float32)[None].repeat(20, 0)), "TIFF"),
+        (13,) * 3,
+        (242,) * 3,
+    ),
+    "two-level.png": (
+        saved(RGB.convert("L").point(lambda v: 255 * (v > 60)).convert("1"), "PNG"),
+        (255,) * 3,
+        (0,) * 3,
+    ),
+    "lab.tif": (saved(Image.new("LAB", (40, 20), (128, 128, 128)), "TIFF"), None, None),
+    "animated.gif": (saved(RGB, "GIF", save_all=True, append_images=FRAMES[1:]), RED, BLUE),
+    "animated.webp": (
+        saved(RGB, "WEBP", save_all=True, append_images=FRAMES[1:], lossless=True),
+        RED,
+        BLUE,
+    ),
+    "plain.webp": (saved(RGB, "WEBP", lossless=True), RED, BLUE),
+    "alpha.webp": (saved(RGBA, "WEBP", lossless=True), RED, (255,) * 3),
+    "plain.bmp": (saved(RGB, "BMP"), RED, BLUE),
+    "plain.ppm": (saved(RGB, "PPM"), RED, BLUE),
+    "pages.tif": (saved(RGB, "TIFF", save_all=True, append_images=FRAMES[1:]), RED, BLUE),
+    "wrong-extension.png": (JPEG, RED, BLUE),
+    "no-extension": (JPEG, RED, BLUE),
+    "name with spaces.jpg": (JPEG, RED, BLUE),
+    "fotografía-写真-🐈.jpg": (JPEG, RED, BLUE),
+    "mirrored.jpg": (saved(RGB, "JPEG", quality=95, exif=exif(2)), BLUE, RED),
+    "upside-down.jpg": (saved(RGB, "JPEG", quality=95, exif=exif(3)), BLUE, RED),
+    "bad-exif.jpg": (saved(RGB, "JPEG", quality=95, exif=exif(77)), RED, BLUE),
+    "one-pixel.png": (saved(Image.new("RGB", (1, 1), RED), "PNG"), RED, RED),
+    "long.png": (saved(Image.new("RGB", (20_000, 2), RED), "PNG"), RED, RED),
+}
+# name -> (bytes, words of the reason)
+BAD = {
+    "empty.jpg": (b"", "empty"),
+    "text.jpg": (b"this is a note, not a picture\n" * 20, "not a picture"),
+    "html.jpg": (b"<html><body>404 Not Found</body></html>", "not a picture"),
+    "truncated.jpg": (saved(Image.effect_noise((200, 200), 90), "JPEG")[:3000], "truncated"),
+    "truncated.png": (saved(Image.effect_noise((200, 200), 90), "PNG")[:9000], "damaged"),
+    "header-only.jpg": (JPEG[:20], "not a picture"),
+    "zeros.jpg": (JPEG[:2] + bytes(2000), ""),
+    "bomb.png": (huge_png(30_000), "limit"),
+    "large-bomb.png": (huge_png(100_000), "limit"),
+    "truncated.gif": (saved(RGB, "GIF")[:60], "damaged"),
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def put(name, data):
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    return put
+
+
+def test_the_table_is_long():
+    assert len(GOOD) + len(BAD) >= 30
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good_pictures(name, write):
+    data, left, right = GOOD[name]
+    path = write(name, data)
+    pixels = read_image(path)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.flags["C_CONTIGUOUS"]
+    assert pixels.flags["WRITEABLE"]
+    assert read_size(path) == (pixels.shape[1], pixels.shape[0])
+    if left is not None:
+        width = pixels.shape[1]
+        np.testing.assert_allclose(pixels[0, width // 20], left, atol=7)
+        np.testing.assert_allclose(pixels[0, -1 - width // 20], right, atol=7)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_pictures_name_path_and_reason(name, write):
+    data, reason = BAD[name]
+    path = write(name, data)
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_turned_pictures_swap_their_sides(orientation, write):
+    path = write("turned.jpg", saved(RGB, "JPEG", quality=95, exif=exif(orientation)))
+    pixels = read_image(path)
+    assert pixels.shape == (40, 20, 3)
+    assert read_size(path) == (20, 40)
+    # 6: the picture's left side is shown on top, 8: below.
+    top = RED if orientation in (5, 6) else BLUE
+    np.testing.assert_allclose(pixels[2, 10], top, atol=7)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "nowhere.jpg")
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image(tmp_path)
+
+
+def test_limit_is_an_option(write):
+    path = write("plain.png", GOOD["plain.png"][0])
+    with pytest.raises(ImageError, match="limit of 799"):
+        read_image(path, max_pixels=799)
+    assert read_image(path, max_pixels=800).shape == (20, 40, 3)
+
+
+def test_dark_16_bit_stays_dark(write):
+    dark = Image.fromarray(np.full((4, 4), 250, np.uint16))
+    assert read_image(write("dark.png", saved(dark, "PNG"))).max() <= 1
+
+
+def test_path_may_be_text(write):
+    assert read_image(str(write("plain.jpg", JPEG))).shape == (20, 40, 3)
+
+
+def scene(width, height, seed=0):
+    """A picture with edges, ramps and some noise, like a photo of a camera."""
+    draw = np.random.default_rng(seed)
+    x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
+    pixels = np.stack([200 * x, 180 * y, 90 + 60 * np.sin(9 * x + 5 * y)], 2)
+    for _ in range(12):
+        left, top = draw.integers(0, width), draw.integers(0, height)
+        pixels[top : top + height // 4, left : left + width // 5] = draw.integers(0, 255, 3)
+    pixels += draw.normal(0, 4, pixels.shape)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def averages(pixels, factor):
+    """Average blocks that start at the top left corner, the incomplete ones too."""
+    height, width, _ = pixels.shape
+    rows, columns = np.arange(height) // factor, np.arange(width) // factor
+    sums = np.zeros((rows[-1] + 1, columns[-1] + 1, 3))
+    np.add.at(sums, (rows[:, None], columns[None]), pixels.astype(float))
+    counts = np.bincount(rows)[:, None] * np.bincount(columns)[None]
+    return sums / counts[..., None]
+
+
+@pytest.mark.parametrize("most", [1.0, 1.99, 2.0, 3.9, 7.0, 8.5, 16.0])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_reduced_pictures_are_averages(kind, most, write):
+    path = write("large", saved(Image.fromarray(scene(645, 403)), kind, quality=92, subsampling=0))
+    picture = Picture.opened("large", path)
+    few, factor = picture.reduced(most)
+    assert factor == 2 ** int(np.log2(most))
+    assert picture.size == (645, 403)
+    assert few.shape == (-(-403 // factor), -(-645 // factor), 3)
+    wanted = averages(picture.rgb(), factor)
+    apart = np.abs(few[:-1, :-1] - wanted[:-1, :-1])
+    # The stated tolerance: a JPEG's own scaling is not quite an average; all others round.
+    assert apart.mean() <= (0.0 if factor == 1 else 1.0 if kind == "JPEG" else 0.3)
+    assert np.percentile(apart, 99) <= (6 if kind == "JPEG" else 1)
+    assert np.abs(few - wanted).mean() <= 1.5  # the rim holds incomplete blocks
+    again, _ = picture.reduced(most)
+    assert again is few
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("size", [(640, 400), (645, 403)])
+def test_reduced_pictures_are_upright(orientation, size, write):
+    """Incomplete blocks stay at the right and at the bottom, however the camera was held."""
+    data = saved(
+        Image.fromarray(scene(*size)), "JPEG", quality=92, subsampling=0, exif=exif(orientation)
+    )
+    picture = Picture.opened("turned", write("turned.jpg", data))
+    few, factor = picture.reduced(4)
+    wanted = averages(picture.rgb(), factor)
+    assert factor == 4
+    assert few.shape == wanted.shape
+    assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.0
+
+
+def test_the_decoder_scales_a_jpeg(write, monkeypatch):
+    """What is asked of the decoder, and that it may refuse."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    asked = []
+    draft = JpegImageFile.draft
+
+    def spy(self, mode, size):
+        asked.append((mode, size))
+        return draft(self, mode, size)
+
+    monkeypatch.setattr(JpegImageFile, "draft", spy)
+    image = Image.fromarray(scene(645, 403))
+    for name, mode in {"rgb": "RGB", "grey": "L", "cmyk": "CMYK"}.items():
+        path = write(f"{name}.jpg", saved(image.convert(mode), "JPEG", quality=92))
+        few, factor = Picture.opened(name, path).reduced(16)
+        assert (few.shape, factor) == ((26, 41, 3), 16)
+        wanted = averages(read_image(path), 16)
+        assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.5, name
+    assert asked == [(mode, (40, 25)) for mode in ("RGB", "L", "CMYK")]
+    progressive = write("p.jpg", saved(image, "JPEG", quality=92, progressive=True))
+    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+    monkeypatch.setattr(JpegImageFile, "draft", lambda self, mode, size: None)
+    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+
+
+def test_what_a_network_sees_does_not_depend_on_who_looked_before(write):
+    path = write("large.jpg", saved(Image.fromarray(scene(640, 400)), "JPEG", quality=80))
+    first, second = Picture.opened("a", path), Picture.opened("b", path)
+    second.rgb(), second.reduced(2)
+    np.testing.assert_array_equal(first.reduced(4)[0], second.reduced(4)[0])
+
+
+def test_damage_is_found_when_somebody_looks(write):
+    data = saved(Image.fromarray(scene(645, 403)), "JPEG")
+    picture = Picture.opened("cut", write("cut.jpg", data[: len(data) // 2]))
+    for look in (picture.rgb, lambda: picture.reduced(4)):
+        with pytest.raises(ImageError, match=r"cut\.jpg: damaged"):
+            look()
+    with pytest.raises(ImageError, match="pixels are needed"):
+        Picture("none", None).rgb()
+    with pytest.raises(ImageError, match="no such file"):
+        Picture.opened("gone", write("cut.jpg", data).with_name("gone.jpg"))

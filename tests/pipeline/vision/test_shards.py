@@ -1,0 +1,187 @@
+"""Shards of the visual stage as a worker writes them, read back as one store."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from features.errors import StageError
+from features.format import shard as shard_module
+from features.format.manifest import bind_store, finish_group, image_index
+from features.format.pack import pack_index
+from features.format.shard import write_shard
+from features.format.unpack import read_columns
+from features.maintenance.verify import verify_store
+from features.records import Caption, ImageEntry
+from features.store import open_store
+from pipeline.shards import ParseJob, TextJob, VisualJob, parse_shard, text_shard, visual_shard
+from pipeline.vision.detectors.nanodet import FEATURE_DIM
+from pipeline.vision.visual import GraphRules
+
+ROWS = 3  # images in a shard
+KEYS = {"index": "a" * 64, "visual": "b" * 64, "regions": "c" * 64}
+KEYS |= {"tokens": "d" * 64, "text": "e" * 64}
+
+
+def built(folder, entries, **options):
+    """Build a store of several shards, the way the stages do; return its folder."""
+    places = {group: folder / "st" / f"{group}-{key[:12]}" for group, key in KEYS.items()}
+    parts = [entries[at : at + ROWS] for at in range(0, len(entries), ROWS)]
+    for number, part in enumerate(parts):
+        columns, row0 = pack_index(part), number * ROWS
+        write_shard(
+            places["index"],
+            number,
+            columns,
+            group="index",
+            key=KEYS["index"],
+            row0=row0,
+            rows=len(part),
+        )
+    finish_group(places["index"], "index", KEYS["index"], {}, len(parts))
+    given = {"images_dir": str(folder), "detector": "nanodet", "detections": ""}
+    given |= {"relations": "geometric", "features": "detector", **options}
+    jobs = {
+        visual_shard: VisualJob(
+            places["index"],
+            (places["visual"], KEYS["visual"]),
+            (places["regions"], KEYS["regions"]),
+            rules=GraphRules(max_objects=5, max_relations=4),
+            on_error="skip",
+            **given,
+        ),
+        parse_shard: ParseJob(places["index"], (places["tokens"], KEYS["tokens"]), "spacy"),
+        text_shard: TextJob(
+            places["index"],
+            places["tokens"],
+            (places["text"], KEYS["text"]),
+            None,
+            "extended",
+            "ud",
+        ),
+    }
+    for work, job in jobs.items():
+        for number in range(len(parts)):
+            work(job, number)
+    for group in ("visual", "regions", "tokens", "text"):
+        index = image_index(places["index"])
+        finish_group(places[group], group, KEYS[group], {}, len(parts), index=index)
+    bind_store(folder / "st", "tiny", places, {})
+    return folder / "st"
+
+
+@pytest.fixture
+def entries(tmp_path):
+    """Nine images, three to a shard; the pictures of the first shard are all broken."""
+    names = [f"{row}.jpg" for row in range(9)]
+    draw = np.random.default_rng(0)
+    for row, name in enumerate(names):
+        if row < 3:
+            (tmp_path / name).write_bytes(b"broken" * row)
+        else:
+            pixels = draw.integers(0, 255, (60, 90, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name)
+    return [
+        ImageEntry(name, name, "train", (Caption(str(row), "A red ball lies on grass."),))
+        for row, name in enumerate(names)
+    ]
+
+
+def check(store_dir, width, usable):
+    """Open, verify and load a store; return it."""
+    assert verify_store(store_dir) == []
+    store = open_store(store_dir)
+    assert store.row_shape("object_features") == (5, width)
+    assert store.row_shape("union_features") == (4, width)
+    features = store.column("object_features")
+    skipped = sorted(set(range(9)) - set(usable))
+    assert not np.asarray(features[skipped]).any()
+    assert sorted(store.skipped) == [f"{row}.jpg" for row in skipped]
+    assert store.splits["train"].tolist() == usable
+    batches = list(store.loader("train", batch_size=2, codebook=store.codebook, seed=1))
+    seen = np.concatenate([images.rows for images, _ in batches])
+    assert sorted(seen.tolist()) == usable
+    for images, _ in batches:
+        assert images.objects.shape[-1] == width
+    return store
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_a_shard_without_one_good_picture_is_as_wide_as_the_others(tmp_path, entries, broken):
+    """Whichever shard it is: the first, one in the middle, the last."""
+    order = entries[3:]
+    order[3 * broken : 3 * broken] = entries[:3]
+    order = [
+        ImageEntry(f"{row}.jpg", entry.file, "train", entry.captions)
+        for row, entry in enumerate(order)
+    ]
+    usable = sorted(set(range(9)) - {3 * broken, 3 * broken + 1, 3 * broken + 2})
+    check(built(tmp_path, order), FEATURE_DIM, usable)
+
+
+def test_two_shards_without_a_good_picture(tmp_path, entries):
+    for row in (3, 4, 5, 6):
+        (tmp_path / f"{row}.jpg").unlink()
+    check(built(tmp_path, entries), FEATURE_DIM, [7, 8])
+
+
+def test_labels_and_none_have_their_width_too(tmp_path, entries):
+    check(built(tmp_path, entries, features="label"), 384, [3, 4, 5, 6, 7, 8])
+
+
+def test_features_of_a_file_tell_the_width(tmp_path, entries):
+    """A file whose first records are broken: nothing but another record knows the width."""
+    (tmp_path / "npz").mkdir()
+    for row, entry in enumerate(entries):
+        boxes = np.array([[1, 2, 30, 40], [5, 5, 50, 50]], np.float32)
+        boxes = boxes[:, [2, 3, 0, 1]] if row < 3 else boxes  # inside out
+        x = np.ones((2, 7), np.float32)
+        np.savez(tmp_path / "npz" / entry.id, x=x, bbox=boxes, num_bbox=2, image_w=90, image_h=60)
+    given = {"detector": "bottom-up", "detections": str(tmp_path / "npz"), "images_dir": ""}
+    check(built(tmp_path, entries, **given), 7, [3, 4, 5, 6, 7, 8])
+
+
+def test_a_store_without_one_good_picture_says_so(tmp_path, entries):
+    for row in range(3, 9):
+        (tmp_path / f"{row}.jpg").write_bytes(b"")
+    folder = built(tmp_path, entries)
+    assert verify_store(folder) == []
+    store = open_store(folder)
+    assert len(store.skipped) == 9
+    assert not any(len(rows) for rows in store.splits.values())
+
+
+def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, monkeypatch):
+    """The detector is not deterministic; the other builder writes its boxes while we compute."""
+    folder = built(tmp_path, entries)
+    place = folder / f"visual-{KEYS['visual'][:12]}"
+    theirs = read_columns(place, 1)
+    theirs["boxes"] = theirs["boxes"] + np.float32(0.25)
+    for group in ("visual", "regions"):
+        for path in (folder / f"{group}-{KEYS[group][:12]}").iterdir():
+            path.unlink()
+    lock, calls = shard_module.folder_lock, []
+
+    def late(where):
+        if not calls:
+            calls.append(where)
+            columns = {"group": "visual", "key": KEYS["visual"], "row0": ROWS, "rows": ROWS}
+            write_shard(place, 1, theirs, **columns)
+        return lock(where)
+
+    monkeypatch.setattr(shard_module, "folder_lock", late)
+    job = VisualJob(
+        folder / f"index-{KEYS['index'][:12]}",
+        (place, KEYS["visual"]),
+        (folder / f"regions-{KEYS['regions'][:12]}", KEYS["regions"]),
+        rules=GraphRules(max_objects=5, max_relations=4),
+        on_error="skip",
+        images_dir=str(tmp_path),
+        detector="nanodet",
+        detections="",
+        relations="geometric",
+        features="detector",
+    )
+    with pytest.raises(StageError, match="other boxes for shard 1"):
+        visual_shard(job, 1)
+    assert calls
+    assert not list((folder / f"regions-{KEYS['regions'][:12]}").iterdir())

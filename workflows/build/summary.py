@@ -1,0 +1,168 @@
+"""What a build says at its end: counts, times, what was skipped and where the store lies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from features.errors import StoreError
+from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.reading.columns import GroupReader
+from pipeline.vision.image_files import describe_missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from features.format.manifest import GroupManifest
+    from workflows.build.plan import Plan
+
+__all__ = ["changed_options", "count_store", "count_text", "describe_build"]
+
+STAGES = {
+    "index": "images and captions",
+    "visual": "scene graphs",
+    "regions": "region features",
+    "tokens@ud": "parses (UD)",
+    "tokens": "tokens",
+    "text": "triplets",
+}
+
+
+def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what a store holds, and the seconds and bytes of each stage."""
+    groups = {name: read_group(folder) for name, folder in folders.items()}
+    visual = GroupReader(groups["visual"]) if "visual" in groups else None
+    reasons = Counter(
+        reason for reason in (visual.coded("skipped").tolist() if visual else []) if reason
+    )
+    skipped = sum(reasons.values())
+    captions = sum(len(entry.captions) for entry in plan.entries)
+    return {
+        "images": len(plan.entries) - skipped,
+        "captions": captions,
+        "splits": dict(Counter(entry.split for entry in plan.entries)),
+        "objects": int(visual.dense("num_objects").sum()) if visual else 0,
+        "relations": int(visual.dense("num_relations").sum()) if visual else 0,
+        **count_text(groups["text"]),
+        "skipped": skipped,
+        "skipped_reasons": dict(reasons.most_common(20)),
+        "dropped": groups["index"].params.get("about", {}).get("n_dropped", 0),
+        "bytes": {name: sum(group.sizes) for name, group in groups.items()},
+        "seconds": {
+            name: group.params.get("built", {}).get("seconds", 0.0)
+            for name, group in groups.items()
+        },
+    }
+
+
+def count_text(group: GroupManifest) -> dict[str, int]:
+    """Return how many objects, attributes and triplets the captions have."""
+    text = GroupReader(group)
+    return {
+        "text_objects": int(text.offsets("object_offsets")[-1]),
+        "attributes": int(text.offsets("attribute_offsets")[-1]),
+        "triplets": int(text.offsets("relation_offsets")[-1]),
+    }
+
+
+def describe_build(
+    plan: Plan, path: Path, document: Mapping[str, Any], present: Mapping[str, bool]
+) -> str:
+    """Return the closing summary of a build.
+
+    Args:
+        plan: what was asked for.
+        path: the store manifest.
+        document: its contents.
+        present: which variants were there before this run.
+    """
+    found: Mapping[str, Any] = document["summary"]
+    images, captions = found["images"], found["captions"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
+    per_image = f"{found['objects'] / max(images, 1):.1f} objects and "
+    per_image += f"{found['relations'] / max(images, 1):.1f} relations an image"
+    lines = [f"{plan.options.dataset}: {images:,} images ({splits}), {captions:,} captions"]
+    if plan.has_graphs:
+        counts = f"{found['objects']:,} objects, {found['relations']:,} relations"
+        lines.append(f"  scene graphs  {counts}: {per_image}")
+    counts = f"{found['text_objects']:,} objects, {found['attributes']:,} attributes"
+    per_caption = f"{found['triplets'] / max(captions, 1):.1f} a caption"
+    lines.append(f"  text graphs   {counts}, {found['triplets']:,} triplets: {per_caption}")
+    if plan.missing:
+        reason = describe_missing(plan.missing)
+        if not plan.detector.needs_pixels:
+            names = ", ".join(plan.missing[:5]) + (", ..." if len(plan.missing) > 5 else "")
+            reason = f"{len(plan.missing):,} images without detections or picture: {names}"
+        lines.append(f"  left out      {reason}")
+    if found["dropped"]:
+        named = "; ".join(f"{item}: {why}" for item, why in plan.caption_set.dropped[:3])
+        lines.append(f"  left out      {found['dropped']:,} captions or images: {named}")
+    if found["skipped"]:
+        reasons = "; ".join(f"{why} ({n})" for why, n in list(found["skipped_reasons"].items())[:3])
+        lines.append(f"  skipped       {found['skipped']:,} images: {reasons}")
+    built = [name for name, was in present.items() if not was]
+    lines.append(f"  {'stage':<22}{'':<10}{'seconds':>8}{'size':>12}")
+    for name in (stage for stage in STAGES if stage in document["groups"]):
+        state = "built" if name in built else "reused"
+        seconds = f"{found['seconds'][name]:,.1f}" if name in built else "-"
+        size = _size(found["bytes"][name])
+        lines.append(f"    {STAGES.get(name, name):<20}{state:<10}{seconds:>8}{size:>12}")
+    if not built:
+        lines.append("  nothing to build: every stage was up to date")
+    lines.append(f"  store {path}")
+    lines.append(f"  key {document['key'][:12]}  hash {document['hash'][:12]}")
+    return "\n".join(lines) + "\n"
+
+
+def changed_options(plan: Plan) -> str:
+    """Say why stages are rebuilt: which parameters differ from the latest store of the folder."""
+    try:
+        document = read_store_manifest(store_manifest_path(plan.store_dir))
+        if document["dataset"] != plan.options.dataset:
+            return ""
+        reasons = []
+        for name, variant in plan.variants().items():
+            entry = document["groups"].get(name)
+            if entry is None or entry["key"] == variant.key:
+                continue
+            before = read_group(plan.store_dir / entry["folder"]).params
+            differences = _differences(before, variant.params)
+            if differences:
+                reasons.append(f"{STAGES.get(name, name)}: {', '.join(differences)}")
+    except (StoreError, ValueError, KeyError):
+        return ""
+    return "; ".join(reasons)
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> list[str]:
+    """List ``name old -> new`` for parameters and raw inputs, leaf by leaf."""
+    found: list[str] = []
+    for name in sorted({*before, *after}):
+        if not at and name in ("about", "built", "stage"):
+            continue
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{at}{name}.")
+        elif old != new and at != "inputs.":
+            found.append(f"{name} {_brief(old)} -> {_brief(new)}")
+    return found
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}..."
+
+
+def _size(count: int) -> str:
+    """Return bytes as people read them.
+
+    >>> _size(512), _size(13_600_000)
+    ('512 B', '13.6 MB')
+    """
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
