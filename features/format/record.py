@@ -1,30 +1,18 @@
-"""What a shard's sidecar says: where its datasets lie and what their bytes hash to."""
+"""What a shard's sidecar records: where each dataset lies in the file, and the hash of its bytes."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, cast, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import FormatError, NewerFormatError, StoreError
-from features.format.files import read_sealed
 from features.format.schema import GROUPS
 
-__all__ = [
-    "Part",
-    "Parts",
-    "ShardRecord",
-    "check_parts",
-    "file_whole",
-    "read_sidecar",
-    "shard_done",
-    "shard_file",
-]
+__all__ = ["Part", "Parts", "ShardRecord", "check_parts"]
 
 
 class _Typed(Protocol):
@@ -36,7 +24,7 @@ class _Typed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where one dataset lies in its file: byte offset, shape, dtype and sha256 of its bytes."""
+    """One dataset of one shard: byte offset in the file, shape, dtype and sha256 of its bytes."""
 
     offset: int
     shape: tuple[int, ...]
@@ -45,22 +33,22 @@ class Part:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the data."""
+        """Number of bytes of the data."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
     def row(self) -> Part:
-        """The same with the shape of one row."""
+        """The same part with the shape of a single row."""
         return Part(self.offset, self.shape[1:], self.dtype, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts(Sequence[Part]):
-    """Where one dataset lies in every shard; a ``Part`` is made when it is asked for.
+    """One dataset over all shards of a group; item ``k`` is its ``Part`` in shard ``k``.
 
     Attributes:
-        dtype: on disk.   shape: of a row.
-        lengths, offsets, hashes: per shard: rows, byte in the file, sha256.
+        dtype: dtype on disk.   shape: shape of a row.
+        lengths, offsets, hashes: per shard, the number of rows, the byte offset and the sha256.
     """
 
     dtype: str
@@ -74,7 +62,7 @@ class Parts(Sequence[Part]):
     @overload
     def __getitem__(self, at: slice) -> list[Part]: ...
     def __getitem__(self, at: int | slice) -> Part | list[Part]:
-        """Return the place in one shard, or in several."""
+        """Return the part in one shard, or the parts in several."""
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
         shape = (int(self.lengths[at]), *self.shape)
@@ -87,13 +75,15 @@ class Parts(Sequence[Part]):
 
 @dataclass(frozen=True, slots=True)
 class ShardRecord:
-    """What the sidecar says about one shard.
+    """The contents of a shard's sidecar.
 
     Attributes:
-        group, key, number: which shard it is.   row0, rows: its images.
-        size: bytes of the file.   head: CRC-32 of the bytes before the first dataset.
+        group, key, number: identity of the shard.
+        row0, rows: its first image row and its number of image rows.
+        size: size of the HDF5 file in bytes.
+        head: CRC-32 of the bytes before the first dataset.
         rest: sha256 of all bytes outside the datasets.
-        parts: path of each dataset -> where it lies.
+        parts: dataset path -> its part.
     """
 
     group: str
@@ -105,6 +95,11 @@ class ShardRecord:
     head: str
     rest: str
     parts: Mapping[str, Part]
+
+    @property
+    def image_rows(self) -> range:
+        """The image rows of the shard."""
+        return range(self.row0, self.row0 + self.rows)
 
     def document(self) -> dict[str, object]:
         """Return the record as the sidecar stores it."""
@@ -130,22 +125,14 @@ class ShardRecord:
             "columns": columns,
         }
 
+    @classmethod
+    def of_document(cls, document: Mapping[str, object]) -> ShardRecord:
+        """Return the record of a sidecar document, checked against the schema.
 
-def shard_file(folder: Path, number: int) -> Path:
-    """Return the path of shard ``number``."""
-    return folder / f"{number:05d}.h5"
-
-
-def read_sidecar(folder: Path, number: int) -> ShardRecord:
-    """Read what the sidecar says about a shard.
-
-    Raises:
-        FormatError: there is no sidecar, or it contradicts itself.
-        DamagedError: its bytes are not those that were written.
-    """
-    path = shard_file(folder, number).with_suffix(".json")
-    document = read_sealed(path, "shard")
-    try:
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError, OverflowError: the document is not
+                a sidecar, or contradicts itself.
+        """
         columns = cast("dict[str, dict[str, object]]", document["columns"])
         parts = {
             str(name): Part(
@@ -156,33 +143,20 @@ def read_sidecar(folder: Path, number: int) -> ShardRecord:
             )
             for name, part in columns.items()
         }
-        counts = {name: int(cast(int, document[name])) for name in ("row0", "rows", "size")}
-        record = ShardRecord(
-            group=str(document["group"]),
-            key=str(document["key"]),
-            number=int(cast(int, document["number"])),
-            head=str(document["head"]),
-            rest=str(document["rest"]),
-            parts=parts,
-            **counts,
-        )
+        text = {name: str(document[name]) for name in ("group", "key", "head", "rest")}
+        counts = {n: int(cast(int, document[n])) for n in ("number", "row0", "rows", "size")}
+        record = cls(**text, **counts, parts=parts)  # type: ignore[arg-type]
         check_parts(record.group, {name: part.row for name, part in parts.items()})
         for name, part in parts.items():
             if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > record.size:
                 raise ValueError(f"{name!r} lies outside its file")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(
-            f"{path}: not a shard description ({error!r}). Build it again."
-        ) from error
-    if record.number != number:
-        raise FormatError(f"{path}: describes shard {record.number}, not {number}.")
-    return record
+        return record
 
 
 def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
-    """Check that datasets are those of the schema, with its dtypes and numbers of axes.
+    """Check that the datasets of a group match the schema: names, dtypes, numbers of axes.
 
-    Raises: ValueError: they are not; the message is for a sealed file that contradicts itself.
+    Raises: ValueError: they do not.
     """
     if group not in GROUPS:
         raise ValueError(f"unknown group {group!r}")
@@ -196,33 +170,3 @@ def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
         dtypes, axes = expected[name]
         if part.dtype not in dtypes or len(part.shape) != axes:
             raise ValueError(f"{name!r} has dtype {part.dtype} and row shape {part.shape}")
-
-
-def file_whole(folder: Path, number: int, size: int) -> bool:
-    """Say whether a shard's file is there and has the size that was written."""
-    try:
-        return shard_file(folder, number).stat().st_size == size
-    except OSError:
-        return False
-
-
-def shard_done(
-    folder: Path, number: int, key: str, rows: range | None = None
-) -> ShardRecord | None:
-    """Return the record of a finished shard of this key, None where it must be built.
-
-    Args:
-        folder, number, key: which shard.
-        rows: image rows that it must have; any when not given.
-
-    Raises: NewerFormatError: a newer release wrote it; building it here would destroy that.
-    """
-    try:
-        record = read_sidecar(folder, number)
-    except NewerFormatError:
-        raise
-    except StoreError:
-        return None
-    if rows is not None and (record.row0, record.rows) != (rows.start, len(rows)):
-        return None
-    return record if record.key == key and file_whole(folder, number, record.size) else None
