@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import InputError, StageError
+from features.format.codec import (
+    pack_regions,
+    pack_text,
+    pack_tokens,
+    pack_visual,
+    unpack_index,
+    unpack_tokens,
+)
 from features.format.group import read_group
-from features.format.pack import pack_regions, pack_text, pack_tokens, pack_visual
-from features.format.shard import write_shard
-from features.format.sidecar import read_sidecar
-from features.format.unpack import read_columns, unpack_index, unpack_tokens
+from features.format.sidecar import read_columns, read_sidecar, write_shard
 
 if TYPE_CHECKING:
     from features.format.schema import Columns

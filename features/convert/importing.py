@@ -19,9 +19,10 @@ from features.convert.import_images import ImageReader
 from features.convert.karpathy import check_entries, read_karpathy
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
+from features.format.codec import pack_index, pack_tokens
+from features.format.group import Group, read_group
 from features.format.keys import hash_file
-from features.format.manifest import bind_store, image_index, read_store_manifest
-from features.format.pack import pack_index, pack_tokens
+from features.format.manifest import bind_store, read_store_manifest
 from features.format.schema import shard_ranges
 from features.names import bad_file, bad_split
 from features.records import ImageEntry, TextGraph
@@ -129,7 +130,7 @@ def import_store(
         named = sorted(extras or {})
         parameters: dict[str, object] = {"format": format_name, "split": split, "extras": named}
         index = plan.group("index", parameters)
-        index.write(lambda rows: pack_index([entries[row] for row in rows]))
+        plan.write(index, lambda rows: pack_index([entries[row] for row in rows]))
         groups = {"index": index.folder}
         groups |= _write_images(plan, reader, entries, parameters, index.folder)
         graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
@@ -177,11 +178,11 @@ def _write_images(
     groups = {"visual": plan.group("visual", limits)}
     if "features" in reader.source.brings:
         groups["regions"] = plan.group("regions", {**limits, "dtype": reader.dtype})
-    gaps = {
-        number: [group for group in groups.values() if not group.has(number)]
-        for number in range(len(plan.ranges))
-    }
-    sizes = reader.image_bytes() if any(gaps.values()) else {}
+    gaps: dict[int, list[Group]] = {}
+    for group in groups.values():
+        for number in group.missing(plan.ranges):
+            gaps.setdefault(number, []).append(group)
+    sizes = reader.image_bytes() if gaps else {}
     need_space(
         plan.store_dir,
         sum(
@@ -190,16 +191,14 @@ def _write_images(
             for group in missing
         ),
     )
-    for number, missing in gaps.items():
-        if not missing:
-            continue
+    for number, missing in sorted(gaps.items()):
         rows = plan.ranges[number]
         found = [reader.read(entries[row]) for row in rows]
         for group in missing:
             ids = [entries[row].id for row in rows]
-            group.write_one(number, reader.pack(group.name, ids, found))
+            group.write(number, rows, reader.pack(group.name, ids, found))
     for group in groups.values():
-        group.finish(image_index(index))
+        group.finish(len(plan.ranges), index=read_group(index).image_index)
     return {name: group.folder for name, group in groups.items()}
 
 
@@ -212,9 +211,10 @@ def _write_tokens(
 ) -> Path:
     """Write the tokens group; return its folder."""
     tokens = plan.group("tokens", parameters)
-    tokens.write(
+    plan.write(
+        tokens,
         lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
-        image_index(index),
+        read_group(index).image_index,
     )
     return tokens.folder
 

@@ -283,7 +283,9 @@ def unpack_index(columns: Columns) -> list[ImageEntry]:
     splits = _read_coded(columns, "split")
     captions = [
         Caption(name, text)
-        for name, text in zip(_read_text(columns, "caption_id"), _read_text(columns, "caption"), strict=True)
+        for name, text in zip(
+            _read_text(columns, "caption_id"), _read_text(columns, "caption"), strict=True
+        )
     ]
     ends = columns["caption_offsets"].tolist()
     return [

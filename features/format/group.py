@@ -363,7 +363,9 @@ def _join_parts(folder: Path, records: Sequence[ShardRecord]) -> dict[str, Parts
             raise FormatError(f"{folder}: a shard lacks the dataset {name!r}.") from None
         kinds = sorted({(part.dtype, part.shape[1:]) for part in parts})
         if len(kinds) > 1:
-            raise FormatError(f"{folder}: the shards differ in dtype or shape of {name!r}: {kinds}.")
+            raise FormatError(
+                f"{folder}: the shards differ in dtype or shape of {name!r}: {kinds}."
+            )
         joined[name] = Parts(
             *kinds[0],
             lengths=np.array([part.shape[0] for part in parts]),
@@ -383,7 +385,6 @@ def content_hash(parts: Mapping[str, Parts]) -> str:
         [name, kept.dtype, kept.shape, _hash_of(kept.hashes)] for name, kept in parts.items()
     )
     return hash_json(columns)
-
 
 
 def _same(before: GroupManifest, document: Mapping[str, Any]) -> bool:

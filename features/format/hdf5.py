@@ -23,7 +23,16 @@ from features.format.files import unreadable
 from features.format.record import Part, ShardRecord
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns
 
-__all__ = ["BLOCK", "REPAIR", "hash_rest", "lay_out", "open_file", "read_part", "record_of", "write_file"]
+__all__ = [
+    "BLOCK",
+    "REPAIR",
+    "hash_rest",
+    "lay_out",
+    "open_file",
+    "read_part",
+    "record_of",
+    "write_file",
+]
 
 REPAIR = "Repair it: python -m features verify --repair STORE, then build again."
 

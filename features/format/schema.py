@@ -170,7 +170,9 @@ _TEXT = (
 GROUPS: dict[str, GroupSchema] = {
     group.name: group
     for group in (
-        GroupSchema("index", "Images, captions, ids and splits; fixes the rows of all groups.", _INDEX),
+        GroupSchema(
+            "index", "Images, captions, ids and splits; fixes the rows of all groups.", _INDEX
+        ),
         GroupSchema("visual", "Scene graph of each image, padded.", _VISUAL),
         GroupSchema("regions", "Features of objects and of union boxes, padded.", _REGIONS),
         GroupSchema("tokens", "Tokens and dependency graph of each caption.", _TOKENS),

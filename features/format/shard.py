@@ -49,7 +49,9 @@ class Shard:
                 f"{self.sidecar}: not a shard description ({error!r}). Build it again."
             ) from error
         if record.number != self.number:
-            raise FormatError(f"{self.sidecar}: describes shard {record.number}, not {self.number}.")
+            raise FormatError(
+                f"{self.sidecar}: describes shard {record.number}, not {self.number}."
+            )
         return record
 
     @property

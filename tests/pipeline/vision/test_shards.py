@@ -6,10 +6,9 @@ from PIL import Image
 
 from features.errors import StageError
 from features.format import shard as shard_module
-from features.format.manifest import bind_store, finish_group, image_index
-from features.format.pack import pack_index
-from features.format.shard import write_shard
-from features.format.unpack import read_columns
+from features.format.codec import pack_index
+from features.format.manifest import bind_store
+from features.format.sidecar import finish_group, image_index, read_columns, write_shard
 from features.maintenance.verify import verify_store
 from features.records import Caption, ImageEntry
 from features.store import open_store
