@@ -45,7 +45,7 @@ def claims(root: Path) -> list[Claim]:
     """Return all claims of the ``models`` package under ``root``, by paper, equation and place."""
     found = [
         claim
-        for path in sorted((root / "models").glob("*.py"))
+        for path in sorted((root / "models").rglob("*.py"))
         for claim in _claims_of(path, path.relative_to(root).as_posix())
     ]
     order = list(PAPERS)
