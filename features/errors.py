@@ -24,11 +24,8 @@ happened (with file, key and value) and then what to do::
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 __all__ = [
     "ConfigError",
@@ -48,7 +45,6 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WriteError",
-    "exit_cleanly",
 ]
 
 
@@ -148,39 +144,3 @@ class StageError(ScenestoreError, RuntimeError):
 
 class TrainingError(ScenestoreError, RuntimeError):
     """A training or evaluation job had to stop; the last checkpoint is unchanged."""
-
-
-def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Run a command line ``main`` and exit; report errors in one line, without a traceback.
-
-    Exit codes: what ``main`` returns (None = 0); 2 for a UsageError; 1 for any other
-    ScenestoreError and for a file or folder that the system cannot open; 130 after Ctrl-C; 141 when
-    the reader of a pipe has closed it.
-    """
-    try:
-        code = main() or 0
-        sys.stdout.flush()
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 2
-    except ScenestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 141
-    except OSError as error:
-        if error.filename is None:
-            raise
-        reason = error.strerror or error
-        sys.stderr.write(f"error: {error.filename}: {reason}. Check it and run again.\n")
-        code = 1
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        # threads of a process group may hold tensors and would abort an interpreter that shuts down
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError, OSError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import MissingDependency, WriteError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import MissingDependency, WriteError
 from models.reporting.figures import arcs, overlay
 from models.reporting.gallery import Thumbnails, gallery
 from models.reporting.runs import read_run
