@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from features.errors import FormatError, StoreError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import FormatError, StoreError
 
 __all__ = ["cli", "main"]
 
