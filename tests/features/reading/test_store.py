@@ -304,7 +304,9 @@ def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
     monkeypatch.setattr("features.format.files.FORMAT_VERSION", 2)
     write_sealed(store.path, {**store.manifest, "format_version": 2})
     monkeypatch.undo()
-    with pytest.raises(FormatError, match="format version 2, but this release reads versions up to 1"):
+    with pytest.raises(
+        FormatError, match="format version 2, but this release reads versions up to 1"
+    ):
         open_store(store.path)
 
 
