@@ -78,7 +78,7 @@ def write_report(
     opened = open_store(store) if isinstance(store, str | Path) else store
     if "[" in split:
         resolve_split(opened, split)
-    if split not in opened.splits:
+    elif split not in opened.splits:
         split = max(opened.splits, key=lambda name: len(opened.splits[name]), default="")
     thumbnails = Thumbnails(images_dir)
     found = [read_run(Path(run), split, store_keys(opened)) for run in runs]
