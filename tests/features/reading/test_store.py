@@ -132,6 +132,35 @@ def test_rows_ids_splits_and_captions(tiny_records):
             )
 
 
+def test_a_part_of_a_split_is_named_like_a_slice(tiny_store):
+    store = tiny_store(images=40)
+    train = store.image_rows("train").tolist()
+    for part in (
+        slice(5),
+        slice(-3, None),
+        slice(2, 9),
+        slice(None),
+        slice(4, 100),
+        slice(99, None),
+    ):
+        first, last = ("" if end is None else end for end in (part.start, part.stop))
+        rows = train[part]
+        name = f"train[{first}:{last}]"
+        assert store.image_rows(name).tolist() == rows
+        assert store.caption_rows(name).tolist() == [
+            5 * row + at for row in rows for at in range(5)
+        ]
+    assert store.image_rows("train[2:9][1:3]").tolist() == train[2:9][1:3]
+    batches = store.image_batches("train[2:9]", 4)
+    assert [row for batch in batches for row in batch.rows.tolist()] == train[2:9]
+    with pytest.raises(UnknownName, match=r"'tran'\. Did you mean 'train'"):
+        store.image_rows("tran[:5]")
+    with pytest.raises(UnknownName, match=r"unknown split 'train\[1\]'"):
+        store.image_rows("train[1]")
+    with pytest.raises(TypeError):
+        store.splits["mine"] = store.splits["train"]
+
+
 def test_graphs_and_texts_are_the_records(tiny_records):
     records = tiny_records(images=130, skipped=(7,))
     store = records.open()
