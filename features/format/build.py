@@ -18,7 +18,7 @@ from features.format.manifest import bind_store, finish_group, image_index
 from features.format.pack import pack_index, pack_regions, pack_text, pack_tokens, pack_visual
 from features.format.schema import Columns, shard_ranges
 from features.format.shard import write_shard
-from features.records import Detections, ImageEntry, TextGraph
+from features.records import Detections, ImageEntry, Skipped, TextGraph
 
 __all__ = ["build_store"]
 
@@ -30,7 +30,7 @@ def build_store(
     dataset: str,
     images: Sequence[ImageEntry],
     *,
-    visual: Sequence[Detections | str] | None = None,
+    visual: Sequence[Detections | Skipped] | None = None,
     regions: Sequence[tuple[Array, Array]] | None = None,
     texts: Sequence[TextGraph] | None = None,
     max_objects: int = 36,
@@ -44,7 +44,7 @@ def build_store(
         store_dir: folder of the store; made when missing.
         dataset: name of the data set.
         images: ids, files, splits and captions.
-        visual: per image its detections with relations, or the reason why it is skipped.
+        visual: per image its detections with relations, or ``Skipped`` and the reason.
         regions: per image (n, D) region features and (m, D) union features.
         texts: one parsed caption per caption, image by image.
         max_objects: K.
