@@ -27,7 +27,7 @@ from features.format.sidecar import read_columns, read_sidecar, write_shard
 
 if TYPE_CHECKING:
     from features.format.schema import Columns
-    from features.records import Detections, ImageEntry, TextGraph
+    from features.records import Detections, ImageEntry, Skipped, TextGraph
     from pipeline.detect import Detector
     from pipeline.vision.extractors.registry import Extractor, Float
     from pipeline.vision.relations import RelationPredictor
@@ -101,7 +101,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
 
 
 def _width(
-    job: VisualJob, number: int, graphs: list[Detections | str], of_objects: list[Float]
+    job: VisualJob, number: int, graphs: list[Detections | Skipped], of_objects: list[Float]
 ) -> int:
     """Return how many numbers a feature has; all shards of a store must agree.
 

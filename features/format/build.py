@@ -19,7 +19,7 @@ from features.format.group import Group
 from features.format.keys import content_key, folder_name
 from features.format.manifest import bind_store
 from features.format.schema import Columns, shard_ranges
-from features.records import Detections, ImageEntry, TextGraph
+from features.records import Detections, ImageEntry, Skipped, TextGraph
 
 __all__ = ["build_store"]
 
@@ -31,7 +31,7 @@ def build_store(
     dataset: str,
     images: Sequence[ImageEntry],
     *,
-    visual: Sequence[Detections | str] | None = None,
+    visual: Sequence[Detections | Skipped] | None = None,
     regions: Sequence[tuple[Array, Array]] | None = None,
     texts: Sequence[TextGraph] | None = None,
     max_objects: int = 36,
@@ -45,7 +45,7 @@ def build_store(
         store_dir: folder of the store; made when missing.
         dataset: name of the data set.
         images: ids, files, splits and captions.
-        visual: per image its detections with relations, or the reason why it is skipped.
+        visual: per image its detections with relations, or ``Skipped`` and the reason.
         regions: per image (n, D) region features and (m, D) union features.
         texts: one parsed caption per caption, image by image.
         max_objects: K.

@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.format.schema import ROLES, Columns
-from features.records import Caption, Detections, ImageEntry, TextGraph, union_boxes
+from features.records import (
+    Caption,
+    Detections,
+    ImageEntry,
+    Skipped,
+    TextGraph,
+    union_boxes,
+)
 
 __all__ = [
     "MAX_WIDTH",
@@ -48,12 +55,12 @@ def pack_index(entries: Sequence[ImageEntry]) -> Columns:
 
 
 def pack_visual(
-    detections: Sequence[Detections | str], max_objects: int, max_relations: int
+    detections: Sequence[Detections | Skipped], max_objects: int, max_relations: int
 ) -> Columns:
     """Pack the scene graphs of one shard.
 
     Args:
-        detections: one per image; a string is the reason why the image was skipped.
+        detections: one per image, or why the image was skipped.
         max_objects: K, objects kept per image, best first.
         max_relations: R, relations kept per image, best first; one whose subject or object is
             not among the K goes.
@@ -67,7 +74,7 @@ def pack_visual(
     predicates = [[""] * r for _ in range(n)]
     attributes: list[list[tuple[int, str]]] = [[] for _ in range(n)]
     for row, found in enumerate(detections):
-        if isinstance(found, str):
+        if isinstance(found, Skipped):
             continue
         count = min(len(found.labels), k)
         sizes[row], counts[row] = found.size, count
@@ -96,7 +103,7 @@ def pack_visual(
         relation_scores[row, :m] = 1.0 if known is None else known[kept]
         unions[row, :m] = union_boxes(boxes[row], pairs[row, :m])
     return {
-        **_coded("skipped", [d if isinstance(d, str) else "" for d in detections]),
+        **_coded("skipped", [d.reason if isinstance(d, Skipped) else "" for d in detections]),
         "image_size": sizes,
         "num_objects": counts,
         "boxes": boxes,
