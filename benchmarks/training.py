@@ -21,9 +21,9 @@ import torch
 
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
 from features.errors import exit_cleanly
+from features.progress import Progress
 from models.compute.distributed import World
 from models.configuration.config import from_dict
-from models.training.logs import Progress
 from models.training.runs import Data, make_model, store_keys
 from models.training.trainer import Trainer
 
@@ -94,7 +94,7 @@ def measure(name: str, store_path: Path, args: argparse.Namespace, folder: Path)
     store = open_store(store_path)
     data = Data(config, store, store.codebook, store_keys(store))
     trainer = Trainer(config, data, make_model(config, data).to(device), World(), device)
-    trainer.progress = Progress(1, quiet=True)
+    trainer.progress = Progress(name, "steps", 1, quiet=True)
     stream = iter(data.train_batches(0, 0, World()))
     trainer._step(stream, 1)  # first touch of pages and memory
     steps, waits = [], []

@@ -1,4 +1,9 @@
-"""Files that are either there and whole, or not there: partial names, fsync, replace, sweep."""
+"""Atomic files: a reader sees the whole new file or the old one, never a part.
+
+A writer fills ``NAME.HOST-PID-RANDOM.partial``; ``replacing`` flushes it to disk and renames it.
+``sweep`` deletes partial files whose writer has died. Sealed JSON documents end with a hash of
+their own bytes.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +28,7 @@ __all__ = [
     "partial_path",
     "publish",
     "read_sealed",
+    "replacing",
     "sweep",
     "sync_folder",
     "unreadable",
@@ -45,15 +51,15 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn any OSError of a write into a WriteError that names the path and says what to do."""
+    """Turn an OSError into a WriteError that names the path and says what to do."""
     try:
         yield
     except StoreError:
-        raise  # says it already
+        raise  # already names the file
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         advice = _ADVICE.get(error.errno or 0, "Check the folder and run again.")
-        kept = "What stood there before still stands."
+        kept = "The earlier contents are unchanged."
         raise WriteError(f"{path}: cannot be written ({reason}). {advice} {kept}") from error
 
 
@@ -95,16 +101,41 @@ def _host() -> str:
     return f"{name}-{scope.hexdigest()[:8]}"
 
 
-def publish(partial: Path, path: Path) -> None:
-    """Make a finished partial file visible under its name: fsync, read-only, replace."""
+def publish(partial: Path, path: Path, *, read_only: bool = True) -> None:
+    """Flush a finished partial file to disk and rename it to ``path``."""
     descriptor = os.open(partial, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    partial.chmod(0o444)
+    if read_only:
+        partial.chmod(0o444)
     partial.replace(path)
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
+    """Write a file atomically: yield a partial path to fill, then rename it to ``path``.
+
+    The folder is created when missing. If the block raises, the partial file is deleted and
+    ``path`` keeps its earlier contents.
+
+    Args:
+        path: the file to create or replace.
+        read_only: remove write permission from the finished file.
+
+    Raises: WriteError: an ``OSError`` while writing; the message names ``path``.
+    """
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_path(path)
+        try:
+            yield partial
+            publish(partial, path, read_only=read_only)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -183,14 +214,8 @@ def write_sealed(path: Path, document: Mapping[str, object]) -> None:
         {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **document}
     ).encode("utf-8", "surrogatepass")[:-1]
     seal = hashlib.sha256(body).hexdigest()
-    partial = partial_path(path)
-    with write_errors(path):
-        try:
-            partial.write_bytes(body + b',"seal":"%s"}\n' % seal.encode())
-            publish(partial, path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
+    with replacing(path, read_only=True) as partial:
+        partial.write_bytes(body + b',"seal":"%s"}\n' % seal.encode())
 
 
 def read_sealed(path: Path, kind: str) -> dict[str, object]:

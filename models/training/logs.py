@@ -11,17 +11,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
 from features.errors import MissingDependency, TrainingError
 from models.evaluation.metrics import METRICS
 
-__all__ = ["Events", "MetricsFile", "Progress", "Speed"]
+__all__ = ["Events", "MetricsFile", "Speed"]
 
 COLUMNS = (
     "step", "epoch", "kind", "loss", "lr", "pairs_per_s", "loader_wait", "gpu_mib", *METRICS
 )  # fmt: skip
-PLAIN_SECONDS = 10.0
 
 
 class MetricsFile:
@@ -171,102 +170,3 @@ class Speed:
     def loader_wait(self) -> float:
         """Share of the wall time, 0 to 1; near 0 means that the store is not the limit."""
         return self.waited / max(1e-9, time.perf_counter() - self.start)
-
-
-class Progress:
-    """A bar on a terminal, else a plain line every ten seconds.
-
-    Args:
-        total: steps of the whole run.   done: steps already taken.
-        name: said before every line; several runs may share an output.
-        quiet: say nothing (ranks other than the first).
-        stream: where to; standard output when None.
-    """
-
-    def __init__(
-        self,
-        total: int,
-        done: int = 0,
-        *,
-        name: str = "",
-        quiet: bool = False,
-        stream: TextIO | None = None,
-    ) -> None:
-        self.total, self.done, self.quiet = total, done, quiet
-        self._before = f"{name}: " if name else ""
-        self.stream = stream or sys.stdout
-        self._first, self._start = done, time.perf_counter()
-        self._said = self._start
-        self._bar: Any = None
-        self._task: Any = None
-        if not quiet and self.stream.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=Console(file=self.stream),
-            )
-            self._task = self._bar.add_task("training", total=total, completed=done, note="")
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def step(self, epoch: int, note: str) -> None:
-        """Count one step and, when it is time, say where the run stands.
-
-        Args:
-            epoch: running epoch, from 1.   note: loss, pairs/s and the like.
-        """
-        self.done += 1
-        if self.quiet:
-            return
-        if self._bar is not None:
-            where = f"{self._before}epoch {epoch}"
-            self._bar.update(self._task, completed=self.done, description=where, note=note)
-            return
-        now = time.perf_counter()
-        if now - self._said >= PLAIN_SECONDS:
-            self._said = now
-            left = (now - self._start) / (self.done - self._first) * (self.total - self.done)
-            self.say(f"epoch {epoch} step {self.done}/{self.total} {note} {clock(left)} left")
-
-    def say(self, text: str) -> None:
-        """Print one line above the bar."""
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(self._before + text, highlight=False, markup=False)
-        else:
-            self.stream.write(f"{self._before}{text}\n")
-            self.stream.flush()
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as people read it.
-
-    >>> clock(59), clock(61), clock(7322)
-    ('59 s', '1 min 01 s', '2 h 02 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

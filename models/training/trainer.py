@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from features.errors import TrainingError
+from features.progress import Progress
 from models.compute.device import memory_errors
 from models.compute.distributed import World, average_gradients, global_loss
 from models.configuration.config import Config, to_dict
 from models.registry import reads_unions
 from models.training import checkpoint
-from models.training.logs import Events, MetricsFile, Progress, Speed
+from models.training.logs import Events, MetricsFile, Speed
 from models.training.optim import WeightAverage, make_optimizer, rate_factor, set_rate
 from models.training.runs import Data, about_run, check_resumable
 
@@ -99,7 +101,12 @@ class Trainer:
             self.events,
             _signals(self),
             Progress(
-                self.total, self.at.step, name=self.folder.name, quiet=not first
+                self.folder.name,
+                "steps",
+                self.total,
+                self.at.step,
+                stream=sys.stdout,
+                quiet=not first,
             ) as self.progress,
         ):
             while self.at.step < self.total and not (patience and self.at.worse >= patience):
@@ -189,7 +196,7 @@ class Trainer:
         note = f"{self.speed.pairs_per_s:,.0f} pairs/s, loader wait {self.speed.loader_wait:.0%}"
         if self.device.type == "cpu":
             note = f"loss {float(total):.4f}, {note}"
-        self.progress.step(self.at.epoch + 1, note + self._gpu_note())
+        self.progress.advance(note=f"epoch {self.at.epoch + 1}, {note}{self._gpu_note()}")
 
     def _check_losses(self) -> list[float]:
         """Return the losses since the last row. Raises: TrainingError: one is not finite."""
@@ -249,7 +256,8 @@ class Trainer:
             self.events.add("val", at.step, found)
             recalls = [f"{found[f'{way}_r{k}']:.1f}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
             self.progress.say(
-                f"epoch {at.epoch} step {at.step}: rsum {rsum:.1f} on {self.config.data.val} "
+                f"{self.folder.name}: epoch {at.epoch} step {at.step}: "
+                f"rsum {rsum:.1f} on {self.config.data.val} "
                 f"(i2t {' '.join(recalls[:3])}, t2i {' '.join(recalls[3:])})"
                 + (", the best so far" if better else f", best {at.best:.1f} at {at.best_step}")
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from models.evaluation import results
 from models.evaluation.metrics import chance, fold5, recall
 from models.evaluation.rerank import rerank
 from models.train import train
-from models.training.logs import MetricsFile, Progress
+from models.training.logs import MetricsFile
 from models.training.word_vectors import vector_rows
 
 
@@ -231,26 +230,6 @@ def test_a_resumed_metrics_file_drops_later_and_torn_rows(tmp_path):
     assert float(lines[1].split(",")[3]) == 1 / 3
     assert lines[4].startswith("4,0,train,9.0,")
     assert len(MetricsFile(path).path.read_text().splitlines()) == 1
-
-
-def test_plain_progress_says_a_line_now_and_then(monkeypatch):
-    import models.training.logs as logs
-
-    now = [100.0]
-    monkeypatch.setattr(logs.time, "perf_counter", lambda: now[0])
-    stream = io.StringIO()
-    with Progress(100, 40, name="run", stream=stream) as progress:
-        for _ in range(30):
-            now[0] += 1.0
-            progress.step(2, "loss 1.0")
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == 3
-    assert lines[0] == "run: epoch 2 step 50/100 loss 1.0 50 s left"
-    quiet = io.StringIO()
-    with Progress(10, quiet=True, stream=quiet) as progress:
-        progress.say("hello")
-        progress.step(1, "x")
-    assert quiet.getvalue() == ""
 
 
 def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained, capsys):
