@@ -7,8 +7,8 @@ and a row of the README's table (``python -m workflows.build.option_table``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import luigi
 
@@ -20,6 +20,7 @@ __all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_paramet
 
 NO_DETECTOR = "none"
 _RULES = GraphRules()
+_DEPENDS = "depends on the detector"
 _Task = TypeVar("_Task", bound=type[luigi.Task])
 _Options = TypeVar("_Options", bound="TextOptions")
 
@@ -31,50 +32,48 @@ class Option:
     Attributes:
         help: the help text.
         group: the first group whose content key it enters, "" if it enters none.
-        values: its values as Markdown, where the help text does not list them.
-        default: its default as Markdown, where the value itself says too little.
+        values, shown: Markdown for the table instead of the help text, of the default.
         significant: False for options that change no result.
     """
 
     help: str
     group: str = ""
     values: str = ""
-    default: str = ""
+    shown: str = ""
     significant: bool = True
+
+
+def option(default: Any, help: str, group: str = "", **more: Any) -> Any:
+    """Return a dataclass field with a default (or ``MISSING``) and the values of an ``Option``."""
+    return field(default=default, metadata={"option": Option(help, group, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
     """The options of ``AddText``: how the captions of a store are parsed."""
 
-    store_dir: Annotated[str, Option("folder of the store, or one store manifest")]
-    parser: Annotated[
-        str,
-        Option("caption parser: spacy, stanza or a plug-in", "tokens", "`spacy`, `stanza`"),
-    ] = "spacy"
-    profile: Annotated[
-        str,
-        Option(
-            "rules for triplets: spice or extended",
-            "text",
-            "`spice` (what SPICE extracts), `extended` (also clauses, passives, ...)",
-        ),
-    ] = "extended"
-    scheme: Annotated[
-        str,
-        Option(
-            "stored dependency scheme: ud, clear or ud1-basic",
-            "tokens",
-            "`ud`, `clear`, `ud1-basic` (used by GSMN)",
-        ),
-    ] = "ud"
-    jobs: Annotated[
-        int, Option("local worker processes", default="all cores", significant=False)
-    ] = usable_cores()
-    scheduler_address: Annotated[
-        str,
-        Option("address of a running Dask scheduler to use instead", significant=False),
-    ] = ""
+    store_dir: str = option(MISSING, "folder of the store, or one store manifest")
+    parser: str = option(
+        "spacy", "caption parser: spacy, stanza or a plug-in", "tokens", values="`spacy`, `stanza`"
+    )
+    profile: str = option(
+        "extended",
+        "rules for triplets: spice or extended",
+        "text",
+        values="`spice` (what SPICE extracts), `extended` (also clauses, passives, ...)",
+    )
+    scheme: str = option(
+        "ud",
+        "stored dependency scheme: ud, clear or ud1-basic",
+        "tokens",
+        values="`ud`, `clear`, `ud1-basic` (used by GSMN)",
+    )
+    jobs: int = option(
+        usable_cores(), "local worker processes", shown="all cores", significant=False
+    )
+    scheduler_address: str = option(
+        "", "address of a running Dask scheduler to use instead", significant=False
+    )
 
     @classmethod
     def of(cls: type[_Options], task: luigi.Task) -> _Options:
@@ -89,81 +88,61 @@ class BuildOptions(TextOptions):
     Raises: UsageError: no store folder, or a limit below 1.
     """
 
-    store_dir: Annotated[str, Option("folder of the store")] = ""
-    dataset: Annotated[str, Option("name of the data set")] = "dataset"
-    images_dir: Annotated[
-        str, Option("folder of the images; not needed with precomputed features", "visual")
-    ] = ""
-    captions: Annotated[
-        str,
-        Option(
-            "captions file, several separated by commas, or a folder of them",
-            "index",
-            "Karpathy JSON, COCO captions JSON (or their folder), `results_20130124.token`, "
-            "Entities `Sentences`",
-        ),
-    ] = ""
-    detector: Annotated[
-        str,
-        Option(
-            "object detector; none: store captions only",
-            "visual",
-            "see [docs/detectors.md](docs/detectors.md): `nanodet`, `entities`, `scene-graphs`, "
-            "..., or `none`: captions only",
-        ),
-    ] = "nanodet"
-    detections: Annotated[
-        str, Option("file or folder of precomputed detections or gold boxes", "visual")
-    ] = ""
-    relations: Annotated[
-        str,
-        Option(
-            "relation predictor; auto: the detector's relations if it provides any",
-            "visual",
-            "`geometric`, `prior`, `precomputed`",
-            "the detector's own, else `geometric`",
-        ),
-    ] = "auto"
-    features: Annotated[
-        str,
-        Option(
-            "feature extractor; auto: the detector's features if it provides any",
-            "regions",
-            "`detector`, `nanodet`, `label`, `none`, ...",
-            "the detector's own, else pixels, else `label`",
-        ),
-    ] = "auto"
-    max_objects: Annotated[int, Option("at most this many objects per image", "visual")] = (
-        _RULES.max_objects
+    dataset: str = option("dataset", "name of the data set")
+    images_dir: str = option("", "folder of the image files", "visual")
+    captions: str = option(
+        "",
+        "captions file, several separated by commas, or a folder of them",
+        "index",
+        values="Karpathy JSON, COCO captions JSON (or their folder), `results_20130124.token`, "
+        "Entities `Sentences`",
     )
-    max_relations: Annotated[int, Option("at most this many relations per image", "visual")] = (
-        _RULES.max_relations
+    store_dir: str = option("", "folder of the store")
+    detector: str = option(
+        "nanodet",
+        "object detector; none: store captions only",
+        "visual",
+        values="see [docs/detectors.md](docs/detectors.md): `nanodet`, `entities`, "
+        "`scene-graphs`, ..., or `none`: captions only",
     )
-    min_score: Annotated[
-        float | None,
-        Option("drop objects with a lower score", "visual", default="depends on the detector"),
-    ] = None
-    cross_class_iou: Annotated[
-        float | None,
-        Option(
-            "drop the weaker of two boxes that overlap more than this, whatever their labels; "
-            "1 keeps all",
-            "visual",
-            default="depends on the detector",
-        ),
-    ] = None
-    whole_image: Annotated[
-        Literal["auto", "always", "empty"],
-        Option(
-            "add the whole image as an object: always, or only if no object was found",
-            "visual",
-            default="depends on the detector",
-        ),
-    ] = "auto"
-    on_error: Annotated[
-        Literal["fail", "skip"],
-        Option("fail at the first bad image or caption, or skip, count and name it"),
-    ] = "fail"
+    detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
+    relations: str = option(
+        "auto",
+        "relation predictor; auto: the detector's relations if it provides any",
+        "visual",
+        values="`geometric`, `prior`, `precomputed`",
+        shown="the detector's own, else `geometric`",
+    )
+    features: str = option(
+        "auto",
+        "feature extractor; auto: the detector's features if it provides any",
+        "regions",
+        values="`detector`, `nanodet`, `label`, `none`, ...",
+        shown="the detector's own, else pixels, else `label`",
+    )
+    max_objects: int = option(_RULES.max_objects, "at most this many objects per image", "visual")
+    max_relations: int = option(
+        _RULES.max_relations, "at most this many relations per image", "visual"
+    )
+    min_score: float | None = option(
+        None, "drop objects with a lower score", "visual", shown=_DEPENDS
+    )
+    cross_class_iou: float | None = option(
+        None,
+        "drop the weaker of two boxes that overlap more than this, whatever their labels; "
+        "1 keeps all",
+        "visual",
+        shown=_DEPENDS,
+    )
+    whole_image: Literal["auto", "always", "empty"] = option(
+        "auto",
+        "add the whole image as an object, always or only if no other was found",
+        "visual",
+        shown=_DEPENDS,
+    )
+    on_error: Literal["fail", "skip"] = option(
+        "fail", "stop at the first bad image or caption, or leave it out and report it"
+    )
 
     def __post_init__(self) -> None:
         if not self.store_dir:
@@ -183,14 +162,14 @@ class BuildOptions(TextOptions):
 
 
 def described(options: type[TextOptions]) -> list[tuple[Field[Any], Any, Option]]:
-    """Return each field of a class of options with its type and description."""
-    hints = get_type_hints(options, include_extras=True)
-    return [(field, *get_args(hints[field.name])) for field in fields(options)]
+    """Return each field with its type and description; inherited fields are last."""
+    hints = get_type_hints(options)
+    found = {field.name: field for field in fields(options)}
+    order = dict.fromkeys([*options.__annotations__, *found])
+    return [(found[name], hints[name], found[name].metadata["option"]) for name in order]
 
 
-def option_parameter(
-    options: type[TextOptions], name: str, **changes: Any
-) -> luigi.Parameter[Any]:
+def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> luigi.Parameter[Any]:
     """Return the Luigi parameter of one option.
 
     Args:
@@ -213,10 +192,10 @@ def takes(options: type[TextOptions]) -> Callable[[_Task], _Task]:
     """Return a class decorator that gives a task one parameter per option."""
 
     def decorate(task: _Task) -> _Task:
-        for field in fields(options):
-            parameter = option_parameter(options, field.name)
-            setattr(task, field.name, parameter)
-            parameter.__set_name__(task, field.name)  # setattr does not
+        for one, _, _ in described(options):
+            parameter = option_parameter(options, one.name)
+            setattr(task, one.name, parameter)
+            parameter.__set_name__(task, one.name)  # setattr does not
         return task
 
     return decorate
