@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from features.errors import UsageError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import UsageError
 
 __all__ = ["ELSEWHERE", "PAPERS", "Claim", "claims", "table"]
 
@@ -44,7 +45,7 @@ def claims(root: Path) -> list[Claim]:
     """Return all claims of the ``models`` package under ``root``, by paper, equation and place."""
     found = [
         claim
-        for path in sorted((root / "models").glob("*.py"))
+        for path in sorted((root / "models").rglob("*.py"))
         for claim in _claims_of(path, path.relative_to(root).as_posix())
     ]
     order = list(PAPERS)

@@ -1,43 +1,31 @@
-"""Luigi targets: the finished variant of a group, and the finished run of a model."""
+"""Luigi targets: a finished group, and the finished run of a model."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import luigi
 
 from features.format.files import replacing
-from features.format.group import group_done
+from features.format.group import Group
 
-__all__ = ["RunTarget", "Variant"]
+__all__ = ["GroupTarget", "RunTarget"]
 
 
-@dataclass(frozen=True, eq=False)
-class Variant(luigi.Target):
-    """One variant of a group: what a stage writes, and everything that enters its key.
+@dataclass(frozen=True)
+class GroupTarget(luigi.Target):
+    """A finished group."""
 
-    Attributes:
-        group: name of the group, such as ``visual``.   key: its content key.
-        folder: ``<store>/<group>-<first 12 digits of key>``.
-        params: stage, version, parameters and inputs, as the manifest records them.
-    """
-
-    group: str
-    key: str
-    folder: Path
-    params: dict[str, Any]
+    group: Group
 
     def exists(self) -> bool:
-        """Return True if the group is finished under this key and has all its shards.
+        """Return True if the group is finished under its key and has all its shards.
 
-        Only the manifest is read; the shards are not opened.
-
-        Raises: NewerFormatError: a newer release wrote the manifest.
+        Raises: NewerFormatError: a newer release wrote its manifest.
         """
-        return group_done(self.folder, self.key)
+        return self.group.finished()
 
 
 @dataclass(frozen=True)

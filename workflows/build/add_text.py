@@ -16,7 +16,8 @@ from typing import Any
 
 import luigi
 
-from features.format.manifest import bind_store, read_group, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import bind_store, store_manifest_path
 from workflows.build.stages import ExtractStoredTriplets, ParseStoredCaptions, TextTask
 from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan
@@ -39,15 +40,15 @@ class AddText(EntryTask, TextTask):
 
     def needs(self) -> list[luigi.Task]:
         """Return both stages: Luigi checks no requirements of a complete stage."""
-        for variant in self.plan.text_variants().values():
-            variant.exists()  # raises an error of its manifest here, not in the stage
+        for group in self.plan.text_groups().values():
+            group.finished()  # raises an error of its manifest here, not in the stage
         stages = (ParseStoredCaptions, ExtractStoredTriplets)
         return [self.clone(stage, store_dir=str(self.plan.manifest)) for stage in stages]
 
     def work(self) -> None:
         """Bind the text groups into the store, make it the latest and print one line."""
         plan, document = self.plan, self.plan.document
-        texts = {name: variant.folder for name, variant in plan.text_variants().items()}
+        texts = {name: group.folder for name, group in plan.text_groups().items()}
         kept = {
             name: entry
             for name, entry in document["groups"].items()

@@ -1,6 +1,6 @@
 """The builds that a user starts: ``BuildDataset``, ``BuildFlickr30k`` and ``BuildCoco``.
 
-A build ends with a store manifest that binds the variants of its stages, and prints a summary. It
+A build ends with a store manifest that binds the groups of its stages, and prints a summary. It
 always runs, even if every stage is complete, so that the second of two equal builds reports that
 there was nothing to build, and earlier options make their store the latest again.
 """
@@ -14,12 +14,8 @@ from pathlib import Path
 import luigi
 
 from features.errors import NewerFormatError, StoreError
-from features.format.manifest import (
-    bind_store,
-    read_group,
-    read_store_manifest,
-    store_manifest_path,
-)
+from features.format.group import read_group
+from features.format.manifest import bind_store, read_store_manifest, store_manifest_path
 from workflows.build.options import BuildOptions, option_parameter
 from workflows.build.stages import (
     BuildTask,
@@ -39,13 +35,13 @@ log = logging.getLogger(__name__)
 class BuildDataset(EntryTask, BuildTask):
     """Build a store of the data set --dataset from any captions file."""
 
-    _present: dict[str, bool] | None = None  # which variants existed before
+    _present: dict[str, bool] | None = None  # which groups existed before
 
     def needs(self) -> list[luigi.Task]:
         """Return every stage: Luigi checks no requirements of a complete stage."""
         plan = self.plan
         if self._present is None:
-            self._present = {name: v.exists() for name, v in plan.variants().items()}
+            self._present = {name: group.finished() for name, group in plan.groups().items()}
             if changes := changed_options(plan):
                 sys.stderr.write(f"{self.options.dataset}: {changes}\n")
         graphs = [DetectGraphs] if self.options.has_graphs else []
@@ -53,12 +49,12 @@ class BuildDataset(EntryTask, BuildTask):
         return [self.clone(stage) for stage in stages]
 
     def work(self) -> None:
-        """Bind the variants into a store, make it the latest and print the summary."""
+        """Bind the groups into a store, make it the latest and print the summary."""
         plan = self.plan
         path = self._latest() or bind_store(
             plan.store_dir,
             self.options.dataset,
-            {name: variant.folder for name, variant in plan.variants().items()},
+            {name: group.folder for name, group in plan.groups().items()},
             count_store(plan),
         )
         document = read_store_manifest(path)
@@ -66,7 +62,7 @@ class BuildDataset(EntryTask, BuildTask):
         sys.stdout.flush()
 
     def _latest(self) -> Path | None:
-        """Return the latest store manifest if it binds these variants, so that nothing is counted.
+        """Return the latest store manifest if it binds these groups, so that nothing is counted.
 
         Raises: NewerFormatError: a newer release wrote it.
         """
@@ -80,7 +76,7 @@ class BuildDataset(EntryTask, BuildTask):
             log.debug("no usable latest store in %s", plan.store_dir)
             return None
         bound = {name: (e["key"], e["hash"]) for name, e in document["groups"].items()}
-        wanted = {name: (v.key, read_group(v.folder).hash) for name, v in plan.variants().items()}
+        wanted = {name: (g.key, read_group(g.folder).hash) for name, g in plan.groups().items()}
         return path if (document["dataset"], bound) == (self.options.dataset, wanted) else None
 
 

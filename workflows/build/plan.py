@@ -6,12 +6,15 @@ inputs and options have equal keys, so they share their shards.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from features.convert.captions import CaptionSet, caption_files, read_captions
 from features.errors import MissingInput, UsageError
-from features.format.keys import HashCache, hash_json
+from features.format.group import Group
+from features.format.hash_cache import HashCache
+from features.format.keys import hash_json
 from features.records import ImageEntry
 from pipeline.detect import Detector, create_detector
 from pipeline.vision.extractors.registry import (
@@ -24,13 +27,12 @@ from pipeline.vision.relations import relations_identity, resolve_relations
 from pipeline.vision.visual import REGIONS_VERSION, VISUAL_VERSION, GraphRules, rules_for
 from workflows.build.options import BuildOptions
 from workflows.build.text_plan import TextPlan
-from workflows.targets import Variant
 
 __all__ = ["Plan", "plan_of"]
 
 
 class Plan(TextPlan):
-    """The variants of one build; each is computed from the inputs when first asked for.
+    """The groups of one build; each is named from the inputs when first asked for.
 
     Args:
         options: what to build.
@@ -111,18 +113,19 @@ class Plan(TextPlan):
         return hash_json(pairs)
 
     @cached_property
-    def index(self) -> Variant:
+    def index(self) -> Group:
         """The index group: images, splits and captions."""
         files = [path for path in caption_files(self.options.captions) if path.is_file()]
         dropped = self.caption_set.dropped
-        self.built_index.params["about"] = {
+        about = {
             "captions_files": [self._hashes.file(path) for path in files],
             "listed": len(self.caption_set.entries),
             "missing": len(self.missing),
             "dropped": [list(item) for item in dropped[:100]],
             "n_dropped": len(dropped),
         }
-        return self.built_index
+        index = self.built_index
+        return replace(index, params={**index.params, "about": about})
 
     @cached_property
     def rules(self) -> GraphRules:
@@ -140,7 +143,7 @@ class Plan(TextPlan):
         return resolve_features(self.options.features, self.detector, pictures=self.has_files)
 
     @cached_property
-    def visual(self) -> Variant:
+    def visual(self) -> Group:
         """Boxes, labels, relations and union boxes."""
         parameters = {
             "detector": self.detector.identity(),
@@ -150,10 +153,10 @@ class Plan(TextPlan):
         inputs = {"index": self.index.key}
         if self.detector.needs_pixels:
             inputs["pictures"] = self.files_hash
-        return self.variant("visual", VISUAL_VERSION, parameters, inputs)
+        return Group.of(self.store_dir, "visual", VISUAL_VERSION, parameters, inputs)
 
     @cached_property
-    def regions(self) -> Variant:
+    def regions(self) -> Group:
         """Features of every object box and union box."""
         identity = extractor_identity(self.features, self.detector)
         inputs = {"visual": self.visual.key}
@@ -165,11 +168,11 @@ class Plan(TextPlan):
                 )
             inputs["pictures"] = self.files_hash
         parameters = {"features": identity, "dtype": "float16"}
-        return self.variant("regions", REGIONS_VERSION, parameters, inputs)
+        return Group.of(self.store_dir, "regions", REGIONS_VERSION, parameters, inputs)
 
-    def variants(self) -> dict[str, Variant]:
-        """Return all variants by the name that the store manifest gives them."""
-        found = {"index": self.index, **self.text_variants()}
+    def groups(self) -> dict[str, Group]:
+        """Return all groups by the name that the store manifest gives them."""
+        found = {"index": self.index, **self.text_groups()}
         if self.options.has_graphs:
             found |= {"visual": self.visual, "regions": self.regions}
         return found

@@ -16,11 +16,8 @@ from typing import Any
 
 import luigi
 
-from features.format.files import sweep, write_errors
-from features.format.manifest import finish_group, image_index
-from features.format.pack import pack_index
-from features.format.shard import write_shard
-from features.format.sidecar import ShardRecord, shard_done
+from features.format.codec import pack_index
+from features.format.group import Group, read_group
 from features.progress import Progress
 from pipeline.shards import (
     ParseJob,
@@ -34,7 +31,7 @@ from workflows.build.options import BuildOptions, TextOptions, takes
 from workflows.build.plan import Plan, plan_of
 from workflows.build.text_plan import StoredTextPlan, TextPlan, stored_text_plan
 from workflows.cluster import Where, fan_out
-from workflows.targets import Variant
+from workflows.targets import GroupTarget
 from workflows.tasks import Task
 
 __all__ = [
@@ -80,7 +77,7 @@ class TextTask(Task):
 
 
 class Stage(Task):
-    """A stage: it writes the shards of one or two variants, then their manifests."""
+    """A stage: it writes the shards of one or two groups, then their manifests."""
 
     label = "stage"
     unit = "images"
@@ -96,8 +93,12 @@ class Stage(Task):
         """What is built."""
 
     @abc.abstractmethod
-    def output(self) -> list[Variant]:
-        """Return the variants that the stage writes."""
+    def groups(self) -> list[Group]:
+        """Return the groups that the stage writes."""
+
+    def output(self) -> list[GroupTarget]:
+        """Return one target per group."""
+        return [GroupTarget(group) for group in self.groups()]
 
     @abc.abstractmethod
     def shard(self) -> tuple[Callable[[Any, int], Any], object]:
@@ -111,16 +112,10 @@ class Stage(Task):
         """Write the missing shards, then the manifests."""
         started = time.monotonic()
         ranges = self.plan.ranges
-        wanted = [variant for variant in self.output() if not variant.exists()]
-        for variant in wanted:
-            with write_errors(variant.folder):  # fail before a model is loaded
-                variant.folder.mkdir(parents=True, exist_ok=True)
-            sweep(variant.folder)
-        todo = [
-            number
-            for number, rows in enumerate(ranges)
-            if any(shard_done(v.folder, number, v.key, rows) is None for v in wanted)
-        ]
+        wanted = [group for group in self.groups() if not group.finished()]
+        for group in wanted:
+            group.prepare()  # fails before a model is loaded if the folder cannot be written
+        todo = sorted({number for group in wanted for number in group.missing(ranges)})
         sizes = [self.weigh(rows) for rows in ranges]
         before = sum(sizes) - sum(sizes[number] for number in todo)
         function, job = self.shard()
@@ -136,12 +131,9 @@ class Stage(Task):
                 progress.advance(sizes[number])
         seconds = round(time.monotonic() - started, 2)
         built = {"seconds": seconds, "shards": len(todo), "of": len(ranges)}
-        index = image_index(self.plan.index.folder)
-        for variant in wanted:
-            params = {**variant.params, "built": built}
-            finish_group(
-                variant.folder, variant.group, variant.key, params, len(ranges), index=index
-            )
+        index = read_group(self.plan.index.folder).image_index
+        for group in wanted:
+            group.finish(len(ranges), index=index, built=built)
 
     def publish(self, line: str, percent: int) -> None:
         """Show progress in the scheduler's web page."""
@@ -157,31 +149,21 @@ class Stage(Task):
 class IndexImages(BuildTask):
     """Write the index: image ids, files, splits and captions."""
 
-    def output(self) -> Variant:
+    def output(self) -> GroupTarget:
         """Return the index group."""
-        return self.plan.index
+        return GroupTarget(self.plan.index)
 
     def run(self) -> None:
         """Write the shards in this process; a million captions take seconds."""
         started = time.monotonic()
         plan, index = self.plan, self.plan.index
-        sweep(index.folder)
-        records: list[ShardRecord] = []
-        for number, rows in enumerate(plan.ranges):
-            columns = pack_index(plan.entries[rows.start : rows.stop])
-            records.append(
-                write_shard(
-                    index.folder,
-                    number,
-                    columns,
-                    group="index",
-                    key=index.key,
-                    row0=rows.start,
-                    rows=len(rows),
-                )
-            )
-        built = {"seconds": round(time.monotonic() - started, 2), "shards": len(records)}
-        finish_group(index.folder, "index", index.key, {**index.params, "built": built}, records)
+        index.prepare()
+        records = [
+            index.write(number, rows, pack_index(plan.entries[rows.start : rows.stop]))
+            for number, rows in enumerate(plan.ranges)
+        ]
+        seconds = round(time.monotonic() - started, 2)
+        index.finish(records, built={"seconds": seconds, "shards": len(records)})
 
 
 class DetectGraphs(BuildTask, Stage):
@@ -193,7 +175,7 @@ class DetectGraphs(BuildTask, Stage):
         """Return the index stage."""
         return self.clone(IndexImages)
 
-    def output(self) -> list[Variant]:
+    def groups(self) -> list[Group]:
         """Return graphs and features; features have a key of their own."""
         return [self.plan.visual, self.plan.regions]
 
@@ -229,7 +211,7 @@ class ParseStage(CaptionStage):
 
     label = "parsing"
 
-    def output(self) -> list[Variant]:
+    def groups(self) -> list[Group]:
         """Return the parses."""
         return [self.plan.parses]
 
@@ -245,7 +227,7 @@ class TripletStage(CaptionStage):
 
     label = "triplets"
 
-    def output(self) -> list[Variant]:
+    def groups(self) -> list[Group]:
         """Return the text graphs, and the tokens if their scheme is not UD."""
         plan = self.plan
         return [plan.text] if plan.tokens is plan.parses else [plan.text, plan.tokens]

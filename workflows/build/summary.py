@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import read_store_manifest, store_manifest_path
 from features.reading.columns import GroupReader
 from pipeline.vision.image_files import describe_missing
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from features.format.manifest import GroupManifest
+    from features.format.group import GroupManifest
     from workflows.build.plan import Plan
 
 __all__ = ["changed_options", "count_store", "count_text", "describe_build"]
@@ -31,7 +32,7 @@ STAGES = {
 
 def count_store(plan: Plan) -> dict[str, Any]:
     """Return the counts of a built store, and the seconds and bytes of each stage."""
-    groups = {name: read_group(variant.folder) for name, variant in plan.variants().items()}
+    groups = {name: read_group(group.folder) for name, group in plan.groups().items()}
     visual = GroupReader(groups["visual"]) if "visual" in groups else None
     reasons = Counter(
         reason for reason in (visual.coded("skipped").tolist() if visual else []) if reason
@@ -75,7 +76,7 @@ def describe_build(
     Args:
         plan: the plan of the build.
         path: the store manifest.   document: its contents.
-        present: variant -> True if it existed before this run.
+        present: group -> True if it existed before this run.
     """
     found: Mapping[str, Any] = document["summary"]
     images, captions = found["images"], found["captions"]
@@ -124,12 +125,12 @@ def changed_options(plan: Plan) -> str:
         if document["dataset"] != plan.options.dataset:
             return ""
         reasons = []
-        for name, variant in plan.variants().items():
+        for name, group in plan.groups().items():
             entry = document["groups"].get(name)
-            if entry is None or entry["key"] == variant.key:
+            if entry is None or entry["key"] == group.key:
                 continue
             before = read_group(plan.store_dir / entry["folder"]).params
-            differences = _differences(before, variant.params)
+            differences = _differences(before, group.params)
             if differences:
                 reasons.append(f"{STAGES.get(name, name)}: {', '.join(differences)}")
     except (StoreError, ValueError, KeyError):

@@ -9,19 +9,18 @@ from __future__ import annotations
 import abc
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 from features.errors import UnknownName, UsageError
-from features.format.keys import content_key, folder_name, hash_json
-from features.format.manifest import read_group, read_store_manifest
+from features.format.codec import unpack_index
+from features.format.group import Group, read_group
+from features.format.keys import hash_json
+from features.format.manifest import read_store_manifest
 from features.format.schema import shard_ranges, shard_rows
-from features.format.unpack import read_columns, unpack_index
 from features.records import ImageEntry
 from pipeline.language.dependency import SCHEMES
 from pipeline.language.spice.triplets import PROFILES, RULES_VERSION
 from pipeline.parse import PARSE_VERSION, load_parser
 from workflows.build.options import TextOptions
-from workflows.targets import Variant
 
 __all__ = ["StoredTextPlan", "TextPlan", "stored_text_plan"]
 
@@ -46,7 +45,7 @@ class TextPlan(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def index(self) -> Variant:
+    def index(self) -> Group:
         """The index group: images, splits and captions."""
 
     @property
@@ -55,23 +54,27 @@ class TextPlan(abc.ABC):
         return shard_ranges(len(self.entries))
 
     @cached_property
-    def built_index(self) -> Variant:
+    def built_index(self) -> Group:
         """The index group as a build of these images and captions names it."""
         listed = [
             [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in self.entries
         ]
         parameters = {"rows_per_shard": shard_rows(len(self.entries))}
-        return self.variant("index", INDEX_VERSION, parameters, {"images": hash_json(listed)})
+        return Group.of(
+            self.store_dir, "index", INDEX_VERSION, parameters, {"images": hash_json(listed)}
+        )
 
     @cached_property
-    def parses(self) -> Variant:
+    def parses(self) -> Group:
         """Tokens with UD dependencies, the input of the triplet rules."""
         parser = load_parser(self.options.parser)
         parameters = {"parser": parser.name, "version": parser.version}
-        return self.variant("tokens", PARSE_VERSION, parameters, {"index": self.built_index.key})
+        return Group.of(
+            self.store_dir, "tokens", PARSE_VERSION, parameters, {"index": self.built_index.key}
+        )
 
     @cached_property
-    def tokens(self) -> Variant:
+    def tokens(self) -> Group:
         """Tokens with dependencies in the chosen scheme; for ``ud``, the parses themselves."""
         scheme = self.options.scheme
         if scheme == "ud":
@@ -79,31 +82,23 @@ class TextPlan(abc.ABC):
         if scheme not in SCHEMES:
             raise UnknownName.of("scheme", scheme, SCHEMES)
         inputs = {"parses": self.parses.key}
-        return self.variant("tokens", PARSE_VERSION, {"scheme": scheme}, inputs)
+        return Group.of(self.store_dir, "tokens", PARSE_VERSION, {"scheme": scheme}, inputs)
 
     @cached_property
-    def text(self) -> Variant:
+    def text(self) -> Group:
         """Roles, objects, attributes and relations of every caption."""
         profile = self.options.profile
         if profile not in PROFILES:
             raise UnknownName.of("profile", profile, PROFILES)
         inputs = {"parses": self.parses.key}
-        return self.variant("text", RULES_VERSION, {"profile": profile}, inputs)
+        return Group.of(self.store_dir, "text", RULES_VERSION, {"profile": profile}, inputs)
 
-    def text_variants(self) -> dict[str, Variant]:
+    def text_groups(self) -> dict[str, Group]:
         """Return the text groups by the name that a store manifest gives them."""
         found = {"tokens": self.tokens, "text": self.text}
         if self.tokens is not self.parses:
             found["tokens@ud"] = self.parses  # otherwise `features gc` would delete the parses
         return found
-
-    def variant(
-        self, group: str, version: str, parameters: dict[str, Any], inputs: dict[str, str]
-    ) -> Variant:
-        """Return a variant whose key covers the version, the parameters and the inputs."""
-        key = content_key(group, version, parameters, inputs)
-        params = {"stage": group, "version": version, "parameters": parameters, "inputs": inputs}
-        return Variant(group, key, self.store_dir / folder_name(group, key), params)
 
 
 class StoredTextPlan(TextPlan):
@@ -121,8 +116,9 @@ class StoredTextPlan(TextPlan):
         self.manifest = Path(options.store_dir)
         super().__init__(self.manifest.parent, options)
         self.document = read_store_manifest(self.manifest)
-        self._group = read_group(self.store_dir / self.document["groups"]["index"]["folder"])
-        if not int(self._group.axis_lengths()["caption"].sum()):
+        folder = self.store_dir / self.document["groups"]["index"]["folder"]
+        self._manifest = read_group(folder)
+        if not int(self._manifest.axis_lengths()["caption"].sum()):
             raise UsageError(
                 f"{self.manifest}: this store has no captions. Import it again with "
                 "--captions FILE."
@@ -131,16 +127,13 @@ class StoredTextPlan(TextPlan):
     @cached_property
     def entries(self) -> list[ImageEntry]:
         """The images of the store, in row order."""
-        shards = range(len(self._group.rows))
-        return [
-            entry for k in shards for entry in unpack_index(read_columns(self._group.folder, k))
-        ]
+        shards = range(len(self._manifest.rows))
+        return [entry for k in shards for entry in unpack_index(self.index.shard(k).columns())]
 
-    @property
-    def index(self) -> Variant:
+    @cached_property
+    def index(self) -> Group:
         """The index group that the manifest names."""
-        group = self._group
-        return Variant("index", group.key, group.folder, dict(group.params))
+        return Group.open(self._manifest.folder)
 
 
 @lru_cache(maxsize=8)

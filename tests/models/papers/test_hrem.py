@@ -9,9 +9,8 @@ import torch
 
 import models
 from features.batches.batch import ImageBatch
-from features.errors import UsageError
 from models.papers.hrem import Embeddings, Encoded, Hrem
-from models.papers.hrem_batches import drop_regions, drop_words, k_means, neighbour_batches
+from models.papers.hrem_batches import drop_regions, drop_words
 from models.papers.hrem_layers import Attention, pool
 from models.papers.hrem_losses import distance_weights, sampled_triplet_loss
 from models.papers.hrem_relations import attention_bias, closeness, nearest
@@ -271,29 +270,6 @@ def test_negatives_too_far_away_cost_nothing():
     positives = torch.eye(2, dtype=torch.bool)
     assert distance_weights(scores, ~positives, 1.7).sum() == 0
     assert sampled_triplet_loss(scores, positives, margin=5.0, far=1.7) == 0
-
-
-def test_k_means_finds_separate_groups():
-    torch.manual_seed(0)
-    points = torch.cat([torch.randn(20, 3) * 0.1 + shift for shift in (0.0, 10.0)])
-    labels = k_means(points, 2)
-    assert len(set(labels[:20].tolist())) == len(set(labels[20:].tolist())) == 1
-    assert labels[0] != labels[20]
-
-
-def test_neighbour_batches_draw_p_clusters_and_k_images_each():
-    torch.manual_seed(0)
-    points = torch.cat([torch.randn(10, 3) * 0.1 + 10 * i for i in range(4)])
-    captions_of = [[5 * i + j for j in range(5)] for i in range(40)]
-    sizes = {"clusters": 4, "per_batch": 2, "per_cluster": 6}
-    drawn = neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
-    assert drawn == neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
-    for batch in drawn:
-        rows = [row for row, _ in batch]
-        assert len(rows) == len(set(rows)) == 12
-        assert all(caption // 5 == row for row, caption in batch)
-    with pytest.raises(UsageError, match="lower per_batch"):
-        neighbour_batches(points, captions_of, clusters=4, per_batch=7, per_cluster=6, batches=1)
 
 
 def test_drop_words_moves_the_rest_together():

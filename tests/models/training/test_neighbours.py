@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from features.errors import ConfigError
+from features.errors import ConfigError, UsageError
 from models.compute.distributed import World
 from models.configuration.config import from_dict
-from models.training.neighbours import mean_regions, neighbour_order
+from models.training.neighbours import k_means, mean_regions, neighbour_batches, neighbour_order
 from models.training.runs import open_data
 from models.training.trainer import Trainer
 
@@ -44,8 +44,6 @@ def batches_of(data, epoch, pairs=0, world=ALONE):
 
 
 def test_a_batch_holds_groups_of_its_clusters(data):
-    from models.papers.hrem_batches import k_means
-
     found = data()
     store = found.store
     points = mean_regions(store, "train", found.codebook)
@@ -93,3 +91,26 @@ def test_a_run_goes_through_both_kinds_of_epochs(data):
     assert trainer.fit().step == 20
     with pytest.raises(ConfigError, match=r"12 is no multiple of data\.neighbours 5"):
         data(neighbours=5).batches_per_epoch(1)
+
+
+def test_k_means_finds_separate_groups():
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(20, 3) * 0.1 + shift for shift in (0.0, 10.0)])
+    labels = k_means(points, 2)
+    assert len(set(labels[:20].tolist())) == len(set(labels[20:].tolist())) == 1
+    assert labels[0] != labels[20]
+
+
+def test_neighbour_batches_draw_p_clusters_and_k_images_each():
+    torch.manual_seed(0)
+    points = torch.cat([torch.randn(10, 3) * 0.1 + 10 * i for i in range(4)])
+    captions_of = [[5 * i + j for j in range(5)] for i in range(40)]
+    sizes = {"clusters": 4, "per_batch": 2, "per_cluster": 6}
+    drawn = neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
+    assert drawn == neighbour_batches(points, captions_of, **sizes, batches=5, seed=1)
+    for batch in drawn:
+        rows = [row for row, _ in batch]
+        assert len(rows) == len(set(rows)) == 12
+        assert all(caption // 5 == row for row, caption in batch)
+    with pytest.raises(UsageError, match="lower per_batch"):
+        neighbour_batches(points, captions_of, clusters=4, per_batch=7, per_cluster=6, batches=1)

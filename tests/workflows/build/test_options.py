@@ -79,7 +79,7 @@ def test_an_option_enters_the_key_of_its_group(name, graphs):
         value = f"{given[name]}.json"
         Path(value).write_text(json.dumps(document))
     after = replace(before, **{name: value})
-    old, new = (Plan(options).variants() for options in (before, after))
+    old, new = (Plan(options).groups() for options in (before, after))
     changed = {group for group in old if old[group].key != new[group].key}
     group = next(option.group for field, _, option in described(BuildOptions) if field.name == name)
     assert changed <= REBUILT[group]
