@@ -29,7 +29,8 @@ from pipeline.detect import create_detector
 from pipeline.vision.extractors.registry import create_extractor
 from pipeline.vision.relations import create_relations
 from pipeline.vision.visual import build
-from workflows.build.plan import BuildOptions, Plan
+from workflows.build.options import BuildOptions
+from workflows.build.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = (
