@@ -29,7 +29,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from features.errors import UnknownName, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import UnknownName
 from models.evaluation.scoring import computing, pick
 from models.training.synthetic import random_captions, random_images
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
-from features.errors import exit_cleanly
+from features.commands.program import exit_cleanly
 from features.progress import Progress
 from models.compute.distributed import World
 from models.configuration.config import from_dict

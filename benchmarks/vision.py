@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features.errors import MissingInput, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import MissingInput
 from features.records import ImageEntry
 from pipeline.detect import create_detector
 from pipeline.vision.detectors.nanodet import SIDE, session

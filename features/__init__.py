@@ -5,7 +5,7 @@
 
 from features.errors import ScenestoreError
 from features.format.build import build_store
-from features.records import Caption, Detections, ImageEntry, SceneGraph, TextGraph
+from features.records import Caption, Detections, ImageEntry, SceneGraph, Skipped, TextGraph
 from features.store import Store, open_store
 from features.vocab.codebook import Codebook
 
@@ -16,6 +16,7 @@ __all__ = [
     "ImageEntry",
     "SceneGraph",
     "ScenestoreError",
+    "Skipped",
     "Store",
     "TextGraph",
     "build_store",

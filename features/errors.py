@@ -1,34 +1,31 @@
-"""Every error that Scenestore raises on purpose, one tree.
+"""All errors that Scenestore raises on purpose, as one tree.
 
-Each error is also the builtin that a caller would catch, and its message says what happened
-(with file, key and value) and then what to do::
+Each error also derives from the builtin exception that a caller would catch. Its message says what
+happened (with file, key and value) and then what to do::
 
     ScenestoreError
-    ├── UsageError (ValueError)              an option, path or configuration that the user gave
-    │   ├── MissingInput (FileNotFoundError) a file or folder that is not there
-    │   ├── UnknownName (KeyError)           a detector, parser, model, split or id nobody knows
+    ├── UsageError (ValueError)              an option, path or configuration from the user
+    │   ├── MissingInput (FileNotFoundError) a file or folder that does not exist
+    │   ├── UnknownName (KeyError)           an unknown detector, parser, model, split or id
     │   └── ConfigError                      a YAML file or --section.key override
     ├── MissingDependency (ImportError)      an optional package; the message has the pip command
-    ├── InputError (ValueError)              a file from outside that cannot be read as promised
-    │   └── ImageError                       one picture that cannot be decoded
-    ├── StoreError (OSError)                 something about the store on disk
-    │   ├── FormatError (ValueError)         not a store, or a manifest that makes no sense
+    ├── InputError (ValueError)              an input file that cannot be read in its format
+    │   └── ImageError                       an image that cannot be decoded
+    ├── StoreError (OSError)                 a problem with the store on disk
+    │   ├── FormatError (ValueError)         not a store, or an invalid manifest
     │   │   └── NewerFormatError             written by a newer release
-    │   ├── DamagedError (ValueError)        bytes that differ from what was written
+    │   ├── DamagedError (ValueError)        bytes differ from what was written
     │   ├── WriteError                       disk full, permission denied, read-only folder
     │   └── MismatchError (ValueError)       variants or runs that belong to different data
-    ├── FeatureOverflow (OverflowError)      a value that float16 cannot hold
+    ├── FeatureOverflow (OverflowError)      a value outside the range of float16
     ├── StageError (RuntimeError)            a build stage that lost a shard or a worker
-    └── TrainingError (RuntimeError)         NaN loss, out of memory, checkpoint not usable
+    └── TrainingError (RuntimeError)         NaN loss, out of memory, unusable checkpoint
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 __all__ = [
     "ConfigError",
@@ -48,42 +45,47 @@ __all__ = [
     "UnknownName",
     "UsageError",
     "WriteError",
-    "exit_cleanly",
 ]
 
 
+_LISTED = 10  # names in a message
+_COMPARED = 10_000  # names searched for the nearest one: a store can have millions of ids
+
+
 class ScenestoreError(Exception):
-    """Base of all errors raised on purpose; the message is written for the user."""
+    """Base class of all errors raised on purpose; the message is meant for the user."""
 
     def __str__(self) -> str:
-        """Return the message as written (``KeyError`` would quote it)."""
+        """Return the message unquoted (``KeyError`` would quote it)."""
         return " ".join(str(part) for part in self.args)
 
 
 class UsageError(ScenestoreError, ValueError):
-    """An option, path or value that the user gave makes no sense."""
+    """An option, path or value from the user is invalid."""
 
 
 class MissingInput(UsageError, FileNotFoundError):
-    """A file or folder that the user named is not there."""
+    """A file or folder that the user named does not exist."""
 
 
 class UnknownName(UsageError, KeyError):
-    """A name that no registry, table or store knows; the message lists the known ones."""
+    """A name is unknown; the message suggests the nearest known one."""
 
     @classmethod
     def of(cls, what: str, name: str, known: Iterable[str]) -> UnknownName:
-        """Build the error for one unknown name.
+        """Return the error for an unknown name.
 
         Args:
-            what: kind of thing, for example ``"detector"``.
+            what: what the name stands for, for example ``"detector"``.
             name: what the user wrote.
-            known: the names that exist; the nearest one is suggested.
+            known: the names that exist; the nearest one is suggested, the first ones are listed.
         """
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=1)
+        near = difflib.get_close_matches(name, names[:_COMPARED], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
+        listed = ", ".join(names[:_LISTED])
+        if len(names) > _LISTED:
+            listed += f", ... ({len(names):,} in all)"
         return cls(f"unknown {what} {name!r}.{hint} Known: {listed or 'none'}.")
 
 
@@ -96,28 +98,28 @@ class MissingDependency(ScenestoreError, ImportError):
 
     @classmethod
     def of(cls, package: str, why: str, command: str) -> MissingDependency:
-        """Build the error for one package, why it is needed and the command that installs it."""
+        """Return the error for a package, why it is needed and the command that installs it."""
         return cls(f"{why} needs the package {package!r}, which is not installed. Run: {command}")
 
 
 class InputError(ScenestoreError, ValueError):
-    """A file from outside cannot be read as the format it should have."""
+    """An input file cannot be read in the format it should have."""
 
 
 class ImageError(InputError):
-    """A picture cannot be decoded, or is too large to decode safely."""
+    """An image cannot be decoded, or is too large to be decoded safely."""
 
 
 class StoreError(ScenestoreError, OSError):
-    """Something is wrong with a store on disk."""
+    """A store on disk cannot be used."""
 
 
 class FormatError(StoreError, ValueError):
-    """The path holds no store, a newer format, or a manifest that contradicts itself."""
+    """The path is not a store, or its manifest is invalid."""
 
 
 class NewerFormatError(FormatError):
-    """Written by a newer release; nothing here may touch it."""
+    """A file was written by a newer release; this one must not change it."""
 
 
 class DamagedError(StoreError, ValueError):
@@ -125,11 +127,11 @@ class DamagedError(StoreError, ValueError):
 
 
 class WriteError(StoreError):
-    """A shard or manifest could not be written; what stood there before still stands."""
+    """A shard or manifest could not be written; the previous file, if any, is unchanged."""
 
 
 class MismatchError(StoreError, ValueError):
-    """Two things that must belong to the same data do not."""
+    """Two inputs that must belong to the same data do not."""
 
 
 class FeatureOverflow(ScenestoreError, OverflowError):
@@ -137,44 +139,8 @@ class FeatureOverflow(ScenestoreError, OverflowError):
 
 
 class StageError(ScenestoreError, RuntimeError):
-    """A build stage could not finish; finished shards are kept and the next run goes on there."""
+    """A build stage failed; finished shards are kept and the next run continues from them."""
 
 
 class TrainingError(ScenestoreError, RuntimeError):
-    """A training or evaluation job had to stop; the last checkpoint is still good."""
-
-
-def exit_cleanly(main: Callable[[], int | None]) -> None:
-    """Run a command line ``main`` and leave the process: one clear line instead of a trace.
-
-    Exit codes: what ``main`` returns (None = 0), 2 for a user's mistake, 1 for any other
-    ScenestoreError and for a file or folder that the system refuses, 130 after Ctrl-C, 141 when the
-    reader of a pipe has gone.
-    """
-    try:
-        code = main() or 0
-        sys.stdout.flush()
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 2
-    except ScenestoreError as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        code = 141
-    except OSError as error:
-        if error.filename is None:
-            raise
-        reason = error.strerror or error
-        sys.stderr.write(f"error: {error.filename}: {reason}. Check it and run again.\n")
-        code = 1
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        # threads of a process group may hold tensors, and abort an interpreter that is closing down
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(ValueError, OSError):
-                stream.flush()
-        os._exit(code)
-    sys.exit(code)
+    """A training or evaluation job had to stop; the last checkpoint is unchanged."""

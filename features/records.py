@@ -6,13 +6,21 @@ Boxes are ``xyxy`` float32 in pixels of the original picture after EXIF rotation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Caption", "Detections", "ImageEntry", "SceneGraph", "TextGraph", "union_boxes"]
+__all__ = [
+    "Caption",
+    "Detections",
+    "ImageEntry",
+    "SceneGraph",
+    "Skipped",
+    "TextGraph",
+    "union_boxes",
+]
 
 Float32 = npt.NDArray[np.float32]
 
@@ -59,6 +67,37 @@ class Detections:
     attributes: tuple[tuple[str, ...], ...] | None = None
     relations: tuple[tuple[int, str, int], ...] | None = None
     relation_scores: Float32 | None = None
+
+    def select(self, rows: Iterable[int]) -> Detections:
+        """Return the objects in ``rows``, in that order, and the relations among them."""
+        keep = list(rows)
+        place = {row: at for at, row in enumerate(keep)}
+        relations, relation_scores = self.relations, self.relation_scores
+        if relations is not None:
+            kept = [i for i, (s, _, o) in enumerate(relations) if s in place and o in place]
+            relation_scores = None if relation_scores is None else relation_scores[kept]
+            relations = tuple((place[s], p, place[o]) for s, p, o in (relations[i] for i in kept))
+        return Detections(
+            boxes=self.boxes[keep].reshape(-1, 4),
+            labels=tuple(self.labels[row] for row in keep),
+            scores=self.scores[keep],
+            size=self.size,
+            features=None if self.features is None else self.features[keep],
+            attributes=None if self.attributes is None else tuple(self.attributes[r] for r in keep),
+            relations=relations,
+            relation_scores=relation_scores,
+        )
+
+    def first(self, count: int) -> Detections:
+        """Return the first ``count`` objects and the relations among them."""
+        return self if len(self.labels) <= count else self.select(range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An image without a graph, and the reason why."""
+
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,21 +1,31 @@
-"""Plug-in registries: a dict, a decorator, and entry points of other packages."""
+"""Registry of plug-ins: detectors, relation predictors, feature extractors, parsers and models."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from features.errors import UnknownName, UsageError
 
 __all__ = ["Registry"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Registry(Generic[T]):
-    """Named factories of one kind, for example all detectors.
+    """Named classes or functions of one kind that build a ``T``, for example all detectors.
+
+    A name comes from one of three places:
+
+    - the decorator ``@registry.register(name)``, once its module has been imported;
+    - ``built_in``, a table of modules that are imported when their name is first asked for;
+    - an entry point of an installed package, in the group ``group``.
+
+    The latter two have the form of entry points: ``package.module:attribute``, or
+    ``package.module`` when importing the module registers the name with the decorator.
 
     >>> colours: Registry[str] = Registry("colour", "scenestore.colours")
     >>> @colours.register("red")
@@ -26,49 +36,51 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the entries are, for error messages.
-        group: entry point group of other packages (``"scenestore.detectors"``).
+        group: entry point group of other packages, for example ``"scenestore.detectors"``.
+        built_in: name -> where the entry is defined; listing names imports none of them.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind = kind
-        self.group = group
-        self._factories: dict[str, Callable[..., T]] = {}
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str] | None = None) -> None:
+        self.kind, self.group = kind, group
+        self.built_in = dict(built_in or {})
+        self._entries: dict[str, Callable[..., T]] = {}
 
-    def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    def register(self, name: str) -> Callable[[F], F]:
         """Return a decorator that registers a class or function under ``name``.
 
         Raises: UsageError: the name is taken by something else.
         """
 
-        def add(factory: Callable[..., T]) -> Callable[..., T]:
-            taken = self._factories.get(name)
-            if taken is not None and (taken.__module__, taken.__qualname__) != (
-                factory.__module__,
-                factory.__qualname__,
-            ):
-                message = f"{self.kind} {name!r} is already {taken.__module__}.{taken.__qualname__}"
-                raise UsageError(f"{message}; choose another name for {factory.__module__}.")
-            self._factories[name] = factory
-            return factory
+        def add(entry: F) -> F:
+            taken = self._entries.get(name)
+            if taken is not None and _place(taken) != _place(entry):
+                raise UsageError(
+                    f"{self.kind} {name!r} is already {_place(taken)}; "
+                    f"choose another name for {_place(entry)}."
+                )
+            self._entries[name] = entry
+            return entry
 
         return add
 
     def names(self) -> list[str]:
-        """Return all known names, sorted, those of installed plug-in packages included."""
-        return sorted({*self._factories, *(point.name for point in entry_points(group=self.group))})
+        """Return all known names, sorted, including those of installed packages."""
+        return sorted({*self._entries, *(point.name for point in self._points())})
 
     def get(self, name: str) -> Callable[..., T]:
-        """Return the factory called ``name``.
+        """Return the class or function registered under ``name``; import it first if need be.
 
-        Raises: UnknownName: no such entry; the message lists the known ones.
+        Raises: UnknownName: no such entry; the message suggests the nearest names.
         """
-        if name not in self._factories:
-            for point in entry_points(group=self.group):
+        if name not in self._entries:
+            for point in self._points():
                 if point.name == name:
-                    self._factories.setdefault(name, point.load())
-        if name not in self._factories:
+                    loaded = point.load()
+                    if callable(loaded):
+                        self._entries.setdefault(name, loaded)
+        if name not in self._entries:
             raise UnknownName.of(self.kind, name, self.names())
-        return self._factories[name]
+        return self._entries[name]
 
     def create(self, name: str, **options: object) -> T:
         """Build the entry called ``name`` with its options.
@@ -78,16 +90,24 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownName: no such entry.
-            UsageError: an option that the entry does not have.
+            UsageError: the entry does not accept these options.
         """
         key, colon, argument = name.partition(":")
-        factory, given = self.get(key), (argument,) if colon else ()
+        entry, given = self.get(key), (argument,) if colon else ()
         try:
-            signature(factory).bind(*given, **options)
+            signature(entry).bind(*given, **options)
         except TypeError as error:
             raise UsageError(f"{self.kind} {name!r}: {error}.") from error
-        return factory(*given, **options)
+        return entry(*given, **options)
+
+    def _points(self) -> list[EntryPoint]:
+        ours = [EntryPoint(name, value, self.group) for name, value in self.built_in.items()]
+        return [*ours, *entry_points(group=self.group)]
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the known names."""
         return iter(self.names())
+
+
+def _place(entry: Callable[..., Any]) -> str:
+    return f"{entry.__module__}.{entry.__qualname__}"

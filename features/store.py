@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
-from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import read_store_manifest, store_manifest_path
 from features.format.schema import GROUPS, find_column
 from features.reading.buffers import aligned_empty
 from features.reading.columns import CodedColumn, GroupReader
@@ -33,6 +36,7 @@ Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
 
+_PART = re.compile(r"(?P<split>.+)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
 _ADD_TEXT = "Parse its captions: luigi --module workflows AddText --local-scheduler --store-dir DIR"
 
 
@@ -263,23 +267,31 @@ class Store:
         return np.asarray([not name for name in column.names], bool)[column.codes]
 
     @functools.cached_property
-    def splits(self) -> dict[str, Index]:
-        """Split name -> rows of its images, ascending; skipped images left out."""
+    def splits(self) -> Mapping[str, Index]:
+        """Split name -> rows of its images, ascending; skipped images left out. Read-only."""
         column = self.coded("split")
         found = {
             name: np.flatnonzero((column.codes == code) & self._usable)
             for code, name in enumerate(column.names)
         }
-        return {name: rows for name, rows in found.items() if len(rows)}
+        return MappingProxyType({name: rows for name, rows in found.items() if len(rows)})
 
     def image_rows(self, split: str) -> Index:
         """Return the rows of the images of a split, ascending.
 
+        Args:
+            split: name of a split, or a part of one as a Python slice over its images:
+                ``val[:500]``, ``train[:-1000]``, ``val[100:200]``. A part may be cut again.
+
         Raises: UnknownName: no such split.
         """
-        if split not in self.splits:
+        if split in self.splits:
+            return self.splits[split]
+        part = _PART.fullmatch(split)
+        if part is None:
             raise UnknownName.of("split", split, self.splits)
-        return self.splits[split]
+        first, last = (int(part[end]) if part[end] else None for end in ("first", "last"))
+        return self.image_rows(part["split"])[first:last]
 
     @functools.cached_property
     def _image_of_caption(self) -> Index:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from features.errors import UsageError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import UsageError
 
 __all__ = ["ELSEWHERE", "PAPERS", "Claim", "claims", "table"]
 

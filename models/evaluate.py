@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import MismatchError, MissingInput, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import MismatchError, MissingInput
 from models.evaluation import results
 from models.evaluation.metrics import Recall, bootstrap, chance, fold5, recall
 from models.evaluation.rerank import rerank

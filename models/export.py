@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import MissingDependency, UsageError, WriteError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import MissingDependency, UsageError, WriteError
 from models.evaluate import Run, load_run
 from models.registry import reads_unions
 

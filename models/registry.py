@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib
 import types
 import typing
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
 
-from features.errors import ConfigError, UnknownName, UsageError
+from features.errors import ConfigError
+from features.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from features.batches.batch import CaptionBatch, ImageBatch
 
 __all__ = [
+    "MODELS",
     "MatchingModel",
     "build_options",
     "create",
@@ -39,21 +39,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=type)
-
-BUILT_IN = {
-    "cfsgr": "models.papers.cfsgr",
-    "clip": "models.baselines.clip",
-    "gsmn": "models.papers.gsmn",
-    "hrem": "models.papers.hrem",
-    "racg": "models.papers.racg",
-    "scan": "models.baselines.scan",
-    "sgm": "models.papers.sgm",
-    "tfidf": "models.baselines.tfidf",
-    "vse": "models.baselines.vse",
-}
-GROUP = "scenestore.models"
-
-_TABLE: dict[str, tuple[type, type]] = {}  # name -> (model class, options class)
 
 
 class MatchingModel(Protocol):
@@ -91,6 +76,24 @@ class MatchingModel(Protocol):
         ...
 
 
+MODELS: Registry[Any] = Registry(
+    "model",
+    "scenestore.models",
+    {
+        "cfsgr": "models.papers.cfsgr",
+        "clip": "models.baselines.clip",
+        "gsmn": "models.papers.gsmn",
+        "hrem": "models.papers.hrem",
+        "racg": "models.papers.racg",
+        "scan": "models.baselines.scan",
+        "sgm": "models.papers.sgm",
+        "tfidf": "models.baselines.tfidf",
+        "vse": "models.baselines.vse",
+    },
+)
+_OPTIONS: dict[str, type] = {}  # name -> options class
+
+
 def register(name: str, options: type) -> Callable[[M], M]:
     """Return a decorator that registers a model class under ``name``.
 
@@ -103,11 +106,8 @@ def register(name: str, options: type) -> Callable[[M], M]:
     """
 
     def add(model: M) -> M:
-        taken = _TABLE.get(name)
-        if taken is not None and taken[0].__qualname__ != model.__qualname__:
-            held = f"{taken[0].__module__}.{taken[0].__qualname__}"
-            raise UsageError(f"model {name!r} is already {held}; choose another name.")
-        _TABLE[name] = (model, options)
+        MODELS.register(name)(model)
+        _OPTIONS[name] = options
         return model
 
     return add
@@ -120,25 +120,13 @@ def reads_unions(model: object) -> bool:
 
 def list_models() -> list[str]:
     """Return the names of all models, sorted; those of installed plug-in packages included."""
-    return sorted({*BUILT_IN, *_TABLE, *(point.name for point in entry_points(group=GROUP))})
-
-
-def _look_up(name: str) -> tuple[type, type]:
-    """Import the module that defines ``name`` and return (model class, options class)."""
-    if name not in _TABLE and name in BUILT_IN:
-        importlib.import_module(BUILT_IN[name])
-    if name not in _TABLE:
-        for point in entry_points(group=GROUP):
-            if point.name == name:
-                point.load()
-    if name not in _TABLE:
-        raise UnknownName.of("model", name, list_models())
-    return _TABLE[name]
+    return MODELS.names()
 
 
 def options_class(name: str) -> type:
     """Return the options dataclass of a model. Raises: UnknownName."""
-    return _look_up(name)[1]
+    MODELS.get(name)  # imports the module that defines it
+    return _OPTIONS[name]
 
 
 def create(name: str, **options: object) -> Any:
@@ -148,7 +136,7 @@ def create(name: str, **options: object) -> Any:
         UnknownName: no such model.
         ConfigError: an option nobody knows, or a value of the wrong type.
     """
-    return _look_up(name)[0](build_options(name, **options))
+    return MODELS.get(name)(build_options(name, **options))
 
 
 def build_options(name: str, **options: object) -> Any:

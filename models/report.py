@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import MissingDependency, WriteError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import MissingDependency, WriteError
 from models.reporting.figures import arcs, overlay
 from models.reporting.gallery import Thumbnails, gallery
 from models.reporting.runs import read_run
@@ -77,7 +78,7 @@ def write_report(
     opened = open_store(store) if isinstance(store, str | Path) else store
     if "[" in split:
         resolve_split(opened, split)
-    if split not in opened.splits:
+    elif split not in opened.splits:
         split = max(opened.splits, key=lambda name: len(opened.splits[name]), default="")
     thumbnails = Thumbnails(images_dir)
     found = [read_run(Path(run), split, store_keys(opened)) for run in runs]

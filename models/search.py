@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import InputError, UnknownName, UsageError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import InputError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos
 from features.records import TextGraph
 from models.evaluate import Run, load_run

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import TrainingError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import TrainingError
 from models.configuration.config import Config, load, to_yaml, usage
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from features.errors import exit_cleanly
+from features.commands.program import exit_cleanly
 from pipeline.commands import photo as cli_photo
 from pipeline.commands import text as cli_text
 from pipeline.commands import vision as cli_vision

@@ -7,7 +7,7 @@ below, or the entry point group ``scenestore.detectors`` of an installed package
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -98,31 +98,5 @@ def detect(
     paths = [photo_paths] if isinstance(photo_paths, (str, Path)) else list(photo_paths)
     chosen = create_detector(detector, **options) if isinstance(detector, str) else detector
     return [
-        best(chosen.detect(Picture.opened(Path(path).name, path)), max_objects) for path in paths
+        chosen.detect(Picture.opened(Path(path).name, path)).first(max_objects) for path in paths
     ]
-
-
-def best(found: Detections, count: int) -> Detections:
-    """Return the first ``count`` objects and the relations among them."""
-    return found if len(found.labels) <= count else select(found, range(count))
-
-
-def select(found: Detections, rows: Sequence[int]) -> Detections:
-    """Return the objects in ``rows``, in that order, and the relations among them."""
-    keep = list(rows)
-    place = {row: at for at, row in enumerate(keep)}
-    relations, relation_scores = found.relations, found.relation_scores
-    if relations is not None:
-        alive = [i for i, (s, _, o) in enumerate(relations) if s in place and o in place]
-        relation_scores = None if relation_scores is None else relation_scores[alive]
-        relations = tuple((place[s], p, place[o]) for s, p, o in (relations[i] for i in alive))
-    return Detections(
-        boxes=found.boxes[keep].reshape(-1, 4),
-        labels=tuple(found.labels[row] for row in keep),
-        scores=found.scores[keep],
-        size=found.size,
-        features=None if found.features is None else found.features[keep],
-        attributes=None if found.attributes is None else tuple(found.attributes[r] for r in keep),
-        relations=relations,
-        relation_scores=relation_scores,
-    )

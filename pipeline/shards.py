@@ -14,15 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import InputError, StageError
+from features.format.codec import (
+    pack_regions,
+    pack_text,
+    pack_tokens,
+    pack_visual,
+    unpack_index,
+    unpack_tokens,
+)
 from features.format.group import read_group
-from features.format.pack import pack_regions, pack_text, pack_tokens, pack_visual
-from features.format.shard import write_shard
-from features.format.sidecar import read_sidecar
-from features.format.unpack import read_columns, unpack_index, unpack_tokens
+from features.format.sidecar import read_columns, read_sidecar, write_shard
 
 if TYPE_CHECKING:
     from features.format.schema import Columns
-    from features.records import Detections, ImageEntry, TextGraph
+    from features.records import Detections, ImageEntry, Skipped, TextGraph
     from pipeline.detect import Detector
     from pipeline.vision.extractors.registry import Extractor, Float
     from pipeline.vision.relations import RelationPredictor
@@ -96,7 +101,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
 
 
 def _width(
-    job: VisualJob, number: int, graphs: list[Detections | str], of_objects: list[Float]
+    job: VisualJob, number: int, graphs: list[Detections | Skipped], of_objects: list[Float]
 ) -> int:
     """Return how many numbers a feature has; all shards of a store must agree.
 

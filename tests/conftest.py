@@ -10,7 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features import Caption, Detections, ImageEntry, Store, TextGraph, build_store, open_store
+from features import (
+    Caption,
+    Detections,
+    ImageEntry,
+    Skipped,
+    Store,
+    TextGraph,
+    build_store,
+    open_store,
+)
 
 NOUNS = ("dog", "man", "ball", "car", "tree", "woman", "horse", "hat")
 COLOURS = ("red", "blue", "green", "small", "old")
@@ -24,7 +33,7 @@ class TinyRecords:
 
     path: Path
     entries: list[ImageEntry]
-    visual: list[Detections | str]
+    visual: list[Detections | Skipped]
     regions: list[tuple[np.ndarray, np.ndarray]]
     texts: list[TextGraph]
 
@@ -126,7 +135,7 @@ def tiny_records(tmp_path: Path) -> Callable[..., TinyRecords]:
                 )
             )
             found, _ = tiny_detections(random, max_objects, max_relations)
-            visual.append("cannot be decoded" if row in skipped else found)
+            visual.append(Skipped("cannot be decoded") if row in skipped else found)
             n, m = (0, 0) if row in skipped else (len(found.labels), len(found.relations or ()))
             regions.append(
                 (random.random((n, dim), np.float32), random.random((m, dim), np.float32))

@@ -1,24 +1,24 @@
-"""Other people's formats: importers into a store and exporters out of it, one file per format.
+"""Formats of other projects: readers that import into a store, writers that export from it.
 
-``python -m features import FORMAT SOURCE --store-dir DIR`` and ``python -m features export FORMAT
-STORE OUT``; ``docs/importing.md`` describes the formats. Nothing heavy is loaded until one is used.
+``docs/importing.md`` describes the formats. A reader or writer is loaded when it is used.
 """
 
-from features.convert.commands import (
-    add_export_arguments,
-    add_import_arguments,
-    run_export,
-    run_import,
-)
-from features.convert.formats import IMPORT_FORMATS, open_source
+from features.convert.captions import CaptionSet, caption_files, clean_text, read_captions
+from features.convert.exporting import export_store
+from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS, open_source
+from features.convert.importing import ImportReport, import_store
 from features.convert.source import Source
 
 __all__ = [
+    "EXPORT_FORMATS",
     "IMPORT_FORMATS",
+    "CaptionSet",
+    "ImportReport",
     "Source",
-    "add_export_arguments",
-    "add_import_arguments",
+    "caption_files",
+    "clean_text",
+    "export_store",
+    "import_store",
     "open_source",
-    "run_export",
-    "run_import",
+    "read_captions",
 ]

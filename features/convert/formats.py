@@ -1,4 +1,4 @@
-"""The foreign formats by name: how each is opened and which extra files it takes."""
+"""The foreign formats by name: the reader or writer of each and the options that it takes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,39 @@ from typing import cast
 from features.convert.source import Source, check_text
 from features.errors import InputError, UnknownName, UsageError
 
-__all__ = ["IMPORT_FORMATS", "ImportFormat", "open_source"]
+__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "ExportFormat", "ImportFormat", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
 class ImportFormat:
-    """One format: module and class of its reader, what it is, extra files by keyword."""
+    """A format that can be read.
+
+    Attributes:
+        module, reader: module in ``features.convert.readers`` and its class.
+        doc: one line of help.
+        extras: keywords of further files that the reader takes.
+    """
 
     module: str
     reader: str
     doc: str
     extras: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A format that can be written.
+
+    Attributes:
+        module, function: module in ``features.convert.writers`` and its function.
+        doc: one line of help.
+        options: what the writer takes beside ``splits`` and ``overwrite``.
+    """
+
+    module: str
+    function: str
+    doc: str
+    options: tuple[str, ...] = ()
 
 
 IMPORT_FORMATS: dict[str, ImportFormat] = {
@@ -51,31 +73,42 @@ IMPORT_FORMATS: dict[str, ImportFormat] = {
     ),
 }
 
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+    "scan-precomp": ExportFormat(
+        "scan", "export_scan", "folder for SCAN, GSMN and HREM", ("min_count", "vocab")
+    ),
+    "parquet": ExportFormat("text", "export_parquet", "folder of Parquet tables"),
+    "conllu": ExportFormat("text", "export_conllu", "parsed captions, one file"),
+    "coco-captions": ExportFormat("text", "export_coco_captions", "COCO's captions JSON"),
+    "sgb": ExportFormat("graphs", "export_sgb", "folder of Scene-Graph-Benchmark's JSON"),
+    "lgsgm": ExportFormat("graphs", "export_lgsgm", "folder of LGSGM's JSON"),
+    "faiss": ExportFormat(
+        "faiss", "export_faiss", "embeddings, ids and an index", ("embeddings", "of")
+    ),
+}
+
 
 def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = None) -> Source:
-    """Open a foreign file or folder by the name of its format.
+    """Open a foreign file or folder.
 
     Args:
         name: a key of ``IMPORT_FORMATS``.
-        path: the file or folder.
-        extras: more files, by the keywords that the format takes.
+        path: file or folder.
+        extras: further files, by the keywords that the format takes.
 
     Raises:
-        UnknownName: no such format.
-        UsageError: an extra file that the format does not take.
-        InputError: an id that cannot be written as UTF-8.
+        UnknownName: there is no such format.
+        UsageError: the format does not take an extra file.
+        InputError: the file is not of this format, or an id cannot be written as UTF-8.
     """
     if name not in IMPORT_FORMATS:
         raise UnknownName.of("import format", name, IMPORT_FORMATS)
     entry = IMPORT_FORMATS[name]
-    unknown = sorted(set(extras or {}) - set(entry.extras))
-    if unknown:
+    if unknown := sorted(set(extras or {}) - set(entry.extras)):
         takes = ", ".join(entry.extras) or "none"
         raise UsageError(f"format {name!r} takes no extra file {unknown[0]!r}; it takes: {takes}.")
-    reader = getattr(
-        importlib.import_module(f"features.convert.readers.{entry.module}"), entry.reader
-    )
-    source = cast("Source", reader(path, **(extras or {})))
+    module = importlib.import_module(f"features.convert.readers.{entry.module}")
+    source = cast("Source", getattr(module, entry.reader)(path, **(extras or {})))
     try:
         check_text(path, "the image id", source.ids())
     except InputError:

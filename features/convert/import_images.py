@@ -16,10 +16,10 @@ import numpy.typing as npt
 from features.convert.photos import Photos
 from features.convert.source import Source
 from features.errors import FeatureOverflow, InputError, MissingInput
+from features.format.codec import MAX_WIDTH, pack_regions, pack_visual
 from features.format.keys import canonical_json
-from features.format.pack import MAX_WIDTH, pack_regions, pack_visual
 from features.format.schema import Columns
-from features.records import Detections, ImageEntry
+from features.records import Detections, ImageEntry, Skipped
 
 __all__ = ["ImageReader", "ReadImage"]
 
@@ -40,7 +40,7 @@ class ReadImage:
         features: (n, D) in the stored type.   unions: (m, D), likewise.
     """
 
-    visual: Detections | str
+    visual: Detections | Skipped
     features: Features | None = None
     unions: Features | None = None
 
@@ -96,7 +96,7 @@ class ImageReader:
         self.n_read += 1
         key = self.keys.get(entry.id)
         if key is None:
-            return ReadImage("not in the imported file")
+            return ReadImage(Skipped("not in the imported file"))
         try:
             found = self.source.read(key)
             self.cut += len(found.labels) > self.max_objects
@@ -109,7 +109,7 @@ class ImageReader:
         except (InputError, FeatureOverflow, MissingInput) as error:
             if self.on_error == "fail":
                 raise
-            return ReadImage(str(error))
+            return ReadImage(Skipped(str(error)))
 
     def _unions(self, image_id: str, key: str, found: Detections) -> Features | None:
         """Return the features of the union boxes of those relations that the store keeps."""

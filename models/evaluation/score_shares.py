@@ -56,7 +56,7 @@ def score_split(
         dist.broadcast(buffer, src=0)
     rows = store.image_rows(split)
     cuts = shares(len(rows), world.size)
-    mine = _Share(store, split, rows[cuts[world.rank]], world.rank)
+    mine = _Share(store, split, cuts[world.rank])
     width = len(store.caption_rows(split))
     part = torch.empty(0, width)
     if len(mine.rows):
@@ -76,10 +76,10 @@ def score_split(
 class _Share:
     """A store whose split has only some of its images, but all of its captions."""
 
-    def __init__(self, store: Store, split: str, rows: npt.NDArray[np.int64], rank: int) -> None:
-        self.store, self.split, self.rows = store, split, rows
-        self._name = f"{split} of rank {rank}"
-        store.splits[self._name] = rows
+    def __init__(self, store: Store, split: str, cut: slice) -> None:
+        self.store, self.split = store, split
+        self._name = f"{split}[{cut.start}:{cut.stop}]"
+        self.rows = store.image_rows(self._name)
 
     def image_rows(self, split: str) -> npt.NDArray[np.int64]:
         """Return the rows of this rank's images."""

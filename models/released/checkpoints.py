@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.errors import InputError, MissingInput, UnknownName, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import InputError, MissingInput, UnknownName
 from models.nn.bert import BertConfig
 from models.nn.text_encoders import BertText
 from models.registry import build_options, create

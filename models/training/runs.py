@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import ConfigError, MismatchError, UnknownName
+from features.errors import ConfigError, MismatchError
 from models.configuration.config import Config, from_dict, to_dict
 from models.registry import build_options, options_class, options_for
 
@@ -52,7 +52,7 @@ _FREE = {
     ),
 }
 """What may change when a run goes on."""
-_PART = re.compile(r"(?P<name>.+)\[(?P<first>-?\d*):(?P<last>-?\d*)\]")
+_PARTS = re.compile(r"(\[-?\d*:-?\d*\])+$")  # of a split, see ``Store.image_rows``
 
 
 @dataclass(frozen=True)
@@ -192,30 +192,20 @@ def open_data(config: Config) -> Data:
 
 
 def _base(split: str) -> str:
-    part = _PART.fullmatch(split)
-    return part["name"] if part else split
+    return _PARTS.sub("", split)
 
 
 def resolve_split(store: Store, split: str) -> str:
-    """Make a part of a split, ``val[:-200]`` or ``val[100:200]``, a split of its own.
-
-    Positions count the images of the split in store order, as Python slices do.
+    """Check that a split, or a part of one such as ``val[:-200]``, has images; return it.
 
     Raises:
         UnknownName: no such split.
         ConfigError: the part has no image.
     """
-    if split in store.splits:
-        return split
-    part = _PART.fullmatch(split)
-    if part is None or part["name"] not in store.splits:
-        raise UnknownName.of("split", part["name"] if part else split, store.splits)
-    first, last = (int(part[end]) if part[end] else None for end in ("first", "last"))
-    rows = store.splits[part["name"]][first:last]
-    if not len(rows):
-        images = len(store.splits[part["name"]])
-        raise ConfigError(f"split {split!r} is empty: {part['name']!r} has {images} images.")
-    store.splits[split] = rows
+    if not len(store.image_rows(split)):
+        name = _base(split)
+        images = len(store.image_rows(name))
+        raise ConfigError(f"split {split!r} is empty: {name!r} has {images} images.")
     return split
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import InputError, UsageError
-from features.records import Detections, ImageEntry
-from pipeline.detect import Detector, select
+from features.records import Detections, ImageEntry, Skipped
+from pipeline.detect import Detector
 from pipeline.vision.boxes import nms
 from pipeline.vision.extractors.registry import Extractor
 from pipeline.vision.images import Picture, read_size
@@ -100,7 +100,7 @@ def build(
     extractor: Extractor,
     rules: GraphRules,
     on_error: str = "fail",
-) -> tuple[list[Detections | str], list[Float], list[Float]]:
+) -> tuple[list[Detections | Skipped], list[Float], list[Float]]:
     """Make the graphs and features of one shard.
 
     Args:
@@ -118,7 +118,7 @@ def build(
     """
     if on_error not in ("fail", "skip"):
         raise UsageError(f"--on-error is 'fail' or 'skip', not {on_error!r}.")
-    graphs: list[Detections | str] = []
+    graphs: list[Detections | Skipped] = []
     objects: list[Float] = []
     unions: list[Float] = []
     for entry in entries:
@@ -129,7 +129,7 @@ def build(
         except InputError as error:
             if on_error == "fail":
                 raise
-            graphs.append(str(error))
+            graphs.append(Skipped(str(error)))
             objects.append(np.zeros((0, 0), np.float32))
             unions.append(np.zeros((0, 0), np.float32))
             continue
@@ -146,9 +146,9 @@ def build(
     return graphs, objects, unions
 
 
-def graph_ok(graph: Detections | str) -> bool:
+def graph_ok(graph: Detections | Skipped) -> bool:
     """Say whether this is a graph, not the reason for having none."""
-    return not isinstance(graph, str)
+    return not isinstance(graph, Skipped)
 
 
 def build_one(
@@ -193,7 +193,7 @@ def apply_rules(found: Detections, rules: GraphRules) -> Detections:
         )
         good = good[kept]
     room = rules.max_objects - (rules.whole_image == "always")
-    chosen = select(found, [int(row) for row in good[:room]])
+    chosen = found.select(good[:room].tolist())
     if rules.whole_image == "always" or not chosen.labels:
         chosen = _with_whole_image(chosen)
     return chosen
@@ -220,7 +220,7 @@ def _without_whole_image(found: Detections) -> Detections:
     """Return the objects that relations may speak about."""
     count = len(found.labels)
     last = count and found.labels[-1] == WHOLE_IMAGE and found.scores[-1] == 0
-    return select(found, range(count - 1)) if last else found
+    return found.first(count - 1) if last else found
 
 
 def _extent(found: Detections) -> tuple[int, int]:

@@ -37,7 +37,7 @@ def toy():
             self.options = options
 
     yield Toy
-    del registry._TABLE["toy"]
+    del registry.MODELS._entries["toy"]
 
 
 def test_lists_the_models_of_the_contract():
@@ -92,7 +92,7 @@ def test_options_for_fills_what_the_data_says(toy):
     assert (sgm.vocab_size, sgm.n_labels, sgm.n_predicates, sgm.n_tags) == (11, 3, 2, 9)
 
 
-@pytest.mark.parametrize("name", sorted(registry.BUILT_IN))
+@pytest.mark.parametrize("name", sorted(registry.MODELS.built_in))
 def test_every_options_class_has_the_data_fields(name):
     kind = models.options_class(name)
     fields = {item.name: item.default for item in dataclasses.fields(kind)}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import MissingInput, UsageError
-from features.format.keys import HashCache, hash_json
+from features.format.hash_cache import HashCache
+from features.format.keys import hash_json
 from workflows.build.text_plan import TextPlan, Variant
 
 if TYPE_CHECKING:

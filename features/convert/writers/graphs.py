@@ -30,10 +30,9 @@ def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
     if not store.has("labels"):
         raise UsageError(f"{store.path}: no scene graphs; build the stage visual.")
     images = store.images
-    for split in splits or ():
-        store.image_rows(split)  # an unknown name is an error that lists the known ones
     if splits:
-        images = images[images["split"].isin(splits)]
+        rows = [row for split in splits for row in store.image_rows(split).tolist()]
+        images = images[images["row"].isin(rows)]
     return [str(key) for key in images["id"]]
 
 

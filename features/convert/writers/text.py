@@ -31,11 +31,10 @@ _TABLES = {
 
 def _caption_rows(store: Store, splits: list[str] | None) -> list[tuple[str, str, int]]:
     """Return (id, text, row) of the captions of some splits, in row order."""
-    for split in splits or ():
-        store.image_rows(split)  # an unknown name is an error that lists the known ones
     table = store.captions
     if splits:
-        table = table[table["split"].isin(splits)]
+        rows = [row for split in splits for row in store.caption_rows(split).tolist()]
+        table = table[table["row"].isin(rows)]
     return list(zip(table["id"], table["text"], table["row"], strict=True))
 
 
@@ -151,7 +150,8 @@ def export_coco_captions(
     captions = _caption_rows(store, splits)
     images = store.images
     if splits:
-        images = images[images["split"].isin(splits)]
+        rows = [row for split in splits for row in store.image_rows(split).tolist()]
+        images = images[images["row"].isin(rows)]
     keep_images = _are_numbers(images["id"].tolist())
     keep_captions = _are_numbers([key for key, _, _ in captions])
     number = {

@@ -1,13 +1,12 @@
 """Exports: what the released loaders read, and export -> import gives equal columns."""
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from features.convert import add_export_arguments, run_export
+from features.commands.app import app
 from features.convert.importing import import_store
 from features.convert.readers.gsmn_text import dependency_pairs
 from features.convert.readers.sgb import SceneGraphBenchmark
@@ -89,9 +88,7 @@ def store(tmp_path_factory) -> Store:
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_export_arguments(parser)
-    return run_export(parser.parse_args([str(item) for item in arguments]))
+    return app.call(["export", *map(str, arguments)])
 
 
 class ReleasedLoader:
@@ -363,7 +360,7 @@ def test_mistakes(store, tmp_path):
         (
             ("conllu", store.path, tmp_path / "o", "--of", "images"),
             UsageError,
-            "--of means nothing",
+            "has no option --of",
         ),
         (("conllu", store.path, tmp_path), UsageError, "is a folder"),
         (("faiss", store.path, tmp_path / "o"), UsageError, "--embeddings"),

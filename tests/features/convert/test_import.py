@@ -1,6 +1,5 @@
 """A foreign file becomes a store: rows, columns, keys, resume, errors."""
 
-import argparse
 import base64
 import json
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.convert import add_import_arguments, run_import
+from features.commands.app import app
 from features.convert.importing import import_store
 from features.convert.readers.scene_graphs import SceneGraphFile
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName, UsageError
@@ -49,9 +48,7 @@ def karpathy(path: Path, files: list[str], splits: list[str]) -> Path:
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_import_arguments(parser)
-    return run_import(parser.parse_args([str(item) for item in arguments]))
+    return app.call(["import", *map(str, arguments)])
 
 
 def test_import_tsv_with_captions(tmp_path, capsys):
@@ -216,7 +213,7 @@ def test_mistakes(tmp_path):
         (
             ("bottom-up-tsv", source, *to, "--captions", tmp_path / "c"),
             MissingInput,
-            "no such file",
+            "no such captions file",
         ),
     ):
         with pytest.raises(error, match=message):
@@ -231,7 +228,7 @@ def test_mistakes(tmp_path):
         '{"images": 3}',
         '{"images": [{"split": "x"}]}',
         '{"images": []}',
-        '{"images": [{"filename": "1.jpg"}, {"filename": "1.jpg"}]}',
+        '{"images": [{"filename": "1.jpg", "split": "val"}, {"filename": "1.jpg"}]}',
         '{"images": [{"filename": "9.jpg", "sentences": []}]}',
         '{"images": [{"filename": "1.jpg", "sentences": [{"raw": " "}]}]}',
         '{"images": [{"filename": "1.jpg"}, {"filename": "1.png"}]}',  # both are image 1

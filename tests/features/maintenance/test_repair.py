@@ -8,11 +8,11 @@ import shutil
 import pytest
 
 from features import open_store
-from features.__main__ import main
+from features.commands.app import app
 from features.errors import StoreError
 from features.format.files import read_sealed, write_sealed
-from features.format.group import group_done
-from features.format.sidecar import read_sidecar
+from features.format.group import Group
+from features.format.shard import Shard
 from features.maintenance import verify as verify_module
 from features.maintenance.verify import group_folders, verify_store
 
@@ -32,7 +32,7 @@ def test_repair_deletes_what_is_damaged_and_a_second_build_restores_the_hash(tin
     (store.group("text").manifest.folder / "00002.json").unlink()
     assert len(verify_store(folder, repair=True)) == 3
     assert not (regions / "00001.h5").exists()
-    assert not group_done(regions, read_sidecar(regions, 0).key)
+    assert not Group("regions", Shard(regions, 0).record.key, regions).finished()
     assert verify_store(folder) != []  # not a whole store until it is built again
     again = tiny_records(images=140, folder=folder).open()
     assert again.hash == store.hash
@@ -49,10 +49,10 @@ def test_a_second_repair_deletes_no_store_that_waits_for_a_build(tiny_records, f
     assert len(verify_store(folder, repair=True)) == 1
     left = files_of(folder)
     (finding,) = verify_store(folder, repair=True)
-    assert "which is not finished" in finding.problem
+    assert "which is unfinished" in finding.problem
     assert not finding.damaged
-    with pytest.raises(StoreError, match="1 findings that deleting a file would not cure"):
-        main(["verify", str(folder), "--repair"])
+    with pytest.raises(StoreError, match="1 findings that deleting a file does not fix"):
+        app.call(["verify", str(folder), "--repair"])
     assert files_of(folder) == left
     tiny_records(folder=folder)
     assert verify_store(folder) == []

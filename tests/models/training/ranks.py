@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from features.errors import exit_cleanly
+from features.commands.program import exit_cleanly
 from features.store import open_store
 from models.compute.distributed import World, average_gradients, global_loss, join_world
 from models.configuration.config import from_dict

@@ -206,7 +206,7 @@ def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranke
     """Threads of a process group may hold tensors then, which ends an interpreter by SIGABRT."""
     code = (
         "import atexit, sys\n"
-        "from features.errors import exit_cleanly\n"
+        "from features.commands.program import exit_cleanly\n"
         "atexit.register(print, 'closed')\n"
         "exit_cleanly(lambda: print('said') or 75)\n"
     )

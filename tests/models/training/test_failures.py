@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from features.errors import TrainingError, WriteError, exit_cleanly
+from features.commands.program import exit_cleanly
+from features.errors import TrainingError, WriteError
 from models import evaluate, export, search
 from models.compute.device import memory_errors
 from models.compute.distributed import join_world

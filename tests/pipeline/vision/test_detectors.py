@@ -13,7 +13,7 @@ from PIL import Image
 
 from features.errors import ImageError, InputError, UnknownName, UsageError
 from features.records import Detections
-from pipeline.detect import Detector, create_detector, detect, detectors, select
+from pipeline.detect import Detector, create_detector, detect, detectors
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detectors.nanodet import (
     FEATURE_DIM,
@@ -301,7 +301,7 @@ def test_select_follows_relations_and_features():
         relations=((0, "on", 2), (1, "near", 0), (2, "under", 0)),
         relation_scores=np.array([0.8, 0.7, 0.6], np.float32),
     )
-    chosen = select(found, [2, 0])
+    chosen = found.select([2, 0])
     assert chosen.labels == ("c", "a")
     assert chosen.relations == ((1, "on", 0), (0, "under", 1))
     np.testing.assert_allclose(chosen.relation_scores, [0.8, 0.6])

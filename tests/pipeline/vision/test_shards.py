@@ -5,11 +5,11 @@ import pytest
 from PIL import Image
 
 from features.errors import StageError
-from features.format import shard as shard_module
-from features.format.manifest import bind_store, finish_group, image_index
-from features.format.pack import pack_index
-from features.format.shard import write_shard
-from features.format.unpack import read_columns
+from features.format import group as group_module
+from features.format.codec import pack_index
+from features.format.group import Group, read_group
+from features.format.manifest import bind_store
+from features.format.shard import Shard
 from features.maintenance.verify import verify_store
 from features.records import Caption, ImageEntry
 from features.store import open_store
@@ -28,16 +28,10 @@ def built(folder, entries, **options):
     parts = [entries[at : at + ROWS] for at in range(0, len(entries), ROWS)]
     for number, part in enumerate(parts):
         columns, row0 = pack_index(part), number * ROWS
-        write_shard(
-            places["index"],
-            number,
-            columns,
-            group="index",
-            key=KEYS["index"],
-            row0=row0,
-            rows=len(part),
+        Group("index", KEYS["index"], places["index"]).write(
+            number, range(row0, row0 + len(part)), columns
         )
-    finish_group(places["index"], "index", KEYS["index"], {}, len(parts))
+    Group("index", KEYS["index"], places["index"]).finish(len(parts))
     given = {"images_dir": str(folder), "detector": "nanodet", "detections": ""}
     given |= {"relations": "geometric", "features": "detector", **options}
     jobs = {
@@ -63,8 +57,8 @@ def built(folder, entries, **options):
         for number in range(len(parts)):
             work(job, number)
     for group in ("visual", "regions", "tokens", "text"):
-        index = image_index(places["index"])
-        finish_group(places[group], group, KEYS[group], {}, len(parts), index=index)
+        index = read_group(places["index"]).image_index
+        Group(group, KEYS[group], places[group]).finish(len(parts), index=index)
     bind_store(folder / "st", "tiny", places, {})
     return folder / "st"
 
@@ -154,21 +148,20 @@ def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, mo
     """The detector is not deterministic; the other builder writes its boxes while we compute."""
     folder = built(tmp_path, entries)
     place = folder / f"visual-{KEYS['visual'][:12]}"
-    theirs = read_columns(place, 1)
+    theirs = Shard(place, 1).columns()
     theirs["boxes"] = theirs["boxes"] + np.float32(0.25)
     for group in ("visual", "regions"):
         for path in (folder / f"{group}-{KEYS[group][:12]}").iterdir():
             path.unlink()
-    lock, calls = shard_module.folder_lock, []
+    lock, calls = group_module.folder_lock, []
 
     def late(where):
         if not calls:
             calls.append(where)
-            columns = {"group": "visual", "key": KEYS["visual"], "row0": ROWS, "rows": ROWS}
-            write_shard(place, 1, theirs, **columns)
+            Group("visual", KEYS["visual"], place).write(1, range(ROWS, 2 * ROWS), theirs)
         return lock(where)
 
-    monkeypatch.setattr(shard_module, "folder_lock", late)
+    monkeypatch.setattr(group_module, "folder_lock", late)
     job = VisualJob(
         folder / f"index-{KEYS['index'][:12]}",
         (place, KEYS["visual"]),

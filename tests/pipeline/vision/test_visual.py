@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from features.errors import InputError, UnknownName, UsageError
-from features.records import Detections, ImageEntry, union_boxes
+from features.records import Detections, ImageEntry, Skipped, union_boxes
 from pipeline.detect import create_detector
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detectors.nanodet import FEATURE_DIM
@@ -115,8 +115,8 @@ def test_nothing_is_lost(shard):
     detector = create_detector("nanodet")
     graphs, objects, unions = run(entries, folder, detector, max_objects=5, max_relations=4)
     assert len(graphs) == len(objects) == len(unions) == 3
-    assert isinstance(graphs[1], str)
-    assert "b.jpg" in graphs[1]
+    assert isinstance(graphs[1], Skipped)
+    assert "b.jpg" in graphs[1].reason
     assert objects[1].shape == unions[1].shape == (0, FEATURE_DIM)
     for row in (0, 2):
         graph = graphs[row]
@@ -155,7 +155,7 @@ def test_a_file_without_pictures(shard, graphs_file):
     graphs, objects, unions = run(entries, None, graphs_file, relations="precomputed")
     assert graphs[0].relations == ((0, "wearing", 1), (2, "near", 0))
     assert graphs[0].size == (80, 59)  # what the boxes reach
-    assert "does not have this image" in graphs[1]
+    assert "does not have this image" in graphs[1].reason
     assert graphs[2].labels == (WHOLE_IMAGE,)
     assert graphs[2].size == (1, 1)
     assert objects[0].shape == (3, 384)
@@ -222,7 +222,7 @@ def test_the_detectors_own_features(shard):
     np.testing.assert_array_equal(objects[0], found_of(20, features=True).features)
     s, _, o = graphs[0].relations[0]
     np.testing.assert_allclose(unions[0][0], (objects[0][s] + objects[0][o]) / 2)
-    assert "brings no features" in graphs[2]
+    assert "brings no features" in graphs[2].reason
 
 
 def test_names_of_extractors(graphs_file):

@@ -11,7 +11,7 @@ import pytest
 import features
 import models
 import pipeline
-from features.__main__ import main
+from features.commands.app import app
 from features.format.manifest import store_manifest_path
 from features.maintenance.verify import verify_store
 from workflows.build.text_plan import stored_text_plan
@@ -34,7 +34,7 @@ def import_scan(folder, images=6):
             "".join(f"{split}{row}\n" for row in range(images))
         )
     words = ["import", "scan-precomp", str(source), "--store-dir", str(folder / "st")]
-    assert main([*words, "--max-objects", "4", "--name", "f30k"]) == 0
+    assert app.call([*words, "--max-objects", "4", "--name", "f30k"]) == 0
     return folder / "st"
 
 
@@ -45,7 +45,7 @@ def import_boxes(folder, names, captions):
     line = "\t".join(["{}", "100", "80", "2", *coded]) + "\n"
     (folder / "a.tsv").write_text("".join(line.format(name) for name in names))
     words = ["import", "bottom-up-tsv", str(folder / "a.tsv"), "--store-dir", str(folder / "st")]
-    assert main([*words, "--max-objects", "2", *captions]) == 0
+    assert app.call([*words, "--max-objects", "2", *captions]) == 0
     return folder / "st"
 
 

@@ -7,66 +7,66 @@ import numpy as np
 import pytest
 
 from features import open_store
-from features.__main__ import main
+from features.commands.app import app
 from features.errors import ScenestoreError, StoreError
-from features.format.sidecar import read_sidecar
+from features.format.shard import Shard
 
 
 def test_the_command_line(tiny_records, capsys):
     records = tiny_records()
     folder = str(records.path.parent)
-    assert main(["ls", folder]) == 0
+    assert app.call(["ls", folder]) == 0
     assert f"store  {records.path.name}  12 images" in capsys.readouterr().out
-    assert main(["ls", folder, "--json"]) == 0
+    assert app.call(["ls", folder, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stores"][0]["latest"] is True
-    assert main(["show", folder]) == 0
+    assert app.call(["show", folder]) == 0
     shown = capsys.readouterr().out
     assert "12 images (test 4, train 6, val 2; 0 skipped), 60 captions" in shown
     assert "object_features                  <f2  (12, 6, 16)" in shown
-    assert main(["show", folder, "1002.jpg", "--json"]) == 0
+    assert app.call(["show", folder, "1002.jpg", "--json"]) == 0
     image = json.loads(capsys.readouterr().out)
     found = records.visual[2]
     assert [thing["label"] for thing in image["objects"]] == list(found.labels)
     assert image["relations"] == [
         [f"{found.labels[s]} {s}", p, f"{found.labels[o]} {o}"] for s, p, o in found.relations
     ]
-    assert main(["show", folder, "1002.jpg#1"]) == 0
+    assert app.call(["show", folder, "1002.jpg#1"]) == 0
     assert f"caption 1002.jpg#1  {records.texts[11].caption}" in capsys.readouterr().out
-    assert main(["verify", folder]) == 0
+    assert app.call(["verify", folder]) == 0
     assert "every byte is as it was written" in capsys.readouterr().out
     with pytest.raises(ScenestoreError, match="unknown image id"):
-        main(["show", folder, "1002.jp"])
+        app.call(["show", folder, "1002.jp"])
 
 
 def test_the_command_line_verifies_repairs_and_collects(tiny_records, capsys):
     records = tiny_records()
     store, folder = records.open(), records.path.parent
     regions = store.group("regions").manifest.folder
-    part = read_sidecar(regions, 0).parts["union_features"]
+    part = Shard(regions, 0).record.parts["union_features"]
     path = regions / "00000.h5"
     data = bytearray(path.read_bytes())
     data[part.offset] ^= 8
     path.unlink()  # read-only
     path.write_bytes(data)
     with pytest.raises(StoreError, match="1 findings"):
-        main(["verify", str(folder)])
-    line = f"{regions / '00000.h5'}: column 'union_features' is not what was written"
+        app.call(["verify", str(folder)])
+    line = f"{regions / '00000.h5'}: column 'union_features' differs from what was written"
     assert line in capsys.readouterr().out
-    assert main(["verify", str(folder), "--repair"]) == 0
+    assert app.call(["verify", str(folder), "--repair"]) == 0
     assert not (regions / "00000.h5").exists()
     tiny_records(folder=folder)
-    assert main(["verify", str(folder)]) == 0
+    assert app.call(["verify", str(folder)]) == 0
     unbound = folder / ("regions-" + "b" * 12)
     shutil.copytree(regions, unbound)
     capsys.readouterr()
-    assert main(["gc", str(folder), "--yes"]) == 0
-    assert f"{unbound}  kept: a build may be at work on it" in capsys.readouterr().out
-    assert main(["gc", str(folder), "--idle-hours", "0"]) == 0
+    assert app.call(["gc", str(folder), "--yes"]) == 0
+    assert f"{unbound}  kept: a build may be writing to it" in capsys.readouterr().out
+    assert app.call(["gc", str(folder), "--idle-hours", "0"]) == 0
     said = capsys.readouterr().out
     assert str(unbound) in said
     assert "add --yes" in said
     assert unbound.exists()
-    assert main(["gc", str(folder), "--idle-hours", "0", "--yes"]) == 0
+    assert app.call(["gc", str(folder), "--idle-hours", "0", "--yes"]) == 0
     assert not unbound.exists()
     np.testing.assert_array_equal(
         open_store(folder).column("boxes"), records.open().column("boxes")

@@ -1,0 +1,1 @@
+"""The commands of ``python -m features`` and what every Scenestore program shares."""

@@ -1,0 +1,136 @@
+"""The commands ``import`` and ``export``: from and to the formats of other projects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from features.commands.program import Program
+from features.convert.exporting import export_store
+from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS
+from features.convert.importing import import_store
+from features.errors import UsageError
+
+__all__ = ["app"]
+
+app = Program("python -m features")
+
+
+def _listed(formats: Mapping[str, str]) -> str:
+    """Return the formats as a table for the end of a help page."""
+    width = max(map(len, formats))
+    rows = (f"  {name:{width}}  {doc}" for name, doc in formats.items())
+    return "\n".join(["\b", "Formats:", *rows])  # \b: typer keeps the line breaks
+
+
+@app.command(
+    "import",
+    epilog=_listed(
+        {
+            name: entry.doc + (f" (--extra {', '.join(entry.extras)})" if entry.extras else "")
+            for name, entry in IMPORT_FORMATS.items()
+        }
+    ),
+)
+def import_(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those below.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File or folder to read.")],
+    store_dir: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the store.")],
+    name: Annotated[str | None, typer.Option(help="Name of the data set [FORMAT].")] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Captions file, several with commas, or a folder of them.",
+        ),
+    ] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos, for sizes that SOURCE lacks.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of images for which no file has one.")] = (
+        "unsplit"
+    ),
+    max_objects: Annotated[int, typer.Option(metavar="K", help="Boxes kept per image.")] = 36,
+    max_relations: Annotated[
+        int | None, typer.Option(metavar="R", help="Relations kept per image [25].")
+    ] = None,
+    dtype: Annotated[Literal["float16", "float32"], typer.Option(help="Of features.")] = "float16",
+    on_error: Annotated[
+        Literal["fail", "skip"], typer.Option(help="Stop at a broken image, or skip and list it.")
+    ] = "fail",
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=PATH",
+            help="Further file of the format, for example objects=objects_vocab.txt; repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Make a store from published feature or scene graph files."""
+    extras = {}
+    for item in extra or ():
+        key, sign, path = item.partition("=")
+        if not sign or not path:
+            raise UsageError(f"--extra {item!r} must be KEY=PATH.")
+        extras[key] = path
+    report = import_store(
+        format_name,
+        source,
+        store_dir,
+        name=name,
+        captions=captions,
+        images_dir=images_dir,
+        split=split,
+        max_objects=max_objects,
+        max_relations=max_relations,
+        dtype=dtype,
+        on_error=on_error,
+        extras=extras,
+    )
+    typer.echo(f"{report.manifest}\n{report.images} images, {report.captions} captions")
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    for image_id, reason in report.skipped[:10]:
+        typer.echo(f"skipped {image_id}: {reason}")
+    if len(report.skipped) > 10:
+        typer.echo(f"... and {len(report.skipped) - 10} more; store.skipped has all")
+    if report.captions:
+        typer.echo(
+            "next: luigi --module workflows AddText --local-scheduler "
+            f"--store-dir {store_dir}  (parses the captions)"
+        )
+
+
+@app.command("export", epilog=_listed({name: entry.doc for name, entry in EXPORT_FORMATS.items()}))
+def export(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those below.")],
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder or store manifest.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File or folder to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    splits: Annotated[
+        list[str] | None, typer.Option(metavar="SPLIT...", help="Splits to write [all].")
+    ] = None,
+    min_count: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="scan-precomp: least count of a vocabulary word [4]."),
+    ] = None,
+    vocab: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="scan-precomp: an existing *_vocab.json.")
+    ] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="faiss: .npy (n, D).")
+    ] = None,
+    of: Annotated[
+        Literal["images", "captions"] | None, typer.Option(help="faiss: what the rows are.")
+    ] = None,
+) -> None:
+    """Write a store in another format."""
+    given = {"min_count": min_count, "vocab": vocab, "embeddings": embeddings, "of": of}
+    options = {key: value for key, value in given.items() if value is not None}
+    notes = export_store(format_name, store, out, splits=splits, overwrite=overwrite, **options)
+    typer.echo(out)
+    for note in notes:
+        typer.echo(f"note: {note}")
