@@ -16,7 +16,7 @@ from PIL import Image
 
 import pipeline
 from features import build_store, open_store
-from features.batches.images import ImageEncoder
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.errors import MismatchError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos, write_photos
 from features.records import Caption, Detections, ImageEntry
@@ -29,7 +29,8 @@ from pipeline.detect import create_detector
 from pipeline.vision.extractors.registry import create_extractor
 from pipeline.vision.relations import create_relations
 from pipeline.vision.visual import build
-from workflows.build.plan import BuildOptions, Plan
+from workflows.build.options import BuildOptions
+from workflows.build.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = (
@@ -138,7 +139,7 @@ def test_a_photo_of_the_store_is_what_the_store_says(photos, here):
     assert notes == []
     run = load_run(folder, store)
     stored = ImageEncoder(store, run.codebook).batch(store.rows(names))
-    outside = run.codebook.images([photo[1:] for photo in seen])
+    outside = image_batch([photo[1:] for photo in seen], run.codebook)
     assert stored.object_mask.sum() > 20
     assert stored.relation_mask.sum() > 20
     for name in ("object_mask", "boxes", "labels", "scores", "objects", "sizes"):
@@ -283,10 +284,10 @@ def test_photos_come_back_from_their_file(tmp_path):
     for junk in (b"", b"no zip", path.read_bytes()[:-40]):
         other = tmp_path / "other.npz"
         other.write_bytes(junk)
-        with pytest.raises(ValueError, match="is no file of photos"):
+        with pytest.raises(ValueError, match="not a file of photos"):
             read_photos(other)
     np.savez(other, about=np.array([{"format": 1}], object))
-    with pytest.raises(ValueError, match="is no file of photos"):
+    with pytest.raises(ValueError, match="not a file of photos"):
         read_photos(other)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_photos(tmp_path / "nowhere.npz")
