@@ -209,7 +209,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     """Return the tensors of a folder, renamed to those of a bare encoder."""
     tensors: dict[str, Any]
     if (folder / "model.safetensors").is_file():
-        try:
+        try:  # optional dependency
             from safetensors.torch import load_file
         except ImportError as error:
             raise MissingDependency.of(

@@ -1,7 +1,7 @@
 """Text encoders: word vectors and a Bi-GRU, or a BERT over word pieces.
 
-Word vectors start random, or from pretrained ones passed to ``init_words``; ``features.vocab.vectors``
-reads them from GloVe files or from the packaged MiniLM (384-d).
+Word vectors start random, or from pretrained ones passed to ``init_words``, which
+``features.vocab.vectors`` reads from GloVe files or from the packaged MiniLM (384-d).
 """
 
 from __future__ import annotations
