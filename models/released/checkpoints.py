@@ -26,7 +26,7 @@ from features.errors import InputError, MissingInput, UnknownName
 from models.nn.bert import BertConfig
 from models.nn.text_encoders import BertText
 from models.registry import build_options, create
-from models.released.names import LAYOUTS, Layout, join_kernels
+from models.released.layouts import LAYOUTS, Layout, join_kernels
 
 __all__ = ["Converted", "convert", "load_converted", "load_official", "save_converted"]
 
