@@ -15,9 +15,9 @@ import features.batches.loader as loader_module
 from features import Codebook
 from features.batches.batch import ImageBatch
 from features.batches.buffer_pool import BufferPool
-from features.batches.caption_encoder import caption_batch
+from features.batches.caption_encoder import CaptionColumns, CaptionEncoder, caption_batch
 from features.batches.epoch_order import epoch_order, rank_slice
-from features.batches.image_encoder import image_batch
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.batches.prefetch import prefetched
 from features.errors import UnknownName, UsageError
 from features.records import union_boxes
@@ -379,9 +379,10 @@ def test_batches_made_together_equal_batches_made_one_by_one(
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + "\n".join("abcdefghijklmnopqrstuvwxyz"))
     book = Codebook.from_store(store, pieces=vocab if pieces else None)
-    monkeypatch.setattr(loader_module, "_BLOCK", 40)
+    monkeypatch.setattr(loader_module, "BLOCK", 40)
     loader = store.loader("train", batch_size=2, codebook=book, seed=3)
-    images, captions = loader._images, loader._captions
+    images = ImageEncoder(store, book)
+    captions = CaptionEncoder(CaptionColumns.of_store(store), book)
     widths = set()
     for step, (got_images, got_captions) in enumerate(loader):
         rows = loader.epoch_rows()[2 * step : 2 * step + 2]
@@ -398,8 +399,7 @@ def test_batches_made_together_equal_batches_made_one_by_one(
         widths.add((got_captions.words.shape[1], *got_captions.triplets.shape[1:]))
     assert step + 1 == loader.steps
     assert len(widths) > 1
-    alone = captions.batches(rows[:0], of[:0], 8)
-    assert alone == []
+    assert captions.batches(rows[:0], of[:0], 8) == []
 
 
 def test_union_features_can_be_left_out(tiny_store):
