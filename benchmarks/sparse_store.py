@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from features.format.group import finish_group, image_index
+from features.format.group import Group, read_group
+from features.format.hdf5 import lay_out, record_of
 from features.format.keys import folder_name
 from features.format.manifest import bind_store
+from features.format.record import Part
 from features.format.schema import GROUPS
-from features.format.shard import first_data, hash_head, hash_rest, lay_out
-from features.format.sidecar import Part, ShardRecord, shard_file
 
 SIZES = {"K": 36, "R": 25, "D": 2048}
 ROWS = 4096
@@ -23,17 +24,19 @@ def make_sparse_store(folder: Path, shards: int) -> Path:
     """Write index, visual and regions groups of ``shards`` x 4,096 images; return the store."""
     groups: dict[str, Path] = {}
     index = ""
-    for number, group in enumerate(("index", "visual", "regions")):
-        groups[group] = _group(folder, group, f"{number:064x}", shards, index)
-        index = index or image_index(groups["index"])
+    for number, name in enumerate(("index", "visual", "regions")):
+        key = f"{number:064x}"
+        group = Group(name, key, folder / folder_name(name, key))
+        _write(group, shards, index)
+        groups[name] = group.folder
+        index = index or read_group(group.folder).image_index
     return bind_store(folder, "sparse", groups, {})
 
 
-def _group(store: Path, group: str, key: str, shards: int, index: str) -> Path:
-    folder = store / folder_name(group, key)
-    folder.mkdir(parents=True)
+def _write(group: Group, shards: int, index: str) -> None:
+    group.folder.mkdir(parents=True)
     columns = {}
-    for column in GROUPS[group].columns:
+    for column in GROUPS[group.name].columns:
         for name, dtypes in column.parts().items():
             offsets = column.kind == "offsets" or name.endswith("/offsets")
             rows = ROWS + offsets
@@ -43,29 +46,25 @@ def _group(store: Path, group: str, key: str, shards: int, index: str) -> Path:
             one = np.zeros(1, dtypes[0])
             strides = (0,) * (1 + len(shape))
             columns[name] = np.lib.stride_tricks.as_strided(one, (rows, *shape), strides)
-    first = folder / "first"
-    offsets = lay_out(first, columns, group, key)
-    size = first.stat().st_size
+    first = group.folder / "first"
+    offsets = lay_out(first, columns, group.name, group.key)
     nothing = hashlib.sha256(b"").hexdigest()
     parts = {
         name: Part(offsets[name], data.shape, data.dtype.str, nothing)
         for name, data in columns.items()
     }
-    stop = first_data(parts.values(), size)
-    head, rest = hash_head(first, stop), hash_rest(first, size, parts.values())
-    around = _around(first, size, parts.values())
+    record = record_of(first, parts, group=group.name, key=group.key, number=0, rows=range(ROWS))
+    around = _around(first, record.size, parts.values())
     records = []
     for number in range(shards):
-        with shard_file(folder, number).open("wb") as file:
-            file.truncate(size)
+        with group.shard(number).path.open("wb") as file:
+            file.truncate(record.size)
             for at, data in around:
                 file.seek(at)
                 file.write(data)
-        row0 = number * ROWS
-        records.append(ShardRecord(group, key, number, row0, ROWS, size, head, rest, parts))
+        records.append(replace(record, number=number, row0=number * ROWS))
     first.unlink()
-    finish_group(folder, group, key, {}, records, index=index)
-    return folder
+    group.finish(records, index=index)
 
 
 def _around(path: Path, size: int, parts: Iterable[Part]) -> list[tuple[int, bytes]]:

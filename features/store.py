@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
-from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import read_store_manifest, store_manifest_path
 from features.format.schema import GROUPS, find_column
 from features.reading.buffers import aligned_empty
 from features.reading.columns import CodedColumn, GroupReader

@@ -1,9 +1,9 @@
 """Parse captions into dependency graphs and SPICE-style scene graphs; the registry of parsers.
 
 Parsing has two steps, so that a change of the extraction rules needs no new parse: a parser fills
-in tokens, tags, lemmas and dependencies of a ``TextGraph``, then
-``pipeline.language.spice.triplets.extract`` adds roles, objects, attributes and relations. ``parse``
-does both. To add a parser, write a class with the members of ``Parser`` and register it with the
+in tokens, tags, lemmas and dependencies of a ``TextGraph``, then ``extract`` (see
+``pipeline.language.spice.triplets``) adds roles, objects, attributes and relations. ``parse`` does
+both. To add a parser, write a class with the members of ``Parser`` and register it with the
 decorator ``parsers.register(name)`` or as an entry point of the group ``scenestore.parsers``.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Protocol
 
-from features.errors import UnknownName, UsageError
+from features.errors import UnknownName
 from features.records import TextGraph
 from features.registry import Registry
 from pipeline.language.dependency import SCHEMES, to_scheme
@@ -74,10 +74,8 @@ def load_parser(name: str, **options: object) -> Parser:
     """
     try:
         return _loaded(name, tuple(sorted(options.items())))
-    except TypeError as error:
-        if "unhashable" in str(error):
-            return parsers.create(name, **options)
-        raise UsageError(f"parser {name!r}: invalid options ({error}).") from error
+    except TypeError:  # an option that cannot be hashed, so the parser cannot be cached
+        return parsers.create(name, **options)
 
 
 def parse(

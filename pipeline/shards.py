@@ -16,13 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from features.errors import InputError, StageError
+from features.format.codec import (
+    pack_regions,
+    pack_text,
+    pack_tokens,
+    pack_visual,
+    unpack_index,
+    unpack_tokens,
+)
 from features.format.group import read_group
-from features.format.pack import pack_regions, pack_text, pack_tokens, pack_visual
-from features.format.shard import write_shard
-from features.format.sidecar import read_sidecar
 from features.format.schema import Columns
-from features.format.unpack import read_columns, unpack_index, unpack_tokens
-
+from features.format.sidecar import read_columns, read_sidecar, write_shard
 from features.records import ImageEntry
 from pipeline.language.dependency import to_scheme
 from pipeline.language.spice.triplets import extract
@@ -81,6 +85,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
     """
     entries, row0 = _entries(job.index, number)
     graphs = _builder(job).build_all(entries, job.on_error)
+    width = graphs.width
     limits = job.rules.max_objects, job.rules.max_relations
     visual = pack_visual(graphs.found, *limits)
     _write(job.visual, "visual", number, visual, row0, len(entries))
@@ -88,7 +93,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
         graphs.object_features,
         graphs.union_features,
         *limits,
-        dim=graphs.width if graphs.width is not None else _width_of_others(job, number),
+        dim=_width_of_others(job, number) if width is None else width,
         ids=[entry.id for entry in entries],
     )
     _write(job.regions, "regions", number, regions, row0, len(entries))
@@ -103,7 +108,7 @@ def _width_of_others(job: VisualJob, number: int) -> int:
     for other in range(len(read_group(job.index).rows)):
         for entry in _entries(job.index, other)[0] if other != number else ():
             with suppress(InputError):
-                return _builder(job).build(entry).object_features.shape[1]
+                return int(_builder(job).build(entry).object_features.shape[1])
     return 0
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import luigi
 
-from features.format.group import group_done
+from features.format.sidecar import group_done
 
 __all__ = ["VariantTarget"]
 

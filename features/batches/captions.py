@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features.batches.batch import CaptionBatch
-from features.format.pack import pack_text, pack_tokens
+from features.format.codec import decode_texts, pack_text, pack_tokens
 from features.format.schema import ROLES
-from features.reading.columns import CodedColumn, decode_texts
+from features.reading.columns import CodedColumn
 from features.reading.ragged import flat_rows, pad
 from features.records import TextGraph
 

@@ -10,9 +10,8 @@ import numpy.typing as npt
 
 from features.batches.batch import ImageBatch
 from features.errors import UsageError
-from features.format.pack import pack_regions, pack_visual
+from features.format.codec import decode_texts, pack_regions, pack_visual
 from features.reading.buffers import BufferPool
-from features.reading.columns import decode_texts
 from features.records import Detections
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Keys, folders and shards of the column groups that an import writes."""
+"""Keys and shards of the column groups that an import writes."""
 
 from __future__ import annotations
 
@@ -10,86 +10,47 @@ from pathlib import Path
 
 from features.errors import WriteError
 from features.format.files import sweep, write_errors
-from features.format.keys import content_key, folder_name, hash_file
-from features.format.manifest import finish_group
+from features.format.group import Group
+from features.format.keys import content_key, hash_file
 from features.format.schema import Columns
-from features.format.shard import write_shard
-from features.format.sidecar import shard_done
 
-__all__ = ["IMPORT_VERSION", "GroupWriter", "ImportPlan", "fingerprint", "need_space"]
+__all__ = ["IMPORT_VERSION", "ImportPlan", "fingerprint", "need_space"]
 
 IMPORT_VERSION = "2"
-"""Bump it when the same source gives other columns; part of every key."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupWriter:
-    """One column group on its way to disk."""
-
-    name: str
-    key: str
-    folder: Path
-    params: dict[str, object]
-    ranges: list[range]
-
-    def has(self, number: int) -> bool:
-        """Say whether a shard is already there under this key."""
-        return shard_done(self.folder, number, self.key) is not None
-
-    def write_one(self, number: int, columns: Columns) -> None:
-        """Write one shard."""
-        rows = self.ranges[number]
-        write_shard(
-            self.folder,
-            number,
-            columns,
-            group=self.name,
-            key=self.key,
-            row0=rows.start,
-            rows=len(rows),
-        )
-
-    def write(self, pack: Callable[[range], Columns], index: str = "") -> None:
-        """Write the shards that are missing, then the manifest.
-
-        Args:
-            pack: image rows -> columns of that shard.
-            index: identity of the image index that the group follows, "" for the index itself.
-        """
-        for number, rows in enumerate(self.ranges):
-            if not self.has(number):
-                self.write_one(number, pack(rows))
-        self.finish(index)
-
-    def finish(self, index: str) -> None:
-        """Write the manifest of the group."""
-        finish_group(self.folder, self.name, self.key, self.params, len(self.ranges), index=index)
+"""Part of every key; increase it when the same source gives other columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """What the keys of one import's groups are made from."""
+    """Where an import writes, the image rows of its shards, and the inputs of its keys."""
 
     store_dir: Path
     ranges: list[range]
     inputs: dict[str, str]
 
-    def group(self, name: str, parameters: Mapping[str, object]) -> GroupWriter:
-        """Return the writer of one group; leftovers of killed imports are swept."""
-        key = content_key(f"import-{name}", IMPORT_VERSION, parameters, self.inputs)
-        folder = self.store_dir / folder_name(name, key)
-        sweep(folder)
-        params: dict[str, object] = {
-            "stage": f"import-{name}",
-            "version": IMPORT_VERSION,
-            "parameters": dict(parameters),
-            "inputs": self.inputs,
-        }
-        return GroupWriter(name, key, folder, params, self.ranges)
+    def group(self, name: str, parameters: Mapping[str, object]) -> Group:
+        """Return the variant of one group; partial files of dead imports are deleted."""
+        group = Group.of(
+            self.store_dir, name, IMPORT_VERSION, parameters, self.inputs, stage=f"import-{name}"
+        )
+        sweep(group.folder)
+        return group
+
+    def write(self, group: Group, pack: Callable[[range], Columns], index: str = "") -> None:
+        """Write the missing shards of a group, then its manifest.
+
+        Args:
+            group: the group.
+            pack: image rows -> columns of that shard.
+            index: ``image_index`` of the index that the group follows, "" for the index itself.
+        """
+        for number in group.missing(self.ranges):
+            group.write(number, self.ranges[number], pack(self.ranges[number]))
+        group.finish(len(self.ranges), index=index)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Return one hash over the contents of files, in their order."""
+    """Return one hash of the contents of files, in their order."""
     paths = list(files)
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(hash_file, paths))
@@ -101,11 +62,11 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 
 def need_space(folder: Path, wanted: int) -> None:
-    """Check that the disk of a folder, which may not be there yet, has room before writing to it.
+    """Check that the disk of a folder, which need not exist yet, has enough free space.
 
     Images without boxes are stored as zeros, so a small file can become a large store.
 
-    Raises: WriteError: it has not; both numbers are named.
+    Raises: WriteError: it has not; the message gives both sizes.
     """
     there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     with write_errors(folder):

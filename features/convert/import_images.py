@@ -16,8 +16,8 @@ import numpy.typing as npt
 from features.convert.photos import Photos
 from features.convert.source import Source
 from features.errors import FeatureOverflow, InputError, MissingInput
+from features.format.codec import MAX_WIDTH, pack_regions, pack_visual
 from features.format.keys import canonical_json
-from features.format.pack import MAX_WIDTH, pack_regions, pack_visual
 from features.format.schema import Columns
 from features.records import Detections, ImageEntry, Skipped
 

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from features.convert.captions import NO_SPLIT, CaptionSet, check_entries, read_captions
 from features.convert.formats import open_source
 from features.convert.import_groups import ImportPlan, fingerprint, need_space
 from features.convert.import_images import ImageReader
-from features.convert.karpathy import check_entries, read_karpathy
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
+from features.format.codec import pack_index, pack_tokens
+from features.format.group import Group, read_group
 from features.format.keys import hash_file
-from features.format.manifest import bind_store, image_index, read_store_manifest
-from features.format.pack import pack_index, pack_tokens
+from features.format.manifest import bind_store, read_store_manifest
 from features.format.schema import shard_ranges
 from features.names import bad_file, bad_split
 from features.records import ImageEntry, TextGraph
@@ -72,9 +73,9 @@ def import_store(
     store_dir: Path | str,
     *,
     name: str | None = None,
-    captions: Path | str | None = None,
+    captions: str | Path | Sequence[str | Path] | None = None,
     images_dir: Path | str | None = None,
-    split: str = "unsplit",
+    split: str = NO_SPLIT,
     max_objects: int = 36,
     max_relations: int | None = None,
     dtype: str = "float16",
@@ -88,8 +89,8 @@ def import_store(
         source_path: the file or folder.
         store_dir: where the store goes; other data sets and variants there are not touched.
         name: name of the data set, the format's name when not given.
-        captions: Karpathy file; its images, in its order, are the rows. Without it the rows are
-            the images of the source, with the captions that the source has.
+        captions: what ``read_captions`` takes; its images, in its order, are the rows. Without it
+            the rows are the images of the source, with the captions that the source has.
         images_dir: folder of photos, for image sizes that the source does not know.
         split: split of all images when neither captions nor source say.
         max_objects: K, boxes kept per image.
@@ -119,17 +120,22 @@ def import_store(
         if isinstance(source, _HasClose):
             stack.callback(source.close)
         relations = max_relations or (25 if "relations" in source.brings else 1)
-        entries, keys, notes = _rows(source, captions, split)
+        listed = _listed(source, captions, split, on_error)
+        entries = list(listed.entries)
+        keys, notes = _source_ids(source, listed)
         reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
         inputs = {"source": fingerprint(source.files)}
-        if captions is not None:
-            inputs["captions"] = hash_file(Path(captions))
+        if listed.files:
+            by_content = len(listed.files) == 1 and not listed.by_name
+            inputs["captions"] = (
+                hash_file(listed.files[0]) if by_content else fingerprint(listed.files)
+            )
         plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
         # the same file can be given as one extra or as another, and means something else then
         named = sorted(extras or {})
         parameters: dict[str, object] = {"format": format_name, "split": split, "extras": named}
         index = plan.group("index", parameters)
-        index.write(lambda rows: pack_index([entries[row] for row in rows]))
+        plan.write(index, lambda rows: pack_index([entries[row] for row in rows]))
         groups = {"index": index.folder}
         groups |= _write_images(plan, reader, entries, parameters, index.folder)
         graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
@@ -177,11 +183,11 @@ def _write_images(
     groups = {"visual": plan.group("visual", limits)}
     if "features" in reader.source.brings:
         groups["regions"] = plan.group("regions", {**limits, "dtype": reader.dtype})
-    gaps = {
-        number: [group for group in groups.values() if not group.has(number)]
-        for number in range(len(plan.ranges))
-    }
-    sizes = reader.image_bytes() if any(gaps.values()) else {}
+    gaps: dict[int, list[Group]] = {}
+    for group in groups.values():
+        for number in group.missing(plan.ranges):
+            gaps.setdefault(number, []).append(group)
+    sizes = reader.image_bytes() if gaps else {}
     need_space(
         plan.store_dir,
         sum(
@@ -190,16 +196,14 @@ def _write_images(
             for group in missing
         ),
     )
-    for number, missing in gaps.items():
-        if not missing:
-            continue
+    for number, missing in sorted(gaps.items()):
         rows = plan.ranges[number]
         found = [reader.read(entries[row]) for row in rows]
         for group in missing:
             ids = [entries[row].id for row in rows]
-            group.write_one(number, reader.pack(group.name, ids, found))
+            group.write(number, rows, reader.pack(group.name, ids, found))
     for group in groups.values():
-        group.finish(image_index(index))
+        group.finish(len(plan.ranges), index=read_group(index).image_index)
     return {name: group.folder for name, group in groups.items()}
 
 
@@ -212,50 +216,70 @@ def _write_tokens(
 ) -> Path:
     """Write the tokens group; return its folder."""
     tokens = plan.group("tokens", parameters)
-    tokens.write(
+    plan.write(
+        tokens,
         lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
-        image_index(index),
+        read_group(index).image_index,
     )
     return tokens.folder
 
 
-def _rows(
-    source: Source, captions: Path | str | None, split: str
-) -> tuple[list[ImageEntry], dict[str, str], list[str]]:
-    """Return the images in row order, their keys in the source, and notes."""
-    ids = source.ids()
-    notes: list[str] = []
+def _listed(
+    source: Source,
+    captions: str | Path | Sequence[str | Path] | None,
+    split: str,
+    on_error: str,
+) -> CaptionSet:
+    """Return the images that become the rows, with their captions.
+
+    Raises: InputError: there is none, or one cannot be stored.
+    """
     if captions is not None:
-        entries = read_karpathy(captions)
-        known = set(ids)
-        keys: dict[str, str] = {}
-        for entry in entries:
-            # the source may know a photo with its folder, val2014/..., as the captions' file has it
-            names = dict.fromkeys((*id_forms(entry.id), *id_forms(entry.file)))
-            key = next((name for name in names if name in known), None)
-            if key is not None:
-                keys[entry.id] = key
-        if not keys:
-            raise InputError(
-                f"{captions}: none of its images is in the source; the captions know "
-                f"{id_forms(entries[0].id) if entries else 'no image'}, the source {ids[:3]}."
-            )
-        if len(set(keys.values())) < len(keys):
-            raise InputError(f"{captions}: two of its images have the same features.")
-        rest = len(known) - len(keys)
-        if rest:
-            notes.append(f"{rest} images of the source have no captions and were left out.")
-        return entries, keys, notes
+        return read_captions(captions, on_error=on_error)
+    where = getattr(source, "path", "source")
     if isinstance(source, _HasImages):
-        entries = source.images()
-        check_entries(getattr(source, "path", "source"), entries)
+        listed = check_entries(source.images(), where, on_error=on_error)
     else:
-        # an id may be a path of somebody else's disk: no photo is ever looked up under that one
-        files = [key.lower().endswith(_SUFFIXES) and not bad_file(key) for key in ids]
-        entries = [
-            ImageEntry(key, key if known else "", split)
-            for key, known in zip(ids, files, strict=True)
-        ]
-    if not entries:
-        raise InputError(f"{getattr(source, 'path', 'source')}: no image in it.")
-    return entries, {entry.id: entry.id for entry in entries}, notes
+        # An id may be a path on another machine: no photo is looked up under such an id.
+        listed = CaptionSet(
+            tuple(
+                ImageEntry(
+                    key, key if key.lower().endswith(_SUFFIXES) and not bad_file(key) else "", split
+                )
+                for key in source.ids()
+            )
+        )
+    if not listed.entries:
+        raise InputError(f"{where}: no image in it.")
+    return listed
+
+
+def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], list[str]]:
+    """Return the id of each row's image in the source, where it has the image, and notes.
+
+    Raises: InputError: no image is in the source, or two images would be the same one.
+    """
+    notes: list[str] = []
+    if listed.dropped:
+        key, reason = listed.dropped[0]
+        notes.append(f"{len(listed.dropped)} captions or images were skipped: {key}: {reason} ...")
+    if not listed.files:
+        return {entry.id: entry.id for entry in listed.entries}, notes
+    known = dict.fromkeys(source.ids())
+    keys: dict[str, str] = {}
+    for entry in listed.entries:
+        # the source may know an image by its folder and name, as val2014/1.jpg
+        forms = (*id_forms(entry.id), *id_forms(entry.file))
+        if found := [form for form in forms if form in known]:
+            keys[entry.id] = found[0]
+    where = ", ".join(map(str, listed.files[:3]))
+    if not keys:
+        raise InputError(
+            f"{where}: none of its images is in the source; the captions know "
+            f"{id_forms(listed.entries[0].id)}, the source {list(known)[:3]}."
+        )
+    if len(set(keys.values())) < len(keys):
+        raise InputError(f"{where}: two of its images have the same features.")
+    if rest := len(known) - len(keys):
+        notes.append(f"{rest} images of the source have no captions and were left out.")
+    return keys, notes

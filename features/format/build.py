@@ -1,10 +1,11 @@
-"""Records that are in memory -> a store: for importers, examples and tests.
+"""Build a store from records in memory, for examples, tests and small data sets.
 
-A build of a whole data set goes shard by shard through ``pipeline`` and ``workflows`` instead.
+``workflows`` builds whole data sets shard by shard instead.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,11 @@ from typing import Any
 import numpy.typing as npt
 
 from features.errors import UsageError
+from features.format.codec import pack_index, pack_regions, pack_text, pack_tokens, pack_visual
+from features.format.group import Group
 from features.format.keys import content_key, folder_name
-from features.format.manifest import bind_store, finish_group, image_index
-from features.format.pack import pack_index, pack_regions, pack_text, pack_tokens, pack_visual
+from features.format.manifest import bind_store
 from features.format.schema import Columns, shard_ranges
-from features.format.shard import write_shard
 from features.records import Detections, ImageEntry, Skipped, TextGraph
 
 __all__ = ["build_store"]
@@ -38,7 +39,7 @@ def build_store(
     dtype: str = "float16",
     provenance: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write a store and bind it.
+    """Write a store from records in memory and return the path of its manifest.
 
     Args:
         store_dir: folder of the store; made when missing.
@@ -50,7 +51,7 @@ def build_store(
         max_objects: K.
         max_relations: R.
         dtype: stored dtype of the features.
-        provenance: what the data come from; part of every key.
+        provenance: where the data come from; part of every key.
 
     Returns:
         Path of the store manifest.
@@ -106,8 +107,8 @@ def _check_unique(what: str, ids: Iterable[str]) -> None:
     twice = [name for name, times in Counter(ids).items() if times > 1]
     if twice:
         raise UsageError(
-            f"{what} id {twice[0]!r} is given more than once ({len(twice)} such ids); "
-            f"rows are found by it. Give each {what} an id of its own."
+            f"{what} id {twice[0]!r} is given more than once ({len(twice)} such ids). "
+            f"Give every {what} a unique id."
         )
 
 
@@ -118,27 +119,24 @@ def _write(
     packers: Mapping[str, Callable[[range], Columns]],
     provenance: Mapping[str, object],
 ) -> Path:
-    import hashlib
-
+    ranges = shard_ranges(images)
     bound: dict[str, Path] = {}
     index = ""
-    for group, pack in packers.items():
-        packed = [pack(rows) for rows in shard_ranges(images)]
+    for name, pack in packers.items():
+        packed = [pack(rows) for rows in ranges]
         digest = hashlib.sha256()
         for columns in packed:
-            for name, data in sorted(columns.items()):
-                digest.update(f"{name}{data.shape}{data.dtype.str}".encode())
+            for path, data in sorted(columns.items()):
+                digest.update(f"{path}{data.shape}{data.dtype.str}".encode())
                 digest.update(data.reshape(-1).data.cast("B") if data.size else b"")
-        # Equal columns of other images are another variant. Which rows a shard has is in both
-        # hashes: they are taken shard by shard.
+        # Equal columns of other images are another variant. The rows of each shard are part of
+        # both hashes, which go shard by shard.
         inputs = {"columns": digest.hexdigest(), **({"index": index} if index else {})}
-        key = content_key(group, "built", provenance, inputs)
-        folder = store_dir / folder_name(group, key)
-        for number, (rows, columns) in enumerate(zip(shard_ranges(images), packed, strict=True)):
-            write_shard(
-                folder, number, columns, group=group, key=key, row0=rows.start, rows=len(rows)
-            )
-        finish_group(folder, group, key, provenance, len(packed), index=index)
-        index = index or image_index(folder)
-        bound[group] = folder
+        key = content_key(name, "built", provenance, inputs)
+        group = Group(name, key, store_dir / folder_name(name, key), provenance)
+        for number, (rows, columns) in enumerate(zip(ranges, packed, strict=True)):
+            group.write(number, rows, columns)
+        manifest = group.finish(len(ranges), index=index)
+        index = index or manifest.image_index
+        bound[name] = group.folder
     return bind_store(store_dir, dataset, bound, {"images": images})

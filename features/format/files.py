@@ -41,10 +41,10 @@ _SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}\n')
 _STALE_SECONDS = 24 * 3600.0
 _ADVICE = {
     errno.ENOSPC: "The disk is full: free some space and run again.",
-    errno.EDQUOT: "The quota is used up: free some space and run again.",
-    errno.EFBIG: "The file would exceed the allowed file size: raise the limit and run again.",
-    errno.EACCES: "Permission denied: choose a folder that you may write to.",
-    errno.EPERM: "Permission denied: choose a folder that you may write to.",
+    errno.EDQUOT: "The disk quota is exceeded: free some space and run again.",
+    errno.EFBIG: "The file exceeds the file size limit: raise the limit and run again.",
+    errno.EACCES: "Permission denied: choose a folder with write permission.",
+    errno.EPERM: "Permission denied: choose a folder with write permission.",
     errno.EROFS: "The file system is read-only: choose another folder.",
 }
 
@@ -68,15 +68,15 @@ _READ_ADVICE = {
     errno.EPERM: "Ask its owner for permission to read it.",
     errno.EMFILE: "Too many files are open: raise `ulimit -n`.",
     errno.ENFILE: "Too many files are open on this machine: run again later.",
-    errno.ENOMEM: "Memory is used up: run again with more.",
+    errno.ENOMEM: "Out of memory: run again with more.",
 }
 
 
 def unreadable(path: Path, error: OSError, kept: str = "Nothing was changed.") -> StoreError:
-    """Return the error of a file that the system would not read: no sign of damage.
+    """Return the error for a file that cannot be read; it need not be damaged.
 
     Args:
-        path: the file.   error: what the system said.   kept: last words of the message.
+        path: the file.   error: the operating system's error.   kept: end of the message.
     """
     reason = os.strerror(error.errno) if error.errno else str(error)
     advice = _READ_ADVICE.get(error.errno or 0, "Check the disk or network and run again.")
@@ -84,14 +84,14 @@ def unreadable(path: Path, error: OSError, kept: str = "Nothing was changed.") -
 
 
 def partial_path(path: Path) -> Path:
-    """Return a name beside ``path`` that only this writer uses, until the file is whole."""
+    """Return a name beside ``path`` that is unique to this writer."""
     return path.with_name(f"{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.partial")
 
 
 def _host() -> str:
-    """Return what process ids mean something in: a host's boot, and the PID namespace in it.
+    """Return a name for the scope of process ids: this boot of this host, this PID namespace.
 
-    Containers may share the host's name and see none of each other's processes.
+    Containers may share a host name without seeing each other's processes.
     """
     scope = hashlib.sha256()
     with contextlib.suppress(OSError):  # no /proc: no namespaces either
@@ -139,7 +139,7 @@ def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable; file systems that cannot are left alone."""
+    """Flush the renames in a folder to disk, where the file system supports it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
@@ -150,10 +150,10 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder while names in it are replaced; freed when the process dies.
+    """Hold a lock on a folder while files in it are replaced; released when the process dies.
 
-    Where the file system offers no such lock the replacement goes on without it: both builders
-    write the same bytes then, because equal keys mean equal contents.
+    On a file system without such locks the block runs without one. Two builders then write the
+    same bytes, because equal keys mean equal contents.
     """
     import fcntl
 
@@ -167,10 +167,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Delete partial files whose writer is dead; return them.
+    """Delete the partial files of processes that have died; return their paths.
 
-    A partial file of a live process stays. Whether one of another machine, container or boot lives
-    cannot be seen: its file goes when nothing was written to it for a day.
+    Partial files of another machine, container or boot are deleted once they have not been
+    written to for a day, because their processes cannot be seen from here.
     """
     host = _host()
     swept = []
@@ -185,14 +185,14 @@ def sweep(folder: Path) -> list[Path]:
                 path.unlink()
                 swept.append(path)
         except FileNotFoundError:
-            continue  # somebody else swept it
+            continue  # another process swept it
         except OSError as error:
             raise WriteError(f"{path}: cannot be deleted ({error.strerror}).") from error
     return swept
 
 
 def _alive(pid: int) -> bool:
-    """Say whether a process runs; one that has ended and that nobody has reaped does not."""
+    """Return True if a process is running; a zombie is not."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
@@ -204,7 +204,7 @@ def _alive(pid: int) -> bool:
 
 
 def write_sealed(path: Path, document: Mapping[str, object]) -> None:
-    """Write a JSON document atomically, with a seal that any changed byte breaks.
+    """Write a JSON document atomically, with a hash of its own bytes.
 
     The file is canonical JSON; its last key is ``seal``, the sha256 of all bytes before it.
 
@@ -223,13 +223,13 @@ def read_sealed(path: Path, kind: str) -> dict[str, object]:
 
     Args:
         path: the file.
-        kind: what it must be: ``store``, ``group``, ``shard``, ``latest``, ``codebook``.
+        kind: expected kind: ``store``, ``group``, ``shard``, ``latest`` or ``codebook``.
 
     Raises:
         FormatError: no such file, or another kind of file.
         NewerFormatError: a newer release wrote it.
-        StoreError: the system would not read it.
-        DamagedError: the bytes are not those that were written.
+        StoreError: the operating system cannot read it.
+        DamagedError: its bytes differ from what was written.
     """
     try:
         raw = path.read_bytes()
@@ -248,11 +248,11 @@ def read_sealed(path: Path, kind: str) -> dict[str, object]:
     version = document.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise NewerFormatError(
-            f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest that "
-            "this release reads. Install a newer scenestore."
+            f"{path}: format version {version}, but this release reads versions up to "
+            f"{FORMAT_VERSION}. Install a newer scenestore."
         )
     if not whole or version != FORMAT_VERSION:
-        raise DamagedError(f"{path}: the bytes are not those that were written. {_REPAIR}")
+        raise DamagedError(f"{path}: the bytes differ from what was written. {_REPAIR}")
     if document.get("kind") != kind:
         raise FormatError(f"{path}: a {document.get('kind')!r} file, expected {kind!r}.")
     return document

@@ -1,14 +1,16 @@
-"""Group manifests: what makes a folder of shards a finished group.
+"""Groups: the shards of one column group under one content key, and the manifest that lists them.
 
-A manifest lists every dataset of every shard, a list per field, so that one of 2,442 shards is read
-in milliseconds.
+A ``Group`` names a variant and writes it shard by shard. ``Group.finish`` writes the manifest: a
+folder without one is an unfinished group. The manifest holds one list per field, so that a group
+of thousands of shards is read in milliseconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,43 +25,42 @@ from features.errors import (
     StoreError,
     UsageError,
 )
-from features.format.files import read_sealed, write_sealed
-from features.format.keys import KEY_DIGITS, canonical_json, hash_json
-from features.format.schema import GROUPS, axis_lengths
-from features.format.sidecar import (
-    Part,
-    Parts,
-    ShardRecord,
-    check_parts,
-    file_whole,
-    read_sidecar,
-    shard_file,
+from features.format.files import (
+    folder_lock,
+    partial_path,
+    publish,
+    read_sealed,
+    sweep,
+    write_errors,
+    write_sealed,
 )
+from features.format.hdf5 import write_file
+from features.format.keys import KEY_DIGITS, canonical_json, content_key, folder_name, hash_json
+from features.format.record import Part, Parts, ShardRecord, check_parts
+from features.format.schema import GROUPS, Columns, axis_lengths, check_columns
+from features.format.shard import Shard
 
-__all__ = [
-    "GroupManifest",
-    "Parts",
-    "check_listed",
-    "finish_group",
-    "group_done",
-    "image_index",
-    "index_hash",
-    "read_group",
-]
+__all__ = ["Group", "GroupManifest", "read_group"]
+
+_CONFLICT = (
+    "Build into another folder; or, if the old contents are not needed, delete this manifest and "
+    "build again."
+)
 
 
 @dataclass(frozen=True)
 class GroupManifest:
-    """A finished group: parameters and the place of every dataset of every shard.
+    """The manifest of a finished group: its parameters and the parts of every shard.
 
     Attributes:
-        folder: where the shards lie.   group, key: what they are.
-        hash: content hash, over all columns; equal contents have equal hashes.
-        index: hash of the image index whose rows the group follows, "" when not known.
-        params: parameters and provenance, for people.
-        rows, sizes: per shard: images, bytes of the file.
-        heads: per shard: CRC-32 before the first dataset.   rests: sha256 outside the datasets.
-        parts: dataset -> where it lies in every shard.
+        folder: folder of the shards.   group, key: name of the column group and content key.
+        hash: hash of all columns; equal contents have equal hashes.
+        index: ``image_index`` of the index whose rows the group follows, "" if unknown.
+        params: parameters and provenance, for information.
+        rows, sizes: per shard, the number of images and the size of the file in bytes.
+        heads: per shard, the CRC-32 of the bytes before the first dataset.
+        rests: per shard, the sha256 of the bytes outside the datasets.
+        parts: dataset path -> its part in every shard.
     """
 
     folder: Path
@@ -76,13 +77,302 @@ class GroupManifest:
 
     @property
     def path(self) -> Path:
-        """The manifest's file."""
+        """The manifest file."""
         return self.folder / "manifest.json"
 
+    @property
+    def image_index(self) -> str:
+        """Hash of the image ids of an index group; all groups of a store follow the same one."""
+        names = ("image_id/bytes", "image_id/offsets")
+        return _hash_of(sha256 for name in names for sha256 in self.parts[name].hashes)
+
+    def record(self, number: int) -> ShardRecord:
+        """Return the record of a shard as the manifest lists it."""
+        row0 = sum(self.rows[:number])
+        parts = {name: parts[number] for name, parts in self.parts.items()}
+        size, head, rest = self.sizes[number], self.heads[number], self.rests[number]
+        return ShardRecord(
+            self.group, self.key, number, row0, self.rows[number], size, head, rest, parts
+        )
+
+    def files_exist(self) -> bool:
+        """Return True when every shard file exists with the size that was written."""
+        shards = (Shard(self.folder, number) for number in range(len(self.sizes)))
+        return all(s.has_size(size) for s, size in zip(shards, self.sizes, strict=True))
+
     def axis_lengths(self) -> dict[str, npt.NDArray[np.int64]]:
-        """Return the length of every axis in every shard."""
+        """Return the length of every axis in every shard, (shards,) int64."""
         lengths = {name: parts.lengths for name, parts in self.parts.items()}
         return axis_lengths(self.group, lengths, np.asarray(self.rows, np.int64))
+
+
+@dataclass(frozen=True)
+class Group:
+    """One variant of a column group: a folder of shards that share a content key.
+
+    Attributes:
+        name: column group, a name of ``schema.GROUPS``.
+        key: content key.   folder: ``<store>/<name>-<first digits of key>``.
+        params: everything the key was made from, kept in the manifest for information.
+    """
+
+    name: str
+    key: str
+    folder: Path
+    params: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        store_dir: Path,
+        name: str,
+        version: str,
+        parameters: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        *,
+        stage: str = "",
+    ) -> Group:
+        """Return the variant with these parameters and inputs; nothing is written.
+
+        Args:
+            store_dir: folder of the store.
+            name: column group.
+            version: version of the stage that writes it.
+            parameters: everything that changes the contents, JSON values only.
+            inputs: name -> key or hash of each input.
+            stage: name of the stage in the key; the column group by default.
+        """
+        stage = stage or name
+        key = content_key(stage, version, parameters, inputs)
+        params = {
+            "stage": stage,
+            "version": version,
+            "parameters": dict(parameters),
+            "inputs": dict(inputs),
+        }
+        return cls(name, key, store_dir / folder_name(name, key), params)
+
+    @classmethod
+    def open(cls, folder: Path) -> Group:
+        """Return the finished group in a folder.
+
+        Raises: FormatError, DamagedError: as ``read_group``.
+        """
+        manifest = read_group(folder)
+        return cls(manifest.group, manifest.key, folder, manifest.params)
+
+    def shard(self, number: int) -> Shard:
+        """Return shard ``number``, whether it exists yet or not."""
+        return Shard(self.folder, number)
+
+    def finished(self) -> bool:
+        """Return True when the manifest carries this key and every shard file exists.
+
+        Reads one small file and the sizes of the others, none of their contents.
+
+        Raises: NewerFormatError: a newer release wrote it; building it here would replace that.
+        """
+        manifest = self._manifest()
+        return manifest is not None and manifest.files_exist()
+
+    def missing(self, ranges: Sequence[range]) -> list[int]:
+        """Return the shards that are not finished, given the image rows of every shard."""
+        return [k for k, rows in enumerate(ranges) if not self.shard(k).finished(self.key, rows)]
+
+    def prepare(self) -> None:
+        """Create the folder and delete partial files of processes that have died.
+
+        Raises: WriteError: permission denied, disk full.
+        """
+        with write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        sweep(self.folder)
+
+    def write(self, number: int, rows: range, columns: Columns) -> ShardRecord:
+        """Write one shard, or keep it where it is finished already.
+
+        Args:
+            number: position of the shard.
+            rows: its image rows.
+            columns: its datasets, as ``codec.pack_*`` return them.
+
+        Returns:
+            The record of the shard on disk.
+
+        Raises:
+            FormatError: the columns do not match the schema.
+            MismatchError: the manifest lists other contents for this shard.
+            NewerFormatError: a newer release wrote the shard or the group.
+            WriteError: disk full, permission denied; nothing is left behind.
+        """
+        shard = self.shard(number)
+        if done := shard.finished(self.key, rows):
+            return done
+        check_columns(self.name, columns, len(rows))
+        with write_errors(shard.path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = partial_path(shard.path)
+            try:
+                record = write_file(
+                    partial, columns, group=self.name, key=self.key, number=number, rows=rows
+                )
+                with folder_lock(self.folder):
+                    if done := shard.finished(self.key, rows):
+                        return done  # another process was faster; equal keys, equal contents
+                    self._check_listed(record)
+                    shard.sidecar.unlink(missing_ok=True)
+                    publish(partial, shard.path)
+                    write_sealed(shard.sidecar, record.document())
+            finally:
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+        return record
+
+    def finish(
+        self,
+        shards: int | Sequence[ShardRecord],
+        *,
+        index: str = "",
+        built: Mapping[str, object] | None = None,
+    ) -> GroupManifest:
+        """Write the manifest, the last step of a stage.
+
+        An existing manifest that says the same is left alone: the folder may be read-only by now.
+
+        Args:
+            shards: number of shards, whose sidecars are read, or their records in order.
+            index: ``image_index`` of the index group whose rows this group follows.
+            built: when and how the group was built, for information.
+
+        Returns:
+            The manifest in the folder.
+
+        Raises:
+            FormatError: a shard is missing, has another key, or its shapes differ.
+            StageError: the file of a shard has disappeared since it was written.
+            MismatchError: the group is finished with another index or other contents.
+            NewerFormatError: a newer release finished it.
+            WriteError: the manifest cannot be written.
+        """
+        if isinstance(shards, int):
+            shards = [self.shard(number).record for number in range(shards)]
+        self._check_sequence(shards)
+        parts = _join_parts(self.folder, shards)
+        params = dict(self.params) if built is None else {**self.params, "built": dict(built)}
+        document: dict[str, Any] = {
+            "kind": "group",
+            "group": self.name,
+            "key": self.key,
+            "hash": content_hash(parts),
+            "index": index,
+            "params": params,
+            "shards": {
+                "rows": [record.rows for record in shards],
+                "size": [record.size for record in shards],
+                "head": [record.head for record in shards],
+                "rest": [record.rest for record in shards],
+            },
+            "columns": {
+                name: {
+                    "dtype": kept.dtype,
+                    "shape": list(kept.shape),
+                    "length": kept.lengths.tolist(),
+                    "offset": kept.offsets.tolist(),
+                    "sha256": kept.hashes,
+                }
+                for name, kept in parts.items()
+            },
+        }
+        before = self._manifest()
+        if before is not None:
+            if (before.index, before.hash) != (index, document["hash"]):
+                raise MismatchError(
+                    f"{before.path}: finished with index {before.index[:KEY_DIGITS]!r} and hash "
+                    f"{before.hash[:KEY_DIGITS]}, not {index[:KEY_DIGITS]!r} and "
+                    f"{document['hash'][:KEY_DIGITS]}; stores are bound to it. {_CONFLICT}"
+                )
+            if _same(before, document):
+                return before
+        write_sealed(self.folder / "manifest.json", document)
+        return read_group(self.folder)
+
+    def _manifest(self) -> GroupManifest | None:
+        """Return the manifest if there is a usable one with this key."""
+        try:
+            manifest = read_group(self.folder)
+        except NewerFormatError:
+            raise
+        except StoreError:
+            return None
+        return manifest if manifest.key == self.key else None
+
+    def _check_sequence(self, records: Sequence[ShardRecord]) -> None:
+        if not records:
+            raise UsageError(f"{self.folder}: a group needs at least one shard; no images given.")
+        row0 = 0
+        for number, record in enumerate(records):
+            wanted = (number, self.name, self.key, row0)
+            if (record.number, record.group, record.key, record.row0) != wanted:
+                raise FormatError(
+                    f"{self.folder}: shard {number} is {record.group!r} "
+                    f"{record.key[:KEY_DIGITS]} from row {record.row0}, expected {self.name!r} "
+                    f"{self.key[:KEY_DIGITS]} from row {row0}."
+                )
+            shard = self.shard(number)
+            if not shard.has_size(record.size):
+                raise StageError(
+                    f"{shard.path}: the file is missing, or its size is not the {record.size} "
+                    "bytes that were written. Build again; the other shards are kept."
+                )
+            row0 += record.rows
+
+    def _check_listed(self, record: ShardRecord) -> None:
+        """Check that a new shard equals the one that the manifest lists, if there is a manifest.
+
+        Raises:
+            MismatchError: it differs; stores and runs are bound to the old contents.
+            NewerFormatError: a newer release finished the group.
+        """
+        manifest = self._manifest()
+        if manifest is None:
+            return
+        differs = "image rows"
+        if record.number < len(manifest.rows):
+            listed = manifest.record(record.number)
+            if listed.image_rows == record.image_rows:
+                made = {name: part.sha256 for name, part in record.parts.items()}
+                old = {name: part.sha256 for name, part in listed.parts.items()}
+                differs = next((n for n in made if made[n] != old.get(n)), "")
+        if differs:
+            raise MismatchError(
+                f"{manifest.path}: the new shard {record.number} differs from the listed one "
+                f"({differs!r}); stores are bound to that. {_CONFLICT}"
+            )
+
+
+def _join_parts(folder: Path, records: Sequence[ShardRecord]) -> dict[str, Parts]:
+    """Return the parts of every dataset over all shards.
+
+    Raises: FormatError: a shard lacks a dataset, or the shards differ in dtype or row shape.
+    """
+    joined: dict[str, Parts] = {}
+    for name in sorted(set().union(*(record.parts for record in records))):
+        try:
+            parts = [record.parts[name] for record in records]
+        except KeyError:
+            raise FormatError(f"{folder}: a shard lacks the dataset {name!r}.") from None
+        kinds = sorted({(part.dtype, part.shape[1:]) for part in parts})
+        if len(kinds) > 1:
+            raise FormatError(
+                f"{folder}: the shards differ in dtype or shape of {name!r}: {kinds}."
+            )
+        joined[name] = Parts(
+            *kinds[0],
+            lengths=np.array([part.shape[0] for part in parts]),
+            offsets=np.array([part.offset for part in parts]),
+            hashes=[part.sha256 for part in parts],
+        )
+    return joined
 
 
 def _hash_of(hashes: Iterable[str]) -> str:
@@ -90,185 +380,18 @@ def _hash_of(hashes: Iterable[str]) -> str:
 
 
 def content_hash(parts: Mapping[str, Parts]) -> str:
-    """Return the hash of a group's contents: sha256 over the sorted hashes of its columns."""
+    """Return the hash of a group's contents: sha256 of the sorted hashes of its columns."""
     columns = sorted(
         [name, kept.dtype, kept.shape, _hash_of(kept.hashes)] for name, kept in parts.items()
     )
     return hash_json(columns)
 
 
-def finish_group(
-    folder: Path,
-    group: str,
-    key: str,
-    params: Mapping[str, object],
-    shards: Sequence[ShardRecord] | int,
-    *,
-    index: str = "",
-) -> dict[str, Any]:
-    """Write ``manifest.json`` of a group whose shards are all there; the last step of a stage.
-
-    A manifest that says the same already stays as it is: the folder may be read-only by now.
-
-    Args:
-        folder: the group's folder.
-        group: name of the group.
-        key: content key.
-        params: parameters and provenance to remember (JSON values).
-        shards: records in order, or their number (the sidecars are read then).
-        index: ``image_index`` of the index group whose rows this group follows.
-
-    Returns:
-        The manifest as it stands in the folder.
-
-    Raises:
-        FormatError: a shard is missing, belongs to another key, or the shapes differ.
-        StageError: the file of a shard has gone since it was written.
-        MismatchError: the group is finished with another index or other contents.
-        NewerFormatError: a newer release finished it.
-        WriteError: the manifest cannot be written.
-    """
-    records = (
-        [read_sidecar(folder, k) for k in range(shards)] if isinstance(shards, int) else shards
-    )
-    row0 = 0
-    for number, record in enumerate(records):
-        if (record.number, record.group, record.key, record.row0) != (number, group, key, row0):
-            raise FormatError(
-                f"{folder}: shard {number} is {record.group!r} {record.key[:KEY_DIGITS]} from row "
-                f"{record.row0}, expected {group!r} {key[:KEY_DIGITS]} from row {row0}."
-            )
-        if not file_whole(folder, number, record.size):
-            raise StageError(
-                f"{shard_file(folder, number)}: has gone, or has not the {record.size} bytes that "
-                "were written. Build again; the other shards are kept."
-            )
-        row0 += record.rows
-    if not records:
-        raise UsageError(f"{folder}: a group needs at least one shard; the data set has no images.")
-    parts: dict[str, Parts] = {}
-    for name in sorted(set().union(*(record.parts for record in records))):
-        try:
-            kept = [record.parts[name] for record in records]
-        except KeyError:
-            raise FormatError(f"{folder}: a shard lacks the dataset {name!r}.") from None
-        kinds = sorted({(part.dtype, part.shape[1:]) for part in kept})
-        if len(kinds) > 1:
-            raise FormatError(f"{folder}: the shards disagree about {name!r}: {kinds}.")
-        parts[name] = Parts(
-            *kinds[0],
-            lengths=np.array([part.shape[0] for part in kept]),
-            offsets=np.array([part.offset for part in kept]),
-            hashes=[part.sha256 for part in kept],
-        )
-    document: dict[str, Any] = {
-        "kind": "group",
-        "group": group,
-        "key": key,
-        "hash": content_hash(parts),
-        "index": index,
-        "params": dict(params),
-        "shards": {
-            "rows": [record.rows for record in records],
-            "size": [record.size for record in records],
-            "head": [record.head for record in records],
-            "rest": [record.rest for record in records],
-        },
-        "columns": {
-            name: {
-                "dtype": kept.dtype,
-                "shape": list(kept.shape),
-                "length": kept.lengths.tolist(),
-                "offset": kept.offsets.tolist(),
-                "sha256": kept.hashes,
-            }
-            for name, kept in parts.items()
-        },
-    }
-    before = _finished(folder, key)
-    if before is not None:
-        if (before.index, before.hash) != (index, document["hash"]):
-            raise MismatchError(
-                f"{before.path}: is finished with index {before.index[:KEY_DIGITS]!r} and hash "
-                f"{before.hash[:KEY_DIGITS]}, not {index[:KEY_DIGITS]!r} and "
-                f"{document['hash'][:KEY_DIGITS]}; stores are bound to it. {_GIVE_UP}"
-            )
-        if _same(before, document):
-            return {**document, "params": dict(before.params)}
-    write_sealed(folder / "manifest.json", document)
-    return document
-
-
-_GIVE_UP = (
-    "Build into another folder; or, where the old contents are not needed, delete this manifest "
-    "and build again."
-)
-
-
-def _finished(folder: Path, key: str) -> GroupManifest | None:
-    """Return the manifest of a key, None where there is none that can be used."""
-    try:
-        manifest = read_group(folder)
-    except NewerFormatError:
-        raise
-    except StoreError:
-        return None
-    return manifest if manifest.key == key else None
-
-
 def _same(before: GroupManifest, document: Mapping[str, Any]) -> bool:
-    """Say whether a manifest of equal contents says the same, but for when it was built."""
+    """Compare a manifest of equal contents with a document, apart from when it was built."""
     files = {"rows": before.rows, "size": before.sizes, "head": before.heads, "rest": before.rests}
     told = [{**params, "built": None} for params in (before.params, document["params"])]
     return canonical_json([files, told[0]]) == canonical_json([document["shards"], told[1]])
-
-
-def group_done(folder: Path, key: str) -> bool:
-    """Say whether a group is finished: its manifest carries this key, its files are all there.
-
-    Raises: NewerFormatError: a newer release finished it; building it here would destroy that.
-    """
-    manifest = _finished(folder, key)
-    return manifest is not None and all(
-        file_whole(folder, number, size) for number, size in enumerate(manifest.sizes)
-    )
-
-
-def check_listed(folder: Path, record: ShardRecord) -> None:
-    """Check that a shard made anew is the one that the finished group lists, if there is one.
-
-    Raises:
-        MismatchError: it has other contents; stores and runs are bound to the old ones.
-        NewerFormatError: a newer release finished the group.
-    """
-    manifest = _finished(folder, record.key)
-    if manifest is None:
-        return
-    number = record.number
-    listed: dict[str, object] = {"rows": ()}
-    if number < len(manifest.rows):
-        listed = {name: parts.hashes[number] for name, parts in manifest.parts.items()}
-        listed["rows"] = (sum(manifest.rows[:number]), manifest.rows[number])
-    made = {name: part.sha256 for name, part in record.parts.items()}
-    other = [name for name, digest in made.items() if digest != listed.get(name)]
-    if (record.row0, record.rows) != listed["rows"]:
-        other.insert(0, "image rows")
-    if other:
-        raise MismatchError(
-            f"{manifest.path}: shard {number} made anew differs from what is listed "
-            f"({other[0]!r}); stores are bound to that. {_GIVE_UP}"
-        )
-
-
-def image_index(folder: Path) -> str:
-    """Return the hash of the image ids of an index group; groups of one store share it."""
-    return index_hash(read_group(folder))
-
-
-def index_hash(index: GroupManifest) -> str:
-    """Return ``image_index`` of a manifest that has been read."""
-    names = ("image_id/bytes", "image_id/offsets")
-    return _hash_of(sha256 for name in names for sha256 in index.parts[name].hashes)
 
 
 def read_group(folder: Path) -> GroupManifest:
@@ -276,7 +399,7 @@ def read_group(folder: Path) -> GroupManifest:
 
     Raises:
         FormatError: no manifest, a newer format, or one that contradicts itself.
-        DamagedError: its bytes are not those that were written.
+        DamagedError: its bytes differ from what was written.
     """
     path = folder / "manifest.json"
     document = cast("dict[str, Any]", read_sealed(path, "group"))
@@ -316,7 +439,7 @@ def _parts(column: Mapping[str, Any], shards: int) -> Parts:
 
 
 def _check_group(manifest: GroupManifest) -> None:
-    """Check that every dataset is one that the schema knows and lies inside its file."""
+    """Check that every dataset is part of the schema and lies inside its file."""
     lists = (manifest.rows, manifest.sizes, manifest.heads, manifest.rests)
     if len(set(map(len, lists))) != 1:
         raise ValueError("the lists of shards differ in length")

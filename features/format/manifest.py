@@ -1,4 +1,4 @@
-"""Store manifests: what binds one variant of each group into a store."""
+"""Store manifests: one variant of each group, bound into a store."""
 
 from __future__ import annotations
 
@@ -12,28 +12,11 @@ import numpy as np
 
 from features.errors import DamagedError, FormatError, MismatchError, MissingInput, UsageError
 from features.format.files import folder_lock, read_sealed, write_sealed
-from features.format.group import (
-    GroupManifest,
-    finish_group,
-    group_done,
-    image_index,
-    index_hash,
-    read_group,
-)
+from features.format.group import GroupManifest, read_group
 from features.format.keys import KEY_DIGITS, canonical_json
 from features.format.schema import GROUPS
 
-__all__ = [
-    "GroupManifest",
-    "bind_store",
-    "check_binding",
-    "finish_group",
-    "group_done",
-    "image_index",
-    "read_group",
-    "read_store_manifest",
-    "store_manifest_path",
-]
+__all__ = ["bind_store", "check_binding", "read_store_manifest", "store_manifest_path"]
 
 _PLAIN = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")
 
@@ -47,11 +30,11 @@ def bind_store(
     """Bind one variant of each group into a store and make it the latest.
 
     Args:
-        store_dir: the store's folder; every group lies directly in it.
-        dataset: name of the data set, the first part of the manifest's name.
-        groups: name -> folder. ``index`` must be there; a second variant of a group is named
+        store_dir: folder of the store, the parent of every group's folder.
+        dataset: name of the data set, the first part of the manifest's file name.
+        groups: name -> folder. ``index`` is required; a second variant of a group is named
             ``group@variant``, for example ``regions@clip``.
-        summary: counts and times of the build, for people; not part of the hash.
+        summary: counts and times of the build, for information; not part of the hash.
 
     Returns:
         Path of the store manifest.
@@ -61,13 +44,13 @@ def bind_store(
         UsageError: a name that cannot be used, or no index.
     """
     if "index" not in groups:
-        raise UsageError("a store needs the group 'index'; the others follow its rows.")
+        raise UsageError("a store needs the group 'index', whose rows the other groups follow.")
     if not _PLAIN.fullmatch(dataset):
         raise UsageError(f"data set name {dataset!r}: use letters, digits, '.', '_' and '-'.")
     for name, folder in groups.items():
         if folder.resolve().parent != store_dir.resolve():
-            raise UsageError(f"group {name!r}: {folder} does not lie in the store {store_dir}.")
-    with folder_lock(store_dir):  # so that nobody deletes a group between look and write
+            raise UsageError(f"group {name!r}: {folder} is not in the store {store_dir}.")
+    with folder_lock(store_dir):  # gc must not delete a group before the manifest is written
         return _bind(store_dir, dataset, groups, summary)
 
 
@@ -90,20 +73,20 @@ def _bind(
         "key": key,
         "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
         "images": sum(manifests["index"].rows),
-        "index": index_hash(manifests["index"]),
+        "index": manifests["index"].image_index,
         "groups": entries,
     }
-    # a store that stands is not written again: it may lie where nobody can write
-    if not _stands(path, document):
+    # an identical manifest is not written again: the folder may be read-only
+    if not _says(path, document):
         write_sealed(path, {**document, "summary": dict(summary)})
     latest = {"kind": "latest", "manifest": path.name}
-    if not _stands(store_dir / "latest.json", latest):
+    if not _says(store_dir / "latest.json", latest):
         write_sealed(store_dir / "latest.json", latest)
     return path
 
 
-def _stands(path: Path, document: Mapping[str, object]) -> bool:
-    """Say whether a sealed file says this already, whatever else it says."""
+def _says(path: Path, document: Mapping[str, object]) -> bool:
+    """Return True when a sealed file has these items already; it may have more."""
     try:
         found = read_sealed(path, str(document["kind"]))
     except (FormatError, DamagedError):
@@ -112,19 +95,19 @@ def _stands(path: Path, document: Mapping[str, object]) -> bool:
 
 
 def check_binding(manifests: Mapping[str, GroupManifest]) -> None:
-    """Check that groups follow one image index and agree about the length of shared axes.
+    """Check that groups follow one image index and have equally long shared axes.
 
-    Raises: MismatchError: they do not; joining them would pair rows of different images.
+    Raises: MismatchError: they do not, so joining them would pair rows of different images.
     """
     first = manifests["index"]
-    identity = index_hash(first)
+    identity = first.image_index
     lengths = {name: manifest.axis_lengths() for name, manifest in manifests.items()}
     for name, manifest in manifests.items():
         if name.partition("@")[0] != manifest.group:
             raise MismatchError(f"{manifest.path}: holds {manifest.group!r}, bound as {name!r}.")
         if manifest.rows != first.rows or manifest.index not in ("", identity):
             raise MismatchError(
-                f"{manifest.path}: made for another image index than {first.path}; joining them "
+                f"{manifest.path}: built for another image index than {first.path}; joining them "
                 "would pair rows of different images. Build the group for this index."
             )
         partners = {"caption": "index"}
@@ -142,9 +125,13 @@ def check_binding(manifests: Mapping[str, GroupManifest]) -> None:
 
 
 def store_manifest_path(path: Path) -> Path:
-    """Return the store manifest that a path stands for: itself, or the latest of a folder.
+    """Return the path of a store manifest, given that path or a store's folder.
 
-    Raises: FormatError: there is no store.
+    For a folder, this is the manifest named in its ``latest.json``.
+
+    Raises:
+        FormatError: the folder is not a store.
+        MissingInput: the path does not exist.
     """
     if path.is_dir():
         latest = path / "latest.json"
@@ -152,23 +139,23 @@ def store_manifest_path(path: Path) -> Path:
             raise FormatError(f"{path}: not a store (no latest.json). Build one first.")
         name = read_sealed(latest, "latest").get("manifest")
         if not isinstance(name, str) or not _PLAIN.fullmatch(name):
-            raise FormatError(f"{latest}: names no manifest of this folder.")
+            raise FormatError(f"{latest}: does not name a manifest in this folder.")
         return path / name
     if not path.exists():
-        raise MissingInput(f"{path}: no such store. Check the path, or build it first.")
+        raise MissingInput(f"{path}: no such store. Check the path, or build the store first.")
     return path
 
 
 def read_store_manifest(path: Path) -> dict[str, Any]:
-    """Read a store manifest and check its shape.
+    """Read a store manifest and check its structure.
 
-    Raises: FormatError, DamagedError: as for every sealed file.
+    Raises: FormatError, DamagedError: as ``read_sealed``, or it contradicts itself.
     """
     document = cast("dict[str, Any]", read_sealed(path, "store"))
     try:
         for name in ("dataset", "key", "hash", "index"):
             if not isinstance(document[name], str):
-                raise TypeError(f"{name} is no string")
+                raise TypeError(f"{name} is not a string")
         groups = document["groups"]
         if "index" not in groups or not isinstance(document["images"], int):
             raise ValueError("no image index")

@@ -1,7 +1,7 @@
-"""A file of photos that stand in no store: graph and region features of each, without pickles.
+"""Graphs and region features of photos that are not in a store, as one npz file.
 
-``python -m pipeline photo`` writes it and ``models.search`` reads it, two processes that share no
-code but this: an npz of plain arrays, and one JSON document about them.
+``python -m pipeline photo`` writes the file and ``models.search`` reads it. It holds plain arrays and
+one JSON document, no pickles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, InputError, MissingInput
-from features.format.files import partial_path, publish, write_errors
+from features.format.files import replacing
 from features.records import Detections
 
 __all__ = ["Photo", "read_photos", "write_photos"]
@@ -26,7 +26,7 @@ _ARRAYS = ("boxes", "scores", "relation_scores")
 
 
 class Photo(NamedTuple):
-    """One photo: its name as the user gave it, its graph and its features."""
+    """One photo: its name as given by the user, its graph and its features."""
 
     name: str
     found: Detections  # with relations
@@ -37,16 +37,16 @@ class Photo(NamedTuple):
 def write_photos(
     path: Path, photos: Sequence[Photo], notes: Sequence[str] = (), *, dtype: str = "float16"
 ) -> None:
-    """Write photos, all or nothing.
+    """Write photos to a file.
 
     Args:
-        path: the file.   photos: what goes in.   notes: what a reader should tell the user.
-        dtype: of the features; that of the store they are compared with, so that a photo of the
-            store comes out as it is stored.
+        path: the file.   photos: the photos.   notes: messages for the user of the file.
+        dtype: dtype of the features. Use that of the store they are compared with, so that a
+            photo of the store gets the features that are stored for it.
 
     Raises:
         FeatureOverflow: a value does not fit the dtype; the message names the photo.
-        WriteError: not written.
+        WriteError: the file cannot be written.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     about = []
@@ -61,8 +61,8 @@ def write_photos(
             }
         )
         count = len(found.relations or ())
-        marks = np.ones(count) if found.relation_scores is None else found.relation_scores
-        for name, values in zip(_ARRAYS, (found.boxes, found.scores, marks), strict=True):
+        scores = np.ones(count) if found.relation_scores is None else found.relation_scores
+        for name, values in zip(_ARRAYS, (found.boxes, found.scores, scores), strict=True):
             arrays[f"{at}/{name}"] = np.asarray(values, np.float32)
         for name in ("object_features", "union_features"):
             with np.errstate(over="ignore"):
@@ -74,15 +74,8 @@ def write_photos(
             arrays[f"{at}/{name}"] = values
     document = json.dumps({"format": FORMAT, "photos": about, "notes": list(notes)})
     arrays["about"] = np.frombuffer(document.encode(), np.uint8)
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = partial_path(path)
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            publish(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
@@ -102,15 +95,15 @@ def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
             photos = [_photo(arrays, at, item) for at, item in enumerate(about["photos"])]
             return photos, [str(note) for note in about["notes"]]
     except FileNotFoundError as error:
-        raise MissingInput(f"{path}: there is no such file.") from error
+        raise MissingInput(f"{path}: no such file.") from error
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: is no file of photos ({error}).") from error
+        raise InputError(f"{path}: not a file of photos ({error}).") from error
 
 
 def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
-    boxes, scores, marks = (arrays[f"{at}/{name}"] for name in _ARRAYS)
+    boxes, scores, relation_scores = (arrays[f"{at}/{name}"] for name in _ARRAYS)
     width, height = item["size"]
     found = Detections(
         boxes=boxes,
@@ -118,10 +111,10 @@ def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
         scores=scores,
         size=(int(width), int(height)),
         relations=tuple((int(s), str(p), int(o)) for s, p, o in item["relations"]),
-        relation_scores=marks,
+        relation_scores=relation_scores,
     )
     objects, unions = arrays[f"{at}/object_features"], arrays[f"{at}/union_features"]
-    lengths = (len(boxes), len(scores), len(objects), len(marks), len(unions))
+    lengths = (len(boxes), len(scores), len(objects), len(relation_scores), len(unions))
     n, m = len(found.labels), len(found.relations or ())
     if lengths != (n, n, n, m, m):
         raise ValueError(f"{item['name']}: {lengths} rows for {n} objects and {m} relations")

@@ -24,7 +24,7 @@ __all__ = [
     "ROLES",
     "Column",
     "Columns",
-    "Group",
+    "GroupSchema",
     "axis_lengths",
     "check_columns",
     "find_column",
@@ -81,7 +81,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupSchema:
     """Columns that are built by one stage and versioned together."""
 
     name: str
@@ -167,20 +167,22 @@ _TEXT = (
     _dense("predicate_position", "predicate position", _INT, (), "token of the predicate"),
 )
 
-GROUPS: dict[str, Group] = {
+GROUPS: dict[str, GroupSchema] = {
     group.name: group
     for group in (
-        Group("index", "Images, captions, ids and splits; fixes the rows of all groups.", _INDEX),
-        Group("visual", "Scene graph of each image, padded.", _VISUAL),
-        Group("regions", "Features of objects and of union boxes, padded.", _REGIONS),
-        Group("tokens", "Tokens and dependency graph of each caption.", _TOKENS),
-        Group("text", "Roles, objects, attributes and relations of each caption.", _TEXT),
+        GroupSchema(
+            "index", "Images, captions, ids and splits; fixes the rows of all groups.", _INDEX
+        ),
+        GroupSchema("visual", "Scene graph of each image, padded.", _VISUAL),
+        GroupSchema("regions", "Features of objects and of union boxes, padded.", _REGIONS),
+        GroupSchema("tokens", "Tokens and dependency graph of each caption.", _TOKENS),
+        GroupSchema("text", "Roles, objects, attributes and relations of each caption.", _TEXT),
     )
 }
 
 
 @functools.cache
-def find_column(name: str) -> tuple[Group, Column]:
+def find_column(name: str) -> tuple[GroupSchema, Column]:
     """Return the group and the declaration of a column.
 
     Raises: UnknownName: the format has no such column.

@@ -1,4 +1,4 @@
-"""Find and delete what no store manifest and no training run needs any more."""
+"""Find and delete groups and manifests that no store manifest or training run refers to."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ __all__ = ["IDLE_HOURS", "Garbage", "collect", "find_garbage"]
 IDLE_HOURS = 24.0
 _RUN_FILES = (".json", ".yaml", ".yml", ".toml")
 _LARGEST_RUN_FILE = 16 << 20
-_UNBOUND = "no store manifest that stays binds it"
+_UNBOUND = "not referenced by any retained manifest"
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What nothing needs: a group folder or a store manifest, with its bytes and why.
+    """A group folder or store manifest that nothing refers to.
 
     Attributes:
-        busy: it was never bound and written to lately: a build may be at work on it, so it stays.
+        path: the folder or file.   nbytes: its size.   why: the reason it is garbage.
+        busy: True when it was never bound and was written to recently, so that a build may still
+            be working on it. It is not deleted.
     """
 
     path: Path
@@ -47,24 +49,23 @@ def find_garbage(
     only_latest: bool = False,
     idle_hours: float = IDLE_HOURS,
 ) -> list[Garbage]:
-    """Return what nothing needs; deletes nothing.
+    """Return the garbage of a store without deleting anything.
 
-    A group stays when a store manifest that stays binds it or a training run mentions its key. A
-    store manifest stays unless ``only_latest`` is set, it is not the latest of its data set, and
-    no training run mentions it.
+    A group is retained when a retained store manifest binds it or a training run mentions its key.
+    A store manifest is retained unless ``only_latest`` is set, it is not the latest of its data
+    set, and no training run mentions it.
 
     Args:
         path: folder of the store.
-        runs: folders of training runs; their JSON, YAML and TOML files and the descriptions in
-            their weights are searched. The folder ``runs`` in the store and beside it is searched
-            always.
-        only_latest: older store manifests may go too.
-        idle_hours: a group that was never bound is ``busy`` for so long after it was written to.
+        runs: folders of training runs, whose JSON, YAML and TOML files and weight metadata are
+            searched. A folder ``runs`` in the store or beside it is always searched.
+        only_latest: include older store manifests.
+        idle_hours: a group that was never bound counts as busy for this long after a write.
 
     Raises:
-        MissingInput: a folder of runs that is not there.
-        DamagedError: a store manifest cannot be read, so nobody knows what it needs.
-        StoreError: a file of a run cannot be read, so nobody knows what it needs.
+        MissingInput: a folder of runs does not exist.
+        DamagedError: a store manifest cannot be read, so its references are unknown.
+        StoreError: a file of a run cannot be read, so its references are unknown.
     """
     folder = store_folder(path)
     documents = _read_manifests(folder)
@@ -79,13 +80,13 @@ def find_garbage(
     freed: set[str] = set()
     for manifest, document in documents.items():
         folders = {str(entry["folder"]) for entry in document["groups"].values()}
-        # runs keep the first digits of the hash; the name has those of the key
+        # runs record the first digits of the hash; the file name has those of the key
         names = (manifest.stem, document["key"][:KEY_DIGITS], document["hash"][:KEY_DIGITS])
         if not only_latest or manifest in newest or is_mentioned(*names):
             kept |= folders
         else:
             freed |= folders
-            why = "not the latest, and no training run mentions it"
+            why = "not the latest, and not referenced by any training run"
             garbage.append(Garbage(manifest, manifest.stat().st_size, why))
     for group in group_folders(folder):
         if group.name in kept or is_mentioned(group.name.rpartition("-")[2]):
@@ -98,16 +99,16 @@ def find_garbage(
 
 
 def collect(path: Path, garbage: Iterable[Garbage]) -> tuple[list[Garbage], list[Path]]:
-    """Delete garbage, and partial files of dead writers; return both.
+    """Delete garbage and partial files of dead processes; return both.
 
-    What is busy, or was bound since it was found, stays. Manifests go before the groups that they
-    bind, so that what is left is always a store.
+    Busy items, and items that have been bound since ``find_garbage``, are kept. Manifests are
+    deleted before the groups they bind, so that an interruption leaves a valid store.
 
-    Raises: WriteError: a file may not be deleted.
+    Raises: WriteError: a file cannot be deleted.
     """
     folder = store_folder(path)
     gone = []
-    with folder_lock(folder):  # as whoever binds
+    with folder_lock(folder):  # bind_store holds it too
         documents = _read_manifests(folder)
         newest = _newest(folder, documents)
         going = {item.path for item in garbage}
@@ -146,11 +147,11 @@ def _read_manifests(folder: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _newest(folder: Path, documents: Mapping[Path, Mapping[str, Any]]) -> set[Path]:
-    """Return the manifest that is the latest, and the youngest one of each other data set."""
+    """Return the latest manifest, and the newest one of every other data set."""
     latest = store_manifest_path(folder)
     if latest not in documents:
         raise DamagedError(
-            f"{folder / 'latest.json'}: names {latest.name}, which is not there, so nothing is "
+            f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist, so nothing is "
             "deleted. Build that store again."
         )
     youngest = sorted(documents, key=lambda manifest: (manifest == latest, _age(manifest)))
@@ -162,7 +163,7 @@ def _age(path: Path) -> int:
 
 
 def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:
-    """Yield what the files of all runs say about the store they read."""
+    """Yield the texts of run files that may refer to a store."""
     given = list(runs)
     for place in given:
         if not place.is_dir():
@@ -179,7 +180,7 @@ def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """Yield all files below a folder, also behind links to folders; each folder once."""
+    """Yield all files below a folder, following links; each folder is visited once."""
     seen = set()
 
     def stop(error: OSError) -> None:
@@ -195,7 +196,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _description(weights: Path) -> str:
-    """Return the metadata of a safetensors file as JSON, "" when it is none."""
+    """Return the metadata of a safetensors file as JSON, "" for any other file."""
     with weights.open("rb") as file:
         start = file.read(8)
         size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0

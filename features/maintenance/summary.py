@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import FormatError, StoreError, UnknownName
-from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import read_store_manifest, store_manifest_path
 from features.maintenance.verify import group_folders, store_manifests
 
 if TYPE_CHECKING:

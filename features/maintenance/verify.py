@@ -1,9 +1,8 @@
-"""Check every byte of a store against what was written, and what the columns say against itself."""
+"""Check every byte of a store against its hash, and the columns for contradictions."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,37 +16,29 @@ import numpy.typing as npt
 
 from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
 from features.format.files import folder_lock, read_sealed, unreadable, write_errors
+from features.format.group import GroupManifest, read_group
 from features.format.keys import KEY_DIGITS
-from features.format.manifest import (
-    GroupManifest,
-    check_binding,
-    read_group,
-    read_store_manifest,
-    store_manifest_path,
-)
-from features.format.schema import GROUPS, check_columns
-from features.format.shard import hash_rest
-from features.format.sidecar import Part, ShardRecord, read_sidecar, shard_file
-from features.format.unpack import read_columns
+from features.format.manifest import check_binding, read_store_manifest, store_manifest_path
+from features.format.schema import GROUPS
+from features.format.shard import Shard
 
 __all__ = ["Finding", "group_folders", "store_folder", "store_manifests", "verify_store"]
 
-_BLOCK = 1 << 22
 _FOLDER = re.compile(rf"({'|'.join(GROUPS)})-[0-9a-f]{{{KEY_DIGITS}}}")
 _MANIFEST = re.compile(rf".+-[0-9a-f]{{{KEY_DIGITS}}}\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as it was written.
+    """One difference between a store and what was written.
 
     Attributes:
         path: the file.   column: the dataset, "" for the file as a whole.   problem: what is wrong.
-        group: the folder of the group that is damaged, None outside groups.
+        group: folder of the damaged group, None outside groups.
         shard: number of the damaged shard, None for manifests.
-        damaged: the bytes are wrong, so that deleting the file and building again cures it; not so
-            what the system would not read, what a newer release wrote, and a whole manifest that
-            names what is not there.
+        damaged: True when the bytes are wrong, so that deleting the file and building again
+            repairs it. False for a file that cannot be read, that a newer release wrote, or that
+            is intact and refers to a missing file.
     """
 
     path: Path
@@ -83,16 +74,16 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
 
     Args:
         path: the folder, or one store manifest in it.
-        repair: delete what is damaged, so that the next build writes just that again; what is
-            whole, and what could not be checked, stays.
+        repair: delete damaged files, so that the next build writes them again. Files that are
+            intact, or that could not be checked, are kept.
 
     Returns:
-        What was found, sorted by file; empty = the store is as it was written.
+        The findings, sorted by file; an empty list means that the store is intact.
 
     Raises:
-        FormatError: there is no store.
+        FormatError: the path is not a store.
         StoreError: a folder cannot be read.
-        WriteError: ``repair`` may not delete.
+        WriteError: a damaged file cannot be deleted.
     """
     folder = store_folder(path)
     try:
@@ -106,7 +97,7 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
         findings += _check_codebooks(folder)
     except StoreError:
         raise
-    except OSError as error:  # of a folder; files have findings
+    except OSError as error:  # from a folder; errors of files become findings
         raise unreadable(Path(error.filename or folder), error) from error
     findings.sort(key=lambda finding: (str(finding.path), finding.column))
     if repair:
@@ -122,7 +113,7 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
         try:
             name = store_manifest_path(folder)
             if not name.exists():
-                text = f"names {name.name}, which is not there"
+                text = f"refers to {name.name}, which does not exist"
                 yield Finding(folder / "latest.json", "", text, damaged=False)
         except StoreError as error:
             yield _finding(folder / "latest.json", error)
@@ -136,13 +127,13 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
             for name, entry in document["groups"].items():
                 manifest = folder / entry["folder"] / "manifest.json"
                 if not manifest.exists():
-                    text = f"binds {entry['folder']}, which is not finished"
+                    text = f"binds {entry['folder']}, which is unfinished"
                     yield Finding(path, "", text, damaged=False)
                     continue
                 with contextlib.suppress(StoreError):  # reported with its group
                     bound[name] = read_group(manifest.parent)
                     if bound[name].hash != entry["hash"]:
-                        text = f"binds other contents of {entry['folder']}"
+                        text = f"binds {entry['folder']} with another hash"
                         yield Finding(path, "", text, damaged=False)
             if "index" in bound:
                 check_binding(bound)
@@ -178,89 +169,42 @@ def _check_group(folder: Path) -> list[Finding]:
 
 
 def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> list[Finding]:
-    path = shard_file(folder, number)
-    sidecar = path.with_suffix(".json")
-    if manifest is None and not sidecar.exists():
-        return []  # of an unfinished group: the next build writes it, or is about to
+    shard = Shard(folder, number)
+    path = shard.path
+    if manifest is None and not shard.sidecar.exists():
+        return []  # part of an unfinished group; the next build writes it
     if not path.exists():
         return [Finding(path, "", "is missing", folder, number)]
     findings = []
-    record: ShardRecord | None = None
-    parts: dict[str, Part] = {}
-    size, rest, rows = -1, "", 0
+    record = listed = None
     try:
-        record = read_sidecar(folder, number)
-        parts, size, rest, rows = dict(record.parts), record.size, record.rest, record.rows
+        record = shard.record
     except StoreError as error:
-        findings.append(_finding(sidecar, error, folder, number))
+        findings.append(_finding(shard.sidecar, error, folder, number))
     if manifest is not None and number < len(manifest.rows):
-        listed = {name: kept[number] for name, kept in manifest.parts.items()}
-        if record is not None and (parts, size, record.head, rest) != (
-            listed,
-            manifest.sizes[number],
-            manifest.heads[number],
-            manifest.rests[number],
-        ):
-            findings.append(Finding(sidecar, "", "differs from the manifest", folder, number))
-        parts, size, rest = listed, manifest.sizes[number], manifest.rests[number]
-        rows = manifest.rows[number]
-    if not parts:
+        listed = manifest.record(number)
+        if record is not None and record != listed:
+            findings.append(Finding(shard.sidecar, "", "differs from the manifest", folder, number))
+    expected = listed or record
+    if expected is None:
         return findings
     try:
-        problems = list(_check_file(path, parts, size, rest))
+        problems = list(shard.problems(expected))
         if not problems and record is not None:
-            problems = list(_check_meaning(folder, record, rows))
+            problems = list(shard.contradictions())
+            if not problems and record.group == "visual":
+                problems = list(_union_problems(shard))
     except OSError as error:
         failed = error if isinstance(error, StoreError) else unreadable(path, error)
         return [*findings, _finding(path, failed, folder, number)]
     return findings + [Finding(path, name, text, folder, number) for name, text in problems]
 
 
-def _check_file(
-    path: Path, parts: dict[str, Part], size: int, rest: str
-) -> Iterator[tuple[str, str]]:
-    """Yield (column, problem) of every dataset whose bytes differ, "" for the headers."""
-    if path.stat().st_size != size:
-        yield "", f"has {path.stat().st_size} bytes, {size} were written"
-        return
-    with path.open("rb", buffering=0) as file:
-        for name, part in parts.items():
-            digest, left = hashlib.sha256(), part.nbytes
-            file.seek(part.offset)
-            while left and (block := file.read(min(left, _BLOCK))):
-                digest.update(block)
-                left -= len(block)
-            if digest.hexdigest() != part.sha256:
-                yield name, "is not what was written"
-    if hash_rest(path, size, parts.values()) != rest:
-        yield "", "the HDF5 headers are not what was written"
-
-
-def _check_meaning(folder: Path, record: ShardRecord, rows: int) -> Iterator[tuple[str, str]]:
-    """Yield contradictions of a shard whose bytes are whole: HDF5, schema, union boxes."""
-    import h5py
-
-    path = shard_file(folder, record.number)
-    with h5py.File(path, "r", locking=False) as file:
-        for name, part in record.parts.items():
-            dataset = file[name]
-            found = (dataset.id.get_offset() or 0, dataset.shape, dataset.dtype.str)
-            if found != (part.offset, part.shape, part.dtype):
-                yield name, f"HDF5 has (offset, shape, dtype) {found}"
-                return
-    if record.group == "regions":
-        return  # plain features: nothing that could contradict itself
-    columns = read_columns(folder, record.number)
-    try:
-        check_columns(record.group, columns, rows)
-    except FormatError as error:
-        yield "", str(error)
-        return
-    if record.group == "visual":
-        wrong = _wrong_unions(columns)
-        if len(wrong):
-            at = record.row0 + int(wrong[0])
-            yield "union_boxes", f"image row {at}: not the box around subject and object"
+def _union_problems(shard: Shard) -> Iterator[tuple[str, str]]:
+    wrong = _wrong_unions(shard.columns())
+    if len(wrong):
+        at = shard.record.row0 + int(wrong[0])
+        yield "union_boxes", f"image row {at}: not the box around subject and object"
 
 
 def _wrong_unions(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
@@ -273,20 +217,18 @@ def _wrong_unions(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int
 
 
 def _remove(finding: Finding, manifest: GroupManifest | None) -> None:
-    """Delete what a finding names, manifests first: what is left is unfinished, never wrong."""
+    """Delete the files of a finding; manifests go first, so that no wrong store is left."""
     with write_errors(finding.path):
         if finding.group is None or finding.shard is None:
             finding.path.unlink(missing_ok=True)
             return
-        with folder_lock(finding.group):  # as whoever writes: it may be whole by now
+        with folder_lock(finding.group):  # writers hold it too; the shard may be intact by now
             if not any(
                 found.damaged for found in _check_shard(finding.group, finding.shard, manifest)
             ):
                 return
             (finding.group / "manifest.json").unlink(missing_ok=True)
-            path = shard_file(finding.group, finding.shard)
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            Shard(finding.group, finding.shard).delete()
 
 
 def _manifest_of(folder: Path | None) -> GroupManifest | None:
@@ -298,7 +240,7 @@ def _manifest_of(folder: Path | None) -> GroupManifest | None:
 def _finding(
     path: Path, error: StoreError, group: Path | None = None, shard: int | None = None
 ) -> Finding:
-    """Return the finding of a file that could not be read as what it should be."""
+    """Return the finding for a file that could not be read."""
     problem = str(error).removeprefix(f"{path}: ").split(". ")[0].rstrip(".")
     damaged = isinstance(error, DamagedError) or (
         isinstance(error, FormatError) and not isinstance(error, NewerFormatError)

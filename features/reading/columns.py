@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import os
 from typing import Any, cast
@@ -12,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
-from features.format.manifest import GroupManifest
+from features.format.codec import decode_texts
+from features.format.group import GroupManifest
 from features.reading.headers import HeaderCheck
 from features.reading.locks import lock_of
 from features.reading.mmap import Piece, one_map_fits, open_checked, read_into
 from features.reading.rows import ArrayRows, H5Rows, PreadRows, RowReader, faster, map_rows
 
-__all__ = ["CodedColumn", "GroupReader", "TextColumn", "decode_texts"]
+__all__ = ["CodedColumn", "GroupReader", "TextColumn"]
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
@@ -61,15 +61,6 @@ class CodedColumn:
         """Return all strings of a column of single values."""
         names = self.names
         return [names[code] for code in self.codes.tolist()]
-
-
-def decode_texts(raw: Array, offsets: Array) -> list[str]:
-    """Return the strings of a text column."""
-    data, ends = raw.tobytes(), offsets.tolist()
-    return [
-        data[start:stop].decode("utf-8", "surrogatepass")
-        for start, stop in itertools.pairwise(ends)
-    ]
 
 
 class GroupReader:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.format.codec import sentence_starts
 from features.format.schema import ROLES
-from features.format.unpack import sentence_starts
 from features.records import SceneGraph, TextGraph
 
 if TYPE_CHECKING:

@@ -137,8 +137,16 @@ class ImageGraphs(NamedTuple):
 
     @property
     def width(self) -> int | None:
-        """D, or None when all images are skipped."""
-        return next((rows.shape[1] for rows in self.object_features if len(rows)), None)
+        """D, or None when all images are skipped.
+
+        Raises: InputError: the images have features of different widths.
+        """
+        widths = {rows.shape[1] for rows in self.object_features if len(rows)}
+        if len(widths) > 1:
+            raise InputError(
+                f"the images of one shard have features of different widths: {sorted(widths)}."
+            )
+        return widths.pop() if widths else None
 
 
 @dataclass(frozen=True)
@@ -225,15 +233,16 @@ class GraphBuilder:
         graphs = ImageGraphs([], [], [])
         nothing = np.zeros((0, 0), np.float32)
         for entry in entries:
-            row: tuple[Detections | Skipped, Float, Float]
+            found: Detections | Skipped
             try:
-                row = self.build(entry)
+                found, objects, unions = self.build(entry)
             except InputError as error:
                 if on_error == "fail":
                     raise
-                row = Skipped(str(error)), nothing, nothing
-            for column, value in zip(graphs, row, strict=True):
-                column.append(value)
+                found, objects, unions = Skipped(str(error)), nothing, nothing
+            graphs.found.append(found)
+            graphs.object_features.append(objects)
+            graphs.union_features.append(unions)
         return graphs
 
 

@@ -113,7 +113,7 @@ def _pool(values: Float, grid: _Grid) -> Float:
     rows, columns = grid.rows, grid.columns
     values = values[:, grid.part[0], grid.part[1]]
     (channels, height, width), (n, size, _) = values.shape, rows.shape
-    if size == 1 and channels > height:  # the weights of all cells are then smaller than the combined rows
+    if size == 1 and channels > height:  # weights per cell are then smaller than combined rows
         whole: Float = grid.cells @ values.reshape(channels, height * width).T
         return whole.reshape(n, channels, 1, 1)
     by_row = values.transpose(1, 0, 2).reshape(height, channels * width)

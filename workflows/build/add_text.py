@@ -15,7 +15,9 @@ from typing import Any
 import luigi
 
 from features.errors import ScenestoreError
-from features.format.manifest import bind_store, group_done, read_group, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import bind_store, store_manifest_path
+from features.format.sidecar import group_done
 from workflows.build.stages import ParseStage, ShardTask, TripletStage
 from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan

@@ -15,7 +15,9 @@ import luigi
 
 from features.errors import NewerFormatError, ScenestoreError, StoreError
 from features.format.files import read_sealed
-from features.format.manifest import bind_store, group_done, read_group, read_store_manifest
+from features.format.group import read_group
+from features.format.manifest import bind_store, read_store_manifest
+from features.format.sidecar import group_done
 from workflows.build.stages import (
     BuildTask,
     DetectGraphs,

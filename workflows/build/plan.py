@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import MissingInput, UsageError
-from features.format.keys import HashCache, hash_json
+from features.format.hash_cache import HashCache
+from features.format.keys import hash_json
 from workflows.build.text_plan import TextPlan, Variant
 
 if TYPE_CHECKING:
     from features.convert.captions import CaptionSet
     from features.records import ImageEntry
     from pipeline.detect import Detector
-    from pipeline.vision.visual import GraphRules
+    from pipeline.vision.graph_builder import GraphRules
 
 __all__ = ["BuildOptions", "Plan", "Variant", "plan_of"]
 
@@ -108,7 +109,7 @@ class Plan(TextPlan):
 
     @cached_property
     def _selection(self) -> tuple[list[ImageEntry], list[str]]:
-        from pipeline.vision.image_files import ImageFolder, keep_available, keep_covered
+        from pipeline.vision.image_folder import ImageFolder, keep_available, keep_covered
 
         options = self.options
         folder = ImageFolder(Path(options.images_dir)) if options.images_dir else None
@@ -123,7 +124,7 @@ class Plan(TextPlan):
         )
         # Boxes alone (gold boxes, say) are pooled from the pictures that the user gave; graphs and
         # features that a file brings stand for themselves.
-        boxes_only = not detector.brings & {"features", "relations"}
+        boxes_only = not detector.provides & {"features", "relations"}
         pools = boxes_only and options.features not in ("label", "none")
         if folder is None or not (detector.needs_pixels or pools):
             return entries, unknown
@@ -143,7 +144,7 @@ class Plan(TextPlan):
     @cached_property
     def has_pictures(self) -> bool:
         """True when every image's picture is on disk."""
-        from pipeline.vision.image_files import ImageFolder
+        from pipeline.vision.image_folder import ImageFolder
 
         if not self.options.images_dir:
             return False
@@ -181,7 +182,7 @@ class Plan(TextPlan):
     @cached_property
     def rules(self) -> GraphRules:
         """Which objects and relations enter a graph."""
-        from pipeline.vision.visual import rules_for
+        from pipeline.vision.graph_builder import rules_for
 
         options = self.options
         given = {
@@ -204,19 +205,19 @@ class Plan(TextPlan):
     @cached_property
     def features(self) -> str:
         """Name of the region feature extractor; ``auto`` resolved."""
-        from pipeline.vision.extractors.registry import resolve_features
+        from pipeline.vision.extraction import resolve_features
 
-        return resolve_features(self.options.features, self.detector, pictures=self.has_pictures)
+        return resolve_features(self.options.features, self.detector, has_pixels=self.has_pictures)
 
     @cached_property
     def visual(self) -> Variant:
         """Boxes, labels, relations and union boxes."""
-        from pipeline.vision.relations import relations_identity
-        from pipeline.vision.visual import VISUAL_VERSION
+        from pipeline.vision.graph_builder import VISUAL_VERSION
+        from pipeline.vision.relations import create_relations
 
         parameters = {
             "detector": self.detector.identity(),
-            "relations": relations_identity(self.relations),
+            "relations": create_relations(self.relations).identity(),
             "rules": self.rules.identity(),
         }
         inputs = {"index": self.index.key}
@@ -227,17 +228,17 @@ class Plan(TextPlan):
     @cached_property
     def regions(self) -> Variant:
         """Features of every object box and union box."""
-        from pipeline.vision.extractors.registry import extractor_identity, extractor_needs_pixels
-        from pipeline.vision.visual import REGIONS_VERSION
+        from pipeline.vision.extraction import create_extractor
+        from pipeline.vision.graph_builder import REGIONS_VERSION
 
-        identity = extractor_identity(self.features, self.detector)
+        extractor = create_extractor(self.features, self.detector)
         inputs = {"visual": self.visual.key}
-        if extractor_needs_pixels(self.features, self.detector):
+        if extractor.needs_pixels:
             if not self.has_pictures:
                 message = f"--features {self.features} looks at pictures, and some are not on disk"
                 raise UsageError(f"{message}. Use --features label, or give all pictures.")
             inputs["pictures"] = self.pictures
-        parameters = {"features": identity, "dtype": "float16"}
+        parameters = {"features": extractor.identity(), "dtype": "float16"}
         return self._variant("regions", REGIONS_VERSION, parameters, inputs)
 
     def variants(self) -> dict[str, Variant]:

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import luigi
 
+from features.format.codec import pack_index
 from features.format.files import sweep, write_errors
-from features.format.manifest import finish_group, group_done, image_index
-from features.format.pack import pack_index
-from features.format.shard import write_shard
-from features.format.sidecar import shard_done
+from features.format.sidecar import finish_group, group_done, image_index, shard_done, write_shard
 from workflows.build.plan import BuildOptions, Plan, plan_of
 from workflows.build.progress import Progress
 from workflows.cluster import Where, fan_out, usable_cores
@@ -27,7 +25,7 @@ from workflows.targets import VariantTarget
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from features.format.sidecar import ShardRecord
+    from features.format.record import ShardRecord
     from workflows.build.text_plan import TextPlan, Variant
 
 __all__ = [

@@ -6,15 +6,16 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from features.format.manifest import read_group, read_store_manifest, store_manifest_path
+from features.format.group import read_group
+from features.format.manifest import read_store_manifest, store_manifest_path
 from features.reading.columns import GroupReader
-from pipeline.vision.image_files import describe_missing
+from pipeline.vision.image_folder import describe_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from features.format.manifest import GroupManifest
+    from features.format.group import GroupManifest
     from workflows.build.plan import Plan
 
 __all__ = ["changed_options", "count_store", "count_text", "describe_build"]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import UnknownName, UsageError
+from features.format.group import read_group
 from features.format.keys import content_key, folder_name, hash_json
-from features.format.manifest import read_group, read_store_manifest
+from features.format.manifest import read_store_manifest
 from features.format.schema import shard_ranges, shard_rows
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ class StoredTextPlan(TextPlan):
 
     @cached_property
     def _entries(self) -> list[ImageEntry]:
-        from features.format.unpack import read_columns, unpack_index
+        from features.format.codec import unpack_index
+        from features.format.sidecar import read_columns
 
         shards = range(len(self._group.rows))
         return [

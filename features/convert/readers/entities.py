@@ -28,9 +28,10 @@ from features.records import Detections
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["EntitiesFolder", "Phrase"]
+__all__ = ["MARKED", "EntitiesFolder", "Phrase"]
 
-_MARKED = re.compile(r"\[/EN#(\d+)((?:/[A-Za-z]+)+) ([^\]]*)\]")
+MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
+"""A marked phrase of a caption: entity id, types parted by slashes, words."""
 _MAX_BYTES = 8 << 20  # the largest real file has some kilobytes
 
 
@@ -165,12 +166,12 @@ def _read_sentences(folder: Path | None, stem: str) -> list[Phrase]:
     lines = read_text(path).splitlines()
     found = []
     for at, line in enumerate(lines):
-        if line.count("[/EN#") != len(_MARKED.findall(line)):
+        if line.count("[/EN#") != len(MARKED.findall(line)):
             raise InputError(f"{path}, line {at + 1}: a phrase mark is not closed.")
         end = words = 0
-        for mark in _MARKED.finditer(line):
+        for mark in MARKED.finditer(line):
             words += len(line[end : mark.start()].split())
-            entity, kinds, text = mark[1], tuple(mark[2][1:].split("/")), mark[3]
+            entity, kinds, text = mark[1], tuple(mark[2].split("/")), mark[3]
             found.append(Phrase(text, entity, kinds, at, words))
             words += len(text.split())
             end = mark.end()

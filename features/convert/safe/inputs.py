@@ -7,6 +7,8 @@ so that each of these is a MissingInput with the file and the reason.
 from __future__ import annotations
 
 import contextlib
+import gzip
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -15,6 +17,8 @@ from features.errors import InputError, MissingInput, ScenestoreError
 
 __all__ = ["BOM", "child", "need_file", "need_folder", "opened", "read_bytes", "read_text"]
 
+_MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
+_MAX_RATIO = 100  # JSON of captions shrinks to a fifth, a gzip bomb to a thousandth
 BOM = b"\xef\xbb\xbf"  # what Windows editors put before UTF-8
 
 
@@ -78,14 +82,40 @@ def read_bytes(path: Path | str) -> bytes:
 
 
 def read_text(path: Path | str) -> str:
-    """Return the UTF-8 text of a file without its byte order mark.
+    """Return the UTF-8 text of a plain or gzipped file without its byte order mark.
 
-    Raises: MissingInput: it cannot be read. InputError: it is not UTF-8.
+    Raises:
+        MissingInput: the file cannot be read.
+        InputError: it is not UTF-8, a damaged gzip file, or unpacks to far more than text does.
     """
+    raw = _unpacked(Path(path))
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}).") from error
+        raise InputError(
+            f"{path}: not UTF-8 text at byte {error.start} ({error.reason})."
+        ) from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """Return the bytes of a plain or gzipped file; a gzip bomb is read up to its limit only."""
+    with opened(path) as file:
+        head = file.read(2)
+        if head != b"\x1f\x8b" and path.suffix != ".gz":
+            return head + file.read()
+        file.seek(0)
+        limit = min(_MAX_UNPACKED, max(1 << 26, _MAX_RATIO * path.stat().st_size))
+        try:
+            with gzip.GzipFile(fileobj=file) as packed:
+                raw = packed.read(limit + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
+    if len(raw) > limit:
+        raise InputError(
+            f"{path}: unpacks to more than {limit:,} bytes, which no text file of this kind does. "
+            "If it is one, unpack it first."
+        )
+    return raw
 
 
 def child(folder: Path, name: str, where: object = "") -> Path:

@@ -74,7 +74,7 @@ class OnnxDetector:
         self.background = choice(where, keys, "background", "none", "first", "last")
         for name in NEEDED[self.decode]:
             if not isinstance(keys.get(name), str):
-                raise ConfigError(f"{where}: decode {self.decode!r} needs the key {name!r}, a tensor name.")
+                raise ConfigError(f"{where}: decode {self.decode!r} needs {name!r}, a tensor name.")
         self.labels = self._read_labels()
         try:
             self.min_score = float(keys.get("min_score", 0.05))

@@ -120,8 +120,8 @@ class TransformersDetector:
     ) -> None:
         if path is None:
             raise UsageError(
-                "the detector 'transformers' needs a model: pass --detections FOLDER or a name on the "
-                "hub, for example facebook/detr-resnet-50."
+                "the detector 'transformers' needs a model: pass --detections FOLDER or a name on "
+                "the hub, for example facebook/detr-resnet-50."
             )
         self.path, self.min_score = str(path), min_score
         if not queries and not Path(self.path).exists():
@@ -166,7 +166,8 @@ class TransformersDetector:
         if config.model_type not in OPEN:
             if self.queries:
                 raise UsageError(
-                    f"{self.path} is {config.model_type!r}, which has fixed classes: drop the queries."
+                    f"{self.path} is {config.model_type!r}, which has fixed classes: drop the "
+                    "queries."
                 )
             network = self._load(transformers.AutoModelForObjectDetection)
             return self._load(transformers.AutoImageProcessor), network.eval(), {}

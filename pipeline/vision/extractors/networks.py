@@ -150,8 +150,8 @@ class OnnxFeatures(PooledExtractor):
             raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
         if values.ndim != 4:
             raise ConfigError(
-                f"{self.spec.path}: output {name!r} has shape {values.shape}; a feature map has four "
-                "axes."
+                f"{self.spec.path}: output {name!r} has shape {values.shape}; a feature map has "
+                "four axes."
             )
         return pool_map(values[0], fit.to_input(boxes), self.spec.input.size)
 

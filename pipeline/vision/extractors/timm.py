@@ -31,14 +31,14 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder; the first t
 
 
 class TimmFeatures(PooledExtractor):
-    """The last feature map of a timm backbone, pooled by RoIAlign; EfficientNet-b5 has 2048 channels.
+    """The last feature map of a timm backbone, pooled by RoIAlign (EfficientNet-b5: 2048 numbers).
 
     Input size, mean and standard deviation are those of the network's training.
 
     Args:
-        path: ``NAME`` for timm's weights from the hub, ``NAME=WEIGHTS`` for a file (``.safetensors``
-            or a state_dict of torch), or a folder written by timm's ``save_for_hf``. For example
-            ``--features timm:efficientnet_b5``.
+    path: ``NAME`` for timm's weights from the hub, ``NAME=WEIGHTS`` for a file
+            (``.safetensors`` or a state_dict of torch), or a folder written by timm's
+            ``save_for_hf``. For example ``--features timm:efficientnet_b5``.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -94,7 +94,7 @@ class TimmFeatures(PooledExtractor):
         given = {"num_classes": 0, **self.config.get("model_args", {})}
         try:
             network = timm.create_model(self.model, pretrained=self.weights is None, **given)
-        except Exception as error:  # neither the hub's nor the networks' errors have a common base class
+        except Exception as error:  # errors of the hub and of networks have no common base
             raise InputError(
                 f"{self.model}: timm cannot load it ({error}). To use a weights file, pass "
                 "--features timm:NAME=WEIGHTS."
@@ -146,7 +146,7 @@ def _load(network: Any, path: Path) -> None:
             state = state.get(inner, state)
         state = {name.removeprefix("module."): values for name, values in state.items()}
         missing = network.load_state_dict(state, strict=False).missing_keys
-    except Exception as error:  # the errors of pickle, safetensors and torch have no common base class
+    except Exception as error:  # pickle, safetensors and torch have no common base error
         raise InputError(f"{path}: not weights of this network ({error}).") from error
     if missing:
         raise InputError(
@@ -167,7 +167,7 @@ def _as_map(values: Float, network: Any) -> Float:
     if values.ndim == 3 and values.shape[2] == channels:
         return np.ascontiguousarray(values.transpose(2, 0, 1))
     if values.ndim != 2:
-        raise ConfigError(f"{type(network).__name__}: features of shape {values.shape} are not a map.")
+        raise ConfigError(f"{type(network).__name__}: features {values.shape} are not a map.")
     patches = values[int(getattr(network, "num_prefix_tokens", 0)) :]
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
     height, width = grid or [math.isqrt(len(patches))] * 2

@@ -82,7 +82,7 @@ def predicate_fits(boxes: Float) -> Float:
     along = _overlap(top, bottom) / np.minimum(height[:, None], height[None, :])
     tall = (height[:, None] + height[None, :]) / 2
     wide = (width[:, None] + width[None, :]) / 2
-    drop = (top[None, :] - bottom[:, None]) / tall  # > 0: a gap between the subject and the object below it
+    drop = (top[None, :] - bottom[:, None]) / tall  # > 0: the object is below, with a gap
     centre_y = (top + bottom) / 2
     higher = np.clip((centre_y[None, :] - centre_y[:, None]) / tall, 0, 1)
     # Standing on an object: the subject's bottom is between the object's top and middle.

@@ -18,9 +18,7 @@ class Precomputed:
         """Return name and version."""
         return {"name": "precomputed", "version": 1}
 
-    def predict(
-        self, found: Detections, limit: int
-    ) -> tuple[Relations, npt.NDArray[np.float32]]:
+    def predict(self, found: Detections, limit: int) -> tuple[Relations, npt.NDArray[np.float32]]:
         """Return the first ``limit`` relations, without self relations and repetitions.
 
         The scores are 1 where the detector has none.

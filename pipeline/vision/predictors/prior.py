@@ -139,7 +139,7 @@ class PriorTable:
         )
 
     def score(self, pairs: _Pairs) -> tuple[Ints, Floats]:
-        """Return the best predicate of each pair, (m,), and the terms of its log-odds, (m, TERMS)."""
+        """Return the best predicate of each pair (m,) and the terms of its log-odds (m, TERMS)."""
         log_pairs = self.log_pairs[pairs.labels[0], pairs.labels[1]]
         competing = log_pairs.copy()
         boxed = pairs.cells[0, 0] >= 0 if pairs.cells.size else False
@@ -285,7 +285,7 @@ def fit_prior(
     if sum(bool(graph.relations) for graph in usable) < 2:
         raise UsageError("fitting predicates needs at least two graphs with relations.")
     if len({graph.boxes is None for graph in usable}) > 1:
-        raise UsageError("only some of the graphs have boxes. Fit graphs with and without boxes apart.")
+        raise UsageError("only some graphs have boxes. Fit graphs with and without boxes apart.")
     labels = tuple(sorted({label for graph in usable for label in graph.labels}))
     seen = {name for graph in usable for _, name, _ in graph.relations}
     known = tuple(sorted({*seen, *predicates}))

@@ -50,7 +50,7 @@ def test_the_command_line_verifies_repairs_and_collects(tiny_records, capsys):
     path.write_bytes(data)
     with pytest.raises(StoreError, match="1 findings"):
         app.call(["verify", str(folder)])
-    line = f"{regions / '00000.h5'}: column 'union_features' is not what was written"
+    line = f"{regions / '00000.h5'}: column 'union_features' differs from what was written"
     assert line in capsys.readouterr().out
     assert app.call(["verify", str(folder), "--repair"]) == 0
     assert not (regions / "00000.h5").exists()

@@ -213,7 +213,7 @@ def test_mistakes(tmp_path):
         (
             ("bottom-up-tsv", source, *to, "--captions", tmp_path / "c"),
             MissingInput,
-            "no such file",
+            "no such captions file",
         ),
     ):
         with pytest.raises(error, match=message):
@@ -228,7 +228,7 @@ def test_mistakes(tmp_path):
         '{"images": 3}',
         '{"images": [{"split": "x"}]}',
         '{"images": []}',
-        '{"images": [{"filename": "1.jpg"}, {"filename": "1.jpg"}]}',
+        '{"images": [{"filename": "1.jpg", "split": "val"}, {"filename": "1.jpg"}]}',
         '{"images": [{"filename": "9.jpg", "sentences": []}]}',
         '{"images": [{"filename": "1.jpg", "sentences": [{"raw": " "}]}]}',
         '{"images": [{"filename": "1.jpg"}, {"filename": "1.png"}]}',  # both are image 1

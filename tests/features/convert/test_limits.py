@@ -13,7 +13,7 @@ from features.convert import import_groups
 from features.convert.importing import import_store
 from features.convert.photos import Photos
 from features.errors import InputError, MissingInput, UsageError, WriteError
-from features.format.pack import MAX_WIDTH, pack_regions
+from features.format.codec import MAX_WIDTH, pack_regions
 from features.records import ImageEntry
 from features.store import open_store
 

@@ -21,10 +21,15 @@ from features.errors import (
     WriteError,
 )
 from features.format.files import read_sealed, write_sealed
-from features.format.manifest import bind_store, finish_group, read_group
-from features.format.shard import write_shard
-from features.format.sidecar import read_sidecar, shard_done
-from features.format.unpack import read_columns
+from features.format.group import read_group
+from features.format.manifest import bind_store
+from features.format.sidecar import (
+    finish_group,
+    read_columns,
+    read_sidecar,
+    shard_done,
+    write_shard,
+)
 from features.maintenance.verify import group_folders, store_manifests, verify_store
 
 
@@ -270,7 +275,7 @@ def test_verify_names_missing_and_truncated_files(tiny_store):
     assert found == {(regions / "00000.h5", "is"), (visual / "00000.h5", "has")}
     shutil.rmtree(regions)
     problems = [f.problem for f in verify_store(folder) if f.path == store.path]
-    assert problems == [f"binds {regions.name}, which is not finished"]
+    assert problems == [f"binds {regions.name}, which is unfinished"]
     with pytest.raises(FormatError, match="not a store"):
         verify_store(Path(__file__).parent)
 

@@ -19,9 +19,8 @@ import pytest
 
 from features.errors import FormatError, WriteError
 from features.format import shard as shard_module
-from features.format.pack import pack_regions
-from features.format.shard import write_shard
-from features.format.sidecar import read_sidecar, shard_done, shard_file
+from features.format.codec import pack_regions
+from features.format.sidecar import read_sidecar, shard_done, shard_file, write_shard
 
 
 def regions(rows=8, dim=32, seed=0):
@@ -153,8 +152,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from features.format.pack import pack_regions
-from features.format.shard import write_shard
+from features.format.codec import pack_regions
+from features.format.sidecar import write_shard
 def columns(number, rows=4):
     random = np.random.default_rng(number)
     part = [random.random((2, 512), np.float32) for _ in range(rows)]
@@ -229,7 +228,7 @@ def test_kill_9_at_random_times_never_leaves_a_wrong_shard(tmp_path):
     """200 kills; every listed shard is right, the build finishes, the hash is that of no kill."""
     endless = """
 import shutil, time
-from features.format.manifest import finish_group
+from features.format.sidecar import finish_group
 from features.format.files import sweep
 folder = Path(sys.argv[1])
 done = sys.argv[2] == "finish"

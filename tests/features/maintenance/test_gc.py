@@ -144,7 +144,7 @@ def test_what_a_build_binds_between_look_and_delete_is_kept(two):
 def test_a_latest_store_that_is_not_there_stops_gc(two):
     first, second = two
     second.path.unlink()
-    with pytest.raises(DamagedError, match=rf"names {second.path.name}, which is not there"):
+    with pytest.raises(DamagedError, match=rf"refers to {second.path.name}, which does not exist"):
         find_garbage(first.path.parent, only_latest=True)
     assert first.path.exists()
 

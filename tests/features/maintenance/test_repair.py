@@ -11,8 +11,7 @@ from features import open_store
 from features.commands.app import app
 from features.errors import StoreError
 from features.format.files import read_sealed, write_sealed
-from features.format.group import group_done
-from features.format.sidecar import read_sidecar
+from features.format.sidecar import group_done, read_sidecar
 from features.maintenance import verify as verify_module
 from features.maintenance.verify import group_folders, verify_store
 
@@ -49,7 +48,7 @@ def test_a_second_repair_deletes_no_store_that_waits_for_a_build(tiny_records, f
     assert len(verify_store(folder, repair=True)) == 1
     left = files_of(folder)
     (finding,) = verify_store(folder, repair=True)
-    assert "which is not finished" in finding.problem
+    assert "which is unfinished" in finding.problem
     assert not finding.damaged
     with pytest.raises(StoreError, match="1 findings that deleting a file does not fix"):
         app.call(["verify", str(folder), "--repair"])

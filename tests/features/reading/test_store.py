@@ -23,8 +23,8 @@ from features.errors import (
     UnknownName,
     UsageError,
 )
+from features.format.codec import pack_regions, pack_text, pack_tokens
 from features.format.files import write_sealed
-from features.format.pack import pack_regions, pack_text, pack_tokens
 from features.format.schema import shard_ranges, shard_rows
 from features.reading import mmap as mapping
 from features.reading import rows as rows_module
@@ -304,7 +304,9 @@ def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
     monkeypatch.setattr("features.format.files.FORMAT_VERSION", 2)
     write_sealed(store.path, {**store.manifest, "format_version": 2})
     monkeypatch.undo()
-    with pytest.raises(FormatError, match="format version 2 is newer than 1"):
+    with pytest.raises(
+        FormatError, match="format version 2, but this release reads versions up to 1"
+    ):
         open_store(store.path)
 
 

@@ -7,10 +7,11 @@ import pytest
 
 from features import open_store
 from features.errors import DamagedError, MismatchError, UnknownName
-from features.format.manifest import bind_store, finish_group, image_index, read_group
-from features.format.pack import pack_regions, pack_text
+from features.format.codec import pack_regions, pack_text
+from features.format.group import read_group
+from features.format.manifest import bind_store
 from features.format.schema import shard_ranges
-from features.format.shard import write_shard
+from features.format.sidecar import finish_group, image_index, write_shard
 
 
 def add_regions(store, name, *, rows=None, index=None, dim=8):

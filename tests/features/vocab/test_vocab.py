@@ -55,7 +55,7 @@ def test_save_and_load(tiny_store, tmp_path):
     data[data.index(b"dog")] ^= 2
     path.unlink()
     path.write_bytes(data)
-    with pytest.raises(DamagedError, match="not those that were written"):
+    with pytest.raises(DamagedError, match="the bytes differ from what was written"):
         Codebook.load(path)
 
 

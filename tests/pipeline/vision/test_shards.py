@@ -5,17 +5,16 @@ import pytest
 from PIL import Image
 
 from features.errors import StageError
-from features.format import shard as shard_module
-from features.format.manifest import bind_store, finish_group, image_index
-from features.format.pack import pack_index
-from features.format.shard import write_shard
-from features.format.unpack import read_columns
+from features.format import group as group_module
+from features.format.codec import pack_index
+from features.format.manifest import bind_store
+from features.format.sidecar import finish_group, image_index, read_columns, write_shard
 from features.maintenance.verify import verify_store
 from features.records import Caption, ImageEntry
 from features.store import open_store
 from pipeline.shards import ParseJob, TextJob, VisualJob, parse_shard, text_shard, visual_shard
 from pipeline.vision.detectors.nanodet import FEATURE_DIM
-from pipeline.vision.visual import GraphRules
+from pipeline.vision.graph_builder import GraphRules
 
 ROWS = 3  # images in a shard
 KEYS = {"index": "a" * 64, "visual": "b" * 64, "regions": "c" * 64}
@@ -159,7 +158,7 @@ def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, mo
     for group in ("visual", "regions"):
         for path in (folder / f"{group}-{KEYS[group][:12]}").iterdir():
             path.unlink()
-    lock, calls = shard_module.folder_lock, []
+    lock, calls = group_module.folder_lock, []
 
     def late(where):
         if not calls:
@@ -168,7 +167,7 @@ def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, mo
             write_shard(place, 1, theirs, **columns)
         return lock(where)
 
-    monkeypatch.setattr(shard_module, "folder_lock", late)
+    monkeypatch.setattr(group_module, "folder_lock", late)
     job = VisualJob(
         folder / f"index-{KEYS['index'][:12]}",
         (place, KEYS["visual"]),

@@ -1,22 +1,44 @@
-"""Records -> columns: what one shard of each group holds."""
+"""Convert records to the columns of one shard, and back.
+
+``pack_*`` makes the datasets that a shard of each group holds. ``unpack_*`` reads what a stage needs
+of the stage before it: a stage works shard by shard and does not open the whole store.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.format.schema import ROLES, Columns
-from features.records import Detections, ImageEntry, Skipped, TextGraph, union_boxes
+from features.records import (
+    Caption,
+    Detections,
+    ImageEntry,
+    Skipped,
+    TextGraph,
+    union_boxes,
+)
 
-__all__ = ["MAX_WIDTH", "pack_index", "pack_regions", "pack_text", "pack_tokens", "pack_visual"]
+__all__ = [
+    "MAX_WIDTH",
+    "decode_texts",
+    "pack_index",
+    "pack_regions",
+    "pack_text",
+    "pack_tokens",
+    "pack_visual",
+    "sentence_starts",
+    "unpack_index",
+    "unpack_tokens",
+]
 
 Float = npt.NDArray[np.floating]
-MAX_WIDTH = 65_536  # D; no network's features are wider, so a larger number is a broken file
+MAX_WIDTH = 65_536  # D; no network has wider features, so a larger number means a broken file
 
 
 def pack_index(entries: Sequence[ImageEntry]) -> Columns:
@@ -260,3 +282,92 @@ def _coded(name: str, values: Sequence[str], shape: tuple[int, ...] | None = Non
         f"{name}/codes": array.reshape((len(values),) if shape is None else shape),
         **_text(f"{name}/names", names),
     }
+
+
+def unpack_index(columns: Columns) -> list[ImageEntry]:
+    """Return the images of one shard of the index with their captions."""
+    ids, files = _read_text(columns, "image_id"), _read_text(columns, "image_file")
+    splits = _read_coded(columns, "split")
+    captions = [
+        Caption(name, text)
+        for name, text in zip(
+            _read_text(columns, "caption_id"), _read_text(columns, "caption"), strict=True
+        )
+    ]
+    ends = columns["caption_offsets"].tolist()
+    return [
+        ImageEntry(ids[row], files[row], splits[row], tuple(captions[ends[row] : ends[row + 1]]))
+        for row in range(len(ids))
+    ]
+
+
+def unpack_tokens(columns: Columns, captions: Sequence[str]) -> list[TextGraph]:
+    """Return the parsed captions of one shard of the tokens group.
+
+    Args:
+        columns: datasets of the shard.
+        captions: the texts of its captions, from the same shard of the index.
+    """
+    fields = {
+        "tokens": _read_coded(columns, "form"),
+        "lemmas": _read_coded(columns, "lemma"),
+        "upos": _read_coded(columns, "upos"),
+        "xpos": _read_coded(columns, "xpos"),
+        "deprels": _read_coded(columns, "deprel"),
+        "heads": columns["head"].tolist(),
+    }
+    schemes, problems = _read_coded(columns, "scheme"), _read_coded(columns, "parse_problem")
+    ends = columns["token_offsets"].tolist()
+    graphs = []
+    for row, caption in enumerate(captions):
+        span = slice(ends[row], ends[row + 1])
+        cut: dict[str, Any] = {name: tuple(values[span]) for name, values in fields.items()}
+        graphs.append(
+            TextGraph(
+                caption,
+                scheme=schemes[row],
+                problem=problems[row],
+                sentence_starts=sentence_starts(cut["heads"]),
+                **cut,
+            )
+        )
+    return graphs
+
+
+def sentence_starts(heads: Sequence[int]) -> tuple[int, ...]:
+    """Return the first token of each sentence; a sentence is what hangs on one root.
+
+    >>> sentence_starts([1, -1, 1, 4, -1])
+    (0, 3)
+    """
+    first: dict[int, int] = {}
+    for token in range(len(heads)):
+        root = token
+        for _ in heads:  # a cycle, which no parse has, would end here too
+            if heads[root] < 0:
+                break
+            root = heads[root]
+        first.setdefault(root, token)
+    return tuple(sorted(first.values()))
+
+
+def _read_text(columns: Columns, name: str) -> list[str]:
+    return decode_texts(columns[f"{name}/bytes"], _int64(columns[f"{name}/offsets"]))
+
+
+def _read_coded(columns: Columns, name: str) -> list[str]:
+    names = _read_text(columns, f"{name}/names")
+    return [names[code] for code in columns[f"{name}/codes"].tolist()]
+
+
+def _int64(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
+    return values.astype(np.int64, copy=False)
+
+
+def decode_texts(raw: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> list[str]:
+    """Return the strings of a text column, given its UTF-8 bytes and (n + 1,) offsets."""
+    data, ends = raw.tobytes(), offsets.tolist()
+    return [
+        data[start:stop].decode("utf-8", "surrogatepass")
+        for start, stop in itertools.pairwise(ends)
+    ]
