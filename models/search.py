@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from features.batches.caption_encoder import caption_batch
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.commands.program import exit_cleanly
 from features.errors import InputError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos
@@ -114,7 +116,7 @@ def images_for_text(
     import torch
 
     with torch.inference_mode():
-        code = run.model.encode_captions(run.codebook.captions([graph]).to(device))
+        code = run.model.encode_captions(caption_batch([graph], run.codebook).to(device))
         parts: list[Tensor] = [
             run.model.score(run.model.encode_images(batch.to(device)), code)[:, 0].float().cpu()
             for batch in store.image_batches(
@@ -131,7 +133,7 @@ def captions_for_images(
 
     Args:
         run, store: the model, and where its captions are.
-        images: of the store (``ImageEncoder``) or of no store (``Codebook.images``).
+        images: of the store (``ImageEncoder``) or not (``image_batch``).
         split: whose captions compete.   top: how many.   device: where the model is.
     """
     import torch
@@ -215,8 +217,6 @@ def _captions_of(
 
     Raises: UnknownName: neither an id of the store nor a file.
     """
-    from features.batches.images import ImageEncoder
-
     stored = {name: row for name in options.image if (row := _stored_row(store, name)) is not None}
     photos = [name for name in dict.fromkeys(options.image) if name not in stored]
     answers: dict[str, tuple[str, str, Found]] = {}
@@ -225,7 +225,7 @@ def _captions_of(
         seen, notes = look_at(photos, store, instead)
         for note in notes:
             sys.stderr.write(f"note: {note}\n")
-        batch = run.codebook.images([photo[1:] for photo in seen])
+        batch = image_batch([photo[1:] for photo in seen], run.codebook)
         ranked = captions_for_images(run, store, batch, split, top=options.top, device=device)
         for photo, found in zip(seen, ranked, strict=True):
             answers[photo.name] = (photo.name, _in_words(photo.found.labels), found)

@@ -11,7 +11,6 @@ import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -24,10 +23,8 @@ from features.format.codec import (
     unpack_index,
     unpack_tokens,
 )
-from features.format.group import read_group
-from features.format.schema import Columns
-from features.format.sidecar import read_columns, read_sidecar, write_shard
-from features.records import ImageEntry
+from features.format.group import Group, read_group
+from features.format.shard import Shard
 from pipeline.language.dependency import to_scheme
 from pipeline.language.spice.triplets import extract
 from pipeline.parse import load_parser
@@ -35,16 +32,20 @@ from pipeline.vision.graph_builder import GraphBuilder, GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
 
-Place = tuple[Path, str]  # folder and content key of a group
-
 
 @dataclass(frozen=True)
 class VisualJob:
-    """Build scene graphs and features: names of the plug-ins, and where the results go."""
+    """Build scene graphs and features.
 
-    index: Path
-    visual: Place
-    regions: Place
+    Attributes:
+        index: the images.   visual, regions: where graphs and features go.
+        images_dir, detector, detections, relations, features, rules: see ``GraphBuilder.create``.
+        on_error: ``fail`` or ``skip``.
+    """
+
+    index: Group
+    visual: Group
+    regions: Group
     images_dir: str
     detector: str
     detections: str
@@ -56,21 +57,24 @@ class VisualJob:
 
 @dataclass(frozen=True)
 class ParseJob:
-    """Parse captions with one parser."""
+    """Parse the captions of ``index`` with one parser."""
 
-    index: Path
-    parses: Place
+    index: Group
+    parses: Group
     parser: str
 
 
 @dataclass(frozen=True)
 class TextJob:
-    """Extract triplets with the rules of a profile; write tokens too if ``scheme`` is not UD."""
+    """Extract the text graphs of ``parses`` with the rules of a profile.
 
-    index: Path
-    parses: Path
-    text: Place
-    tokens: Place | None
+    ``tokens`` gets the parses in another dependency scheme; None if they are stored as parsed.
+    """
+
+    index: Group
+    parses: Group
+    text: Group
+    tokens: Group | None
     profile: str
     scheme: str
 
@@ -83,12 +87,21 @@ def visual_shard(job: VisualJob, number: int) -> None:
         FeatureOverflow: a feature does not fit float16.
         StageError: the detector returns other boxes than those of the existing shard.
     """
-    entries, row0 = _entries(job.index, number)
+    index = job.index.shard(number)
+    entries = unpack_index(index.columns())
     graphs = _builder(job).build_all(entries, job.on_error)
     width = graphs.width
     limits = job.rules.max_objects, job.rules.max_relations
     visual = pack_visual(graphs.found, *limits)
-    _write(job.visual, "visual", number, visual, row0, len(entries))
+    record = job.visual.write(number, index.image_rows, visual)
+    for name in ("boxes", "relations"):  # the record may be of a shard that existed before
+        data = np.ascontiguousarray(visual[name]).tobytes()
+        if hashlib.sha256(data).hexdigest() != record.parts[name].sha256:
+            raise StageError(
+                f"{job.visual.folder}: the detector returned other {name} for shard {number} than "
+                "are stored, so the features would not match the stored boxes. Use a deterministic "
+                "detector, or delete this folder and build both groups again."
+            )
     regions = pack_regions(
         graphs.object_features,
         graphs.union_features,
@@ -96,7 +109,7 @@ def visual_shard(job: VisualJob, number: int) -> None:
         dim=_width_of_others(job, number) if width is None else width,
         ids=[entry.id for entry in entries],
     )
-    _write(job.regions, "regions", number, regions, row0, len(entries))
+    job.regions.write(number, index.image_rows, regions)
 
 
 def _width_of_others(job: VisualJob, number: int) -> int:
@@ -105,8 +118,8 @@ def _width_of_others(job: VisualJob, number: int) -> int:
     All shards of a store have the same width: that of the first usable image of the other shards,
     or 0 when all images of the data set are skipped.
     """
-    for other in range(len(read_group(job.index).rows)):
-        for entry in _entries(job.index, other)[0] if other != number else ():
+    for other in range(len(read_group(job.index.folder).rows)):
+        for entry in unpack_index(job.index.shard(other).columns()) if other != number else ():
             with suppress(InputError):
                 return int(_builder(job).build(entry).object_features.shape[1])
     return 0
@@ -122,39 +135,21 @@ def _builder(job: VisualJob) -> GraphBuilder:
 
 def parse_shard(job: ParseJob, number: int) -> None:
     """Tokenise and parse the captions of one shard."""
-    entries, row0 = _entries(job.index, number)
-    texts = [caption.text for entry in entries for caption in entry.captions]
-    graphs = load_parser(job.parser).parse(texts)
-    _write(job.parses, "tokens", number, pack_tokens(graphs), row0, len(entries))
+    index = job.index.shard(number)
+    graphs = load_parser(job.parser).parse(_captions(index))
+    job.parses.write(number, index.image_rows, pack_tokens(graphs))
 
 
 def text_shard(job: TextJob, number: int) -> None:
     """Extract the text graphs of one shard from its parses."""
-    entries, row0 = _entries(job.index, number)
-    texts = [caption.text for entry in entries for caption in entry.captions]
-    graphs = unpack_tokens(read_columns(job.parses, number), texts)
-    text = pack_text(extract(graphs, job.profile))
-    _write(job.text, "text", number, text, row0, len(entries))
+    index = job.index.shard(number)
+    graphs = unpack_tokens(job.parses.shard(number).columns(), _captions(index))
+    job.text.write(number, index.image_rows, pack_text(extract(graphs, job.profile)))
     if job.tokens is not None:
         tokens = pack_tokens([to_scheme(graph, job.scheme) for graph in graphs])
-        _write(job.tokens, "tokens", number, tokens, row0, len(entries))
+        job.tokens.write(number, index.image_rows, tokens)
 
 
-def _entries(index: Path, number: int) -> tuple[list[ImageEntry], int]:
-    """Return the images of a shard and the row number of the first one."""
-    return unpack_index(read_columns(index, number)), read_sidecar(index, number).row0
-
-
-def _write(place: Place, group: str, number: int, columns: Columns, row0: int, rows: int) -> None:
-    """Write a shard; if another process has written it first, check that the graphs are equal."""
-    folder, key = place
-    record = write_shard(folder, number, columns, group=group, key=key, row0=row0, rows=rows)
-    if group == "visual":  # ``record`` may be that of an earlier run or of a faster process
-        for name in ("boxes", "relations"):
-            data = np.ascontiguousarray(columns[name]).tobytes()
-            if hashlib.sha256(data).hexdigest() != record.parts[name].sha256:
-                raise StageError(
-                    f"{folder}: the detector returned other {name} for shard {number} than are "
-                    "stored, so the features would not match the stored boxes. Use a deterministic "
-                    "detector, or delete this folder and build both groups again."
-                )
+def _captions(index: Shard) -> list[str]:
+    """Return the captions of a shard of the index, image by image."""
+    return [caption.text for entry in unpack_index(index.columns()) for caption in entry.captions]

@@ -1,7 +1,8 @@
-"""When things run: Luigi tasks that build stores and launch training, evaluation and reports.
+"""Luigi tasks that build stores, and train, evaluate and compare models.
 
 ``luigi --module workflows BuildFlickr30k --local-scheduler --images-dir DIR --captions FILE
---store-dir DIR``; ``luigi-deps-tree --module workflows ...`` shows what depends on what.
+--store-dir DIR``; ``luigi-deps-tree --module workflows ...`` prints the tasks and what they
+require.
 """
 
 from workflows.build.add_text import AddText

@@ -1,8 +1,8 @@
-"""Fan the shards of one stage out to Dask: a local cluster, or any running scheduler by address.
+"""Run the shards of a stage with Dask, on a local cluster or a running scheduler.
 
-One Luigi task stands for a stage; Dask owns the shards in it, because ten thousand Luigi tasks
-cost minutes of scheduling and each would load its model again. A shard function is idempotent,
-atomic and returns a small record, since Dask may run it twice when a worker is lost.
+A stage is one Luigi task: ten thousand tasks, one per shard, would take minutes to schedule, and
+each would load its model again. Dask may run a shard twice if it loses a worker, so the functions
+that write shards are idempotent and atomic.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["Where", "fan_out", "usable_cores"]
 
 CONNECT_SECONDS = 10.0
-RETRIES = 2  # of errors that are not ours: a network file system may answer the second time
+RETRIES = 2  # for unexpected errors, such as those of a network file system
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where shards are computed: ``jobs`` local processes, or the scheduler at ``address``."""
+    """Where shards run: in ``jobs`` local processes, or on the scheduler at ``address``."""
 
     jobs: int = 1
     address: str = ""
@@ -35,7 +35,7 @@ class Where:
 
 @dataclass(frozen=True)
 class _Failure:
-    """An expected error, carried home as a value so that Dask neither retries nor wraps it."""
+    """A user's error, returned as a value so that Dask neither retries nor wraps it."""
 
     error: ScenestoreError
 
@@ -54,22 +54,23 @@ def fan_out(
     describe: Callable[[int], str] = str,
     tracking: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Run ``function(job, number)`` for every number and yield results as they come.
+    """Run ``function(job, number)`` for every number; yield each number and result when ready.
 
     Args:
-        function: module-level function, idempotent and atomic.
-        job: everything it needs, small and picklable; models are loaded on the worker.
-        numbers: shard numbers to do.
-        where: local processes or a scheduler's address.
-        describe: what a shard holds, for the error when a worker dies on it.
-        tracking: receives the address of the dashboard.
+        function: a module-level function, idempotent and atomic.
+        job: its first argument, small and picklable; models are loaded on the worker.
+        numbers: shard numbers.
+        where: local processes, or the address of a scheduler.
+        describe: what a shard holds, for the error if it kills its workers.
+        tracking: called with the address of the dashboard.
 
     Raises:
-        ScenestoreError: the first expected error of a shard; the others are cancelled.
-        StageError: a worker died on a shard again and again, or the scheduler cannot be reached.
+        ScenestoreError: the first user's error of a shard; the other shards are cancelled.
+        StageError: a shard killed several workers, or the scheduler cannot be reached.
     """
     if not numbers:
         return
+    # loads dask
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
@@ -92,9 +93,7 @@ def fan_out(
             except KilledWorker as error:
                 client.cancel(futures)
                 message = f"shard {number} ({describe(number)}) killed every worker that tried it"
-                advice = (
-                    "Out of memory, or a picture that crashes the decoder: look at these images."
-                )
+                advice = "Check memory and these images: one may crash its decoder."
                 raise StageError(f"{message}. {advice} Finished shards are kept.") from error
             if isinstance(result, _Failure):
                 client.cancel(futures)
@@ -112,7 +111,8 @@ def _guarded(function: Callable[[Any, int], Any], job: object, number: int) -> o
 
 @contextlib.contextmanager
 def _client(where: Where, n_shards: int) -> Iterator[Client]:
-    """Connect to the scheduler, or start and stop a local cluster of worker processes."""
+    """Connect to the scheduler, or start a local cluster and stop it afterwards."""
+    # loads dask
     from distributed import Client, LocalCluster
 
     if where.address:
@@ -120,17 +120,17 @@ def _client(where: Where, n_shards: int) -> Iterator[Client]:
             client = Client(where.address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             message = f"no Dask scheduler answers at {where.address} ({error})"
-            raise StageError(f"{message}. Start one, or leave --scheduler-address out.") from error
+            raise StageError(f"{message}. Start one, or omit --scheduler-address.") from error
         with client:
             if not client.scheduler_info(n_workers=-1)["workers"]:
                 client.wait_for_workers(1, timeout=60)
             yield client
         return
     if where.jobs < 1:
-        raise UsageError(f"--jobs {where.jobs}: at least 1 process is needed.")
+        raise UsageError(f"--jobs {where.jobs}: must be at least 1.")
     cluster = LocalCluster(
         n_workers=min(where.jobs, n_shards),
-        threads_per_worker=1,  # one process per core: decoding and parsing hold the GIL
+        threads_per_worker=1,  # decoding and parsing hold the GIL
         processes=True,
         dashboard_address="127.0.0.1:0",
         host="127.0.0.1",

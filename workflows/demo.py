@@ -1,27 +1,26 @@
-"""The demo: rendered scenes and public-domain photos become stores, a model and a report.
+"""The demo: build stores of rendered scenes and public-domain photos, train, evaluate and report.
 
-``BuildDemo`` builds the stores; ``Demo`` also trains SGM on the scenes, evaluates it beside a
-bag-of-words baseline and writes ``report.html``. Every truth of the scenes is known, and colours,
-sizes and exact relations are in the pixels and boxes only, so the baseline cannot see them.
+``BuildDemo`` builds the stores. ``Demo`` also trains SGM on the scenes, evaluates it beside a
+bag-of-words baseline and writes ``report.html``. Colours, sizes and exact relations of the scenes
+are in pixels and boxes only, so the baseline cannot use them.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import luigi
 
 from features.errors import MissingDependency
 from workflows.build.datasets import BuildDataset
+from workflows.build.options import BuildOptions, option_parameter
 from workflows.build.stages import BuildTask
-from workflows.cluster import usable_cores
 from workflows.experiments.training import EvaluateModel
 from workflows.launcher import run_in_group
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from workflows.tasks import EntryTask, Task
 
 __all__ = ["BuildDemo", "Demo", "MakeDemoInput"]
 
@@ -29,20 +28,21 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 INPUT_VERSION = "1"
 
 
-class MakeDemoInput(luigi.Task):
-    """Render the scenes and copy the photos that scikit-image ships."""
+class MakeDemoInput(Task):
+    """Render the scenes and copy the photos of scikit-image."""
 
-    folder = luigi.PathParameter(description="where the raw input goes")
-    images = luigi.IntParameter(default=600, description="scenes to render")
-    seed = luigi.IntParameter(default=0, description="another seed, other scenes")
+    folder = luigi.PathParameter(description="folder of the raw input")
+    images = luigi.IntParameter(default=600, description="number of scenes to render")
+    seed = luigi.IntParameter(default=0, description="random seed of the scenes")
 
     def output(self) -> luigi.LocalTarget:
-        """Return the marker that everything has been written."""
+        """Return a file that is written last."""
         name = f"input-{INPUT_VERSION}-{self.images}-{self.seed}.txt"
         return luigi.LocalTarget(str(self.folder / name))
 
     def run(self) -> None:
         """Write scenes, photos and their captions."""
+        # loads PIL
         from pipeline.demo.photos import write_photos
         from pipeline.demo.scenes import make_scenes
 
@@ -57,34 +57,30 @@ class MakeDemoInput(luigi.Task):
             file.write(f"{self.images} scenes, {photos}\n")
 
 
-class BuildDemo(BuildTask):
-    """Build the demo's stores: photos through nanodet, then scenes with their known graphs."""
+class BuildDemo(EntryTask, BuildTask):
+    """Build a store of photos with nanodet, and one of scenes with their known graphs."""
 
-    dataset = luigi.Parameter(default="demo", description="not used: scenes and photos")
-    store_dir = luigi.Parameter(default="demo/store", description="folder of the store")
-    images = luigi.IntParameter(default=600, description="scenes to render")
-    seed = luigi.IntParameter(default=0, description="another seed, other scenes")
-    # A scene has at most seven objects; padding them to 36 would cost time and tell nothing.
-    max_objects = luigi.IntParameter(default=8, description="most objects per scene")
-    max_relations = luigi.IntParameter(default=12, description="most relations per scene")
-
-    _done = False
+    dataset = option_parameter(
+        BuildOptions, "dataset", default="demo", description="ignored: there are two data sets"
+    )
+    store_dir = option_parameter(BuildOptions, "store_dir", default="demo/store")
+    images = MakeDemoInput.images
+    seed = MakeDemoInput.seed
+    # a scene has at most seven objects; padding them to 36 would only take time
+    max_objects = option_parameter(BuildOptions, "max_objects", default=8)
+    max_relations = option_parameter(BuildOptions, "max_relations", default=12)
 
     @property
     def raw(self) -> Path:
         """Folder of the raw input, beside the store."""
         return Path(self.store_dir).parent / "input"
 
-    def requires(self) -> luigi.Task:
-        """Need the raw input."""
-        return MakeDemoInput(folder=self.raw, images=self.images, seed=self.seed)
+    def needs(self) -> list[luigi.Task]:
+        """Return the task that writes the raw input."""
+        return [MakeDemoInput(folder=self.raw, images=self.images, seed=self.seed)]
 
-    def complete(self) -> bool:
-        """Return True once this process has built or found the stores."""
-        return self._done
-
-    def run(self) -> Iterator[luigi.Task]:
-        """Build photos first, so that the scenes are what the store folder opens."""
+    def work(self) -> Iterator[luigi.Task]:
+        """Build the scenes last: the store folder then opens their store."""
         photos, scenes = self.raw / "photos", self.raw / "scenes"
         if (photos / "dataset_photos.json").exists():
             yield self._build(
@@ -101,48 +97,31 @@ class BuildDemo(BuildTask):
             detector="scene-graphs",
             detections=str(scenes / "scene_graphs.json"),
         )
-        self._done = True
 
     def _build(self, dataset: str, **changes: Any) -> luigi.Task:
         return self.clone(BuildDataset, dataset=dataset, **changes)
 
 
-class Demo(luigi.Task):
-    """Build the demo's stores, train, evaluate and write one self-contained report."""
+class Demo(EntryTask):
+    """Build the stores of the demo, train, evaluate and write one self-contained report."""
 
     demo_dir = luigi.Parameter(default="demo", description="folder for everything")
-    images = luigi.IntParameter(default=600, description="scenes to render")
-    jobs = luigi.IntParameter(
-        default=usable_cores(), significant=False, description="local worker processes"
-    )
-
-    _done = False
-
-    def requires(self) -> luigi.Task:
-        """Need the stores."""
-        return BuildDemo(store_dir=str(self.store), images=self.images, jobs=self.jobs)
+    images = MakeDemoInput.images
+    jobs = BuildDemo.jobs
 
     @property
     def store(self) -> Path:
         """The store folder."""
         return Path(self.demo_dir) / "store"
 
-    @property
-    def report(self) -> Path:
-        """The report."""
-        return Path(self.demo_dir) / "report.html"
+    def needs(self) -> list[luigi.Task]:
+        """Return the build of the stores."""
+        return [BuildDemo(store_dir=str(self.store), images=self.images, jobs=self.jobs)]
 
-    def complete(self) -> bool:
-        """Return True once this process has written the report."""
-        return self._done
-
-    def on_failure(self, exception: BaseException) -> str:
-        """Tell the scheduler the error's message; Luigi would send a stack trace."""
-        return f"{type(exception).__name__}: {exception}"
-
-    def run(self) -> Iterator[list[luigi.Task]]:
-        """Train and evaluate both models, then write the report and say where it is."""
-        runs = {name: Path(self.demo_dir) / "runs" / name for name in ("sgm", "tfidf")}
+    def work(self) -> Iterator[list[luigi.Task]]:
+        """Train and evaluate both models, then write the report and print its path."""
+        demo = Path(self.demo_dir)
+        runs = {name: demo / "runs" / name for name in ("sgm", "tfidf")}
         yield [
             EvaluateModel(
                 config=str(CONFIGS / f"demo_{name}.yaml"),
@@ -151,8 +130,7 @@ class Demo(luigi.Task):
             )
             for name, folder in runs.items()
         ]
-        images = Path(self.demo_dir) / "input" / "scenes" / "images"
-        command: list[Any] = [sys.executable, "-m", "models.report", self.store, *runs.values()]
-        run_in_group([*map(str, command), "--images-dir", str(images), "--out", str(self.report)])
-        sys.stdout.write(f"report: {self.report.resolve()}\n")
-        self._done = True
+        images, report = demo / "input" / "scenes" / "images", demo / "report.html"
+        command = [sys.executable, "-m", "models.report", self.store, *runs.values()]
+        run_in_group([*map(str, command), "--images-dir", str(images), "--out", str(report)])
+        sys.stdout.write(f"report: {report.resolve()}\n")

@@ -1,7 +1,7 @@
-"""Run a training command in its own process group, so that nothing outlives the Luigi task.
+"""Run a command in a process group of its own and end the whole group with the Luigi task.
 
-Luigi's own launcher kills only the process it started: under torchrun the ranks stay behind and
-hold the GPU's memory. Here the whole group gets SIGTERM (time to save a checkpoint), then SIGKILL.
+Luigi's own launcher kills only the process that it started; the ranks of torchrun would stay and
+hold GPU memory. Here the group gets SIGTERM, time to save a checkpoint, then SIGKILL.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_in_group"]
 
-GRACE_SECONDS = 60.0  # for a checkpoint to be written after SIGTERM
+GRACE_SECONDS = 60.0  # time to save a checkpoint after SIGTERM
 
 
 def run_in_group(
@@ -32,14 +32,14 @@ def run_in_group(
     environment: Mapping[str, str] | None = None,
     grace: float = GRACE_SECONDS,
 ) -> None:
-    """Run ``command``, show its output, and end its whole process group whatever happens.
+    """Run a command, copy its output, and end its process group in any case.
 
     Args:
         command: program and arguments.
-        environment: variables to add.
-        grace: seconds between SIGTERM and SIGKILL when this process is told to stop.
+        environment: environment variables to add.
+        grace: seconds between SIGTERM and SIGKILL.
 
-    Raises: StageError: the command left with a code other than 0; its last line is quoted.
+    Raises: StageError: the exit code is not 0; the message quotes the command's error line.
     """
     process = subprocess.Popen(
         list(command),
@@ -50,21 +50,21 @@ def run_in_group(
         env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
-    # A thread reads, because a grandchild may hold the pipe open long after the command has ended.
+    # read in a thread: a grandchild may keep the pipe open after the command has ended
     last: deque[str] = deque(maxlen=5)
-    reader = threading.Thread(target=_show, args=(process, last), daemon=True)
+    reader = threading.Thread(target=_copy_output, args=(process, last), daemon=True)
     reader.start()
     with _stop_on_sigterm(process, grace):
         code = process.wait()
     reader.join(grace)
     if code != 0:
-        said = next((line for line in reversed(last) if line.startswith("error:")), None)
-        reason = (said or (last[-1] if last else "it said nothing")).removeprefix("error: ")
-        raise StageError(f"{' '.join(command[:4])} ... left with code {code}: {reason}")
+        errors = [line for line in last if line.startswith("error:")]
+        reason = ([*last, *errors] or ["no output"])[-1].removeprefix("error: ")
+        raise StageError(f"{' '.join(command[:4])} ... exited with code {code}: {reason}")
 
 
-def _show(process: subprocess.Popen[str], last: deque[str]) -> None:
-    """Copy the command's output line by line and remember the last lines for an error."""
+def _copy_output(process: subprocess.Popen[str], last: deque[str]) -> None:
+    """Copy the output of the command line by line and keep the last lines."""
     assert process.stdout is not None
     for line in process.stdout:
         sys.stdout.write(line)
@@ -73,42 +73,42 @@ def _show(process: subprocess.Popen[str], last: deque[str]) -> None:
             last.append(line.strip())
 
 
-class _Told(BaseException):
-    """SIGTERM has arrived."""
+class _Terminated(BaseException):
+    """This process has received SIGTERM."""
 
 
 @contextlib.contextmanager
 def _stop_on_sigterm(process: subprocess.Popen[str], grace: float) -> Iterator[None]:
-    """End the group on the way out; after SIGTERM pass the signal on to this process itself.
+    """End the group on exit; after SIGTERM, send this process the same signal again.
 
-    Luigi would count an exception as the failure of one task and go on with the next. Only the
-    main thread may set handlers; elsewhere a signal does what it did before.
+    An exception alone would not do: Luigi would count one task as failed and run the next. Python
+    allows handlers in the main thread only; in other threads the signal is handled as before.
     """
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        raise _Told
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
 
     main = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, tell) if main else None
-    told = False
+    previous = signal.signal(signal.SIGTERM, terminate) if main else None
+    terminated = False
     try:
         yield
-    except _Told:
-        told = True
+    except _Terminated:
+        terminated = True
     finally:
         if main:
             signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
         end_group(process, grace)
-        if told:
+        if terminated:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def end_group(process: subprocess.Popen[str], grace: float) -> None:
-    """Send SIGTERM to the process group, wait, then SIGKILL what is left of it."""
+    """Send SIGTERM to a process group, wait, then send SIGKILL to the rest of it."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
     except ProcessLookupError:
-        return  # everything in the group has ended
+        return  # every process of the group has ended
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(grace)
     with contextlib.suppress(ProcessLookupError):

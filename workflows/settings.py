@@ -1,8 +1,8 @@
-"""Settings that make Luigi safe for batch jobs, and the one-line errors on its command line.
+"""Luigi settings for batch jobs, and one-line error messages on its command line.
 
-Luigi leaves with exit code 0 when a task failed, unless ``[retcode]`` says otherwise, counts a
-``run()`` that wrote nothing as a success, and prints a stack trace for every error. The defaults
-below apply unless the user's own ``luigi.cfg`` sets the option.
+By default Luigi exits with code 0 when a task failed, counts a ``run()`` that wrote no output as a
+success, and prints a stack trace for every error. The settings below change that unless the user's
+``luigi.cfg`` sets the same option.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ DEFAULTS = {
 
 
 class OneLineErrors(logging.Filter):
-    """Write an expected error as one line instead of Luigi's stack trace.
+    """Write a user's error as one line instead of a stack trace.
 
-    A ``ScenestoreError`` and a parameter that Luigi cannot parse are the user's to mend: one line.
-    Anything else is a defect of ours and keeps its trace.
+    These are a ``ScenestoreError`` and a parameter that cannot be parsed. Any other error is a bug
+    and keeps its trace.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Print the line and drop the record when its exception is an expected one."""
+        """Drop the record and write one line if its exception is a user's error."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, ScenestoreError | luigi.parameter.ParameterException):
             sys.stderr.write(f"error: {error}\n")
@@ -49,7 +49,7 @@ class OneLineErrors(logging.Filter):
 
 
 def apply_defaults() -> None:
-    """Set every default that the user's configuration leaves open, and the log filter, once."""
+    """Set every option that the user's configuration does not, and install the log filter once."""
     settings = luigi.configuration.get_config()
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):

@@ -1,38 +1,57 @@
-"""What Luigi looks at: a variant folder is there when its manifest says so, under the right key."""
+"""Luigi targets: a finished group, and the finished run of a model."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import luigi
 
-from features.format.sidecar import group_done
+from features.format.files import replacing
+from features.format.group import Group
 
-__all__ = ["VariantTarget"]
+__all__ = ["GroupTarget", "RunTarget"]
 
 
-class VariantTarget(luigi.Target):
-    """A finished variant of one column group.
+@dataclass(frozen=True)
+class GroupTarget(luigi.Target):
+    """A finished group."""
 
-    Reads one small manifest and looks whether the files that it lists are there; it opens none of
-    them, which would take seconds where they are ten thousand.
-
-    Args:
-        folder: ``<store>/<group>-<key12>``.
-        key: the full content key that the manifest must carry.
-    """
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder
-        self.key = key
+    group: Group
 
     def exists(self) -> bool:
-        """Return True when the group is finished under this key and no shard has gone.
+        """Return True if the group is finished under its key and has all its shards.
 
-        Raises: NewerFormatError: a newer release finished it.
+        Raises: NewerFormatError: a newer release wrote its manifest.
         """
-        return group_done(self.folder, self.key)
+        return self.group.finished()
 
-    def __repr__(self) -> str:
-        """Show the folder in Luigi's messages."""
-        return f"VariantTarget({self.folder})"
+
+@dataclass(frozen=True)
+class RunTarget(luigi.Target):
+    """A run folder that was trained to the end under one key.
+
+    Attributes:
+        folder: the run folder.   key: the key in its marker, ``trained.json``.
+    """
+
+    folder: Path
+    key: str
+
+    @property
+    def marker(self) -> Path:
+        """The file that records the key."""
+        return self.folder / "trained.json"
+
+    def exists(self) -> bool:
+        """Return True if training has finished under this key."""
+        try:
+            return bool(json.loads(self.marker.read_text())["key"] == self.key)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def finish(self) -> None:
+        """Write the marker."""
+        with replacing(self.marker) as partial:
+            partial.write_text(json.dumps({"key": self.key}) + "\n")

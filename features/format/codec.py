@@ -1,7 +1,7 @@
 """Convert records to the columns of one shard, and back.
 
-``pack_*`` makes the datasets that a shard of each group holds. ``unpack_*`` reads what a stage needs
-of the stage before it: a stage works shard by shard and does not open the whole store.
+``pack_*`` makes the datasets of a shard of each group. ``unpack_*`` reads what a stage needs of the
+stage before it: a stage works shard by shard and does not open the whole store.
 """
 
 from __future__ import annotations

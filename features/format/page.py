@@ -1,4 +1,4 @@
-"""``docs/format.md`` from the schema: ``python -m features.format.page > docs/format.md``."""
+"""Generate the format page: ``python -m features.format.page > docs/format.md``."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ __all__ = ["format_page"]
 
 _HEAD = """# The format on disk
 
-Made from `features/format/schema.py` by `python -m features.format.page > docs/format.md`; a test checks
-that this page is up to date, another one runs its example. Format `{name}`, version {version}: a
-whole number of its own, apart from the package's version. A reader refuses a newer one.
+Generated from `features/format/schema.py` by `python -m features.format.page > docs/format.md`;
+tests check that this page is up to date and that its example runs. Format `{name}`, version
+{version}. The format version is independent of the package version; a reader rejects newer ones.
 
 ## Files
 
 ```
 STORE/
-  latest.json                     names the store manifest that `open_store(STORE)` opens
+  latest.json                     name of the store manifest that `open_store(STORE)` opens
   <data set>-<key12>.json         store manifest: one variant of each group, same image rows
   <group>-<key12>/                one variant of a group; never changed once finished
     00000.h5  00000.json  ...     shards and their sidecars
-    manifest.json                 written last: the group is finished
+    manifest.json                 written last; a group without it is unfinished
 ```
 
-- `key12`: the first 12 digits of the content key, a sha256 over stage, version, parameters and the
-  keys of the inputs. Another parameter gives another folder beside the first.
-- A group bound under a second name, `regions@clip`, is a variant: `store.column(name,
-  variant="clip")`.
-- Shard k of every group holds the same image rows. Images per shard: the power of two next to
-  images / 32, at least 64, at most 4096; only the last shard is shorter.
-- Files appear under their name whole (written as `*.partial`, fsync, rename) and are read-only.
-- JSON files are UTF-8 (lone surrogates as in WTF-8), canonical (sorted keys, no spaces) and sealed:
-  their last key, `seal`, is the sha256 of all bytes before `,"seal"`.
+- `key12` is the first 12 digits of the content key, a sha256 over the stage, its version, its
+  parameters and the keys of its inputs. Other parameters give another folder beside the first.
+- A group can be bound under a second name such as `regions@clip`, a variant:
+  `store.column(name, variant="clip")`.
+- Shard k of every group holds the same image rows. The number of images per shard is the power of
+  two next to images / 32, at least 64 and at most 4096; only the last shard is shorter.
+- Files are written as `*.partial`, flushed with fsync and renamed, and are read-only.
+- JSON files are canonical UTF-8 (sorted keys, no spaces; unpaired surrogates as in WTF-8) and
+  sealed: their last key, `seal`, is the sha256 of all bytes before `,"seal"`.
 
 ## Sidecar and group manifest
 
@@ -42,39 +42,39 @@ the file), `head` (CRC-32 of the bytes before the first dataset), `rest` (sha256
 outside the datasets, in order) and `columns`: dataset -> `offset` (byte in the file), `shape`,
 `dtype`, `sha256` of its bytes.
 
-A group manifest (`kind` "group") has the same for all shards, a list per field: `shards`
+A group manifest (`kind` "group") has the same items for all shards, one list per field: `shards`
 (`rows`, `size`, `head`, `rest`) and `columns`: dataset -> `dtype`, row `shape`, and per shard
-`length`, `offset`, `sha256`. Besides: `hash` (of all contents), `index` (hash of the image ids
-whose rows it follows) and `params` (parameters and provenance, for people).
+`length`, `offset`, `sha256`. It also has `hash` (of all contents), `index` (hash of the image ids
+whose rows the group follows) and `params` (parameters and provenance, for information).
 
-Who notices damage: every JSON file is checked against its seal when it is read. Of a shard, size
-and `head` are checked when it is mapped, `rest` before the first row is taken from it, and every
-column that is read to memory (text, codes, offsets, captions) against its own `sha256`. Rows of
-large columns are not hashed again on every read: a changed byte inside of them is found by
-`python -m features verify`, which reads everything.
+Damage is detected as follows. Every JSON file is checked against its seal when it is read. For a
+shard, the size and `head` are checked when the file is mapped, `rest` before the first row is read,
+and every column that is read into memory (text, codes, offsets, captions) against its own `sha256`.
+Rows of large columns are not hashed again on every read; `python -m features verify` reads
+everything and finds a changed byte there.
 
 ## HDF5
 
-Every dataset is contiguous, little-endian, without filters; one of 4096 bytes or more starts on a
-page. Bytes can therefore be mapped or read at `offset` without HDF5. The file's attributes are
-`format`, `format_version`, `group`, `key`; every group and dataset has `encoding-type` and
-`encoding-version`. A column is one of:
+Every dataset is contiguous, little-endian and unfiltered; datasets of 4096 bytes or more are
+page-aligned. Bytes can therefore be mapped or read at `offset` without HDF5. The attributes of the
+file are `format`, `format_version`, `group` and `key`; every group and dataset has `encoding-type`
+and `encoding-version`. A column has one of these kinds:
 
 | kind | in HDF5 | meaning |
 | --- | --- | --- |
 | dense | dataset `NAME` | (rows, ...) numbers |
-| offsets | dataset `NAME` | rows + 1 rising int64 from 0: row i owns `[i]` to `[i + 1]` |
+| offsets | dataset `NAME` | rows + 1 ascending int64 from 0; row i has values `[i]` to `[i + 1]` |
 | text | `NAME/bytes`, `NAME/offsets` | UTF-8 bytes and their offsets |
 | coded | `NAME/codes`, `NAME/names/bytes`, `NAME/names/offsets` | int32 rows of a text column |
 
-Offsets and codes are local to their shard: every shard brings its own sorted table of strings.
+Offsets and codes are local to their shard: every shard has its own sorted table of strings.
 
-K is the most objects, R the most relations per image, D the width of a feature. Boxes are xyxy
-float32 in pixels of the picture after EXIF rotation. Roles: {roles}.
+K is the maximum number of objects per image, R of relations, and D the width of a feature. Boxes
+are xyxy float32 in pixels of the image after EXIF rotation. Roles: {roles}.
 """
 
 _EXAMPLE = '''
-## Reading it with h5py alone
+## Reading a store with h5py alone
 
 ```python
 import json, pathlib, sys
@@ -121,7 +121,7 @@ print(json.dumps({
 
 
 def format_page() -> str:
-    """Return the page that describes the format."""
+    """Return ``docs/format.md`` as text."""
     roles = ", ".join(f"{code} {name}" for code, name in enumerate(ROLES))
     lines = [_HEAD.format(name=FORMAT_NAME, version=FORMAT_VERSION, roles=roles)]
     for group in GROUPS.values():

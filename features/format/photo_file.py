@@ -1,7 +1,7 @@
 """Graphs and region features of photos that are not in a store, as one npz file.
 
-``python -m pipeline photo`` writes the file and ``models.search`` reads it. It holds plain arrays and
-one JSON document, no pickles.
+``python -m pipeline photo`` writes the file and ``models.search`` reads it. It holds plain arrays
+and one JSON document, no pickles.
 """
 
 from __future__ import annotations

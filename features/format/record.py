@@ -1,4 +1,4 @@
-"""What a shard's sidecar records: where each dataset lies in the file, and the hash of its bytes."""
+"""The contents of a shard's sidecar: offset, shape, dtype and hash of every dataset."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is stored: every group, axis and column of the on-disk format, declared once.
+"""The schema of the on-disk format: every group, axis and column.
 
-The writer checks against this table, the reader reads by it, and ``docs/format.md`` is made from
-it (``python -m features.format.page``). A change of meaning bumps ``FORMAT_VERSION``.
+Writers check against these tables, readers read by them, and ``docs/format.md`` is generated from
+them (``python -m features.format.page``). A change of meaning increases ``FORMAT_VERSION``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMAT_NAME = "scenestore"
 FORMAT_VERSION = 1
 PAGE = 4096
 ROLES = ("pad", "object", "attribute", "relation", "other")
-"""Roles of a token; the code on disk is the position here."""
+"""Roles of a token; the code on disk is the position in this tuple."""
 
 Columns = dict[str, npt.NDArray[np.generic]]
 """The datasets of one shard: path inside the HDF5 file -> array."""
@@ -50,13 +50,13 @@ class Column:
     """One logical column.
 
     Attributes:
-        name: its name, unique in the store.
+        name: name of the column, unique in the store.
         kind: ``dense`` array | ``offsets`` of a ragged axis | ``text`` | ``coded`` strings.
-        axis: what its rows are.
+        axis: what a row stands for.
         doc: meaning and unit.
         dtypes: dtypes allowed on disk for dense values.
-        shape: row shape; K = most objects, R = most relations, D = width of a feature.
-        target: for ``offsets``, the axis that it cuts into pieces.
+        shape: row shape; K = maximum objects, R = maximum relations, D = feature width.
+        target: for ``offsets``, the axis that the offsets divide.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class GroupSchema:
-    """Columns that are built by one stage and versioned together."""
+    """A column group: columns that one stage builds and that share a content key."""
 
     name: str
     doc: str
@@ -98,7 +98,7 @@ def _dense(name: str, axis: str, dtype: str, shape: tuple[str | int, ...], doc: 
 
 
 def _offsets(name: str, axis: str, target: str) -> Column:
-    doc = f"rows of axis {target} that belong to each {axis}: offsets[i] to offsets[i + 1]"
+    doc = f"{target} rows of each {axis}: offsets[i] to offsets[i + 1]"
     return Column(name, "offsets", axis, doc, target=target)
 
 
@@ -116,22 +116,32 @@ _INDEX = (
     _coded("split", "image", "split of the image: train, val, test ..."),
     _offsets("caption_offsets", "image", "caption"),
     Column("caption_id", "text", "caption", "id of the caption, unique"),
-    Column("caption", "text", "caption", "the caption, as in the data set"),
+    Column("caption", "text", "caption", "text of the caption"),
 )
 _VISUAL = (
-    _coded("skipped", "image", '"" or why the image could not be used'),
+    _coded("skipped", "image", '"" or the reason why the image was skipped'),
     _dense("image_size", "image", _INT, (2,), "width, height in pixels after EXIF rotation"),
-    _dense("num_objects", "image", _INT, (), "objects that are real; rows behind are padding"),
+    _dense("num_objects", "image", _INT, (), "number of objects; the remaining rows are padding"),
     _dense("boxes", "image", _FLOAT, ("K", 4), "xyxy pixels, zeros where padded"),
     _coded("labels", "image", 'class of each object, "" where padded', ("K",)),
     _dense("scores", "image", _FLOAT, ("K",), "detector score, zeros where padded"),
-    _dense("num_relations", "image", _INT, (), "relations that are real"),
+    _dense(
+        "num_relations", "image", _INT, (), "number of relations; the remaining rows are padding"
+    ),
     _dense("relations", "image", _INT, ("R", 2), "subject row, object row; zeros where padded"),
     _coded("predicates", "image", 'predicate of each relation, "" where padded', ("R",)),
     _dense("relation_scores", "image", _FLOAT, ("R",), "score of each relation"),
-    _dense("union_boxes", "image", _FLOAT, ("R", 4), "xyxy pixels, box around both objects"),
+    _dense(
+        "union_boxes", "image", _FLOAT, ("R", 4), "xyxy pixels, smallest box around both objects"
+    ),
     _offsets("object_attribute_offsets", "image", "object attribute"),
-    _dense("object_attribute_object", "object attribute", _INT, (), "row of its object"),
+    _dense(
+        "object_attribute_object",
+        "object attribute",
+        _INT,
+        (),
+        "row of its object within the image",
+    ),
     _coded("object_attribute", "object attribute", "attribute of an object"),
 )
 _REGIONS = (
@@ -147,7 +157,7 @@ _TOKENS = (
     _coded("deprel", "token", "dependency relation to the head"),
     _dense("head", "token", _INT, (), "head, 0-based in the caption; -1 = root of a sentence"),
     _coded("scheme", "caption", "dependency scheme of head and deprel"),
-    _coded("parse_problem", "caption", '"" or why the caption could not be parsed as it is'),
+    _coded("parse_problem", "caption", '"" or the problem met while parsing the caption'),
 )
 _TEXT = (
     _dense("role", "token", "|u1", (), "1 object, 2 attribute, 3 relation, 4 other"),
@@ -158,7 +168,7 @@ _TEXT = (
     _offsets("attribute_offsets", "caption", "attribute"),
     _coded("attribute", "attribute", "the attribute"),
     _dense("attribute_object", "attribute", _INT, (), "row of its object within the caption"),
-    _dense("attribute_position", "attribute", _INT, (), "its token, -1 = none of its own"),
+    _dense("attribute_position", "attribute", _INT, (), "its token, -1 = no token of its own"),
     _offsets("relation_offsets", "caption", "relation"),
     _dense("relation_subject", "relation", _INT, (), "row of the subject within the caption"),
     _dense("relation_object", "relation", _INT, (), "row of the object within the caption"),
@@ -171,7 +181,7 @@ GROUPS: dict[str, GroupSchema] = {
     group.name: group
     for group in (
         GroupSchema(
-            "index", "Images, captions, ids and splits; fixes the rows of all groups.", _INDEX
+            "index", "Images, captions, ids and splits; defines the rows of all groups.", _INDEX
         ),
         GroupSchema("visual", "Scene graph of each image, padded.", _VISUAL),
         GroupSchema("regions", "Features of objects and of union boxes, padded.", _REGIONS),
@@ -185,7 +195,7 @@ GROUPS: dict[str, GroupSchema] = {
 def find_column(name: str) -> tuple[GroupSchema, Column]:
     """Return the group and the declaration of a column.
 
-    Raises: UnknownName: the format has no such column.
+    Raises: UnknownName: no such column.
     """
     for group in GROUPS.values():
         for column in group.columns:
@@ -196,7 +206,7 @@ def find_column(name: str) -> tuple[GroupSchema, Column]:
 
 
 def shard_rows(images: int) -> int:
-    """Return the images per shard of a data set: a power of two in 64 .. 4096, about 32 shards.
+    """Return the number of images per shard: a power of two from 64 to 4096, for about 32 shards.
 
     >>> shard_rows(250), shard_rows(31_783), shard_rows(123_287)
     (64, 1024, 4096)
@@ -216,9 +226,9 @@ def shard_ranges(images: int) -> list[range]:
 
 
 def axis_lengths(group: str, lengths: Mapping[str, Length], rows: Length) -> dict[str, Length]:
-    """Return the length of every axis, from the lengths of the datasets.
+    """Return the length of every axis, given the lengths of the datasets.
 
-    Lengths are numbers for one shard, or arrays for many.
+    Lengths are integers for one shard, or arrays for several.
     """
     axes = {"image": rows} if group in ("index", "visual", "regions") else {}
     for column in GROUPS[group].columns:

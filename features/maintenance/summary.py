@@ -173,7 +173,7 @@ def describe_item(store: Store, name: str) -> dict[str, Any]:
 def _describe_caption(store: Store, name: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"caption": name}
     if not store.has("form"):
-        row = int(store.caption_ids([name])[0])
+        row = int(store.rows_of_captions([name])[0])
         return {**shown, "text": store.group("index").text("caption")[row]}
     graph = store.text(name)
     return {

@@ -16,7 +16,7 @@ from PIL import Image
 
 import pipeline
 from features import build_store, open_store
-from features.batches.images import ImageEncoder
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.errors import MismatchError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos, write_photos
 from features.records import Caption, Detections, ImageEntry
@@ -29,7 +29,8 @@ from pipeline.vision.extraction import create_extractor
 from pipeline.vision.graph_builder import GraphBuilder
 from pipeline.vision.relations import create_relations
 from pipeline.vision.store_recipe import recipe_of
-from workflows.build.plan import BuildOptions, Plan
+from workflows.build.options import BuildOptions
+from workflows.build.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TEXTS = (
@@ -138,7 +139,7 @@ def test_a_photo_of_the_store_is_what_the_store_says(photos, here):
     assert notes == []
     run = load_run(folder, store)
     stored = ImageEncoder(store, run.codebook).batch(store.rows(names))
-    outside = run.codebook.images([photo[1:] for photo in seen])
+    outside = image_batch([photo[1:] for photo in seen], run.codebook)
     assert stored.object_mask.sum() > 20
     assert stored.relation_mask.sum() > 20
     for name in ("object_mask", "boxes", "labels", "scores", "objects", "sizes"):

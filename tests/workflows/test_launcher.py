@@ -49,7 +49,7 @@ def test_output_is_shown_and_success_returns(capfd):
 
 def test_failure_quotes_the_error_line_and_the_code():
     program = "import sys; print('error: NaN loss at step 7'); print('bye'); sys.exit(3)"
-    with pytest.raises(StageError, match="left with code 3: NaN loss at step 7"):
+    with pytest.raises(StageError, match="exited with code 3: NaN loss at step 7"):
         run_in_group([sys.executable, "-c", program])
 
 

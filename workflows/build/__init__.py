@@ -1,1 +1,1 @@
-"""build."""
+"""Luigi tasks that build stores: options, content keys, stages and summaries."""

@@ -1,23 +1,22 @@
-"""The entry points: ``BuildFlickr30k``, ``BuildCoco`` and any data set with a captions file.
+"""The builds that a user starts: ``BuildDataset``, ``BuildFlickr30k`` and ``BuildCoco``.
 
-A build ends with one store manifest that binds the variants of its stages, and one summary. The
-entry task itself always runs, and costs nothing: that is how a second run can say that there was
-nothing to do, and how switching back to earlier options makes their store the latest again.
+A build ends with a store manifest that binds the groups of its stages, and prints a summary. It
+always runs, even if every stage is complete, so that the second of two equal builds reports that
+there was nothing to build, and earlier options make their store the latest again.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import luigi
 
-from features.errors import NewerFormatError, ScenestoreError, StoreError
-from features.format.files import read_sealed
+from features.errors import NewerFormatError, StoreError
 from features.format.group import read_group
-from features.format.manifest import bind_store, read_store_manifest
-from features.format.sidecar import group_done
+from features.format.manifest import bind_store, read_store_manifest, store_manifest_path
+from workflows.build.options import BuildOptions, option_parameter
 from workflows.build.stages import (
     BuildTask,
     DetectGraphs,
@@ -26,91 +25,68 @@ from workflows.build.stages import (
     ParseCaptions,
 )
 from workflows.build.summary import changed_options, count_store, describe_build
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from workflows.build.plan import Plan
+from workflows.tasks import EntryTask
 
 __all__ = ["BuildCoco", "BuildDataset", "BuildFlickr30k"]
 
 log = logging.getLogger(__name__)
 
 
-class BuildDataset(BuildTask):
-    """Build a store from any captions file: --dataset names it."""
+class BuildDataset(EntryTask, BuildTask):
+    """Build a store of the data set --dataset from any captions file."""
 
-    _done = False
-    _refused: ScenestoreError | None = None
-    _present: dict[str, bool] | None = None
-    _reason = ""
+    _present: dict[str, bool] | None = None  # which groups existed before
 
-    def requires(self) -> list[luigi.Task]:
-        """Return every stage; an error in the inputs or the folder is kept for ``run``.
-
-        Luigi does not look behind a stage that is complete: a shard may be lost there, too.
-        """
-        try:
-            variants = self.plan.variants()
-            if self._present is None:
-                self._present = {n: group_done(v.folder, v.key) for n, v in variants.items()}
-                self._reason = changed_options(self.plan)
-                if self._reason:
-                    sys.stderr.write(f"{self.dataset}: {self._reason}\n")
-        except ScenestoreError as error:
-            # Raised here, Luigi would print a trace and call it a scheduling error.
-            self._refused = error
-            return []
-        graphs = [DetectGraphs] if self.plan.has_graphs else []
-        return [self.clone(s) for s in (IndexImages, *graphs, ParseCaptions, ExtractTriplets)]
-
-    def complete(self) -> bool:
-        """Return True once this process has said what there is."""
-        return self._done
-
-    def run(self) -> None:
-        """Bind the variants into a store, make it the latest, print the summary."""
-        if self._refused is not None:
-            raise self._refused
+    def needs(self) -> list[luigi.Task]:
+        """Return every stage: Luigi checks no requirements of a complete stage."""
         plan = self.plan
-        folders = {name: variant.folder for name, variant in plan.variants().items()}
-        present = self._present or {}
-        path = self._bind(plan, folders)
-        document = read_store_manifest(path)
-        sys.stdout.write(describe_build(plan, path, document, present))
-        sys.stdout.flush()
-        self._done = True
+        if self._present is None:
+            self._present = {name: group.finished() for name, group in plan.groups().items()}
+            if changes := changed_options(plan):
+                sys.stderr.write(f"{self.options.dataset}: {changes}\n")
+        graphs = [DetectGraphs] if self.options.has_graphs else []
+        stages = (IndexImages, *graphs, ParseCaptions, ExtractTriplets)
+        return [self.clone(stage) for stage in stages]
 
-    def _bind(self, plan: Plan, folders: dict[str, Path]) -> Path:
-        """Return the store manifest; write it unless the same one is the latest already."""
+    def work(self) -> None:
+        """Bind the groups into a store, make it the latest and print the summary."""
+        plan = self.plan
+        path = self._latest() or bind_store(
+            plan.store_dir,
+            self.options.dataset,
+            {name: group.folder for name, group in plan.groups().items()},
+            count_store(plan),
+        )
+        document = read_store_manifest(path)
+        sys.stdout.write(describe_build(plan, path, document, self._present or {}))
+        sys.stdout.flush()
+
+    def _latest(self) -> Path | None:
+        """Return the latest store manifest if it binds these groups, so that nothing is counted.
+
+        Raises: NewerFormatError: a newer release wrote it.
+        """
+        plan = self.plan
         try:
-            name = read_sealed(plan.store_dir / "latest.json", "latest")["manifest"]
-            path = plan.store_dir / str(name)
+            path = store_manifest_path(plan.store_dir)
             document = read_store_manifest(path)
-            bound = {n: entry["key"] for n, entry in document["groups"].items()}
-            same = document["dataset"] == self.dataset and bound == {
-                n: v.key for n, v in plan.variants().items()
-            }
-            if same and all(
-                entry["hash"] == read_group(folders[n]).hash
-                for n, entry in document["groups"].items()
-            ):
-                return path
         except NewerFormatError:
-            raise  # its latest.json is not ours to replace
-        except (StoreError, KeyError):
+            raise
+        except StoreError:
             log.debug("no usable latest store in %s", plan.store_dir)
-        summary = {**count_store(plan, folders), "missing": len(plan.missing)}
-        return bind_store(plan.store_dir, str(self.dataset), folders, summary)
+            return None
+        bound = {name: (e["key"], e["hash"]) for name, e in document["groups"].items()}
+        wanted = {name: (g.key, read_group(g.folder).hash) for name, g in plan.groups().items()}
+        return path if (document["dataset"], bound) == (self.options.dataset, wanted) else None
 
 
 class BuildFlickr30k(BuildDataset):
-    """Build the Flickr30k store from its photos and Karpathy's dataset_flickr30k.json."""
+    """Build the Flickr30k store from its images and Karpathy's dataset_flickr30k.json."""
 
-    dataset = luigi.Parameter(default="flickr30k", description="name of the data set")
+    dataset = option_parameter(BuildOptions, "dataset", default="flickr30k")
 
 
 class BuildCoco(BuildDataset):
-    """Build the COCO store: images in one folder, or under train2014/ and val2014/."""
+    """Build the COCO store from its images, in one folder or under train2014/ and val2014/."""
 
-    dataset = luigi.Parameter(default="coco", description="name of the data set")
+    dataset = option_parameter(BuildOptions, "dataset", default="coco")

@@ -1,129 +1,82 @@
-"""What one build will make: the content key and folder of every stage, before anything runs.
+"""Content keys and folders of everything that a build makes, known before anything runs.
 
-A plan reads the inputs (captions, file lists, hashes) and nothing heavy; Luigi's ``complete()``
-asks it for keys. Two builds with equal inputs and options get equal keys, and so share shards.
+A plan reads the inputs (captions, lists and hashes of files) and loads no model. Builds with equal
+inputs and options have equal keys, so they share their shards.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from features.convert.captions import CaptionSet, caption_files, read_captions
 from features.errors import MissingInput, UsageError
+from features.format.group import Group
 from features.format.hash_cache import HashCache
 from features.format.keys import hash_json
-from workflows.build.text_plan import TextPlan, Variant
+from features.records import ImageEntry
+from pipeline.detect import Detector, create_detector
+from pipeline.vision.extraction import create_extractor, resolve_features
+from pipeline.vision.graph_builder import REGIONS_VERSION, VISUAL_VERSION, GraphRules, rules_for
+from pipeline.vision.image_folder import ImageFolder, keep_available, keep_covered
+from pipeline.vision.relations import create_relations, resolve_relations
+from workflows.build.options import BuildOptions
+from workflows.build.text_plan import TextPlan
 
-if TYPE_CHECKING:
-    from features.convert.captions import CaptionSet
-    from features.records import ImageEntry
-    from pipeline.detect import Detector
-    from pipeline.vision.graph_builder import GraphRules
-
-__all__ = ["BuildOptions", "Plan", "Variant", "plan_of"]
-
-TEXT_ONLY = "none"
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Everything that decides what a build contains; speed knobs are not part of it.
-
-    Attributes:
-        dataset: name of the data set, the first part of the store manifest's name.
-        images_dir: folder of the pictures, "" when the detector brings all that is needed.
-        captions: caption files as ``features.convert.captions.caption_files`` takes them.
-        store_dir: folder of the store.
-        detector, detections: registry name (``none``: captions only), and the file or folder of a
-            precomputed one.
-        relations, features: registry names; ``auto`` takes what the detector brings.
-        parser, profile, scheme: caption parser, rule profile, dependency scheme that is stored.
-        max_objects, max_relations: most objects and relations per image.
-        min_score, cross_class_iou, whole_image: as in ``GraphRules``; None and ``auto`` take what
-            suits the detector.
-        on_error: ``fail`` or ``skip``.
-    """
-
-    dataset: str
-    images_dir: str
-    captions: str
-    store_dir: str
-    detector: str = "nanodet"
-    detections: str = ""
-    relations: str = "auto"
-    features: str = "auto"
-    parser: str = "spacy"
-    profile: str = "extended"
-    scheme: str = "ud"
-    max_objects: int = 36
-    max_relations: int = 25
-    min_score: float | None = None
-    cross_class_iou: float | None = None
-    whole_image: str = "auto"
-    on_error: str = "fail"
+__all__ = ["Plan", "plan_of"]
 
 
 class Plan(TextPlan):
-    """The keys of one build, computed from its inputs on first use.
+    """The groups of one build; each is named from the inputs when first asked for.
 
     Args:
         options: what to build.
 
     Raises:
-        UsageError: an option makes no sense (any property may raise it on first use).
-        InputError: an input file is broken or images are missing and ``on_error`` is ``fail``.
+        UsageError: options that contradict each other (any property may raise it).
+        InputError: an input file is damaged, or images are missing and ``on_error`` is ``fail``.
     """
 
-    def __init__(self, options: BuildOptions) -> None:
-        super().__init__(Path(options.store_dir), options.parser, options.profile, options.scheme)
-        self.options = options
-        if not options.store_dir:
-            raise UsageError("--store-dir is empty: say where the store shall be.")
-        if min(options.max_objects, options.max_relations) < 1:
-            raise UsageError("--max-objects and --max-relations must be at least 1.")
-        self._hashes = HashCache(self.store_dir / ".hashes.json")
+    options: BuildOptions
 
-    @property
-    def has_graphs(self) -> bool:
-        """False for ``--detector none``: captions only, images are names."""
-        return self.options.detector != TEXT_ONLY
+    def __init__(self, options: BuildOptions) -> None:
+        super().__init__(Path(options.store_dir), options)
+        self._hashes = HashCache(self.store_dir / ".hashes.json")
 
     @cached_property
     def detector(self) -> Detector:
         """The detector, created but not loaded."""
-        from pipeline.detect import create_detector
-
         given = {"path": self.options.detections} if self.options.detections else {}
         return create_detector(self.options.detector, **given)
 
     @cached_property
-    def caption_set(self) -> CaptionSet:
-        """All images and captions that the caption files list."""
-        from features.convert.captions import read_captions
+    def image_folder(self) -> ImageFolder | None:
+        """The listed image files, None without ``--images-dir``."""
+        return ImageFolder(Path(self.options.images_dir)) if self.options.images_dir else None
 
+    @cached_property
+    def caption_set(self) -> CaptionSet:
+        """All images and captions of the captions files."""
         if not self.options.captions:
-            raise MissingInput("--captions is not given: name the captions file.")
+            raise MissingInput("--captions is missing. Pass the captions file.")
         return read_captions(self.options.captions, on_error=self.options.on_error)
 
     @cached_property
     def _selection(self) -> tuple[list[ImageEntry], list[str]]:
-        from pipeline.vision.image_folder import ImageFolder, keep_available, keep_covered
-
-        options = self.options
-        folder = ImageFolder(Path(options.images_dir)) if options.images_dir else None
-        if not self.has_graphs:
+        """Images that enter the store, and ids of those that cannot."""
+        options, folder = self.options, self.image_folder
+        if not options.has_graphs:
             return list(self.caption_set.entries), []
         detector = self.detector
         if folder is None and detector.needs_pixels:
-            message = f"detector {options.detector!r} looks at pictures"
+            message = f"detector {options.detector!r} needs the images"
             raise MissingInput(f"{message}, but --images-dir is not given.")
         entries, unknown = keep_covered(
             self.caption_set.entries, detector.covers, folder, on_error=options.on_error
         )
-        # Boxes alone (gold boxes, say) are pooled from the pictures that the user gave; graphs and
-        # features that a file brings stand for themselves.
+        # Features of boxes from a file are pooled from the images; a file with relations or
+        # features needs no images.
         boxes_only = not detector.provides & {"features", "relations"}
         pools = boxes_only and options.features not in ("label", "none")
         if folder is None or not (detector.needs_pixels or pools):
@@ -133,88 +86,61 @@ class Plan(TextPlan):
 
     @property
     def entries(self) -> list[ImageEntry]:
-        """The images that go into the store, in the order of their rows."""
+        """The images of the store, in row order."""
         return self._selection[0]
 
     @property
     def missing(self) -> list[str]:
-        """Ids of the images that the captions list and that are not to be had."""
+        """Ids of the images in the captions files that are left out of the store."""
         return self._selection[1]
 
     @cached_property
-    def has_pictures(self) -> bool:
-        """True when every image's picture is on disk."""
-        from pipeline.vision.image_folder import ImageFolder
-
-        if not self.options.images_dir:
-            return False
-        folder = ImageFolder(Path(self.options.images_dir))
-        return all(folder.find(entry) is not None for entry in self.entries)
+    def has_files(self) -> bool:
+        """True if every image is on disk."""
+        folder = self.image_folder
+        return folder is not None and all(folder.find(entry) for entry in self.entries)
 
     @cached_property
-    def pictures(self) -> str:
-        """Hash over names and contents of all pictures, "" when no pixel is looked at."""
+    def files_hash(self) -> str:
+        """Hash over names and contents of all image files."""
         root = Path(self.options.images_dir)
         digests = self._hashes.files(root / entry.file for entry in self.entries)
         pairs = [[entry.file, digest] for entry, digest in zip(self.entries, digests, strict=True)]
         return hash_json(pairs)
 
     @cached_property
-    def index(self) -> Variant:
-        """Images, splits and captions."""
-        from features.convert.captions import caption_files
-
-        texts = [
-            self._hashes.file(path)
-            for path in caption_files(self.options.captions)
-            if path.is_file()
-        ]
-        variant = self.built_index
-        variant.params["about"] = {
-            "captions_files": texts,
+    def index(self) -> Group:
+        """The index group: images, splits and captions."""
+        files = [path for path in caption_files(self.options.captions) if path.is_file()]
+        dropped = self.caption_set.dropped
+        about = {
+            "captions_files": [self._hashes.file(path) for path in files],
             "listed": len(self.caption_set.entries),
             "missing": len(self.missing),
-            "dropped": [list(item) for item in self.caption_set.dropped[:100]],
-            "n_dropped": len(self.caption_set.dropped),
+            "dropped": [list(item) for item in dropped[:100]],
+            "n_dropped": len(dropped),
         }
-        return variant
+        index = self.built_index
+        return replace(index, params={**index.params, "about": about})
 
     @cached_property
     def rules(self) -> GraphRules:
-        """Which objects and relations enter a graph."""
-        from pipeline.vision.graph_builder import rules_for
-
-        options = self.options
-        given = {
-            "max_objects": options.max_objects,
-            "max_relations": options.max_relations,
-            "min_score": options.min_score,
-            "cross_class_iou": options.cross_class_iou,
-            "whole_image": None if options.whole_image == "auto" else options.whole_image,
-        }
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return rules_for(self.detector, **chosen)
+        """The rules for what enters a graph; options that are not set suit the detector."""
+        return rules_for(self.detector, **self.options.rules())
 
     @cached_property
     def relations(self) -> str:
-        """Name of the relation predictor; ``auto`` resolved."""
-        from pipeline.vision.relations import resolve_relations
-
+        """Name of the relation predictor."""
         return resolve_relations(self.options.relations, self.detector)
 
     @cached_property
     def features(self) -> str:
-        """Name of the region feature extractor; ``auto`` resolved."""
-        from pipeline.vision.extraction import resolve_features
-
-        return resolve_features(self.options.features, self.detector, has_pixels=self.has_pictures)
+        """Name of the feature extractor."""
+        return resolve_features(self.options.features, self.detector, has_pixels=self.has_files)
 
     @cached_property
-    def visual(self) -> Variant:
+    def visual(self) -> Group:
         """Boxes, labels, relations and union boxes."""
-        from pipeline.vision.graph_builder import VISUAL_VERSION
-        from pipeline.vision.relations import create_relations
-
         parameters = {
             "detector": self.detector.identity(),
             "relations": create_relations(self.relations).identity(),
@@ -222,29 +148,28 @@ class Plan(TextPlan):
         }
         inputs = {"index": self.index.key}
         if self.detector.needs_pixels:
-            inputs["pictures"] = self.pictures
-        return self._variant("visual", VISUAL_VERSION, parameters, inputs)
+            inputs["pictures"] = self.files_hash
+        return Group.of(self.store_dir, "visual", VISUAL_VERSION, parameters, inputs)
 
     @cached_property
-    def regions(self) -> Variant:
+    def regions(self) -> Group:
         """Features of every object box and union box."""
-        from pipeline.vision.extraction import create_extractor
-        from pipeline.vision.graph_builder import REGIONS_VERSION
-
         extractor = create_extractor(self.features, self.detector)
         inputs = {"visual": self.visual.key}
         if extractor.needs_pixels:
-            if not self.has_pictures:
-                message = f"--features {self.features} looks at pictures, and some are not on disk"
-                raise UsageError(f"{message}. Use --features label, or give all pictures.")
-            inputs["pictures"] = self.pictures
+            if not self.has_files:
+                raise UsageError(
+                    f"--features {self.features} needs the images, and some are not on disk. Use "
+                    "--features label, or pass a folder with all images."
+                )
+            inputs["pictures"] = self.files_hash
         parameters = {"features": extractor.identity(), "dtype": "float16"}
-        return self._variant("regions", REGIONS_VERSION, parameters, inputs)
+        return Group.of(self.store_dir, "regions", REGIONS_VERSION, parameters, inputs)
 
-    def variants(self) -> dict[str, Variant]:
-        """Return all variants that the store binds, by the name under which it binds them."""
-        found = {"index": self.index, **self.text_variants()}
-        if self.has_graphs:
+    def groups(self) -> dict[str, Group]:
+        """Return all groups by the name that the store manifest gives them."""
+        found = {"index": self.index, **self.text_groups()}
+        if self.options.has_graphs:
             found |= {"visual": self.visual, "regions": self.regions}
         return found
 

@@ -1,4 +1,4 @@
-"""What a build says at its end: counts, times, what was skipped and where the store lies."""
+"""The summary at the end of a build: counts, times, skipped images and the path of the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from features.errors import StoreError
 from features.format.group import read_group
 from features.format.manifest import read_store_manifest, store_manifest_path
-from features.reading.columns import GroupReader
+from features.reading.group_reader import GroupReader
 from pipeline.vision.image_folder import describe_missing
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ STAGES = {
 }
 
 
-def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what a store holds, and the seconds and bytes of each stage."""
-    groups = {name: read_group(folder) for name, folder in folders.items()}
+def count_store(plan: Plan) -> dict[str, Any]:
+    """Return the counts of a built store, and the seconds and bytes of each stage."""
+    groups = {name: read_group(group.folder) for name, group in plan.groups().items()}
     visual = GroupReader(groups["visual"]) if "visual" in groups else None
     reasons = Counter(
         reason for reason in (visual.coded("skipped").tolist() if visual else []) if reason
@@ -48,6 +48,7 @@ def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
         **count_text(groups["text"]),
         "skipped": skipped,
         "skipped_reasons": dict(reasons.most_common(20)),
+        "missing": len(plan.missing),
         "dropped": groups["index"].params.get("about", {}).get("n_dropped", 0),
         "bytes": {name: sum(group.sizes) for name, group in groups.items()},
         "seconds": {
@@ -58,7 +59,7 @@ def count_store(plan: Plan, folders: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def count_text(group: GroupManifest) -> dict[str, int]:
-    """Return how many objects, attributes and triplets the captions have."""
+    """Return the number of objects, attributes and triplets in the captions."""
     text = GroupReader(group)
     return {
         "text_objects": int(text.offsets("object_offsets")[-1]),
@@ -70,31 +71,32 @@ def count_text(group: GroupManifest) -> dict[str, int]:
 def describe_build(
     plan: Plan, path: Path, document: Mapping[str, Any], present: Mapping[str, bool]
 ) -> str:
-    """Return the closing summary of a build.
+    """Return the summary that a build prints.
 
     Args:
-        plan: what was asked for.
-        path: the store manifest.
-        document: its contents.
-        present: which variants were there before this run.
+        plan: the plan of the build.
+        path: the store manifest.   document: its contents.
+        present: group -> True if it existed before this run.
     """
     found: Mapping[str, Any] = document["summary"]
     images, captions = found["images"], found["captions"]
     splits = ", ".join(f"{name} {count:,}" for name, count in found["splits"].items())
-    per_image = f"{found['objects'] / max(images, 1):.1f} objects and "
-    per_image += f"{found['relations'] / max(images, 1):.1f} relations an image"
     lines = [f"{plan.options.dataset}: {images:,} images ({splits}), {captions:,} captions"]
-    if plan.has_graphs:
-        counts = f"{found['objects']:,} objects, {found['relations']:,} relations"
-        lines.append(f"  scene graphs  {counts}: {per_image}")
-    counts = f"{found['text_objects']:,} objects, {found['attributes']:,} attributes"
-    per_caption = f"{found['triplets'] / max(captions, 1):.1f} a caption"
-    lines.append(f"  text graphs   {counts}, {found['triplets']:,} triplets: {per_caption}")
+    if plan.options.has_graphs:
+        objects, relations = (found[name] / max(images, 1) for name in ("objects", "relations"))
+        lines.append(
+            f"  scene graphs  {found['objects']:,} objects, {found['relations']:,} relations: "
+            f"{objects:.1f} objects and {relations:.1f} relations per image"
+        )
+    lines.append(
+        f"  text graphs   {found['text_objects']:,} objects, {found['attributes']:,} attributes, "
+        f"{found['triplets']:,} triplets: {found['triplets'] / max(captions, 1):.1f} per caption"
+    )
     if plan.missing:
         reason = describe_missing(plan.missing)
         if not plan.detector.needs_pixels:
             names = ", ".join(plan.missing[:5]) + (", ..." if len(plan.missing) > 5 else "")
-            reason = f"{len(plan.missing):,} images without detections or picture: {names}"
+            reason = f"{len(plan.missing):,} images without detections or file: {names}"
         lines.append(f"  left out      {reason}")
     if found["dropped"]:
         named = "; ".join(f"{item}: {why}" for item, why in plan.caption_set.dropped[:3])
@@ -102,14 +104,14 @@ def describe_build(
     if found["skipped"]:
         reasons = "; ".join(f"{why} ({n})" for why, n in list(found["skipped_reasons"].items())[:3])
         lines.append(f"  skipped       {found['skipped']:,} images: {reasons}")
-    built = [name for name, was in present.items() if not was]
     lines.append(f"  {'stage':<22}{'':<10}{'seconds':>8}{'size':>12}")
-    for name in (stage for stage in STAGES if stage in document["groups"]):
-        state = "built" if name in built else "reused"
-        seconds = f"{found['seconds'][name]:,.1f}" if name in built else "-"
-        size = _size(found["bytes"][name])
-        lines.append(f"    {STAGES.get(name, name):<20}{state:<10}{seconds:>8}{size:>12}")
-    if not built:
+    for name, label in STAGES.items():
+        if name in document["groups"]:
+            reused = present.get(name, True)
+            seconds = "-" if reused else f"{found['seconds'][name]:,.1f}"
+            state, size = "reused" if reused else "built", _size(found["bytes"][name])
+            lines.append(f"    {label:<20}{state:<10}{seconds:>8}{size:>12}")
+    if all(present.values()):
         lines.append("  nothing to build: every stage was up to date")
     lines.append(f"  store {path}")
     lines.append(f"  key {document['key'][:12]}  hash {document['hash'][:12]}")
@@ -117,18 +119,18 @@ def describe_build(
 
 
 def changed_options(plan: Plan) -> str:
-    """Say why stages are rebuilt: which parameters differ from the latest store of the folder."""
+    """Return why stages are rebuilt: the options that differ from the latest store, or ""."""
     try:
         document = read_store_manifest(store_manifest_path(plan.store_dir))
         if document["dataset"] != plan.options.dataset:
             return ""
         reasons = []
-        for name, variant in plan.variants().items():
+        for name, group in plan.groups().items():
             entry = document["groups"].get(name)
-            if entry is None or entry["key"] == variant.key:
+            if entry is None or entry["key"] == group.key:
                 continue
             before = read_group(plan.store_dir / entry["folder"]).params
-            differences = _differences(before, variant.params)
+            differences = _differences(before, group.params)
             if differences:
                 reasons.append(f"{STAGES.get(name, name)}: {', '.join(differences)}")
     except (StoreError, ValueError, KeyError):
@@ -137,7 +139,7 @@ def changed_options(plan: Plan) -> str:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> list[str]:
-    """List ``name old -> new`` for parameters and raw inputs, leaf by leaf."""
+    """Return ``name old -> new`` for each parameter that differs."""
     found: list[str] = []
     for name in sorted({*before, *after}):
         if not at and name in ("about", "built", "stage"):
@@ -156,7 +158,7 @@ def _brief(value: object) -> str:
 
 
 def _size(count: int) -> str:
-    """Return bytes as people read them.
+    """Return a number of bytes with its unit.
 
     >>> _size(512), _size(13_600_000)
     ('512 B', '13.6 MB')

@@ -1,1 +1,1 @@
-"""experiments."""
+"""Luigi tasks that train, evaluate and compare models."""

@@ -1,6 +1,6 @@
-"""Train and evaluate a set of published rows, and set the numbers beside the papers' own.
+"""``CompareModels``: train and evaluate the rows of published tables, and compare the numbers.
 
-Ablation tables are the same thing: rows whose ``options`` change a published configuration.
+A row of an ablation table is a row whose ``options`` change a published configuration.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import shlex
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,24 @@ import luigi
 import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName
+from features.format.files import replacing
 from workflows.experiments.training import EvaluateRuns, TrainModel
+from workflows.tasks import EntryTask
 
 __all__ = ["CompareModels", "published_rows", "read_changes"]
 
 PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # of the configurations' names
-IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # that the papers' recalls are about
+SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # in the names of configurations
+IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # in the test split of the papers
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
 
 def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
-    """Return the rows of the papers that are asked for.
+    """Return the published rows of some papers.
 
     Args:
-        papers: names with commas; ``gsmn`` stands for all rows of GSMN, ``gsmn_dense`` for one.
+        papers: names separated by commas: ``gsmn`` for all rows of GSMN, ``gsmn_dense`` for one.
         benchmark: ``f30k``, ``coco`` or ``ablation``.
 
     Raises: UnknownName: no such benchmark, paper or row.
@@ -50,33 +53,34 @@ def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
 
 
 def read_changes(path: str) -> dict[str, list[str]]:
-    """Read what to change in published configurations: by paper or row, or for ``all`` of them.
+    """Read options that override published configurations.
 
     Args:
-        path: YAML file as ``configs/compare/small.yaml``; "" = nothing is changed.
+        path: a YAML file such as ``configs/compare/small.yaml``; "" for no changes.
 
     Returns:
-        {name: ``["--section.key", "value", ...]``}.
+        {paper, row or ``all``: ``["--section.key", "value", ...]``}.
 
-    Raises: MissingInput, ConfigError: no such file; not names over options.
+    Raises:
+        MissingInput: the file cannot be read.
+        ConfigError: it is not YAML, or does not map names to options.
     """
     if not path:
         return {}
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise MissingInput(
-            f"{path}: cannot be read ({error.strerror}). Check --changes."
-        ) from error
+        reason = error.strerror
+        raise MissingInput(f"{path}: cannot be read ({reason}). Check --changes.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
-        raise ConfigError(f"{path}: expected 'all' and names of papers, each over its options.")
+        raise ConfigError(f"{path}: must map 'all' or names of papers to options.")
     return {str(name): _words(options) for name, options in tree.items()}
 
 
 def _words(options: dict[str, Any]) -> list[str]:
-    """Return ``{"optim.lr": 1e-3}`` as words of a command line."""
+    """Return options as command-line words: ``--optim.lr 0.001``."""
     return [word for key, value in options.items() for word in (f"--{key}", json.dumps(value))]
 
 
@@ -84,34 +88,28 @@ def _of_paper(name: str, paper: str) -> bool:
     return name == paper or name.startswith(f"{paper}_")
 
 
-class CompareModels(luigi.Task):
-    """Train what is missing, evaluate, and write compare.md and compare.json."""
+class CompareModels(EntryTask):
+    """Train and evaluate the models of published tables, and compare the numbers."""
 
     papers = luigi.Parameter(
         default="sgm,gsmn,racg_gru,hrem_gru,cfsgr,scan,vse,tfidf",
-        description="papers or rows with commas: sgm,gsmn_dense,hrem_gru ...",
+        description="papers or rows, separated by commas: sgm,gsmn_dense,hrem_gru ...",
     )
     store = luigi.Parameter(description="store folder or store manifest")
     benchmark = luigi.ChoiceParameter(
-        default="f30k", choices=[*SUFFIX], description="whose configurations and numbers"
+        default="f30k", choices=[*SUFFIX], description="the published table and its configurations"
     )
-    split = luigi.Parameter(default="test", description="split to evaluate on")
+    split = luigi.Parameter(default="test", description="split to evaluate")
     seeds = luigi.IntParameter(default=1, description="runs per configuration, seeds 0, 1, ...")
     overrides = luigi.Parameter(
-        default="", description="options for every training, for example '--run.epochs 5'"
+        default="", description="options for every training, such as '--run.epochs 5'"
     )
     changes = luigi.Parameter(
-        default="", description="YAML file: options for all, and for some papers"
+        default="", description="YAML file with options for all papers, and for single ones"
     )
     out = luigi.Parameter(default="compare", description="folder for runs and tables")
-    gpus = luigi.IntParameter(default=0, significant=False, description="GPUs of each training")
-    fold5 = luigi.BoolParameter(description="mean of five folds (COCO 1K)")
-
-    _done = False
-
-    def on_failure(self, exception: BaseException) -> str:
-        """Tell the scheduler the error's message; Luigi would send a stack trace."""
-        return f"{type(exception).__name__}: {exception}"
+    gpus = luigi.IntParameter(default=0, significant=False, description="GPUs per training")
+    fold5 = luigi.BoolParameter(description="average over five folds (COCO 1K)")
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """Return the rows to fill. Raises: UnknownName: a paper, here or in the changes."""
@@ -125,10 +123,9 @@ class CompareModels(luigi.Task):
         path = CONFIGS / f"{config}_{SUFFIX[self.benchmark]}.yaml"
         if not path.exists():
             raise MissingInput(f"{path}: no such configuration for row {row!r}.")
-        changes = read_changes(self.changes)
-        words = list(changes.get("all", []))
-        for paper, more in changes.items():
-            words += more if _of_paper(config, paper) else []
+        words: list[str] = []
+        for paper, more in {"all": [], **read_changes(self.changes)}.items():
+            words += more if paper == "all" or _of_paper(config, paper) else []
         words += _words({f"model.options.{key}": value for key, value in options.items()})
         words += [*shlex.split(self.overrides), "--run.seed", str(seed)]
         folder = Path(self.out) / "runs" / f"{row if options else config}-seed{seed}"
@@ -141,18 +138,23 @@ class CompareModels(luigi.Task):
         )
 
     def trainings(self, name: str, row: dict[str, Any], seed: int) -> list[TrainModel]:
-        """Return the trainings that one row is made of; several = an ensemble."""
+        """Return the trainings of a row, several for an ensemble."""
         options = row.get("options", {})
         return [self.training(config, seed, name, options) for config in row["configs"]]
 
-    def complete(self) -> bool:
-        """Return True once this process has written the table."""
-        return self._done
+    def evaluation(self, name: str, row: dict[str, Any], seed: int) -> EvaluateRuns:
+        """Return the evaluation of a row: of its run, or of the ensemble of its runs."""
+        return EvaluateRuns(
+            runs=[str(task.folder) for task in self.trainings(name, row, seed)],
+            store=self.store,
+            split=self.split,
+            fold5=self.fold5,
+            results=str(Path(self.out) / "results" / f"{name}-seed{seed}.json"),
+        )
 
-    def run(self) -> Any:
-        """Train every configuration once, evaluate every row, write the table."""
-        rows = self.rows()
-        seeds = range(self.seeds)
+    def work(self) -> Iterator[list[luigi.Task]]:
+        """Train every configuration once, evaluate every row and write the tables."""
+        rows, seeds = self.rows(), range(self.seeds)
         needed = {
             task.task_id: task
             for seed in seeds
@@ -164,59 +166,48 @@ class CompareModels(luigi.Task):
             name: [self.evaluation(name, row, seed) for seed in seeds] for name, row in rows.items()
         }
         yield [task for tasks in evaluations.values() for task in tasks]
-        table = [
-            _summarise(name, row, [_read(task) for task in evaluations[name]])
-            for name, row in rows.items()
-        ]
-        out = Path(self.out)
         document = {
             "benchmark": self.benchmark,
             "split": self.split,
             "overrides": self.overrides,
             "changes": self.changes,
             "seeds": self.seeds,
-            "rows": table,
+            "rows": [
+                _summarise(name, row, [_read(task) for task in evaluations[name]])
+                for name, row in rows.items()
+            ],
         }
-        (out / "compare.json").write_text(json.dumps(document, indent=1) + "\n")
-        (out / "compare.md").write_text(as_markdown(document))
-        sys.stdout.write(f"{as_markdown(document)}\ntable: {out / 'compare.md'}\n")
-        self._done = True
-
-    def evaluation(self, name: str, row: dict[str, Any], seed: int) -> EvaluateRuns:
-        """Return the evaluation of one row: the run itself, or the ensemble of several."""
-        return EvaluateRuns(
-            runs=[str(task.folder) for task in self.trainings(name, row, seed)],
-            store=self.store,
-            split=self.split,
-            fold5=self.fold5,
-            results=str(Path(self.out) / "results" / f"{name}-seed{seed}.json"),
-        )
+        table = as_markdown(document)
+        texts = {"compare.json": json.dumps(document, indent=1) + "\n", "compare.md": table}
+        for name, text in texts.items():
+            with replacing(Path(self.out) / name) as partial:
+                partial.write_text(text)
+        sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
 
 
 def _read(task: EvaluateRuns) -> dict[str, Any]:
-    """Return the last row of an evaluation, the ensemble if there is one."""
+    """Return the last row of an evaluation: the ensemble if there is one."""
     document = json.loads(Path(task.results).read_text())
     chance, images = document["chance"]["rsum"], document["images"]
     return {**document["rows"][-1], "chance": chance, "images": images}
 
 
 def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return means over seeds beside the published numbers."""
+    """Return the means over seeds, the published numbers and their difference."""
     metrics = {
         key: statistics.fmean(one["metrics"][key] for one in found) for key in (*RECALLS, "rsum")
     }
-    printed = {key: found for key, found in zip(RECALLS, row["recalls"], strict=False) if found}
-    total = round(sum(printed.values()), 1) if printed else None  # of the recalls that are printed
-    spread = [one["metrics"]["rsum"] for one in found]
+    published = {key: value for key, value in zip(RECALLS, row["recalls"], strict=False) if value}
+    total = round(sum(published.values()), 1) if published else None
     return {
         "name": name,
         "configs": row["configs"],
         "source": row["source"],
         "metrics": metrics,
-        "rsum_seeds": spread,
+        "rsum_seeds": [one["metrics"]["rsum"] for one in found],
         "rsum_interval": found[0]["intervals"].get("rsum"),
-        "published": {**printed, "sum": total},
-        "difference": None if total is None else sum(metrics[key] for key in printed) - total,
+        "published": {**published, "sum": total},
+        "difference": None if total is None else sum(metrics[key] for key in published) - total,
         "chance": found[0]["chance"],
         "images": found[0]["images"],
     }
@@ -224,35 +215,33 @@ def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> d
 
 def as_markdown(document: dict[str, Any]) -> str:
     """Return the comparison as a Markdown table, best rSum first."""
-    head = (
-        "| row | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % | paper's rSum | diff |"
-    )
-    lines = [head, "|---|" + "---:|" * 10]
-    images, theirs_are = document["rows"][0]["images"], IMAGES[document["benchmark"]]
-    for row in sorted(document["rows"], key=lambda one: -one["metrics"]["rsum"]):
+    rows, benchmark_images = document["rows"], IMAGES[document["benchmark"]]
+    images, chance = rows[0]["images"], rows[0]["chance"]
+    lines = [
+        "| row | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % | paper's rSum | diff |",
+        "|---|" + "---:|" * 10,
+    ]
+    for row in sorted(rows, key=lambda one: -one["metrics"]["rsum"]):
         cells = [f"{row['metrics'][key]:.1f}" for key in (*RECALLS, "rsum")]
-        low_high = row["rsum_interval"]
-        interval = f"{low_high[0]:.1f}-{low_high[1]:.1f}" if low_high else ""
+        intervals = []
+        if row["rsum_interval"]:
+            intervals.append("{:.1f}-{:.1f}".format(*row["rsum_interval"]))
         if len(row["rsum_seeds"]) > 1:
-            seeds = f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)"
-            interval = ", ".join(part for part in (interval, seeds) if part)
-        published = row["published"]["sum"]
-        few = f" of {len(row['published']) - 1} recalls" if len(row["published"]) < 7 else ""
-        theirs = f"{published:.1f}{few} ({row['source']})" if published else "-"
-        difference = f"{row['difference']:+.1f}" if published and images == theirs_are else "-"
-        lines.append(
-            f"| {row['name']} | {' | '.join(cells)} | {interval} | {theirs} | {difference} |"
-        )
-    chance = document["rows"][0]["chance"]
-    lines.append("")
-    lines.append(
-        f"Split {document['split']} with {images:,} images, {document['seeds']} seed(s), chance "
-        f"rSum {chance:.1f}"
-        + "".join(f", {key}: {document[key]}" for key in ("changes", "overrides") if document[key])
-    )
-    if images != theirs_are:
-        lines.append("")
-        lines.append(
-            f"The papers' numbers are about {theirs_are:,} other images; no difference is stated."
-        )
+            intervals.append(f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)")
+        published, recalls = row["published"]["sum"], len(row["published"]) - 1
+        part = f" of {recalls} recalls" if recalls < len(RECALLS) else ""
+        paper = f"{published:.1f}{part} ({row['source']})" if published else "-"
+        comparable = published and images == benchmark_images
+        difference = f"{row['difference']:+.1f}" if comparable else "-"
+        cells = [row["name"], *cells, ", ".join(intervals), paper, difference]
+        lines.append(f"| {' | '.join(cells)} |")
+    settings = [f"{key}: {document[key]}" for key in ("changes", "overrides") if document[key]]
+    counts = f"Split {document['split']} with {images:,} images, {document['seeds']} seed(s)"
+    lines += ["", ", ".join([counts, f"chance rSum {chance:.1f}", *settings])]
+    if images != benchmark_images:
+        lines += [
+            "",
+            f"The papers report numbers for {benchmark_images:,} other images, so the table shows "
+            "no difference.",
+        ]
     return "\n".join(lines) + "\n"

@@ -14,10 +14,12 @@ import torch
 import features.batches.loader as loader_module
 from features import Codebook
 from features.batches.batch import ImageBatch
-from features.batches.order import epoch_order, rank_slice
+from features.batches.buffer_pool import BufferPool
+from features.batches.caption_encoder import caption_batch
+from features.batches.epoch_order import epoch_order, rank_slice
+from features.batches.image_encoder import image_batch
 from features.batches.prefetch import prefetched
 from features.errors import UnknownName, UsageError
-from features.reading.buffers import BufferPool
 from features.records import union_boxes
 
 
@@ -117,7 +119,7 @@ def test_records_outside_a_store_give_the_same_batches(tiny_records):
     store = records.open()
     book = Codebook.from_store(store, min_count=2)
     graphs = records.texts[:40]
-    batch = book.captions(graphs)
+    batch = caption_batch(graphs, book)
     for at, graph in enumerate(graphs):
         check_caption(batch, at, graph, book)
     assert len(set(batch.image_rows.tolist())) == 40
@@ -126,17 +128,17 @@ def test_records_outside_a_store_give_the_same_batches(tiny_records):
         (found, objects.astype(np.float16), unions.astype(np.float16))
         for found, (objects, unions) in zip(records.visual, records.regions, strict=True)
     ]
-    images = book.images(given)
+    images = image_batch(given, book)
     for at, found in enumerate(records.visual):
         check_image(images, at, found, records.regions[at], book)
-    assert book.images(given[:2], max_objects=9, max_relations=7).unions.shape == (2, 7, 16)
+    assert image_batch(given[:2], book, max_objects=9, max_relations=7).unions.shape == (2, 7, 16)
 
 
 def test_an_empty_caption_and_no_relations_make_a_batch(tiny_records):
     from features import TextGraph
 
     book = Codebook.from_store(tiny_records().open())
-    batch = book.captions([TextGraph("", problem="empty"), TextGraph("")])
+    batch = caption_batch([TextGraph("", problem="empty"), TextGraph("")], book)
     assert batch.words.tolist() == [[1, 2], [1, 2]]
     assert batch.triplet_spans.shape == (2, 1, 3)
     assert not batch.triplet_mask.any()

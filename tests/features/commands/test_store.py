@@ -9,7 +9,7 @@ import pytest
 from features import open_store
 from features.commands.app import app
 from features.errors import ScenestoreError, StoreError
-from features.format.sidecar import read_sidecar
+from features.format.shard import Shard
 
 
 def test_the_command_line(tiny_records, capsys):
@@ -42,7 +42,7 @@ def test_the_command_line_verifies_repairs_and_collects(tiny_records, capsys):
     records = tiny_records()
     store, folder = records.open(), records.path.parent
     regions = store.group("regions").manifest.folder
-    part = read_sidecar(regions, 0).parts["union_features"]
+    part = Shard(regions, 0).record.parts["union_features"]
     path = regions / "00000.h5"
     data = bytearray(path.read_bytes())
     data[part.offset] ^= 8

@@ -9,16 +9,8 @@ from features.errors import MismatchError, NewerFormatError, StageError, UsageEr
 from features.format import files as atomic
 from features.format.build import build_store
 from features.format.codec import pack_regions
-from features.format.group import read_group
-from features.format.sidecar import (
-    finish_group,
-    group_done,
-    image_index,
-    read_sidecar,
-    shard_done,
-    shard_file,
-    write_shard,
-)
+from features.format.group import Group, read_group
+from features.format.shard import Shard
 from features.maintenance.verify import verify_store
 from features.records import Caption, ImageEntry
 from features.store import open_store
@@ -34,15 +26,15 @@ def columns(seed, rows=4):
 
 def write(folder, number, seed=None, row0=None):
     data = columns(number if seed is None else seed)
-    place = {"row0": 4 * number if row0 is None else row0, "rows": 4}
-    return write_shard(folder, number, data, group="regions", key=KEY, **place)
+    first = 4 * number if row0 is None else row0
+    return Group("regions", KEY, folder).write(number, range(first, first + 4), data)
 
 
 def finished(folder, index="i"):
     """Write a group of three shards; return its folder."""
     for number in range(3):
         write(folder, number)
-    finish_group(folder, "regions", KEY, {"dim": 8}, 3, index=index)
+    Group("regions", KEY, folder, {"dim": 8}).finish(3, index=index)
     return folder
 
 
@@ -110,9 +102,9 @@ def test_a_finished_group_is_not_replaced_by_another(tmp_path):
     folder = finished(tmp_path / "regions")
     before = state(folder)
     with pytest.raises(MismatchError, match=r"manifest\.json: finished with index 'i'"):
-        finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="other")
+        Group("regions", KEY, folder, {"dim": 8}).finish(3, index="other")
     with pytest.raises(MismatchError, match="stores are bound to it"):
-        finish_group(folder, "regions", KEY, {"dim": 8}, 2, index="i")
+        Group("regions", KEY, folder, {"dim": 8}).finish(2, index="i")
     assert state(folder) == before
 
 
@@ -121,9 +113,9 @@ def test_a_manifest_that_says_the_same_is_not_written_again(tmp_path):
     folder = finished(tmp_path / "regions")
     before = state(folder)
     params = {"dim": 8, "built": {"seconds": 2.5}}
-    assert finish_group(folder, "regions", KEY, params, 3, index="i")["params"] == {"dim": 8}
+    assert Group("regions", KEY, folder, params).finish(3, index="i").params == {"dim": 8}
     assert state(folder) == before
-    finish_group(folder, "regions", KEY, {"dim": 8, "about": "new"}, 3, index="i")
+    Group("regions", KEY, folder, {"dim": 8, "about": "new"}).finish(3, index="i")
     assert read_group(folder).params == {"dim": 8, "about": "new"}
 
 
@@ -131,17 +123,17 @@ def test_a_manifest_that_says_the_same_is_not_written_again(tmp_path):
 def test_a_group_without_one_of_its_files_is_not_finished(tmp_path, damage):
     folder = finished(tmp_path / "regions")
     before = state(folder)
-    path = shard_file(folder, 1)
+    path = Shard(folder, 1).path
     data = path.read_bytes()
     path.unlink()
     if damage == "short":
         path.write_bytes(data[:-1])
-    assert not group_done(folder, KEY)
+    assert not Group("regions", KEY, folder).finished()
     with pytest.raises(StageError, match=r"00001\.h5: the file is missing"):
-        finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="i")
+        Group("regions", KEY, folder, {"dim": 8}).finish(3, index="i")
     for number in range(3):
         write(folder, number)
-    assert group_done(folder, KEY)
+    assert Group("regions", KEY, folder).finished()
     assert path.read_bytes() == data
     made = {path for path, stamp in state(folder).items() if before[path] != stamp}
     assert made == {path, path.with_suffix(".json")}
@@ -154,21 +146,21 @@ def test_a_shard_made_anew_must_be_the_one_that_is_listed(tmp_path):
         (folder / name).unlink()
     with pytest.raises(MismatchError, match=r"the new shard 1 differs .*'object_features'"):
         write(folder, 1, seed=7)
-    assert not shard_file(folder, 1).exists()
-    assert not group_done(folder, KEY)
+    assert not Shard(folder, 1).path.exists()
+    assert not Group("regions", KEY, folder).finished()
     (folder / "manifest.json").unlink()  # as the message says
     write(folder, 1, seed=7)
-    finish_group(folder, "regions", KEY, {"dim": 8}, 3, index="i")
-    assert group_done(folder, KEY)
+    Group("regions", KEY, folder, {"dim": 8}).finish(3, index="i")
+    assert Group("regions", KEY, folder).finished()
 
 
 def test_a_shard_of_other_rows_is_not_adopted(tmp_path):
     write(tmp_path, 1, row0=64)
-    assert shard_done(tmp_path, 1, KEY, range(4, 8)) is None
+    assert Shard(tmp_path, 1).finished(KEY, range(4, 8)) is None
     assert write(tmp_path, 1).row0 == 4
-    assert read_sidecar(tmp_path, 1).row0 == 4
+    assert Shard(tmp_path, 1).record.row0 == 4
     write(tmp_path, 0)
-    finish_group(tmp_path, "regions", KEY, {}, 2)
+    Group("regions", KEY, tmp_path).finish(2)
     before = state(tmp_path)
     with pytest.raises(MismatchError, match="image rows"):
         write(tmp_path, 1, row0=64)
@@ -178,24 +170,22 @@ def test_a_shard_of_other_rows_is_not_adopted(tmp_path):
 def test_what_a_newer_release_wrote_is_not_built_over(tiny_store, monkeypatch):
     store = tiny_store()
     folder = store.group("regions").manifest.folder
-    key, records = store.group("regions").manifest.key, [read_sidecar(folder, 0)]
-    index = image_index(store.group("index").manifest.folder)
+    key, records = store.group("regions").manifest.key, [Shard(folder, 0).record]
+    index = read_group(store.group("index").manifest.folder).image_index
     data = columns(0, rows=12)
     with monkeypatch.context() as newer:
         newer.setattr(atomic, "FORMAT_VERSION", 2)
         for name in ("manifest", "00000"):
             (folder / f"{name}.json").unlink()
         atomic.write_sealed(folder / "00000.json", records[0].document())
-        finish_group(folder, "regions", key, {}, records, index=index)
+        Group("regions", key, folder).finish(records, index=index)
     before = state(folder)
     attempts = {
-        "done": lambda: group_done(folder, key),
-        "shard": lambda: shard_done(folder, 0, key),
-        "write": lambda: write_shard(folder, 0, data, group="regions", key=key, row0=0, rows=12),
-        "write lost": lambda: write_shard(
-            folder, 1, data, group="regions", key=key, row0=12, rows=12
-        ),
-        "finish": lambda: finish_group(folder, "regions", key, {}, records, index=index),
+        "done": lambda: Group("regions", key, folder).finished(),
+        "shard": lambda: Shard(folder, 0).finished(key),
+        "write": lambda: Group("regions", key, folder).write(0, range(12), data),
+        "write lost": lambda: Group("regions", key, folder).write(1, range(12, 24), data),
+        "finish": lambda: Group("regions", key, folder).finish(records, index=index),
     }
     for name, attempt in attempts.items():
         with pytest.raises(NewerFormatError, match="reads versions up to 1"):

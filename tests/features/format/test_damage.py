@@ -21,15 +21,9 @@ from features.errors import (
     WriteError,
 )
 from features.format.files import read_sealed, write_sealed
-from features.format.group import read_group
+from features.format.group import Group, read_group
 from features.format.manifest import bind_store
-from features.format.sidecar import (
-    finish_group,
-    read_columns,
-    read_sidecar,
-    shard_done,
-    write_shard,
-)
+from features.format.shard import Shard
 from features.maintenance.verify import group_folders, store_manifests, verify_store
 
 
@@ -53,7 +47,7 @@ def test_verify_finds_1000_flipped_bits_and_names_the_column(tiny_store, flip):
             bit = dice.randrange(8 * len(before[path]))
             wanted[path] = ""
             if path.suffix == ".h5":
-                for name, part in read_sidecar(path.parent, int(path.stem)).parts.items():
+                for name, part in Shard(path.parent, int(path.stem)).record.parts.items():
                     if part.offset <= bit // 8 < part.offset + part.nbytes:
                         wanted[path] = name
             flip(path, bit)
@@ -165,7 +159,7 @@ def test_fuzzed_manifests_and_headers_never_give_wrong_data(tiny_store, backend)
 def outside(path):
     """Return the places of all bytes of a shard that belong to no dataset."""
     free = set(range(path.stat().st_size))
-    for part in read_sidecar(path.parent, int(path.stem)).parts.values():
+    for part in Shard(path.parent, int(path.stem)).record.parts.values():
         free -= set(range(part.offset, part.offset + part.nbytes))
     return sorted(free)
 
@@ -185,7 +179,7 @@ def test_every_byte_outside_the_data_is_checked_before_anything_is_read(tiny_sto
         replace_bytes(path, data)
         assert use(folder, wanted, backend) == "DamagedError", (case, path)
         with pytest.raises(DamagedError, match="the HDF5 headers"):
-            read_columns(group, 0)
+            Shard(group, 0).columns()
         replace_bytes(path, before)
     assert use(folder, wanted, backend) == "right"
 
@@ -196,14 +190,14 @@ def test_a_damaged_shard_is_told_by_whoever_touches_it_first(tiny_store, flip, b
     folder = tiny_store(images=130, captions=1, dim=32).path.parent
     for group, name in (("regions", "object_features"), ("visual", "boxes")):
         path = next(folder.glob(f"{group}-*")) / "00001.h5"
-        spans = [part.offset for part in read_sidecar(path.parent, 1).parts.values() if part.nbytes]
+        spans = [part.offset for part in Shard(path.parent, 1).record.parts.values() if part.nbytes]
         before, at = path.read_bytes(), next(at for at in outside(path) if at > min(spans))
         flip(path, 8 * at + 3)
         store = open_store(folder, backend=backend)
         if group == "regions":
             store.gather(name, [0, 63, 128, 129])  # shards 0 and 2
         for rows in ([0, 64], [127], [64]):
-            with pytest.raises(DamagedError, match=r"00001\.h5: the HDF5 headers are not"):
+            with pytest.raises(DamagedError, match=r"00001\.h5: the HDF5 headers differ"):
                 store.gather(name, rows)
         with pytest.raises(DamagedError, match=r"00001\.h5"):
             store.column(name)
@@ -217,7 +211,7 @@ def test_fuzzed_sidecars_are_never_taken_for_a_finished_shard(tiny_store):
     store = tiny_store(images=3, captions=2, dim=8)
     dice = random.Random(1)
     right = {
-        group: {name: data.tobytes() for name, data in read_columns(group, 0).items()}
+        group: {name: data.tobytes() for name, data in Shard(group, 0).columns().items()}
         for group in group_folders(store.path.parent)
     }
     for _ in range(150):
@@ -226,15 +220,15 @@ def test_fuzzed_sidecars_are_never_taken_for_a_finished_shard(tiny_store):
         before = path.read_bytes()
         replace_bytes(path, mutate_bytes(dice, before))
         if path.read_bytes() != before:
-            assert shard_done(group, 0, key) is None
+            assert Shard(group, 0).finished(key) is None
             with pytest.raises(StoreError):
-                read_sidecar(group, 0)
+                _ = Shard(group, 0).record
         document = json.loads(before)
         del document["seal"]
         path.unlink()
         write_sealed(path, mutate_document(dice, document))
         with contextlib.suppress(ScenestoreError):  # any other error fails the test
-            columns = read_columns(group, 0)
+            columns = Shard(group, 0).columns()
             assert {name: data.tobytes() for name, data in columns.items()} == right[group]
         replace_bytes(path, before)
 
@@ -242,7 +236,7 @@ def test_fuzzed_sidecars_are_never_taken_for_a_finished_shard(tiny_store):
 def test_a_flipped_data_bit_is_told_when_a_small_column_is_read(tiny_store, flip):
     store = tiny_store()
     group = store.group("tokens").manifest.folder
-    part = read_sidecar(group, 0).parts["form/codes"]
+    part = Shard(group, 0).record.parts["form/codes"]
     flip(group / "00000.h5", 8 * part.offset)
     with pytest.raises(DamagedError, match=r"00000\.h5: column 'form/codes'"):
         open_store(store.path).text("1000.jpg#0")
@@ -252,15 +246,15 @@ def test_verify_reads_the_meaning_not_only_the_bytes(tiny_store):
     """A union box that is wrong since it was written has a right hash; verify finds it."""
     store = tiny_store()
     group = store.group("visual").manifest.folder
-    columns = read_columns(group, 0)
+    columns = Shard(group, 0).columns()
     columns["union_boxes"] = columns["union_boxes"].copy()
     row = int(np.flatnonzero(columns["num_relations"])[-1])
     columns["union_boxes"][row, 0, 2] += 1
     key = read_group(group).key
     for path in group.iterdir():
         path.unlink()
-    write_shard(group, 0, columns, group="visual", key=key, row0=0, rows=12)
-    finish_group(group, "visual", key, {}, 1)
+    Group("visual", key, group).write(0, range(12), columns)
+    Group("visual", key, group).finish(1)
     found = [(f.column, f.problem) for f in verify_store(store.path.parent) if f.shard == 0]
     assert found == [("union_boxes", f"image row {row}: not the box around subject and object")]
 

@@ -20,7 +20,8 @@ import pytest
 from features.errors import FormatError, WriteError
 from features.format import shard as shard_module
 from features.format.codec import pack_regions
-from features.format.sidecar import read_sidecar, shard_done, shard_file, write_shard
+from features.format.group import Group
+from features.format.shard import Shard
 
 
 def regions(rows=8, dim=32, seed=0):
@@ -32,15 +33,15 @@ def regions(rows=8, dim=32, seed=0):
 
 def write(folder, columns=None, number=0, key="k" * 64, rows=8):
     columns = columns or regions(rows)
-    return write_shard(
-        folder, number, columns, group="regions", key=key, row0=number * rows, rows=rows
+    return Group("regions", key, folder).write(
+        number, range(number * rows, number * rows + rows), columns
     )
 
 
 def test_h5py_alone_reads_what_was_written(tmp_path):
     columns = regions()
     record = write(tmp_path, columns)
-    with h5py.File(shard_file(tmp_path, 0), "r") as file:
+    with h5py.File(Shard(tmp_path, 0).path, "r") as file:
         assert file.attrs["format"] == "scenestore"
         assert file.attrs["format_version"] == 1
         assert file.attrs["key"] == "k" * 64
@@ -55,7 +56,7 @@ def test_h5py_alone_reads_what_was_written(tmp_path):
 def test_large_columns_start_on_a_page_and_hashes_are_those_of_the_bytes(tmp_path):
     columns = regions(rows=64)
     record = write(tmp_path, columns, rows=64)
-    raw = shard_file(tmp_path, 0).read_bytes()
+    raw = Shard(tmp_path, 0).path.read_bytes()
     for name, part in record.parts.items():
         assert part.offset % 4096 == 0
         data = raw[part.offset : part.offset + part.nbytes]
@@ -74,30 +75,30 @@ def test_equal_columns_give_equal_files(tmp_path):
 
 def test_the_sidecar_says_what_was_returned(tmp_path):
     record = write(tmp_path)
-    assert read_sidecar(tmp_path, 0) == record
-    assert shard_done(tmp_path, 0, "k" * 64) == record
-    assert shard_done(tmp_path, 0, "other") is None
-    assert shard_done(tmp_path, 1, "k" * 64) is None
-    assert os.stat(shard_file(tmp_path, 0)).st_mode & 0o777 == 0o444
+    assert Shard(tmp_path, 0).record == record
+    assert Shard(tmp_path, 0).finished("k" * 64) == record
+    assert Shard(tmp_path, 0).finished("other") is None
+    assert Shard(tmp_path, 1).finished("k" * 64) is None
+    assert os.stat(Shard(tmp_path, 0).path).st_mode & 0o777 == 0o444
 
 
 def test_a_finished_shard_is_adopted_not_written_again(tmp_path):
     first = write(tmp_path)
-    stamp = shard_file(tmp_path, 0).stat().st_mtime_ns
+    stamp = Shard(tmp_path, 0).path.stat().st_mtime_ns
     assert write(tmp_path, regions(seed=1)) == first  # the key says that they are equal
-    assert shard_file(tmp_path, 0).stat().st_mtime_ns == stamp
+    assert Shard(tmp_path, 0).path.stat().st_mtime_ns == stamp
 
 
 def test_a_shard_of_another_key_is_replaced(tmp_path):
     write(tmp_path)
     second = write(tmp_path, regions(seed=1), key="n" * 64)
-    assert read_sidecar(tmp_path, 0) == second
+    assert Shard(tmp_path, 0).record == second
 
 
 def test_a_shard_without_sidecar_is_not_done(tmp_path):
     first = write(tmp_path)
-    shard_file(tmp_path, 0).with_suffix(".json").unlink()
-    assert shard_done(tmp_path, 0, "k" * 64) is None
+    Shard(tmp_path, 0).path.with_suffix(".json").unlink()
+    assert Shard(tmp_path, 0).finished("k" * 64) is None
     assert write(tmp_path) == first
 
 
@@ -133,7 +134,7 @@ def test_a_failed_write_says_so_and_leaves_nothing(tmp_path, monkeypatch, at, co
     with pytest.raises(WriteError, match=os.strerror(code)):
         write(tmp_path, number=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.h5", "00000.json"]
-    assert read_sidecar(tmp_path, 0) == kept
+    assert Shard(tmp_path, 0).record == kept
 
 
 def run(code, *arguments, **options):
@@ -153,14 +154,15 @@ import sys
 from pathlib import Path
 import numpy as np
 from features.format.codec import pack_regions
-from features.format.sidecar import write_shard
+from features.format.group import Group
+from features.format.shard import Shard
 def columns(number, rows=4):
     random = np.random.default_rng(number)
     part = [random.random((2, 512), np.float32) for _ in range(rows)]
     return pack_regions(part, part, 2, 2)
 def write(folder, number):
-    write_shard(Path(folder), number, columns(number), group="regions", key="k" * 64,
-                row0=number * 4, rows=4)
+    group = Group("regions", "k" * 64, Path(folder))
+    group.write(number, range(number * 4, number * 4 + 4), columns(number))
 """
 
 
@@ -216,8 +218,8 @@ for number in range(12):
     wanted = [f"{n:05d}.{kind}" for n in range(12) for kind in ("h5", "json")]
     assert names == wanted
     for number in range(12):
-        record = read_sidecar(tmp_path, number)
-        raw = shard_file(tmp_path, number).read_bytes()
+        record = Shard(tmp_path, number).record
+        raw = Shard(tmp_path, number).path.read_bytes()
         for part in record.parts.values():
             data = raw[part.offset : part.offset + part.nbytes]
             assert hashlib.sha256(data).hexdigest() == part.sha256
@@ -228,7 +230,8 @@ def test_kill_9_at_random_times_never_leaves_a_wrong_shard(tmp_path):
     """200 kills; every listed shard is right, the build finishes, the hash is that of no kill."""
     endless = """
 import shutil, time
-from features.format.sidecar import finish_group
+from features.format.group import Group
+from features.format.shard import Shard
 from features.format.files import sweep
 folder = Path(sys.argv[1])
 done = sys.argv[2] == "finish"
@@ -237,7 +240,7 @@ while True:
     sweep(folder)
     for number in range(6):
         write(folder, number)
-    print(finish_group(folder, "regions", "k" * 64, {}, 6)["hash"], flush=True)
+    print(Group("regions", "k" * 64, folder).finish(6).hash, flush=True)
     if done:
         break
     (folder / "manifest.json").unlink()
@@ -271,17 +274,18 @@ while True:
 
 FORKS = """
 import json, os, random, signal, time, hashlib, h5py
-from features.format.sidecar import read_sidecar, shard_file
+from features.format.group import Group
+from features.format.shard import Shard
 from features.errors import StoreError
 def check(folder):
     wrong, seen = [], 0
     for number in range(6):
         try:
-            record = read_sidecar(folder, number)
+            record = Shard(folder, number).record
         except StoreError:
             continue
         seen += 1
-        raw = shard_file(folder, number).read_bytes()
+        raw = Shard(folder, number).path.read_bytes()
         for name, part in record.parts.items():
             data = raw[part.offset : part.offset + part.nbytes]
             if hashlib.sha256(data).hexdigest() != part.sha256 or len(raw) != record.size:

@@ -11,7 +11,8 @@ from features import open_store
 from features.commands.app import app
 from features.errors import StoreError
 from features.format.files import read_sealed, write_sealed
-from features.format.sidecar import group_done, read_sidecar
+from features.format.group import Group
+from features.format.shard import Shard
 from features.maintenance import verify as verify_module
 from features.maintenance.verify import group_folders, verify_store
 
@@ -31,7 +32,7 @@ def test_repair_deletes_what_is_damaged_and_a_second_build_restores_the_hash(tin
     (store.group("text").manifest.folder / "00002.json").unlink()
     assert len(verify_store(folder, repair=True)) == 3
     assert not (regions / "00001.h5").exists()
-    assert not group_done(regions, read_sidecar(regions, 0).key)
+    assert not Group("regions", Shard(regions, 0).record.key, regions).finished()
     assert verify_store(folder) != []  # not a whole store until it is built again
     again = tiny_records(images=140, folder=folder).open()
     assert again.hash == store.hash

@@ -1,4 +1,4 @@
-"""The opened store: every column, row, graph and table against the records it was built from."""
+"""An opened store returns the records that it was built from: columns, rows, graphs, tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,7 @@ from features.errors import (
 from features.format.codec import pack_regions, pack_text, pack_tokens
 from features.format.files import write_sealed
 from features.format.schema import shard_ranges, shard_rows
-from features.reading import mmap as mapping
-from features.reading import rows as rows_module
+from features.reading import row_readers
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 
@@ -68,7 +66,7 @@ def test_one_map_and_a_map_per_shard_agree(tiny_records, dim, monkeypatch):
     whole = padded([pair[1] for pair in records.regions], 4, dim)
     rows = np.arange(199, -1, -3)
     for small in (0, 64 << 20):
-        monkeypatch.setattr("features.reading.columns._SMALL", small)
+        monkeypatch.setattr("features.reading.group_reader.SMALL_COLUMN", small)
         store = records.open(backend="mmap")
         np.testing.assert_array_equal(store.column("union_features"), whole)
         np.testing.assert_array_equal(store.gather("union_features", rows), whole[rows])
@@ -273,7 +271,7 @@ def test_mistakes_of_a_caller_are_named(tiny_store):
     store = tiny_store()
     with pytest.raises(UnknownName, match=r"unknown image id '1000.jp'. Did you mean '1000.jpg'"):
         store.rows(["1000.jp"])
-    with pytest.raises(UsageError, match="give a list"):
+    with pytest.raises(UsageError, match="pass a list"):
         store.rows("1000.jpg")
     with pytest.raises(UsageError, match=r"rows must lie in 0 .. 11"):
         store.gather("boxes", [0, 12])
@@ -432,103 +430,51 @@ print([name for name in ("torch", "pandas", "h5py", "scipy", "spacy") if name in
     assert done.stdout.strip() == "[]"
 
 
-def test_hints_to_the_page_cache_change_nothing(tiny_records, monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "mapped"), [("auto", True), ("mmap", True), ("pread", False), ("h5py", False)]
+)
+def test_auto_is_a_memory_map_and_other_readers_are_used_on_request(tiny_records, backend, mapped):
     records = tiny_records(images=64, dim=512)
-    advised = []
-    plain = mapping.advise
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    monkeypatch.setattr(rows_module, "advise", lambda *a: (advised.append(a[1]), plain(*a)))
-    store = records.open(backend="mmap")
-    wanted = store.gather("object_features", [3, 63, 0])
-    store.prefetch("object_features", np.array([3, 63, 0]))
-    assert [rows.tolist() for rows in advised] == [[3, 63, 0]]
-    np.testing.assert_array_equal(store.gather("object_features", [3, 63, 0]), wanted)
+    store = records.open(backend=backend)
+    store.gather("object_features", [0])
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not list the maps of a process")
+    regions = str(store.group("regions").manifest.folder)
+    assert (regions in maps.read_text()) == mapped
 
 
-def test_auto_takes_positioned_reads_only_where_they_are_far_faster(tiny_records, monkeypatch):
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-
-    def slow(self, rows, out):
-        time.sleep(0.02)
-        out[...] = self.arrays[0][rows]
-
-    store = records.open(backend="auto")
-    reader = store.group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows | rows_module.PreadRows)
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", slow)
-    store = records.open(backend="auto")
-    assert isinstance(store.group("regions").rows("object_features"), rows_module.PreadRows)
-    assert store.column("object_features").shape == (64, 6, 512)
-
-
-def test_the_first_touch_of_pages_in_memory_does_not_make_auto_take_positioned_reads(
-    tiny_records, monkeypatch
-):
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-    gather, seen = rows_module.ArrayRows.gather, set()
-
-    def faulting(self, rows, out):
-        if not seen.issuperset(rows.tolist()):
-            seen.update(rows.tolist())
-            time.sleep(0.02)
-        gather(self, rows, out)
-
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", faulting)
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: True)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows)
-    seen.clear()  # on pages that must come from a disk the first touch is what counts
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.PreadRows)
-
-
-def test_auto_times_pages_that_come_from_a_disk_as_the_loader_reads_them(tiny_records, monkeypatch):
-    """Asked for ahead; a job that opens a cold store would keep the slower reader to its end."""
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    gather, read_ahead = rows_module.ArrayRows.gather, set()
-    monkeypatch.setattr(rows_module, "advise", lambda _, rows: read_ahead.update(rows.tolist()))
-
-    def waiting(self, rows, out):
-        if not read_ahead.issuperset(rows.tolist()):
-            time.sleep(0.02)
-        gather(self, rows, out)
-
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", waiting)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows)
+@pytest.fixture
+def hints(monkeypatch):
+    """The rows that a store of one shard asks the system to read ahead."""
+    rows = []
+    monkeypatch.setattr(row_readers, "advise", lambda _, asked: rows.extend(asked.tolist()))
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, __: rows.append(at // size))
+    return rows
 
 
 @pytest.mark.parametrize("backend", ["mmap", "pread"])
-def test_hints_are_given_only_for_what_is_not_in_memory(tiny_records, monkeypatch, backend):
+def test_a_row_of_a_column_that_fits_in_memory_is_read_ahead_once(tiny_records, hints, backend):
     store = tiny_records(images=64, dim=512).open(backend=backend)
-    rows, asked = np.arange(64), []
-    store.gather("object_features", rows)  # now in the page cache, if it was not before
-    reader = store.group("regions").rows("object_features")
-    if not reader.cache.holds(rows):
-        pytest.skip("this system cannot say what is in memory")
-    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, hint: asked.append(at))
-    monkeypatch.setattr(rows_module, "advise", lambda array, rows: asked.extend(rows))
-    store.prefetch("object_features", rows)
-    assert not asked
-    plain = os.preadv
+    for rows in ([3, 63, 0], [0, 1, 3, 2]):
+        store.prefetch("object_features", np.array(rows))
+    assert len(hints) == 5
+    assert len(set(hints)) == 5
 
-    def waits(descriptor, buffers, offset, flags=0):
-        if flags:
-            raise BlockingIOError("not in memory")
-        return plain(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "preadv", waits)
-    store.prefetch("object_features", rows)
-    assert len(asked) == len(set(asked)) == 64
+@pytest.mark.parametrize("backend", ["mmap", "pread"])
+def test_rows_of_a_larger_column_are_read_ahead_each_time(
+    tiny_records, hints, monkeypatch, backend
+):
+    monkeypatch.setattr(row_readers, "MEMORY", 1 << 19)
+    store = tiny_records(images=64, dim=512).open(backend=backend)
+    for rows in ([3, 63, 0], [0, 1, 3, 2]):
+        store.prefetch("object_features", np.array(rows))
+    assert len(hints) == 7
 
 
 def test_positioned_reads_keep_few_files_open(tiny_records, monkeypatch):
-    monkeypatch.setattr(rows_module, "_MOST_FILES", 2)
+    monkeypatch.setattr(row_readers, "MAX_FILES", 2)
     records = tiny_records(images=200, dim=4)  # four shards
     store, wanted = records.open(backend="pread"), records.open(backend="h5py")
     rows = np.random.default_rng(0).permutation(200)

@@ -8,10 +8,9 @@ import pytest
 from features import open_store
 from features.errors import DamagedError, MismatchError, UnknownName
 from features.format.codec import pack_regions, pack_text
-from features.format.group import read_group
+from features.format.group import Group, read_group
 from features.format.manifest import bind_store
 from features.format.schema import shard_ranges
-from features.format.sidecar import finish_group, image_index, write_shard
 
 
 def add_regions(store, name, *, rows=None, index=None, dim=8):
@@ -27,11 +26,11 @@ def add_regions(store, name, *, rows=None, index=None, dim=8):
             6,
             4,
         )
-        write_shard(
-            folder, number, columns, group="regions", key=key, row0=part.start, rows=len(part)
+        Group("regions", key, folder).write(
+            number, range(part.start, part.start + len(part)), columns
         )
-    own = image_index(store.group("index").manifest.folder)
-    finish_group(folder, "regions", key, {}, len(ranges), index=own if index is None else index)
+    own = read_group(store.group("index").manifest.folder).image_index
+    Group("regions", key, folder).finish(len(ranges), index=own if index is None else index)
     return folder
 
 
@@ -76,8 +75,8 @@ def test_text_of_another_parse_is_refused(tiny_records):
     store = first.open()
     graphs = second.texts
     folder = store.path.parent / ("text-" + "0" * 12)
-    write_shard(folder, 0, pack_text(graphs), group="text", key="0" * 64, row0=0, rows=12)
-    finish_group(folder, "text", "0" * 64, {}, 1)
+    Group("text", "0" * 64, folder).write(0, range(12), pack_text(graphs))
+    Group("text", "0" * 64, folder).finish(1)
     with pytest.raises(MismatchError, match="'text' and 'tokens' differ in the number of token"):
         bind_store(store.path.parent, "tiny", {**bound_groups(store), "text": folder}, {})
 
@@ -89,8 +88,8 @@ def test_a_group_that_was_built_again_is_noticed(tiny_store):
     for path in folder.glob("*.json"):
         path.unlink()
     columns = pack_regions([np.ones((1, 16))] * 12, [np.ones((1, 16))] * 12, 6, 4)
-    write_shard(folder, 0, columns, group="regions", key=manifest.key, row0=0, rows=12)
-    finish_group(folder, "regions", manifest.key, {}, 1)
+    Group("regions", manifest.key, folder).write(0, range(12), columns)
+    Group("regions", manifest.key, folder).finish(1)
     with pytest.raises(MismatchError, match="built again"):
         open_store(store.path).column("object_features")
 
@@ -104,5 +103,5 @@ def test_a_truncated_or_missing_shard_is_an_error_before_any_read(tiny_store):
     with pytest.raises(DamagedError, match="bytes"):
         open_store(store.path).column("object_features")
     path.unlink()
-    with pytest.raises(DamagedError, match="is not there"):
+    with pytest.raises(DamagedError, match="the file is missing"):
         open_store(store.path).gather("object_features", [0])

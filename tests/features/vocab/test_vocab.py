@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from features import Codebook, TextGraph
+from features.batches.caption_encoder import caption_batch
 from features.errors import DamagedError, InputError, MissingDependency, MissingInput
 from features.vocab.codebook import SPECIAL_WORDS
 from features.vocab.vectors import load_vectors, word_matrix
@@ -110,7 +111,7 @@ def test_word_pieces_of_a_batch(tmp_path, tiny_store):
     first = TextGraph("A dog unrides .", ("A", "dog", "unrides", "."), *[("x",) * 4] * 3,
                       (-1,) * 4, ("x",) * 4)  # fmt: skip
     second = TextGraph("Zebra", ("Zebra",), *[("x",)] * 3, (-1,), ("x",))
-    batch = book.captions([first, second])
+    batch = caption_batch([first, second], book)
     assert batch.pieces.tolist() == [[2, 4, 5, 9, 10, 6, 11, 3], [2, 1, 3, 0, 0, 0, 0, 0]]
     assert batch.piece_words.tolist() == [[0, 1, 2, 3, 3, 3, 4, 5], [0, 1, 2, -1, -1, -1, -1, -1]]
     real = batch.piece_words >= 0
@@ -120,7 +121,7 @@ def test_word_pieces_of_a_batch(tmp_path, tiny_store):
             torch.arange(batch.words.shape[1])[batch.word_mask[at]].tolist()
         )
     book.save(tmp_path / "book.json")
-    again = Codebook.load(tmp_path / "book.json").captions([first, second])
+    again = caption_batch([first, second], Codebook.load(tmp_path / "book.json"))
     assert again.pieces.tolist() == batch.pieces.tolist()
 
 

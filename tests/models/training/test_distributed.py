@@ -129,7 +129,7 @@ def _tree(config):
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_ranks_share_an_epoch_without_overlap_or_loss(tiny_store, world):
-    from features.batches.order import epoch_order, rank_slice
+    from features.batches.epoch_order import epoch_order, rank_slice
 
     store = tiny_store(images=24)
     rows = store.caption_rows("train")  # 60

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.batches.order import epoch_order, rank_slice
+from features.batches.epoch_order import epoch_order, rank_slice
 from models.compute.distributed import World
 from models.evaluation.score_shares import shares
 from models.training import checkpoint

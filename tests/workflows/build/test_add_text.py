@@ -14,6 +14,7 @@ import pipeline
 from features.commands.app import app
 from features.format.manifest import store_manifest_path
 from features.maintenance.verify import verify_store
+from workflows.build.options import TextOptions
 from workflows.build.text_plan import stored_text_plan
 
 pytestmark = pytest.mark.cluster
@@ -177,7 +178,8 @@ def test_mistakes_are_one_line_and_leave_the_store(tmp_path, run_luigi, names, w
     else:
         folder = import_scan(tmp_path, images=1)
     if words == ["folder"]:  # a file stands where the parses shall be written
-        plan = stored_text_plan(store_manifest_path(folder), "spacy", "extended", "ud")
+        manifest = store_manifest_path(folder)
+        plan = stored_text_plan(TextOptions(store_dir=str(manifest)))
         plan.parses.folder.write_text("")
         words = []
     before = {path: path.read_bytes() for path in Path(folder).glob("*.json")}

@@ -8,7 +8,8 @@ import pytest
 
 import features
 from features.convert import import_store, read_captions
-from workflows.build.plan import BuildOptions, Plan
+from workflows.build.options import BuildOptions, TextOptions
+from workflows.build.plan import Plan
 from workflows.build.text_plan import StoredTextPlan
 
 MESSY = ["A dog &amp; a cat .", " two\tdogs\n run \x00 .", "half a \ud83d pair", "caf\u00e9 &lt;3"]
@@ -66,10 +67,10 @@ def test_equal_files_give_equal_keys_and_columns(tmp_path, layout):
     (tmp_path / "npz").mkdir()
     for name in NAMES:
         np.savez(tmp_path / "npz" / f"{name[0]}.npz", feat=np.ones((2, 4), np.float32))
-    options = BuildOptions("d", "", str(path), str(tmp_path / "built"), detector="none")
-    plan = Plan(options)
+    built = str(tmp_path / "built")
+    plan = Plan(BuildOptions(captions=str(path), store_dir=built, detector="none"))
     report = import_store("npz", tmp_path / "npz", tmp_path / "imported", captions=path)
-    stored = StoredTextPlan(report.manifest, "spacy", "extended", "ud")
+    stored = StoredTextPlan(TextOptions(store_dir=str(report.manifest)))
     assert stored.entries == plan.entries == list(read_captions(path).entries)
     assert stored.built_index.key == plan.index.key
     built = features.open_store(features.build_store(tmp_path / "made", "d", plan.entries))

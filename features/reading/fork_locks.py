@@ -1,7 +1,6 @@
-"""Locks of objects that a forked process inherits.
+"""Locks that stay usable in a forked process.
 
-A thread that holds a lock does not come along into a forked process, where nobody would ever
-release it.
+A fork copies a lock that another thread holds, but not that thread, so nobody would release it.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import threading
 import weakref
 from typing import Any
 
-__all__ = ["lock_of"]
+__all__ = ["fork_safe_lock"]
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def lock_of(owner: object) -> threading.RLock:
-    """Return the lock for ``owner._lock``; forked processes get another one there, open."""
+def fork_safe_lock(owner: object) -> threading.RLock:
+    """Return a lock for ``owner._lock``; a forked process replaces it there by an open one."""
     _owners.add(owner)
     return threading.RLock()
 
@@ -26,7 +25,7 @@ def lock_of(owner: object) -> threading.RLock:
 def _renew() -> None:
     for owner in _owners:
         owner._lock = threading.RLock()
-        for value in vars(type(owner)).values():
+        for value in (value for kind in type(owner).__mro__ for value in vars(kind).values()):
             # Python 3.11 computes these under a lock, too: one for all instances
             if isinstance(value, functools.cached_property) and hasattr(value, "lock"):
                 value.lock = threading.RLock()

@@ -1,4 +1,4 @@
-"""Which rows a step of an epoch sees: a function of seed, epoch, rank and step, nothing else."""
+"""The order of rows in an epoch, a function of seed, epoch, rank and step alone."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Index = npt.NDArray[np.int64]
 def epoch_order(
     rows: Index, image_rows: Index, *, order: str = "random", seed: int = 0, epoch: int = 0
 ) -> Index:
-    """Return the rows of an epoch in their order.
+    """Return the rows of an epoch in the order in which they are visited.
 
     Args:
         rows: rows to visit, ascending.
         image_rows: image of each of them.
         order: ``random``: a full permutation. ``block``: blocks of 64 neighbouring images are
-            permuted, then rows are mixed within pools of 256 blocks: nearly random, and a pool's
-            pages are read together; for data that is larger than memory or remote.
-            ``sequential``: as stored.
-        seed, epoch: what the permutation depends on.
+            permuted, then rows are mixed within pools of 256 blocks; nearly random, and a pool's
+            pages are read together, for data that is larger than memory or remote.
+            ``sequential``: the order of the store.
+        seed, epoch: determine the permutation.
 
     Raises: UnknownName: no such order.
     """
@@ -46,15 +46,15 @@ def epoch_order(
 
 
 def rank_slice(rows: Index, rank: int, world: int) -> Index:
-    """Return every ``world``-th row from ``rank`` on: all of them, each for one rank.
+    """Return every ``world``-th row from ``rank`` on, so that each row belongs to one rank.
 
-    Ranks that come late may get one row less, or none of fewer rows than ranks.
+    The last ranks may get one row less, or none if there are fewer rows than ranks.
 
     >>> [rank_slice(np.arange(7), rank, 3).tolist() for rank in range(3)]
     [[0, 3, 6], [1, 4], [2, 5]]
 
-    Raises: UsageError: rank and world make no sense.
+    Raises: UsageError: not 0 <= rank < world.
     """
     if world < 1 or not 0 <= rank < world:
-        raise UsageError(f"rank {rank} of {world} ranks: need 0 <= rank < world.")
+        raise UsageError(f"rank {rank} of {world} ranks: rank must be in 0 .. world - 1.")
     return rows[rank::world]

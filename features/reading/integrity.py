@@ -1,8 +1,9 @@
-"""The bytes of shards that belong to no dataset, HDF5 headers and gaps: checked once before use.
+"""Check the files of a group before anything is read from them.
 
-Readers find data by the manifest's offsets and would not notice damage there. So the first gather
-that touches a shard compares these bytes with their hash, and a column that is read as a whole
-those of every shard; opening a store of thousands of shards stays fast.
+Readers find columns at the offsets that the manifest lists and would not notice damage elsewhere in
+a file. So ``open_checked`` compares a file's size and HDF5 headers with the manifest, and
+``HeaderCheck`` hashes all bytes outside the datasets when a shard is first read. Neither reads the
+shards that nobody asks for: a store of thousands of shards still opens fast.
 """
 
 from __future__ import annotations
@@ -10,24 +11,57 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import zlib
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
 from features.format.group import GroupManifest
-from features.reading.mmap import Piece, open_checked
+from features.format.hdf5 import REPAIR, open_file
 
-__all__ = ["HeaderCheck"]
+__all__ = ["HeaderCheck", "Piece", "open_checked"]
 
 Index = npt.NDArray[np.int64]
 
 
-class HeaderCheck:
-    """What has been checked of one group.
+class Piece(NamedTuple):
+    """The part of a column that lies in one file.
 
     Attributes:
-        done: every shard is as it was written.
+        path: the file.   size: its size in bytes.
+        offset, rows: first byte and number of rows of the column.
+        stop, head: end of the HDF5 headers and their CRC-32; "" = do not check.
+    """
+
+    path: str
+    size: int
+    offset: int = 0
+    rows: int = 0
+    stop: int = 0
+    head: str = ""
+
+
+def open_checked(piece: Piece) -> int:
+    """Open a shard file and check its size and HDF5 headers; return the file descriptor.
+
+    Raises:
+        DamagedError: the file is missing or differs from what was written.
+        StoreError: the operating system cannot open it.
+    """
+    descriptor = open_file(piece.path, piece.size)
+    if piece.head and f"{zlib.crc32(os.pread(descriptor, piece.stop, 0)):08x}" != piece.head:
+        os.close(descriptor)
+        raise DamagedError(f"{piece.path}: the HDF5 headers differ from what was written. {REPAIR}")
+    return descriptor
+
+
+class HeaderCheck:
+    """Check the bytes outside the datasets, HDF5 headers and gaps, once per shard of a group.
+
+    Attributes:
+        done: True when every shard has been checked.
     """
 
     def __init__(self, manifest: GroupManifest):
@@ -38,18 +72,18 @@ class HeaderCheck:
         self._spans: tuple[Index, Index] | None = None
 
     def rows(self, rows: Index) -> None:
-        """Check the shards that hold these image rows, where that has not been done.
+        """Check the shards of these image rows that have not been checked.
 
-        Raises: DamagedError: a shard is gone, or is not what was written.
+        Raises: DamagedError: a shard is missing or differs from what was written.
         """
         shards = np.searchsorted(self._ends, rows, side="right")
         if self._pending[shards].any():
             self._check(np.unique(shards[self._pending[shards]]))
 
     def all(self) -> None:
-        """Check every shard where that has not been done.
+        """Check every shard that has not been checked.
 
-        Raises: DamagedError: a shard is gone, or is not what was written.
+        Raises: DamagedError: a shard is missing or differs from what was written.
         """
         if not self.done:
             self._check(np.flatnonzero(self._pending))
@@ -68,8 +102,7 @@ class HeaderCheck:
                 os.close(descriptor)
             if digest.hexdigest() != manifest.rests[shard]:
                 raise DamagedError(
-                    f"{piece.path}: the HDF5 headers are not what was written. Repair it: "
-                    "python -m features verify --repair STORE, then build again."
+                    f"{piece.path}: the HDF5 headers differ from what was written. {REPAIR}"
                 )
             self._pending[shard] = False
         self.done = not self._pending.any()
@@ -83,7 +116,7 @@ class HeaderCheck:
             begins, ends = [], []
             for parts in self.manifest.parts.values():
                 row = math.prod(parts.shape) * np.dtype(parts.dtype).itemsize
-                # an empty dataset stands at 0 and ends there: in front of all others
+                # an empty dataset is placed at offset 0, before all others
                 begins.append(np.where(parts.lengths * row > 0, parts.offsets, 0))
                 ends.append(begins[-1] + parts.lengths * row)
             self._spans = np.stack(begins, 1), np.stack(ends, 1)

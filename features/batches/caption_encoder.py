@@ -1,10 +1,10 @@
-"""Parsed captions -> ``CaptionBatch``: ids by one table look-up per token, padding vectorised."""
+"""Make batches of parsed captions: one table look-up per token, vectorised padding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,11 @@ from features.format.codec import decode_texts, pack_text, pack_tokens
 from features.format.schema import ROLES
 from features.reading.columns import CodedColumn
 from features.reading.ragged import flat_rows, pad
+from features.reading.reader import StoreReader
 from features.records import TextGraph
+from features.vocab.codebook import Codebook
 
-if TYPE_CHECKING:
-    from features.store import Store
-    from features.vocab.codebook import Codebook
-
-__all__ = ["CaptionColumns", "CaptionEncoder", "columns_of_graphs", "columns_of_store"]
+__all__ = ["CaptionColumns", "CaptionEncoder", "caption_batch"]
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
@@ -31,7 +29,7 @@ _OTHER = ROLES.index("other")
 
 @dataclass(frozen=True, slots=True)
 class CaptionColumns:
-    """The columns of captions that a batch is made of, from a store or from records."""
+    """The columns of captions that a batch needs, from a store or from records."""
 
     token_offsets: Array
     form: CodedColumn
@@ -45,45 +43,52 @@ class CaptionColumns:
     relation_object: Array
     relation_predicate: CodedColumn
 
+    @classmethod
+    def of_store(cls, store: StoreReader) -> CaptionColumns:
+        """Return the columns of all captions of a store."""
+        return cls(
+            token_offsets=store.offsets("token_offsets"),
+            form=store.coded("form"),
+            xpos=store.coded("xpos"),
+            head=store.column("head"),
+            role=store.column("role"),
+            object_offsets=store.offsets("object_offsets"),
+            object_lemma=store.coded("object_lemma"),
+            relation_offsets=store.offsets("relation_offsets"),
+            relation_subject=store.column("relation_subject"),
+            relation_object=store.column("relation_object"),
+            relation_predicate=store.coded("relation_predicate"),
+        )
 
-def columns_of_store(store: Store) -> CaptionColumns:
-    """Return the caption columns of a store."""
-    return CaptionColumns(
-        token_offsets=store.offsets("token_offsets"),
-        form=store.coded("form"),
-        xpos=store.coded("xpos"),
-        head=store.column("head"),
-        role=store.column("role"),
-        object_offsets=store.offsets("object_offsets"),
-        object_lemma=store.coded("object_lemma"),
-        relation_offsets=store.offsets("relation_offsets"),
-        relation_subject=store.column("relation_subject"),
-        relation_object=store.column("relation_object"),
-        relation_predicate=store.coded("relation_predicate"),
-    )
+    @classmethod
+    def of_graphs(cls, graphs: Sequence[TextGraph]) -> CaptionColumns:
+        """Return the columns of parsed captions."""
+        packed = {**pack_tokens(graphs), **pack_text(graphs)}
+
+        def coded(name: str) -> CodedColumn:
+            raw, ends = packed[f"{name}/names/bytes"], packed[f"{name}/names/offsets"]
+            return CodedColumn(decode_texts(raw, ends), packed[f"{name}/codes"])
+
+        columns = {
+            name: packed[name] if name in packed else coded(name)
+            for name in cls.__dataclass_fields__
+        }
+        return cls(**columns)  # type: ignore[arg-type]
 
 
-def columns_of_graphs(graphs: Sequence[TextGraph]) -> CaptionColumns:
-    """Return the caption columns of parsed captions."""
-    packed = {**pack_tokens(graphs), **pack_text(graphs)}
-
-    def coded(name: str) -> CodedColumn:
-        raw, ends = packed[f"{name}/names/bytes"], packed[f"{name}/names/offsets"]
-        return CodedColumn(decode_texts(raw, ends), packed[f"{name}/codes"])
-
-    plain = {
-        name: packed[name] if name in packed else coded(name)
-        for name in CaptionColumns.__dataclass_fields__
-    }
-    return CaptionColumns(**plain)  # type: ignore[arg-type]
+def caption_batch(graphs: Sequence[TextGraph], codebook: Codebook) -> CaptionBatch:
+    """Return the batch of parsed captions that are not in a store; their rows are -1, -2 ..."""
+    encoder = CaptionEncoder(CaptionColumns.of_graphs(graphs), codebook)
+    rows = np.arange(len(graphs))
+    return encoder.batch(rows, image_rows=-1 - rows, shown_rows=-1 - rows)
 
 
 class CaptionEncoder:
-    """Makes batches of captions; ids come from one table per codebook.
+    """Make batches of captions with the ids of a codebook.
 
     Args:
         columns: the captions.
-        codebook: the ids.
+        codebook: ids of words, tags and word pieces.
     """
 
     def __init__(self, columns: CaptionColumns, codebook: Codebook):
@@ -101,19 +106,19 @@ class CaptionEncoder:
     def batch(
         self, rows: Index, image_rows: Index, *, shown_rows: Index | None = None
     ) -> CaptionBatch:
-        """Return the batch of some captions.
+        """Return a batch of captions.
 
         Args:
             rows: (C,) rows of the captions in ``columns``.
-            image_rows: (C,) what the batch says about their images.
-            shown_rows: (C,) what the batch says about their rows, when not ``rows``.
+            image_rows: (C,) ``CaptionBatch.image_rows``.
+            shown_rows: (C,) ``CaptionBatch.rows``; ``rows`` if not given.
         """
         return _assemble(self._arrays(rows, image_rows, rows if shown_rows is None else shown_rows))
 
     def batches(self, rows: Index, image_rows: Index, size: int) -> list[CaptionBatch]:
-        """Return the batches of ``size`` captions each, as ``batch`` would make them one by one.
+        """Return batches of ``size`` captions, equal to those that ``batch`` returns one by one.
 
-        A batch is many small calls of numpy; several batches at once are as many.
+        A batch takes many small calls of numpy; several batches at once take no more.
         """
         whole = self._arrays(rows, image_rows, rows)
         starts = np.arange(0, len(rows), size)
@@ -144,7 +149,7 @@ class CaptionEncoder:
         return batches
 
     def _arrays(self, rows: Index, image_rows: Index, shown_rows: Index) -> dict[str, Array]:
-        """Return the fields of a batch as arrays."""
+        """Return the fields of a batch as numpy arrays."""
         columns = self.columns
         at, owner, place = flat_rows(columns.token_offsets, rows)
         lengths = columns.token_offsets[rows + 1] - columns.token_offsets[rows]
@@ -208,7 +213,7 @@ class CaptionEncoder:
     def _pieces(
         self, forms: Index, owner: Index, place: Index, lengths: Index
     ) -> tuple[Index | None, Index | None]:
-        """Return word pieces, (C, S), and the word that each belongs to, -1 on pads."""
+        """Return word pieces, (C, S), and the word that each belongs to, -1 on padding."""
         if self._pieces_of_form is None or self.codebook.pieces is None:
             return None, None
         offsets, table = self._pieces_of_form
@@ -226,7 +231,7 @@ class CaptionEncoder:
 
 
 def _assemble(arrays: dict[str, Array]) -> CaptionBatch:
-    import torch
+    import torch  # slow to load
 
     return CaptionBatch(**{name: torch.from_numpy(array) for name, array in arrays.items()})
 
@@ -237,6 +242,6 @@ def _csr(lists: Sequence[Sequence[int]]) -> tuple[Index, Index]:
 
 
 def _phrases(names: Sequence[str], codebook: Codebook) -> tuple[Index, Index]:
-    """Return the word ids of each phrase; a phrase has at least one word."""
+    """Return the word ids of each phrase as offsets and values; at least one word a phrase."""
     words = codebook.words
     return _csr([[words.id(w) for w in name.lower().split()] or [words.unknown] for name in names])

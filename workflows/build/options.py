@@ -1,0 +1,201 @@
+"""The options of a build, each declared once.
+
+A field of ``BuildOptions`` becomes a parameter of the Luigi tasks (``takes``), a value of the plan
+and a row of the README's table (``python -m workflows.build.option_table``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import luigi
+
+from features.errors import UsageError
+from pipeline.vision.graph_builder import GraphRules
+from workflows.cluster import usable_cores
+
+__all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]
+
+NO_DETECTOR = "none"
+_RULES = GraphRules()
+_DEPENDS = "depends on the detector"
+_Task = TypeVar("_Task", bound=type[luigi.Task])
+_Options = TypeVar("_Options", bound="TextOptions")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line and the documentation say about an option.
+
+    Attributes:
+        help: the help text.
+        group: the first group whose content key it enters, "" if it enters none.
+        values, shown: Markdown for the table instead of the help text, of the default.
+        significant: False for options that change no result.
+    """
+
+    help: str
+    group: str = ""
+    values: str = ""
+    shown: str = ""
+    significant: bool = True
+
+
+def option(default: Any, help: str, group: str = "", **more: Any) -> Any:
+    """Return a dataclass field with a default (or ``MISSING``) and the values of an ``Option``."""
+    return field(default=default, metadata={"option": Option(help, group, **more)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """The options of ``AddText``: how the captions of a store are parsed."""
+
+    store_dir: str = option(MISSING, "folder of the store, or one store manifest")
+    parser: str = option(
+        "spacy", "caption parser: spacy, stanza or a plug-in", "tokens", values="`spacy`, `stanza`"
+    )
+    profile: str = option(
+        "extended",
+        "rules for triplets: spice or extended",
+        "text",
+        values="`spice` (what SPICE extracts), `extended` (also clauses, passives, ...)",
+    )
+    scheme: str = option(
+        "ud",
+        "stored dependency scheme: ud, clear or ud1-basic",
+        "tokens",
+        values="`ud`, `clear`, `ud1-basic` (used by GSMN)",
+    )
+    jobs: int = option(
+        usable_cores(), "local worker processes", shown="all cores", significant=False
+    )
+    scheduler_address: str = option(
+        "", "address of a running Dask scheduler to use instead", significant=False
+    )
+
+    @classmethod
+    def of(cls: type[_Options], task: luigi.Task) -> _Options:
+        """Return the values of a task's parameters."""
+        return cls(**{field.name: getattr(task, field.name) for field in fields(cls)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(TextOptions):
+    """The options of a build.
+
+    Raises: UsageError: no store folder, or a limit below 1.
+    """
+
+    dataset: str = option("dataset", "name of the data set")
+    images_dir: str = option("", "folder of the image files", "visual")
+    captions: str = option(
+        "",
+        "captions file, several separated by commas, or a folder of them",
+        "index",
+        values="Karpathy JSON, COCO captions JSON (or their folder), `results_20130124.token`, "
+        "Entities `Sentences`",
+    )
+    store_dir: str = option("", "folder of the store")
+    detector: str = option(
+        "nanodet",
+        "object detector; none: store captions only",
+        "visual",
+        values="see [docs/detectors.md](docs/detectors.md): `nanodet`, `entities`, "
+        "`scene-graphs`, ..., or `none`: captions only",
+    )
+    detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
+    relations: str = option(
+        "auto",
+        "relation predictor; auto: the detector's relations if it provides any",
+        "visual",
+        values="`geometric`, `prior`, `precomputed`",
+        shown="the detector's own, else `geometric`",
+    )
+    features: str = option(
+        "auto",
+        "feature extractor; auto: the detector's features if it provides any",
+        "regions",
+        values="`detector`, `nanodet`, `label`, `none`, ...",
+        shown="the detector's own, else pixels, else `label`",
+    )
+    max_objects: int = option(_RULES.max_objects, "at most this many objects per image", "visual")
+    max_relations: int = option(
+        _RULES.max_relations, "at most this many relations per image", "visual"
+    )
+    min_score: float | None = option(
+        None, "drop objects with a lower score", "visual", shown=_DEPENDS
+    )
+    cross_class_iou: float | None = option(
+        None,
+        "drop the weaker of two boxes that overlap more than this, whatever their labels; "
+        "1 keeps all",
+        "visual",
+        shown=_DEPENDS,
+    )
+    whole_image: Literal["auto", "always", "empty"] = option(
+        "auto",
+        "add the whole image as an object, always or only if no other was found",
+        "visual",
+        shown=_DEPENDS,
+    )
+    on_error: Literal["fail", "skip"] = option(
+        "fail", "stop at the first bad image or caption, or leave it out and report it"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.store_dir:
+            raise UsageError("--store-dir is empty. Pass the folder of the store.")
+        if min(self.max_objects, self.max_relations) < 1:
+            raise UsageError("--max-objects and --max-relations must be at least 1.")
+
+    @property
+    def has_graphs(self) -> bool:
+        """False for ``--detector none``: captions only."""
+        return self.detector != NO_DETECTOR
+
+    def rules(self) -> dict[str, object]:
+        """Return the graph rules that are set; the others depend on the detector."""
+        given = {field.name: getattr(self, field.name) for field in fields(GraphRules)}
+        return {name: value for name, value in given.items() if value not in (None, "auto")}
+
+
+def described(options: type[TextOptions]) -> list[tuple[Field[Any], Any, Option]]:
+    """Return each field with its type and description; inherited fields are last."""
+    hints = get_type_hints(options)
+    found = {field.name: field for field in fields(options)}
+    order = dict.fromkeys([*options.__annotations__, *found])
+    return [(found[name], hints[name], found[name].metadata["option"]) for name in order]
+
+
+def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> luigi.Parameter[Any]:
+    """Return the Luigi parameter of one option.
+
+    Args:
+        options: the class that declares it.
+        name: its field.
+        changes: arguments of the parameter that differ for one task, for example ``default``.
+    """
+    field, kind, option = next(item for item in described(options) if item[0].name == name)
+    given: dict[str, Any] = {"description": option.help, "significant": option.significant}
+    if field.default is not MISSING:
+        given["default"] = field.default
+    given |= changes
+    if get_origin(kind) is Literal:
+        return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
+    kinds = {str: luigi.Parameter, int: luigi.IntParameter}
+    return kinds.get(kind, luigi.OptionalFloatParameter)(**given)
+
+
+def takes(options: type[TextOptions]) -> Callable[[_Task], _Task]:
+    """Return a class decorator that gives a task one parameter per option."""
+
+    def decorate(task: _Task) -> _Task:
+        for one, _, _ in described(options):
+            parameter = option_parameter(options, one.name)
+            setattr(task, one.name, parameter)
+            parameter.__set_name__(task, one.name)  # setattr does not
+        return task
+
+    return decorate
