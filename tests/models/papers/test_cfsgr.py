@@ -7,7 +7,7 @@ import torch
 
 import models
 from models.nn.layers import l2norm
-from models.papers.cfsgr_reasoning import (
+from models.papers.cfsgr import (
     AttentionFiltration,
     Comparison,
     ConvAttention,

@@ -7,8 +7,7 @@ import torch
 
 import models
 from features.errors import ConfigError
-from models.papers.racg_graphs import RelationMaps, cross_words, reconstruct, relate
-from models.papers.racg_heads import racg_loss
+from models.papers.racg import RelationMaps, cross_words, racg_loss, reconstruct, relate
 
 SIZES = {"word_dim": 6, "embed_dim": 16, "position_dim": 4, "tag_dim": 3, "heads": 4}
 SIZES |= {"head_hidden": 5}
