@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.parse import parsers
+from pipeline.parse import PARSERS
 
 
-@parsers.register("plain")
+@PARSERS.register("plain")
 class PlainParser:
     """Splits at spaces and hangs every word on the first: fast, and good for nothing else."""
 

@@ -1,1 +1,1 @@
-"""The commands of ``python -m pipeline``."""
+"""commands."""

@@ -1,1 +1,1 @@
-"""Scene graphs and region features of images: decoding, detection, relations, extraction."""
+"""vision."""

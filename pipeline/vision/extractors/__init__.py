@@ -1,1 +1,1 @@
-"""The packaged feature extractors; ``pipeline.vision.extraction`` loads them by name."""
+"""extractors."""

@@ -1,1 +1,0 @@
-"""The packaged relation predictors; ``pipeline.vision.relations`` loads them by name."""
