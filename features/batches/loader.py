@@ -33,7 +33,7 @@ __all__ = ["Loader", "caption_batches", "image_batches"]
 
 Index = npt.NDArray[np.int64]
 
-_BLOCK = 1024  # captions that are encoded together: a numpy call takes microseconds
+BLOCK = 1024  # captions that are encoded together: a numpy call takes microseconds
 AHEAD = 2  # batches that are read ahead before they are gathered
 
 
@@ -147,7 +147,7 @@ class Loader:
         steps = range(self.start_step, self.steps)
         first = order[steps.start * size : (steps.start + AHEAD) * size]
         self._images.prefetch(self.store.image_of_caption(first))
-        block = max(_BLOCK // size, 1) * size
+        block = max(BLOCK // size, 1) * size
         waiting: deque[tuple[Graphs, CaptionBatch]] = deque()
         self.start_step = 0
 

@@ -77,9 +77,10 @@ def captions_table(store: StoreReader) -> pd.DataFrame:
 
 
 def _ragged(store: StoreReader, captions: pd.DataFrame, axis: str) -> tuple[Array, Array, Array]:
-    """Return, for every value of an axis that belongs to the captions:
+    """Return where the values of a ragged axis are that belong to some captions.
 
-    its row, the position of its caption in ``captions``, and the first object row of that caption.
+    Returns: for each value its row, the position of its caption in ``captions``, and the row of the
+    first object of that caption.
     """
     rows = captions["row"].to_numpy()
     at, owner, _ = flat_rows(store.offsets(f"{axis}_offsets"), rows)

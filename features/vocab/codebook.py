@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FormatError, InputError, MissingInput
-from features.format.files import read_sealed, write_errors, write_sealed
+from features.format.files import read_sealed, replacing, write_sealed
 from features.reading.reader import StoreReader
 from features.vocab.counts import count_names, count_words
 from features.vocab.wordpiece import WordPiece
@@ -131,17 +131,18 @@ class Codebook:
         names = ("words", "labels", "predicates", "tags")
         document: dict[str, object] = {name: list(getattr(self, name).names) for name in names}
         pieces = None if self.pieces is None else list(self.pieces.names)
-        with write_errors(Path(path)):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_sealed(Path(path), {"kind": "codebook", **document, "pieces": pieces})
 
     def save_words(self, path: str | Path) -> None:
-        """Write the words as a SCAN ``*_vocab.json`` (word2idx, idx2word, idx)."""
+        """Write the words as a SCAN ``*_vocab.json`` (word2idx, idx2word, idx).
+
+        Raises: WriteError: the file cannot be written.
+        """
         ids = {word: number for number, word in enumerate(self.words.names)}
         words = {str(number): word for word, number in ids.items()}
         document = {"word2idx": ids, "idx2word": words, "idx": len(ids)}
-        with write_errors(Path(path)):
-            Path(path).write_text(json.dumps(document), encoding="utf-8")
+        with replacing(Path(path)) as partial:
+            partial.write_text(json.dumps(document), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:

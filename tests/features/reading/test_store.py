@@ -38,7 +38,7 @@ def padded(parts, most, dim):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_features_of_every_backend_are_those_that_went_in(tiny_records, backend):
+def test_every_backend_returns_the_features_that_were_stored(tiny_records, backend):
     # 32 x 6 x 16 halves are one page and a half per 4 images: one map over three shards
     records = tiny_records(images=150, dim=64)
     store = records.open(backend=backend)
@@ -61,7 +61,7 @@ def test_features_of_every_backend_are_those_that_went_in(tiny_records, backend)
 
 
 @pytest.mark.parametrize("dim", [16, 17, 64])
-def test_one_map_and_a_map_per_shard_agree(tiny_records, dim, monkeypatch):
+def test_one_map_over_all_shards_equals_a_map_per_shard(tiny_records, dim, monkeypatch):
     records = tiny_records(images=200, dim=dim, dtype="float32")
     whole = padded([pair[1] for pair in records.regions], 4, dim)
     rows = np.arange(199, -1, -3)
@@ -72,7 +72,7 @@ def test_one_map_and_a_map_per_shard_agree(tiny_records, dim, monkeypatch):
         np.testing.assert_array_equal(store.gather("union_features", rows), whole[rows])
 
 
-def test_torch_and_numpy_casts_agree(tiny_records):
+def test_casts_by_torch_and_by_numpy_are_equal(tiny_records):
     records = tiny_records(images=70, dim=512)
     code = """
 import sys, numpy as np
@@ -88,7 +88,7 @@ assert plain.any() and (plain == fused).all()
     subprocess.run([sys.executable, "-c", code, str(records.path)], check=True, timeout=120)
 
 
-def test_columns_are_read_only_for_good(tiny_store):
+def test_columns_cannot_be_made_writable(tiny_store):
     store = tiny_store()
     for name in ("object_features", "boxes", "head", "labels", "caption_offsets", "image_size"):
         column = store.column(name)
@@ -98,7 +98,7 @@ def test_columns_are_read_only_for_good(tiny_store):
             store.column("object_features").flags.writeable = True
 
 
-def test_rows_ids_splits_and_captions(tiny_records):
+def test_rows_follow_ids_splits_and_captions(tiny_records):
     records = tiny_records(images=20, skipped=(3, 4))
     store = records.open()
     ids = [entry.id for entry in records.entries]
@@ -159,7 +159,7 @@ def test_a_part_of_a_split_is_named_like_a_slice(tiny_store):
         store.splits["mine"] = store.splits["train"]
 
 
-def test_graphs_and_texts_are_the_records(tiny_records):
+def test_graphs_and_texts_equal_the_records(tiny_records):
     records = tiny_records(images=130, skipped=(7,))
     store = records.open()
     for row, entry in enumerate(records.entries):
@@ -188,7 +188,7 @@ def test_graphs_and_texts_are_the_records(tiny_records):
             ]
 
 
-def test_tables_hold_every_fact_once(tiny_records):
+def test_tables_list_every_fact_once(tiny_records):
     records = tiny_records(images=30, skipped=(2,))
     store = records.open()
     shown = [
@@ -234,7 +234,7 @@ def test_tables_hold_every_fact_once(tiny_records):
 HOSTILE = ["", " ", "\x00", "a\x00", "\ud800", "é" * 3000, "\U0001f600", "\n\r\t", '{"a"', "../x"]
 
 
-def test_hostile_strings_survive(tmp_path):
+def test_hostile_strings_are_returned_unchanged(tmp_path):
     entries = [
         ImageEntry(f"{text}#{row}", text, "train", (Caption(f"c{text}{row}", text),))
         for row, text in enumerate(HOSTILE)
@@ -251,7 +251,7 @@ def test_hostile_strings_survive(tmp_path):
         assert (found.caption, found.tokens) == (graph.caption, graph.tokens)
 
 
-def test_a_store_without_some_groups_opens_and_says_what_is_missing(tmp_path):
+def test_a_store_without_some_groups_opens_and_errors_name_the_missing_one(tmp_path):
     entries = [ImageEntry("a", "a.jpg", "train", (Caption("a#0", "A dog."),))]
     store = open_store(build_store(tmp_path, "few", entries))
     assert len(store) == 1
@@ -267,7 +267,7 @@ def test_a_store_without_some_groups_opens_and_says_what_is_missing(tmp_path):
         store.column("boxs")
 
 
-def test_mistakes_of_a_caller_are_named(tiny_store):
+def test_errors_name_the_wrong_argument(tiny_store):
     store = tiny_store()
     with pytest.raises(UnknownName, match=r"unknown image id '1000.jp'. Did you mean '1000.jpg'"):
         store.rows(["1000.jp"])
@@ -297,7 +297,7 @@ def test_mistakes_of_a_caller_are_named(tiny_store):
         open_store(Path(__file__).parent)
 
 
-def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
+def test_a_newer_format_is_refused_with_its_version(tiny_store, monkeypatch):
     store = tiny_store()
     monkeypatch.setattr("features.format.files.FORMAT_VERSION", 2)
     write_sealed(store.path, {**store.manifest, "format_version": 2})
@@ -308,7 +308,7 @@ def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
         open_store(store.path)
 
 
-def test_float16_overflow_names_image_and_column():
+def test_storing_a_value_too_large_for_float16_names_image_and_column():
     fine, large = np.ones((2, 4), np.float32), np.full((2, 4), 7e4, np.float32)
     for given, value in ((large, "70000"), (np.full((2, 4), np.nan, np.float32), "nan")):
         with pytest.raises(FeatureOverflow, match=rf"image b.jpg, column union_features.*{value}"):
@@ -323,7 +323,7 @@ def test_float16_overflow_names_image_and_column():
 
 @pytest.mark.parametrize("value", [7e4, -7e4])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_reading_as_float16_names_image_and_column_that_do_not_fit(
+def test_reading_a_value_too_large_for_float16_names_image_and_column(
     tiny_records, tmp_path, value, backend
 ):
     records = tiny_records()
@@ -352,7 +352,7 @@ def test_reading_as_float16_names_image_and_column_that_do_not_fit(
     np.testing.assert_array_equal(fits, wanted.astype(np.float16))
 
 
-def test_graphs_that_contradict_themselves_are_refused():
+def test_inconsistent_graphs_are_refused():
     with pytest.raises(InputError, match="lemmas and tokens"):
         pack_tokens([TextGraph("a", ("a",))])
     with pytest.raises(InputError, match="head lies outside"):
@@ -362,14 +362,14 @@ def test_graphs_that_contradict_themselves_are_refused():
                              relations=((0, "on", 1),), relation_positions=((),))])  # fmt: skip
 
 
-def test_the_hash_depends_on_contents_not_on_time_or_place(tiny_store):
+def test_the_hash_depends_on_contents_only(tiny_store):
     first, second, third = tiny_store(), tiny_store(), tiny_store(seed=1)
     assert first.path != second.path
     assert (first.key, first.hash) == (second.key, second.hash)
     assert first.hash != third.hash
 
 
-def test_a_store_survives_pickle_and_fork(tiny_store):
+def test_a_store_can_be_read_after_pickling_and_forking(tiny_store):
     store = tiny_store(images=70, dim=64)
     store.gather("object_features", [0])
     again = pickle.loads(pickle.dumps(store))
@@ -395,7 +395,7 @@ assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0,
         subprocess.run(command, check=True, timeout=60)
 
 
-def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
+def test_a_store_opened_by_a_relative_path_works_from_another_folder(
     tiny_records, tmp_path, monkeypatch
 ):
     records = tiny_records(folder=tmp_path / "data" / "store")
@@ -404,7 +404,7 @@ def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
     (elsewhere / "link").symlink_to(tmp_path / "data")
     monkeypatch.chdir(elsewhere)
     store = open_store("link/store")
-    assert store.path == elsewhere / "link" / "store" / records.path.name  # a link stays one
+    assert store.path == elsewhere / "link" / "store" / records.path.name  # links are not resolved
     assert open_store(f"link/store/{records.path.name}").path == store.path
     packed = pickle.dumps(store)
     with pytest.raises(MissingInput, match=r"^link/stor: no such store"):
@@ -415,7 +415,7 @@ def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
     assert pickle.loads(packed).text("1000.jpg#0") == records.texts[0]
 
 
-def test_opening_loads_nothing_heavy(tiny_store):
+def test_reading_columns_imports_no_heavy_package(tiny_store):
     store = tiny_store(dim=512)
     code = """
 import sys
@@ -493,7 +493,7 @@ def test_positioned_reads_keep_few_files_open(tiny_records, monkeypatch):
     assert opened() - before <= 2  # those of h5py
 
 
-def test_shards_are_fixed_by_the_number_of_images():
+def test_the_number_of_images_determines_the_shards():
     for images in (1, 63, 64, 65, 2048, 2049, 31_783, 123_287, 10_000_000):
         ranges = shard_ranges(images)
         step = shard_rows(images)
@@ -507,7 +507,7 @@ def test_shards_are_fixed_by_the_number_of_images():
     assert len(shard_ranges(10_000_000)) == 2442
 
 
-def test_the_public_names_are_there():
+def test_public_names_are_sorted_and_documented():
     assert sorted(features.__all__) == features.__all__
     for name in features.__all__:
         assert getattr(features, name).__doc__

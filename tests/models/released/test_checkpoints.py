@@ -1,4 +1,4 @@
-"""Released checkpoints: layouts, sizes read off shapes, clear errors, no code from files."""
+"""Released checkpoints: layouts, sizes from shapes, clear errors, no code from files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import models
 from features.errors import InputError, MissingInput, UnknownName
 from models.nn.bert import Bert, BertConfig
-from models.released.checkpoints import convert, load_converted, main
+from models.released.checkpoints import app, convert, load_converted
 
 
 def official_gsmn() -> list[dict[str, torch.Tensor]]:
@@ -98,7 +98,7 @@ def scores(model, make_images, make_captions, **captions_as):
         return model.score(images, model.encode_captions(make_captions(4, **captions_as)))
 
 
-def test_every_layout_of_a_gsmn_checkpoint_loads_alike(make_images, make_captions, tmp_path):
+def test_every_layout_of_a_gsmn_checkpoint_loads_the_same(make_images, make_captions, tmp_path):
     parts = official_gsmn()
     flat = prefixed(parts, GSMN_PARTS)
     path = tmp_path / "model_best.pth.tar"
@@ -154,8 +154,8 @@ def test_hrem_with_its_bert(make_images, make_captions):
     assert model.text.bert.config.hidden_size == 128
     assert {why for _, why in converted.ignored} == {
         "the last layer of the MLP is not normalised",
-        "word features only",
-        "positions are counted",
+        "only word features are used",
+        "positions are implicit",
     }
     assert all(name.startswith(("fusion.", "matching.")) for name in converted.fresh)
     assert scores(model, make_images, make_captions, pieces=90).std() > 0
@@ -195,12 +195,12 @@ def test_tensors_that_do_not_fit_are_named():
     assert "missing: word_head.inner.bias" in str(caught.value)
     parts = official_gsmn()
     parts[1]["rnn.bias_hh_l0"] = torch.zeros(7)
-    with pytest.raises(InputError, match=r"word_rnn.rnn.bias_hh_l0 is \(7,\), wanted \(96,\)"):
+    with pytest.raises(InputError, match=r"word_rnn.rnn.bias_hh_l0 is \(7,\), expected \(96,\)"):
         models.load_official("gsmn", parts)
 
 
-def test_foreign_content_is_refused(tmp_path):
-    with pytest.raises(InputError, match="not a gsmn checkpoint"):
+def test_foreign_content_is_rejected(tmp_path):
+    with pytest.raises(InputError, match="not a released gsmn checkpoint"):
         models.load_official("gsmn", {"model": {"fc.weight": torch.zeros(2, 2)}})
     with pytest.raises(InputError, match="5 state dicts"):
         models.load_official("gsmn", [{}] * 5)
@@ -230,12 +230,12 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gsmn", "hrem"])
-def test_command_line_writes_what_loads_again(name, tmp_path, capsys, make_images, make_captions):
+def test_command_line_writes_a_loadable_file(name, tmp_path, capsys, make_images, make_captions):
     parts = official_gsmn() if name == "gsmn" else official_hrem()
     path, out = tmp_path / "a.pth.tar", tmp_path / "a.safetensors"
     torch.save({"model": parts}, path)
     extra = ["--option", "heads=4", "--option", "relevance_distance=squared"]
-    assert main([name, str(path), str(out), *(extra if name == "hrem" else [])]) == 0
+    assert app.call([name, str(path), str(out), *(extra if name == "hrem" else [])]) == 0
     said = capsys.readouterr().out
     assert "img_enc.fc" in said
     assert f"wrote {out}" in said

@@ -1,9 +1,4 @@
-"""Which tensor of a released checkpoint is which of ours, and what its shapes say about options.
-
-Only names and shapes of the released files stand here. A layout turns their state dict into ours:
-``names`` renames by regular expression, the first match counts; ``ignored`` says why a tensor has
-no counterpart; ``options`` reads sizes off the shapes.
-"""
+"""Layouts of released checkpoints: tensor names, and the options that follow from shapes."""
 
 from __future__ import annotations
 
@@ -22,23 +17,23 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """How one released model names its parts."""
+    """Names of the tensors of one released model; patterns are regular expressions."""
 
     parts: tuple[str, ...]  # prefixes of the state dicts in a list, in their order
-    names: tuple[tuple[str, str], ...]  # (pattern of their name, our name)
-    ignored: tuple[tuple[str, str], ...]  # (pattern of their name, reason)
+    names: tuple[tuple[str, str], ...]  # (pattern of their name, our name); the first match counts
+    ignored: tuple[tuple[str, str], ...]  # (pattern of their name, why it has no counterpart)
     optional: tuple[str, ...]  # patterns of our names that a checkpoint may lack
-    options: Callable[[Tensors], dict[str, Any]]
+    options: Callable[[Tensors], dict[str, Any]]  # reads sizes from the tensors
 
     def rename(self, name: str) -> str | None:
-        """Return our name of a tensor, None when the layout has none."""
+        """Return our name of a tensor; None if the layout has none."""
         for pattern, ours in self.names:
             if re.fullmatch(pattern, name):
                 return re.sub(pattern, ours, name)
         return None
 
     def reason(self, name: str) -> str | None:
-        """Return why a tensor is left out, None when nobody knows it."""
+        """Return why a tensor is left out; None if the layout does not know it."""
         return next((why for pattern, why in self.ignored if re.fullmatch(pattern, name)), None)
 
 
@@ -58,6 +53,8 @@ def _gsmn_options(state: Tensors) -> dict[str, Any]:
         found |= {"kernels": len(weights), "kernel_dim": kernel_dim, "blocks": blocks}
     return found
 
+
+_NORM = r"parametrizations\.weight\.original"  # of weight normalisation in new versions of torch
 
 GSMN = Layout(
     parts=("img_enc", "txt_enc", "i2t_match_G", "t2i_match_G"),
@@ -81,14 +78,8 @@ GSMN = Layout(
             for theirs, layer in (("out_1", "inner"), ("out_2", "outer"))
             for tensor, ours in (
                 ("bias", "bias"),
-                (
-                    r"(?:weight_g|parametrizations\.weight\.original0)",
-                    "parametrizations.weight.original0",
-                ),
-                (
-                    r"(?:weight_v|parametrizations\.weight\.original1)",
-                    "parametrizations.weight.original1",
-                ),
+                (rf"(?:weight_g|{_NORM}0)", "parametrizations.weight.original0"),
+                (rf"(?:weight_v|{_NORM}1)", "parametrizations.weight.original1"),
             )
         ),
     ),
@@ -130,10 +121,10 @@ HREM = Layout(
     ),
     ignored=(
         (r"img_enc\.fc\.mlp\.bns\.1\..+", "the last layer of the MLP is not normalised"),
-        (r"txt_enc\.bert\.pooler\..+", "word features only"),
-        (r"txt_enc\.bert\..*position_ids", "positions are counted"),
+        (r"txt_enc\.bert\.pooler\..+", "only word features are used"),
+        (r"txt_enc\.bert\..*position_ids", "positions are implicit"),
     ),
-    optional=(r"fusion\..+", r"matching\..+"),
+    optional=(r"fusion\..+", r"matching\..+", r".+\.num_batches_tracked"),
     options=_hrem_options,
 )
 
@@ -178,13 +169,12 @@ LAYOUTS = {"gsmn": GSMN, "hrem": HREM, "sgm": SGM}
 
 
 def join_kernels(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join tensors named ``name#0``, ``name#1`` ... one below the other to ``name``."""
+    """Concatenate tensors named ``name#0``, ``name#1``, ... to ``name``."""
     joined = {name: tensor for name, tensor in state.items() if "#" not in name}
     numbered: dict[str, dict[int, Tensor]] = {}
-    for name, tensor in state.items():
-        if "#" in name:
-            base, _, number = name.partition("#")
-            numbered.setdefault(base, {})[int(number)] = tensor
+    for name in state.keys() - joined.keys():
+        base, _, number = name.partition("#")
+        numbered.setdefault(base, {})[int(number)] = state[name]
     for base, parts in numbered.items():
         joined[base] = torch.cat([parts[number] for number in sorted(parts)])
     return joined

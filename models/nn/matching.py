@@ -1,7 +1,7 @@
-"""Matching sets of vectors: the mean over queries of the best key, without a loop over pairs.
+"""The score of two sets of vectors: the mean over queries of the best key. SGM and CFSGR use it.
 
-Every pairwise similarity of a tile is one matrix product over the real queries of all captions;
-what is left is reduced per image and per caption, so nothing is computed for padding words.
+The similarities of a tile are one matrix product over the real queries of all captions. They are
+then reduced per image and per caption, so nothing is computed for padded words.
 """
 
 from __future__ import annotations
@@ -9,20 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["fill_padding", "mean_of_max", "mean_of_max_plainly", "segment_mean"]
+__all__ = ["fill_padding", "mean_of_max", "mean_of_max_plain", "segment_mean"]
 
-# One matrix product of ``mean_of_max``: queries, and similarities held until they are reduced.
-# Small enough for a core's cache, large enough to run at its peak (measured: flat around it).
+# One matrix product of ``mean_of_max``: how many queries it has, and how many similarities are
+# held until they are reduced. Small enough for a core's cache, large enough to run at its peak
+# (measured: the time is flat around these values).
 QUERY_TILE = 1024
 TILE = 2**20
-CUDA_TILES = 64  # a GPU wants larger ones
+CUDA_TILES = 64  # times larger on a GPU
 
 
 def fill_padding(vectors: Tensor, mask: Tensor) -> Tensor:
-    """Return vectors whose padded rows repeat the first real row of their item.
+    """Replace padded rows with the first real row of their item.
 
-    A maximum over the rows is then the maximum over the real ones, without a pass that masks
-    all pairs. An item without any real row becomes zeros.
+    A maximum over all rows is then the maximum over the real ones, and no pass masks all pairs.
+    An item without real rows becomes zeros.
 
     Args:
         vectors: (B, K, D).   mask: (B, K) bool.
@@ -37,12 +38,12 @@ def segment_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Average flat per-query values over the queries of each caption.
 
     Args:
-        values: (I, Q), one column per real query, captions one after the other.
+        values: (I, Q), one column per real query, caption after caption.
         mask: (C, T) bool with Q True entries.
 
     Returns:
-        (I, C); 0 for a caption without queries. A matrix product: the same order of summation
-        every time, on a GPU too.
+        (I, C); 0 for a caption without queries. It is a matrix product, so the order of summation
+        is always the same, also on a GPU.
     """
     owner = torch.nonzero(mask)[:, 0]  # (Q,)
     share = values.new_zeros(len(owner), len(mask))
@@ -55,8 +56,8 @@ def mean_of_max(keys: Tensor, key_mask: Tensor, queries: Tensor, query_mask: Ten
     """Mean over a caption's queries of the best dot product with an image's keys.
 
     Args:
-        keys: (I, K, D) and key_mask: (I, K) bool, the images' side.
-        queries: (C, T, D) and query_mask: (C, T) bool, the captions' side.
+        keys: (I, K, D) and key_mask: (I, K) bool, of the images.
+        queries: (C, T, D) and query_mask: (C, T) bool, of the captions.
 
     Returns:
         (I, C); 0 where an image has no key or a caption no query.
@@ -76,14 +77,11 @@ def mean_of_max(keys: Tensor, key_mask: Tensor, queries: Tensor, query_mask: Ten
     return segment_mean(torch.cat(bands), query_mask)
 
 
-def mean_of_max_plainly(keys: Tensor, key_mask: Tensor, queries: Tensor) -> Tensor:
-    """Score one caption by the definition, as a loop over captions does it.
+def mean_of_max_plain(keys: Tensor, key_mask: Tensor, queries: Tensor) -> Tensor:
+    """Return the same for one caption by definition, (I,).
 
     Args:
         keys: (I, K, D).   key_mask: (I, K) bool.   queries: (T, D), real ones only.
-
-    Returns:
-        (I,).
     """
     if len(queries) == 0:
         return keys.new_zeros(len(keys))
