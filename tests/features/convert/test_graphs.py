@@ -11,7 +11,7 @@ from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.readers.sgb import SceneGraphBenchmark
 from features.convert.readers.visual_genome import VisualGenomeFile
 from features.convert.safe.json_files import read_json
-from features.convert.source import make_detections, match_id
+from features.convert.source import make_detections
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
 from features.names import child
 
@@ -335,14 +335,15 @@ def test_names_stay_in_their_folder(tmp_path):
 
 
 def test_an_image_is_found_under_its_other_names(tmp_path):
-    path = tmp_path / "file"
-    names = {"391895", "12.png", "COCO_train2014_000000000009"}
-    assert match_id(names, "COCO_val2014_000000391895.jpg", path) == "391895"
-    assert match_id(names, "000000391895.jpg", path) == "391895"
-    assert match_id(names, "COCO_train2014_000000000009.jpg", path) == "COCO_train2014_000000000009"
+    names = ["391895", "12.png", "COCO_train2014_000000000009"]
+    graph = {"labels": [], "bbox": []}
+    source = SceneGraphFile(put(tmp_path / "g.json", dict.fromkeys(names, graph)))
+    assert source.key("COCO_val2014_000000391895.jpg") == "391895"
+    assert source.key("000000391895.jpg") == "391895"
+    assert source.key("COCO_train2014_000000000009.jpg") == "COCO_train2014_000000000009"
     for other in ("img_391895.jpg", "391895_1", "12.jpg", "9.jpg", "v1.391895"):
         with pytest.raises(UnknownName, match="no image"):
-            match_id(names, other, path)
+            source.key(other)
 
 
 def test_order_follows_the_scores():

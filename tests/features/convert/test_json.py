@@ -37,8 +37,8 @@ def test_objects(tmp_path, monkeypatch, document, chunk, escape, indent):
     path.write_bytes(f" {text}\r\n\t ".encode("utf-8", "surrogatepass"))
     monkeypatch.setattr("features.convert.safe.json_files._CHUNK", chunk)
     items = JsonItems(path)
-    assert items.keys() == list(document)
-    for key in reversed(items.keys()):
+    assert list(items.spans) == list(document)
+    for key in reversed(list(items.spans)):
         assert items.read(key) == document[key]
 
 
@@ -48,7 +48,7 @@ def test_lists(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     items = JsonItems(path, lambda item, at: f"k{item['id']}")
-    assert items.keys() == ["k0", "k1", "k2", "k3"]
+    assert list(items.spans) == ["k0", "k1", "k2", "k3"]
     assert items.repeated == 3
     assert [items.read(f"k{n}") for n in range(4)] == document[:4]  # the first one counts
 
