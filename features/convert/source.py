@@ -101,7 +101,7 @@ def id_forms(image_id: str) -> list[str]:
     """
     stem = _SUFFIX.sub("", image_id)
     coco = _COCO.fullmatch(stem)
-    # COCO's 2014 and 2017 editions name the same photos, and files know them by number
+    # COCO's 2014 and 2017 editions have the same photos, and files often use their numbers
     number = [f"{n}{end}" for n in (int(coco[1]), coco[1]) for end in ("", ".jpg")] if coco else []
     return list(
         dict.fromkeys([image_id, stem, *([f"{stem}.jpg"] if stem == image_id else []), *number])
