@@ -17,7 +17,7 @@ from pipeline.demo.drawing import draw_scene
 from pipeline.demo.scenes import detections_of, make_scenes, plan_scenes, splits_of
 from pipeline.demo.world import COLOURS, COMBINATIONS, LABELS, RELATIONS, SETTINGS, holds
 
-KIND_OF = {
+LABEL_OF = {
     **{label: label for label in LABELS},
     **dict.fromkeys(["man", "woman", "guy", "lady", "boy", "girl", "child"], "person"),
     **dict.fromkeys(["coat", "jacket", "dress"], "person"),
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 def singular(word):
     for ending in ("es", "s"):
-        if word.endswith(ending) and word.removesuffix(ending) in KIND_OF:
+        if word.endswith(ending) and word.removesuffix(ending) in LABEL_OF:
             return word.removesuffix(ending)
     return word
 
@@ -68,8 +68,8 @@ def noun_phrases(caption):
         elif word in COLOURS or word in SIZE_OF or word == "traffic":
             adjectives.append(word)
         else:
-            if singular(word) in KIND_OF:
-                yield number, adjectives, KIND_OF[singular(word)]
+            if singular(word) in LABEL_OF:
+                yield number, adjectives, LABEL_OF[singular(word)]
             adjectives, number = [], 1
 
 
@@ -98,8 +98,8 @@ def test_predicative_colours_are_true(scenes, captions):
             found = re.fullmatch(
                 r"The (?:\w+ )*?(\w+) (?:that|which )?.*\b(?:is|are) (\w+)\.", text
             )
-            if found and found[2] in COLOURS and singular(found[1]) in KIND_OF:
-                label = KIND_OF[singular(found[1])]
+            if found and found[2] in COLOURS and singular(found[1]) in LABEL_OF:
+                label = LABEL_OF[singular(found[1])]
                 assert found[2] in {e.colour for e in scene.entities if e.label == label}, text
                 checked += 1
     assert checked > 40
@@ -135,7 +135,7 @@ def test_spatial_words_follow_from_the_boxes(scenes):
             if not found:
                 continue
             nouns = (re.findall(r"[a-z]+", part)[-1] for part in (found[1], found[3]))
-            labels = [KIND_OF[singular(noun)] for noun in nouns]
+            labels = [LABEL_OF[singular(noun)] for noun in nouns]
             prep = found[2]
             a, b = (boxes[label] for label in labels)
             checked[prep] += 1
@@ -180,7 +180,7 @@ def test_a_false_relation_does_not_hold(scenes):
                 assert not holds(Relation(r.object, r.predicate, r.subject), scene.entities)
 
 
-def test_boxes_are_inside_the_picture(scenes):
+def test_boxes_are_inside_the_image(scenes):
     for number, scene in enumerate(scenes):
         width, height = scene.size
         boxes = np.array(detections_of(scene, random.Random(number))["bbox"])
