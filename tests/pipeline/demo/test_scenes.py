@@ -289,5 +289,5 @@ def test_splits_hold_every_combination():
         n % len(COMBINATIONS) for n, s in enumerate(splits) if s == "test"
     )
     assert test_bags == dict.fromkeys(range(len(COMBINATIONS)), 15)
-    with pytest.raises(UsageError, match="15 or more"):
+    with pytest.raises(UsageError, match="at least 15"):
         splits_of(10)
