@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from features.convert.readers.entities import EntitiesFolder
-from features.convert.source import Source, read_json
+from features.convert.safe.json_files import read_json
+from features.convert.source import Source
 from features.errors import InputError, MissingDependency, UsageError
 from features.records import Detections
 from pipeline.detect import detect

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import need_file
+from features.convert.safe.inputs import need_file
 from features.errors import ConfigError, InputError
 from features.format.keys import hash_file
 from pipeline.vision.images import LazyImage

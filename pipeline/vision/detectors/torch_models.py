@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from features.convert.source import need_file, read_names
+from features.convert.safe.inputs import need_file, read_names
 from features.errors import InputError, MissingDependency, UsageError
 from features.format.keys import hash_file
 from features.records import Detections

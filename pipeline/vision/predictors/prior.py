@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.source import need_file
+from features.convert.safe.inputs import need_file
 from features.errors import InputError, UsageError
 from features.format.keys import hash_file
 from features.records import Detections
