@@ -58,7 +58,7 @@ class SpacyParser:
         remember_words(self.nlp)
         self.batch_size = batch_size
         meta = self.nlp.meta
-        self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.__version__}"
+        self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.about.__version__}"
         self.version += f"+lemmas-{LEMMAS_VERSION}"
         self._doc = Doc
         self._lemmas = Lemmas.from_model(Path(self.nlp.path))
@@ -74,7 +74,7 @@ class SpacyParser:
             words = lowered(tokens.words)
             if words[-1] not in _FULL_STOPS:
                 words = [*words, "."]  # the model was trained on whole sentences
-            begins: list[bool] = [False] * len(words)
+            begins: list[bool | int | None] = [False] * len(words)
             for start in tokens.starts:
                 begins[start] = True
             docs.append(self._doc(self.nlp.vocab, words=words, sent_starts=begins))
