@@ -1,21 +1,20 @@
-"""How much faster tiled scoring is than a Python loop over captions, model by model.
+"""Measure how much faster tiled scoring is than a Python loop over captions, for each model.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scoring [MODEL ...] [--images 100] [--captions 500]
     python -m benchmarks.scoring --device cuda --images 1000 --captions 5000 --loop-captions 50
     OMP_NUM_THREADS=1 python -m benchmarks.scoring [MODEL ...] --precision bf16
 
-Both ways compute the same numbers from the same codes: ``model.score`` in tiles, and
-``models.reference``, which takes one caption after another and writes the definition down
-literally. They run alternately in one process; the fastest of the repeats counts. One thread on a
-CPU is timed by its own clock, so that other programs on the machine count less. "Of peak" is the
-rate of the tiled matrix products, over all its time, divided by that of one large product measured
-in the same run: what is missing to 100 % is all that float32 leaves to gain.
+``model.score`` (tiled) and ``models.reference`` (a literal loop over captions) compute the same
+scores from the same codes. They run alternately in one process; the fastest repeat counts. One
+thread on a CPU is timed by its CPU time, so that other programs on the machine matter less. "Of
+peak" is the rate of matrix products in tiled scoring divided by that of one large product in the
+same run.
 
-With ``--precision`` the table shows what a lower precision does to the scores instead: how far
-they move, and for how many captions another image comes first. Weights are random, so scores lie
-closer together than a trained model's, and more of them change places.
+With ``--precision`` the table shows instead how much a lower precision changes the scores, and for
+how many captions another image comes first. Weights are random, so scores are closer together than
+those of a trained model, and more of them change places.
 
-``--loop-captions`` lets the loop take fewer captions; its time is scaled to all of them.
+``--loop-captions`` limits the loop to fewer captions; its time is scaled to all of them.
 """
 
 from __future__ import annotations
@@ -31,12 +30,13 @@ from torch.utils.flop_counter import FlopCounterMode
 import models
 from features.commands.program import exit_cleanly
 from features.errors import UnknownName
-from models.evaluation.scoring import computing, pick
+from models.compute.codes import pick
+from models.evaluation.scoring import computing
 from models.training.synthetic import random_captions, random_images
 
-LONG = 60  # seconds after which the loop is not repeated: noise counts little then
+LONG = 60  # seconds; a slower loop is not repeated
 
-# Options beside the defaults, to time every published way of scoring.
+# Name in the table -> model and options, for every published way of scoring.
 CASES: dict[str, tuple[str, dict[str, object]]] = {
     "sgm": ("sgm", {}),
     "scan t2i": ("scan", {"direction": "t2i", "pool": "log_sum_exp"}),
@@ -68,7 +68,7 @@ def synthetic_codes(model: Any, args: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def seconds(run: Callable[[], object], args: argparse.Namespace) -> float:
-    """Return how long one call takes, a GPU's queue emptied before and after."""
+    """Return how long one call takes, with the queue of a GPU empty before and after."""
     on_gpu = args.device.startswith("cuda")
     clock = time.perf_counter if on_gpu or args.threads > 1 else time.thread_time
     if on_gpu:
@@ -90,7 +90,7 @@ def create(case: str, args: argparse.Namespace) -> Any:
 
 def flops(run: Callable[[], object]) -> float:
     """Count the operations of the matrix products of one call."""
-    # the counter does not get along with weight normalisation in inference mode
+    # the counter fails with weight normalisation in inference mode
     with torch.inference_mode(False), torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
     return float(counter.get_total_flops())
@@ -128,7 +128,7 @@ def measure(case: str, args: argparse.Namespace) -> str:
 
 
 def compare_precision(case: str, args: argparse.Namespace) -> str:
-    """Return one row of the table of a lower precision: codes and scores computed in it."""
+    """Return one row of the table for a lower precision of codes and scores."""
     model = create(case, args)
 
     def score() -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""Where the time of a training step goes: waiting for the store, or computing.
+"""Measure the share of a training step that waits for the store.
 
     OMP_NUM_THREADS=1 python -m benchmarks.training [MODEL ...] [--images 256] [--batch 32]
 
 The store is synthetic, with the shape of Flickr30K: 36 regions and 25 unions of 2048 float16, five
-captions per image. Every step is a real one: batch from the loader, loss, backward pass, clip,
-Adam. The share of the wait is what matters; hours per epoch are for 145,000 pairs (RACG's Table IV
-has 0.41 for GSMN and 0.66 for RACG on one RTX 2080 Ti).
+captions per image. Steps are complete: batch from the loader, loss, backward pass, clipping, Adam.
+Hours per epoch are for 145,000 pairs (RACG's Table IV has 0.41 for GSMN and 0.66 for RACG on one
+RTX 2080 Ti).
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from features.commands.program import exit_cleanly
 from features.progress import Progress
 from models.compute.distributed import World
 from models.configuration.config import from_dict
-from models.training.runs import Data, make_model, store_keys
+from models.training.data import Data, make_model
+from models.training.lineage import store_keys
 from models.training.trainer import Trainer
 
 MODELS = ("sgm", "gsmn", "racg", "hrem", "cfsgr")
@@ -33,7 +34,7 @@ WORDS = [f"word{number}" for number in range(400)]
 
 
 def synthetic_caption(random: np.random.Generator) -> TextGraph:
-    """Return a chain of about 12 words with two triplets."""
+    """Return a caption of about 12 words, each the head of the next, with two triplets."""
     n = int(random.integers(8, 17))
     words = tuple(str(word) for word in random.choice(WORDS, n))
     return TextGraph(
@@ -96,7 +97,7 @@ def measure(name: str, store_path: Path, args: argparse.Namespace, folder: Path)
     trainer = Trainer(config, data, make_model(config, data).to(device), World(), device)
     trainer.progress = Progress(name, "steps", 1, quiet=True)
     stream = iter(data.train_batches(0, 0, World()))
-    trainer._step(stream, 1)  # first touch of pages and memory
+    trainer._step(stream, 1)  # not measured: loads pages and allocates memory
     steps, waits = [], []
     for _ in range(args.steps):
         trainer.speed.reset()

@@ -1,6 +1,6 @@
-"""What is stored: records, the on-disk format, the opened store and its batches.
+"""The feature store: records, the format on disk, reading a store and making batches of it.
 
-``open_store(path)`` is the way in; ``features.format.schema`` says what the files hold.
+Start with ``open_store(path)``; ``features.format.schema`` describes the contents of the files.
 """
 
 from features.errors import ScenestoreError

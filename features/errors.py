@@ -80,10 +80,11 @@ class UnknownName(UsageError, KeyError):
             name: what the user wrote.
             known: the names that exist; the nearest one is suggested, the first ones are listed.
         """
-        names = sorted(known)
-        near = difflib.get_close_matches(name, names[:_COMPARED], n=1)
+        names = list(known)
+        compared = sorted(names[:_COMPARED])
+        near = difflib.get_close_matches(name, compared, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(names[:_LISTED])
+        listed = ", ".join(compared[:_LISTED])
         if len(names) > _LISTED:
             listed += f", ... ({len(names):,} in all)"
         return cls(f"unknown {what} {name!r}.{hint} Known: {listed or 'none'}.")

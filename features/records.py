@@ -1,6 +1,6 @@
-"""The records that cross the borders between packages: shapes and units in one place.
+"""The records that the packages exchange, with their shapes and units.
 
-Boxes are ``xyxy`` float32 in pixels of the original picture after EXIF rotation. Token heads are
+Boxes are ``xyxy`` float32 in pixels of the original image after EXIF rotation. Token heads are
 0-based within the caption, -1 for a root. Ids are strings; rows are ints.
 """
 
@@ -27,7 +27,7 @@ Float32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """One caption as its data set gives it: id, text (HTML entities unescaped)."""
+    """A caption of a data set: id and text, with HTML entities unescaped."""
 
     id: str
     text: str
@@ -35,7 +35,7 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One image of a data set: id, file under the images folder, split and captions."""
+    """An image of a data set: id, file in the images folder, split and captions."""
 
     id: str
     file: str
@@ -45,17 +45,17 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detections:
-    """What a detector says about one picture, best first.
+    """The objects and relations that a detector found in an image, best first.
 
     Attributes:
-        boxes: (n, 4) float32, xyxy pixels, clipped to the picture.
-        labels: n class names.
-        scores: (n,) float32 in [0, 1]; ones where the source has no scores.
-        size: (width, height) of the picture in pixels, after EXIF rotation.
-        features: (n, D) float32 when the detector brings region features, else None.
-        attributes: n tuples of attribute names when the detector brings them, else None.
-        relations: (subject row, predicate, object row), best first, or None when the detector
-            brings none; an empty tuple means "looked and found none".
+        boxes: (n, 4) float32, xyxy pixels, clipped to the image.
+        labels: n labels.
+        scores: (n,) float32 in [0, 1]; ones if the source has no scores.
+        size: (width, height) of the image in pixels, after EXIF rotation.
+        features: (n, D) float32, or None if the detector does not provide region features.
+        attributes: n tuples of attributes, or None if the detector does not provide them.
+        relations: (subject row, predicate, object row), best first, or None if the detector does
+            not provide them. An empty tuple means that the image has none.
         relation_scores: (m,) float32, or None.
     """
 
@@ -107,11 +107,11 @@ class SceneGraph:
     Attributes:
         image_id: the image's id.
         size: (width, height) in pixels.
-        boxes: (n, 4) float32, xyxy pixels.   labels: n names.   scores: (n,) float32.
+        boxes: (n, 4) float32, xyxy pixels.   labels: n labels.   scores: (n,) float32.
         relations: m (subject row, predicate, object row), best first.
         relation_scores: (m,) float32.
         union_boxes: (m, 4) float32, the smallest box around subject and object.
-        attributes: n tuples of attribute names (empty where unknown).
+        attributes: n tuples of attributes (empty where unknown).
     """
 
     image_id: str
@@ -127,22 +127,23 @@ class SceneGraph:
 
 @dataclass(frozen=True, slots=True)
 class TextGraph:
-    """One parsed caption: its tokens, dependency graph and SPICE-style scene graph.
+    """A parsed caption: its tokens, dependency graph and SPICE-style scene graph.
 
     Attributes:
-        caption: the text.
+        caption: text of the caption.
         tokens, lemmas, upos, xpos, deprels: one string per token.
         heads: 0-based head of each token, -1 for a root (one per sentence).
         roles: ``object``, ``attribute``, ``relation`` or ``other``, per token.
         objects: lemma of each object node.
-        object_positions: token positions of each object's mentions, the first is its head token.
+        object_positions: token positions of each object's mentions; the first is its head token.
         attributes: (object lemma, attribute) pairs.
         attribute_objects: row in ``objects`` of each attribute.
-        attribute_positions: token position of each attribute, -1 when it has no token of its own.
+        attribute_positions: token position of each attribute, -1 if it has no token of its own.
         relations: (subject row, predicate, object row) into ``objects``, like ``SceneGraph``.
-        relation_positions: token positions that make up each predicate (may be empty: ``have``).
-        scheme: name of the dependency scheme of ``heads`` and ``deprels``.
-        problem: "" or why the caption could not be parsed as it is (``empty``, ``too long`` ...).
+        relation_positions: token positions of each predicate (empty for an implied ``have``).
+        scheme: dependency scheme of ``heads`` and ``deprels``.
+        problem: why the caption could not be parsed as it is (``empty``, ``too long`` ...), or "".
+        sentence_starts: first token of each sentence.
     """
 
     caption: str
@@ -173,7 +174,7 @@ class TextGraph:
 def union_boxes(
     boxes: Float32, pairs: Sequence[tuple[int, int]] | npt.NDArray[np.integer]
 ) -> Float32:
-    """Return the smallest box around both boxes of each pair.
+    """Return the smallest box around the two boxes of each pair.
 
     Args:
         boxes: (n, 4) xyxy.

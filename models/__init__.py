@@ -1,6 +1,6 @@
-"""Who learns: image-text matching models, their training and their evaluation.
+"""Image-text matching models, their training and their evaluation.
 
-Importing this package loads no torch; the first model, score or metric that is asked for does.
+Importing this package does not load torch; the first model or score does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """Import the modules that need torch when one of their names is first used."""
+    """Import a module that loads torch when one of its names is first used."""
     if name not in _LAZY:
         raise AttributeError(f"module 'models' has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,41 +1,45 @@
-"""Embeddings of a split: ``python -m models.export RUN --store STORE --split test --out DIR``.
+"""Export embeddings: ``python -m models.export RUN --store STORE --split test --out DIR``.
 
 For models whose score is the dot product of two unit vectors (VSE, HREM, CLIP). Writes
 ``images.npy`` and ``captions.npy`` (float32, one row per item), ``images.txt`` and
-``captions.txt`` (ids, line by line) and, with ``--faiss``, ``images.faiss`` and
-``captions.faiss`` (flat inner product).
+``captions.txt`` (one id per line) and, with ``--faiss``, ``images.faiss`` and
+``captions.faiss`` (flat inner-product indexes).
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import typer
 
-from features.commands.program import exit_cleanly
+from features.commands.program import Program
 from features.errors import MissingDependency, UsageError, WriteError
-from models.evaluate import Run, load_run
+from features.format.files import replacing
+from features.store import open_store
 from models.registry import reads_unions
+from models.training.data import check_split
+from models.training.run import Run, load_run
 
 if TYPE_CHECKING:
     import torch
 
     from features.store import Store
 
-__all__ = ["embed", "main", "write_index"]
+__all__ = ["app", "embed", "export", "write_index"]
 
 Floats = npt.NDArray[np.float32]
 
+app = Program("python -m models.export")
+
 
 def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[Floats, Floats]:
-    """Return the embeddings of a split's images and captions, (n, D) each, in store order.
+    """Return the embeddings of the images and captions of a split, (n, D) each, in store order.
 
-    Raises: UsageError: the model has no single vector per item.
+    Raises: UsageError: the model does not have one vector per item.
     """
     import torch
 
@@ -45,8 +49,8 @@ def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[
             code = encode(batch.to(device))
             if len(code) != 1 or code[0].dim() != 2:
                 raise UsageError(
-                    f"{run.name} compares parts of images and captions, so it has no embedding to "
-                    "export; train vse or hrem for an index."
+                    f"{run.name} compares parts of images and captions, so it has no embeddings to "
+                    "export. Train vse or hrem for an index."
                 )
             parts.append(code[0].float().cpu())
         found: Floats = torch.cat(parts).numpy()
@@ -64,7 +68,7 @@ def write_index(path: Path, vectors: Floats) -> None:
 
     Raises:
         MissingDependency: FAISS is not installed.
-        WriteError: not written.
+        WriteError: the file cannot be written.
     """
     try:
         import faiss
@@ -72,62 +76,51 @@ def write_index(path: Path, vectors: Floats) -> None:
         raise MissingDependency.of("faiss", "--faiss", "pip install faiss-cpu") from error
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(np.ascontiguousarray(vectors))
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:  # whatever goes wrong, FAISS raises this
-        said = " ".join(str(error).split())[-120:]
-        raise WriteError(f"{path}: cannot be written ({said}). Free some space.") from error
+    with replacing(path) as partial:
+        try:
+            faiss.write_index(index, str(partial))
+        except RuntimeError as error:  # FAISS raises no other
+            message = " ".join(str(error).split())[-120:]
+            raise WriteError(f"{path}: cannot be written ({message}). Free some space.") from error
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    options = _parser().parse_args(arguments)
-    from features.store import open_store
+@app.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    store: Annotated[str, typer.Option(metavar="STORE", help="Store folder or manifest.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")],
+    split: Annotated[str, typer.Option(help="A split, or a part of one: val[-200:].")] = "test",
+    faiss: Annotated[bool, typer.Option("--faiss", help="Also write FAISS indexes.")] = False,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept a store with other data.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Write the embeddings of the images and captions of a split."""
+    # these load torch
     from models.compute.device import memory_errors, pick_device
     from models.compute.distributed import World
-    from models.training.runs import resolve_split
 
-    store = open_store(options.store)
-    resolve_split(store, options.split)
-    device = pick_device(options.device, World())
-    run = load_run(options.run, store, device=device, allow_mismatch=options.allow_mismatch)
-    with memory_errors(device, "Use a device with more memory, or --device cpu."):
-        images, captions = embed(run, store, options.split, device=device)
-    ids = {
-        "images": store.column("image_id")[store.image_rows(options.split)],
-        "captions": store.column("caption_id")[store.caption_rows(options.split)],
-    }
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name, vectors in (("images", images), ("captions", captions)):
-            np.save(options.out / f"{name}.npy", vectors)
-            (options.out / f"{name}.txt").write_text("\n".join(ids[name]) + "\n", encoding="utf-8")
-            if options.faiss:
-                write_index(options.out / f"{name}.faiss", vectors)
-    except OSError as error:
-        if isinstance(error, WriteError):
-            raise
-        raise WriteError(f"{options.out}: cannot be written ({error.strerror}).") from error
-    sys.stdout.write(
-        f"{options.out}: {len(images):,} images and {len(captions):,} captions, "
-        f"{images.shape[1]} numbers each\n"
+    opened = open_store(store)
+    check_split(opened, split)
+    chosen = pick_device(device, World())
+    trained = load_run(run, opened, device=chosen, allow_mismatch=allow_mismatch)
+    with memory_errors(chosen, "Use a device with more memory, or --device cpu."):
+        images, captions = embed(trained, opened, split, device=chosen)
+    image_ids = opened.column("image_id")[opened.image_rows(split)]
+    caption_ids = opened.column("caption_id")[opened.caption_rows(split)]
+    for name, ids, vectors in (("images", image_ids, images), ("captions", caption_ids, captions)):
+        with replacing(out / f"{name}.npy") as partial, partial.open("wb") as file:
+            np.save(file, vectors)
+        with replacing(out / f"{name}.txt") as partial:
+            partial.write_text("\n".join(ids) + "\n", encoding="utf-8")
+        if faiss:
+            write_index(out / f"{name}.faiss", vectors)
+    typer.echo(
+        f"{out}: {len(images):,} images and {len(captions):,} captions, "
+        f"{images.shape[1]} numbers each"
     )
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.export", description="Write the embeddings of a split."
-    )
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--store", required=True, help="store folder or manifest")
-    parser.add_argument("--split", default="test", help="split, or a part as val[-200:]")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write to")
-    parser.add_argument("--faiss", action="store_true", help="write FAISS indexes, too")
-    parser.add_argument("--allow-mismatch", action="store_true", help="accept other data")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    return parser
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    app.run()

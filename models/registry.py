@@ -1,4 +1,4 @@
-"""The table of models: names, classes and their typed options.
+"""Registry of models and their typed options.
 
 A model is an ``nn.Module`` built from one frozen dataclass of options::
 
@@ -12,13 +12,9 @@ and has ``encode_images``, ``encode_captions``, ``score`` and ``loss`` (see ``Ma
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import types
-import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from features.errors import ConfigError
 from features.registry import Registry
 
 if TYPE_CHECKING:
@@ -42,25 +38,24 @@ M = TypeVar("M", bound=type)
 
 
 class MatchingModel(Protocol):
-    """What training, scoring and evaluation ask of a model.
+    """Interface of a model in training, scoring and evaluation.
 
-    Codes are named tuples of tensors; the first axis is the item, further axes may be padded
-    with zeros (masks with False), and rows can be picked or concatenated along the first axis.
-    ``plain_score`` is the definition written down literally for a single caption: the reference
-    that the batched ``score`` is tested and measured against.
+    Codes are named tuples of tensors whose first axis is the item; other axes may be padded with
+    zeros (masks with False). ``plain_score`` is a literal implementation of the definition for one
+    caption, the reference for tests and benchmarks of ``score``.
 
-    A model that never looks at the features of union boxes says ``reads_unions = False``, and is
-    given batches without them: with 25 relations beside 36 objects, two fifths of the bytes.
+    A model that does not use the features of union boxes sets ``reads_unions = False`` and gets
+    batches without them; with 36 objects and 25 relations they are two fifths of the bytes.
     """
 
     options: Any
 
     def encode_images(self, images: ImageBatch) -> tuple[Tensor, ...]:
-        """Return what ``score`` needs of each image."""
+        """Return the codes of images, as ``score`` takes them."""
         ...
 
     def encode_captions(self, captions: CaptionBatch) -> tuple[Tensor, ...]:
-        """Return what ``score`` needs of each caption."""
+        """Return the codes of captions, as ``score`` takes them."""
         ...
 
     def score(self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]) -> Tensor:
@@ -68,7 +63,7 @@ class MatchingModel(Protocol):
         ...
 
     def plain_score(self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]) -> Tensor:
-        """Return (n_images, 1) similarities to one caption, without any shortcut."""
+        """Return (n_images, 1) similarities to one caption, computed literally."""
         ...
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
@@ -114,12 +109,12 @@ def register(name: str, options: type) -> Callable[[M], M]:
 
 
 def reads_unions(model: object) -> bool:
-    """Return whether a model looks at the features of union boxes; it does unless it denies."""
+    """Return whether a model uses the features of union boxes; the default is True."""
     return bool(getattr(model, "reads_unions", True))
 
 
 def list_models() -> list[str]:
-    """Return the names of all models, sorted; those of installed plug-in packages included."""
+    """Return the names of all models, including those of installed plug-ins, sorted."""
     return MODELS.names()
 
 
@@ -130,11 +125,11 @@ def options_class(name: str) -> type:
 
 
 def create(name: str, **options: object) -> Any:
-    """Build a model from its options; what is not named keeps its default.
+    """Build a model; options that are not given keep their defaults.
 
     Raises:
         UnknownName: no such model.
-        ConfigError: an option nobody knows, or a value of the wrong type.
+        ConfigError: an unknown option, or a value of the wrong type.
     """
     return MODELS.get(name)(build_options(name, **options))
 
@@ -142,57 +137,25 @@ def create(name: str, **options: object) -> Any:
 def build_options(name: str, **options: object) -> Any:
     """Check options and return the model's options dataclass.
 
-    Raises: ConfigError: unknown option (the nearest is suggested), wrong type or choice.
+    Raises: ConfigError: an unknown option, or a value of the wrong type.
     """
+    from models.configuration.validation import checked_options  # loads pydantic
+
     kind = options_class(name)
-    known = [item.name for item in dataclasses.fields(kind)]
-    hints = typing.get_type_hints(kind)
-    for key, value in options.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(
-                f"model {name!r} has no option {key!r}.{hint} Known: {', '.join(sorted(known))}."
-            )
-        options[key] = _check(name, key, value, hints[key])
-    return kind(**options)
-
-
-def _check(model: str, key: str, value: object, hint: object) -> object:
-    """Return ``value`` if it fits the annotation, numbers widened to float where asked."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        if value in choices:
-            return value
-        listed = ", ".join(repr(choice) for choice in choices)
-        raise ConfigError(f"model {model!r}: option {key!r} is {value!r}, not one of {listed}.")
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    plain = tuple(get_origin(kind) or kind for kind in kinds)
-    if float in plain and isinstance(value, int) and not isinstance(value, bool):
-        return value if int in plain else float(value)
-    if tuple in plain and isinstance(value, list):
-        return tuple(value)
-    fits = isinstance(value, plain) and (bool in plain or not isinstance(value, bool))
-    if fits:
-        return value
-    wanted = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    kind_name = type(value).__name__
-    raise ConfigError(
-        f"model {model!r}: option {key!r} is {value!r} ({kind_name}), but it wants {wanted}."
-    )
+    return kind(**checked_options(kind, options, f"model {name!r}"))
 
 
 def options_for(
     name: str, store: Any, codebook: Any, image_dim: int | None = None, **overrides: object
 ) -> Any:
-    """Return a model's options with the fields that follow from the data filled in.
+    """Return a model's options with the sizes that depend on the data.
 
     Args:
         name: the model.
-        store: an open store; asked for the feature width when ``image_dim`` is None.
-        codebook: its tables give vocabulary, label, predicate and tag counts.
-        image_dim: width of one region feature.
-        overrides: any other option; wins over what the data says.
+        store: an open store, for the feature width if ``image_dim`` is None.
+        codebook: for the numbers of words, labels, predicates and tags.
+        image_dim: width of a region feature.
+        overrides: any other option; takes precedence over the data.
     """
     known = {item.name for item in dataclasses.fields(options_class(name))}
     if image_dim is None:

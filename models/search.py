@@ -1,13 +1,12 @@
 """Search a store with a trained run: ``python -m models.search STORE RUN "a man riding a horse"``.
 
-A text finds images; ``--image`` finds captions, for ids of the store and for any other photo. A
-text is parsed, and a photo detected and pooled, as the store's own were, by ``python -m pipeline``
-in a process of its own, so that a model never needs a parser or a detector.
+A text finds images; ``--image`` finds captions for images of the store and for any other photo.
+Texts are parsed and photos detected as those of the store were, by ``python -m pipeline`` in
+another process: models need no parser and no detector.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import subprocess
@@ -16,14 +15,21 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from features.commands.program import exit_cleanly
+import numpy as np
+import typer
+
+from features.batches.caption_encoder import caption_batch
+from features.batches.image_encoder import ImageEncoder, image_batch
+from features.commands.program import Program
 from features.errors import InputError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos
 from features.records import TextGraph
-from models.evaluate import Run, load_run
+from features.store import open_store
 from models.registry import reads_unions
+from models.training.data import check_split
+from models.training.run import Run, load_run
 
 if TYPE_CHECKING:
     import torch
@@ -32,18 +38,98 @@ if TYPE_CHECKING:
     from features.batches.batch import ImageBatch
     from features.store import Store
 
-__all__ = ["captions_for_images", "images_for_text", "look_at", "main", "parse_text"]
+__all__ = [
+    "app",
+    "captions_for_images",
+    "detect_photos",
+    "images_for_text",
+    "parse_text",
+    "search",
+    "stored_profile",
+]
 
 Found = list[tuple[str, float]]  # image id or caption, score; best first
-INSTEAD = ("detector", "detections", "relations", "features")  # of a photo, see ``look_at``
-SHOWN = 8  # kinds of objects named under a table
+LABELS_SHOWN = 8  # under a table of captions
+
+app = Program("python -m models.search")
+
+
+@app.command("search")
+def search(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Store folder or manifest.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Text that describes an image.")
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGE...", help="Find captions for image ids or photo files."),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to search; default: the largest.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of results.")] = 5,
+    parser: Annotated[str, typer.Option(help="Parser of the text.")] = "spacy",
+    profile: Annotated[str, typer.Option(help="Profile of the text; default: the store's.")] = "",
+    detector: Annotated[str, typer.Option(help="For photos; default: the store's.")] = "",
+    detections: Annotated[str, typer.Option(help="File that the detector reads.")] = "",
+    relations: Annotated[
+        str, typer.Option(help="Relation predictor for photos; default: the store's.")
+    ] = "",
+    features: Annotated[
+        str, typer.Option(help="Feature extractor for photos; default: the store's.")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print names and scores as JSON.")
+    ] = False,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Accept a store with other data.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Print the best images of a store for a text, or its best captions for images."""
+    if (text is None) == (not image):
+        raise UsageError("Give either a text or --image.")
+    # these load torch
+    from models.compute.device import memory_errors, pick_device
+    from models.compute.distributed import World
+
+    opened = open_store(store)
+    split = split or max(opened.splits, key=lambda name: len(opened.splits[name]))
+    check_split(opened, split)
+    chosen = pick_device(device, World())
+    trained = load_run(run, opened, device=chosen, allow_mismatch=allow_mismatch)
+    where: dict[str, Any] = {"split": split, "top": top, "device": chosen}
+    with memory_errors(chosen, "Use a device with more memory, or --device cpu."):
+        if text is not None:
+            graph = parse_text(text, parser=parser, profile=profile or stored_profile(opened))
+            images = images_for_text(trained, opened, graph, **where)
+            if as_json:
+                _print_json([list(pair) for pair in images])
+            else:
+                _print_images(opened, text, split, images)
+            return
+        chain = {
+            "detector": detector,
+            "detections": detections,
+            "relations": relations,
+            "features": features,
+        }
+        answers = _captions_of(trained, opened, image or [], chain, **where)
+    if as_json:
+        _print_json(
+            [{"image": name, "captions": list(map(list, found))} for name, _, found in answers]
+        )
+    else:
+        for name, labels, found in answers:
+            _print_captions(name, labels, split, found)
 
 
 def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
-    """Parse one query in another process.
+    """Parse one text in another process.
 
     Args:
-        text: the query.   parser, profile: as ``python -m pipeline parse`` takes them.
+        text: the text.   parser, profile: see ``python -m pipeline parse``.
 
     Raises: UsageError: it cannot be parsed; the message is the parser's.
     """
@@ -54,24 +140,24 @@ def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
     return read_graph(done.stdout)
 
 
-def look_at(
-    photos: Sequence[str], store: Store, instead: Mapping[str, str] | None = None
+def detect_photos(
+    photos: Sequence[str], store: Store, changes: Mapping[str, str] | None = None
 ) -> tuple[list[Photo], list[str]]:
-    """Detect and pool photos as a store's own were, in another process.
+    """Compute graphs and features of photos in another process, as for the images of a store.
 
     Args:
-        photos: picture files.   store: whose detector, relations, extractor and rules are used.
-        instead: options of ``python -m pipeline photo``: detector, detections, relations, features.
+        photos: image files.   store: whose detector, relation predictor and extractor to use.
+        changes: other choices for ``detector``, ``detections``, ``relations`` or ``features``.
 
     Returns:
-        the photos, and notes about parts that are not the store's own.
+        the photos, and notes about the parts that differ from the store's.
 
-    Raises: UsageError: it could not be done; the message is the pipeline's.
+    Raises: UsageError: it failed; the message is the pipeline's.
     """
     with tempfile.TemporaryDirectory(prefix="scenestore-photo-") as folder:
         out = Path(folder) / "photos.npz"
         words = ["photo", "--like", str(store.path), "--out", str(out)]
-        for name, value in (instead or {}).items():
+        for name, value in (changes or {}).items():
             words += [f"--{name}", value] if value else []
         done = _pipeline([*words, "--", *photos])
         if done.returncode:
@@ -85,14 +171,14 @@ def _pipeline(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    said = done.stderr.strip().splitlines()
-    return said[-1] if said else f"no reason given (exit code {done.returncode})"
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"no reason given (exit code {done.returncode})"
 
 
 def read_graph(document: str) -> TextGraph:
-    """Return the first parsed caption of the JSON that ``pipeline parse --json`` prints.
+    """Return the first parsed caption in the JSON of ``pipeline parse --json``.
 
-    Raises: InputError: it is not that JSON.
+    Raises: InputError: not such a document.
     """
     try:
         value = json.loads(document)
@@ -108,13 +194,13 @@ def _tuples(value: Any) -> Any:
 
 
 def images_for_text(
-    run: Run, store: Store, graph: TextGraph, split: str, *, top: int, device: torch.device
+    run: Run, store: Store, graph: TextGraph, *, split: str, top: int, device: torch.device
 ) -> Found:
     """Return (image id, score) of the best images of a split for a parsed text, best first."""
     import torch
 
     with torch.inference_mode():
-        code = run.model.encode_captions(run.codebook.captions([graph]).to(device))
+        code = run.model.encode_captions(caption_batch([graph], run.codebook).to(device))
         parts: list[Tensor] = [
             run.model.score(run.model.encode_images(batch.to(device)), code)[:, 0].float().cpu()
             for batch in store.image_batches(
@@ -125,14 +211,14 @@ def images_for_text(
 
 
 def captions_for_images(
-    run: Run, store: Store, images: ImageBatch, split: str, *, top: int, device: torch.device
+    run: Run, store: Store, images: ImageBatch, *, split: str, top: int, device: torch.device
 ) -> list[Found]:
     """Return (caption, score) of the best captions of a split for each image, best first.
 
     Args:
-        run, store: the model, and where its captions are.
-        images: of the store (``ImageEncoder``) or of no store (``Codebook.images``).
-        split: whose captions compete.   top: how many.   device: where the model is.
+        run: the model.   store: the captions.
+        images: from the store (``ImageEncoder``) or from photos (``image_batch``).
+        split: whose captions to rank.   top: how many to return.   device: of the model.
     """
     import torch
 
@@ -158,116 +244,61 @@ def stored_profile(store: Store) -> str:
     return str(params.get("parameters", {}).get("profile", "extended"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    options = _parser().parse_intermixed_args(arguments)
-    if (options.text is None) == (options.image is None):
-        raise UsageError("give either a text or --image.")
-    if options.top < 1:
-        raise UsageError(f"--top {options.top}: at least 1.")
-    from features.store import open_store
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import World
-    from models.training.runs import resolve_split
-
-    store = open_store(options.store)
-    split = options.split or max(store.splits, key=lambda name: len(store.splits[name]))
-    resolve_split(store, split)
-    device = pick_device(options.device, World())
-    run = load_run(options.run, store, device=device, allow_mismatch=options.allow_mismatch)
-    with memory_errors(device, "Use a device with more memory, or --device cpu."):
-        if options.text is not None:
-            _answer_text(run, store, options, split, device)
-        else:
-            _answer_images(run, store, options, split, device)
-    return 0
-
-
-def _answer_text(
-    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
-) -> None:
-    profile = options.profile or stored_profile(store)
-    graph = parse_text(options.text, parser=options.parser, profile=profile)
-    found = images_for_text(run, store, graph, split, top=options.top, device=device)
-    if options.json:
-        _say_json([list(pair) for pair in found])
-    else:
-        _show_images(store, options.text, split, found)
-
-
-def _answer_images(
-    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
-) -> None:
-    answers = _captions_of(run, store, options, split, device)
-    if options.json:
-        _say_json(
-            [{"image": name, "captions": list(map(list, found))} for name, _, found in answers]
-        )
-    else:
-        for name, about, found in answers:
-            _show_captions(name, about, split, found)
-
-
 def _captions_of(
-    run: Run, store: Store, options: argparse.Namespace, split: str, device: torch.device
+    run: Run, store: Store, names: Sequence[str], changes: Mapping[str, str], **where: Any
 ) -> list[tuple[str, str, Found]]:
-    """Return (image, what is seen on it, its captions) for every --image, stored or not.
+    """Return (image, its labels, its captions) for image ids and photo files.
 
-    Raises: UnknownName: neither an id of the store nor a file.
+    Raises: UnknownName: neither an id in the store nor a file.
     """
-    from features.batches.images import ImageEncoder
-
-    stored = {name: row for name in options.image if (row := _stored_row(store, name)) is not None}
-    photos = [name for name in dict.fromkeys(options.image) if name not in stored]
+    stored = {name: row for name in names if (row := _stored_row(store, name)) is not None}
+    photos = [name for name in dict.fromkeys(names) if name not in stored]
     answers: dict[str, tuple[str, str, Found]] = {}
     if photos:
-        instead = {name: getattr(options, name) for name in INSTEAD}
-        seen, notes = look_at(photos, store, instead)
+        detected, notes = detect_photos(photos, store, changes)
         for note in notes:
             sys.stderr.write(f"note: {note}\n")
-        batch = run.codebook.images([photo[1:] for photo in seen])
-        ranked = captions_for_images(run, store, batch, split, top=options.top, device=device)
-        for photo, found in zip(seen, ranked, strict=True):
-            answers[photo.name] = (photo.name, _in_words(photo.found.labels), found)
+        batch = image_batch([photo[1:] for photo in detected], run.codebook)
+        ranked = captions_for_images(run, store, batch, **where)
+        for photo, found in zip(detected, ranked, strict=True):
+            answers[photo.name] = (photo.name, _count_labels(photo.found.labels), found)
     if stored:
-        import numpy as np
-
         batch = ImageEncoder(store, run.codebook).batch(np.array(list(stored.values())))
-        ranked = captions_for_images(run, store, batch, split, top=options.top, device=device)
+        ranked = captions_for_images(run, store, batch, **where)
         for name, found in zip(stored, ranked, strict=True):
-            answers[name] = (name, _in_words(store.graph(name).labels), found)
-    return [answers[name] for name in options.image]
+            answers[name] = (name, _count_labels(store.graph(name).labels), found)
+    return [answers[name] for name in names]
 
 
 def _stored_row(store: Store, name: str) -> int | None:
-    """Return the row of a stored image; None for a photo. Raises: UnknownName: it is neither."""
+    """Return the row of an image id; None for a photo file. Raises: UnknownName: neither."""
     try:
         return int(store.rows([name])[0])
     except UnknownName as error:
         if Path(name).exists():
             return None
-        raise UnknownName(f"{error} There is no photo file {name!r} either.") from error
+        raise UnknownName(f"{error} {name!r} is not a photo file either.") from error
 
 
-def _in_words(labels: Sequence[str]) -> str:
-    """Return the objects of a graph as a line: ``dog, person (3)``."""
-    counts = Counter(labels).most_common(SHOWN)
-    more = ", ..." if len(set(labels)) > SHOWN else ""
+def _count_labels(labels: Sequence[str]) -> str:
+    """Return the labels of a graph as a line: ``dog, person (3)``."""
+    counts = Counter(labels).most_common(LABELS_SHOWN)
+    more = ", ..." if len(set(labels)) > LABELS_SHOWN else ""
     return ", ".join(f"{name} ({n})" if n > 1 else name for name, n in counts) + more
 
 
-def _say_json(value: Any) -> None:
+def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def _show_images(store: Store, text: str, split: str, found: Found) -> None:
-    """Print the images that a text finds, each with one of its own captions."""
+def _print_images(store: Store, text: str, split: str, found: Found) -> None:
+    """Print the images found for a text, each with one of its captions."""
     ids = [name for name, _ in found]
     rows = store.rows(ids)
     files = store.column("image_file")[rows]
     first = store.offsets("caption_offsets")
     captions = store.column("caption")
-    rows_out = [
+    table = [
         (
             f"{score:.4f}",
             str(file),
@@ -275,16 +306,18 @@ def _show_images(store: Store, text: str, split: str, found: Found) -> None:
         )
         for (_, score), file, row in zip(found, files, rows, strict=True)
     ]
-    _show(f"{text!r} in {split}", "", ("score", "image", "one of its captions"), rows_out)
+    _print_table(f"{text!r} in {split}", "", ("score", "image", "one of its captions"), table)
 
 
-def _show_captions(name: str, about: str, split: str, found: Found) -> None:
+def _print_captions(name: str, labels: str, split: str, found: Found) -> None:
     rows = [(f"{score:.4f}", caption) for caption, score in found]
-    _show(f"{name} in {split}", f"on it: {about}", ("score", "caption"), rows)
+    _print_table(f"{name} in {split}", f"objects: {labels}", ("score", "caption"), rows)
 
 
-def _show(title: str, about: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; what the user or the data wrote is text, never markup."""
+def _print_table(
+    title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """Print a table; texts of users and of the data are not read as markup."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -296,42 +329,13 @@ def _show(title: str, about: str, heads: Sequence[str], rows: Sequence[Sequence[
     for at, row in enumerate(rows, 1):
         table.add_row(str(at), *map(Text, row))
     console = Console()
-    if not console.is_terminal:  # a pipe has no width of its own: never cut captions there
+    if not console.is_terminal:  # a pipe has no width, and captions must not be cut there
         console = Console(width=160)
     console.print(Text(title, "bold"), soft_wrap=True)
-    if about:
-        console.print(Text(about, "dim"), soft_wrap=True)
+    if note:
+        console.print(Text(note, "dim"), soft_wrap=True)
     console.print(table)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m models.search",
-        description="The best images of a store for a text, or its best captions for images.",
-    )
-    parser.add_argument("store", metavar="STORE", help="store folder or manifest")
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to look for")
-    parser.add_argument(
-        "--image",
-        metavar="IMAGE",
-        nargs="+",
-        action="extend",
-        help="find captions: ids of stored images, or any photo files",
-    )
-    parser.add_argument("--split", help="where to look; the largest split when not given")
-    parser.add_argument("--top", type=int, default=5, help="how many")
-    parser.add_argument("--parser", default="spacy", help="parser of the query")
-    parser.add_argument("--profile", default="", help="profile of the query; the store's own")
-    parser.add_argument("--detector", default="", help="of photos; the store's own")
-    parser.add_argument("--detections", default="", help="file that the detector reads")
-    parser.add_argument("--relations", default="", help="predictor for photos; the store's own")
-    parser.add_argument("--features", default="", help="extractor for photos; the store's own")
-    parser.add_argument("--json", action="store_true", help="print names and scores as JSON")
-    parser.add_argument("--allow-mismatch", action="store_true", help="accept other data")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    return parser
-
-
 if __name__ == "__main__":
-    exit_cleanly(main)
+    app.run()

@@ -1,4 +1,4 @@
-"""Every numbered equation of the papers has its place in the code, and the page says where."""
+"""Every numbered equation of the papers is claimed in the code and listed on the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from features.errors import UsageError
-from models.equations import ELSEWHERE, PAPERS, claims, main, missing, table
+from models.equations import ELSEWHERE, PAPERS, app, claims, missing, table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,8 +54,8 @@ def test_claims_are_read_from_first_lines_only(tmp_path):
 
 def test_command_writes_the_page(tmp_path, monkeypatch):
     page = tmp_path / "equations.md"
-    assert main([str(page)]) == 0
+    assert app.call([str(page)]) == 0
     assert page.read_text(encoding="utf-8") == table(claims(ROOT))
     monkeypatch.setitem(PAPERS, "GSMN", 13)
     with pytest.raises(UsageError, match=r"GSMN Eq. \(13\)"):
-        main([str(page)])
+        app.call([str(page)])

@@ -24,7 +24,6 @@ from workflows.tasks import EntryTask, Task
 
 __all__ = ["BuildDemo", "Demo", "MakeDemoInput"]
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 INPUT_VERSION = "1"
 
 
@@ -125,7 +124,7 @@ class Demo(EntryTask):
         yield [
             self.clone(
                 EvaluateModel,
-                config=str(CONFIGS / f"demo_{name}.yaml"),
+                config=f"demo_{name}",
                 store=str(self.store),
                 run_dir=str(folder),
             )

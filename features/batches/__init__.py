@@ -1,1 +1,1 @@
-"""batches."""
+"""Batches of images and captions for training and evaluation."""

@@ -1,4 +1,4 @@
-"""What a model sees: padded, masked batches of images and captions, on any device."""
+"""Batches of images and captions as models see them: padded and masked tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CaptionBatch", "ImageBatch"]
 
 
 class _Moves:
-    """Give a dataclass of tensors ``to`` and ``index``."""
+    """Add ``to`` and ``index`` to a dataclass of tensors."""
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the same batch with every tensor on ``device``."""
@@ -36,14 +36,14 @@ class _Moves:
 class ImageBatch(_Moves):
     """B images with up to K objects and R relations each.
 
-    Ids: 0 pads, 1 is unknown; the tables stand in the ``Codebook`` that made the batch.
+    Ids are those of the batch's ``Codebook``: 0 is padding, 1 is unknown.
     """
 
     rows: Tensor  # (B,) int64, row of each image in the store
     objects: Tensor  # (B, K, D) float, region features; zeros where padded
     object_mask: Tensor  # (B, K) bool, True where an object is real
     boxes: Tensor  # (B, K, 4) float32, xyxy divided by width and height: [0, 1]
-    labels: Tensor  # (B, K) int64, class of each object
+    labels: Tensor  # (B, K) int64, label of each object
     scores: Tensor  # (B, K) float32, detector scores
     unions: Tensor  # (B, R, D) float, features of the union box of each relation
     union_boxes: Tensor  # (B, R, 4) float32, like boxes
@@ -57,8 +57,8 @@ class ImageBatch(_Moves):
 class CaptionBatch(_Moves):
     """C captions with up to T words, P triplets of up to L words each.
 
-    Position 0 of every word row is ``<start>``, the last real one is ``<end>``; token i of the
-    stored graph is word i + 1, and ``heads`` already counts that way.
+    Position 0 of every row of words is ``<start>``, the last real position is ``<end>``. Token i
+    of a caption is word i + 1, and ``heads`` counts words.
     """
 
     rows: Tensor  # (C,) int64, row of each caption in the store
@@ -67,14 +67,14 @@ class CaptionBatch(_Moves):
     word_mask: Tensor  # (C, T) bool, True on <start>, words and <end>
     tags: Tensor  # (C, T) int64, XPOS (PTB) ids; 0 where padded, 1 on <start> and <end>
     roles: Tensor  # (C, T) int64: 0 pad, 1 object, 2 attribute, 3 relation, 4 other
-    heads: Tensor  # (C, T) int64, position of the head, -1 for roots, <start>, <end>, pads
+    heads: Tensor  # (C, T) int64, position of the head, -1 for roots, <start>, <end>, padding
     # (C, P, L) int64, <start> subject predicate object <end>, each one or more words
     triplets: Tensor
     # (C, P, 3) int64, words of subject, predicate and object; 0 = no triplet
     triplet_spans: Tensor
-    # (C, S) int64 word pieces with [CLS] and [SEP], when the codebook has them
+    # (C, S) int64, word pieces with [CLS] and [SEP], if the codebook has them
     pieces: Tensor | None = None
-    # (C, S) int64, position in words that a piece belongs to, -1 on pads
+    # (C, S) int64, word that a piece belongs to, -1 on padding
     piece_words: Tensor | None = None
 
     @property
@@ -84,5 +84,5 @@ class CaptionBatch(_Moves):
 
     @property
     def lengths(self) -> Tensor:
-        """(C,) int64, words per caption with <start> and <end>."""
+        """(C,) int64, number of words with <start> and <end>."""
         return self.word_mask.sum(-1)

@@ -1,13 +1,14 @@
-"""Batches of a store: for training (pairs, shuffled, prefetched) and for evaluation (in order).
+"""Batches of a store: shuffled pairs for training, images or captions in order for evaluation.
 
-The order of a training epoch depends on (seed, epoch) alone, a rank takes every ``world``-th row,
-and a step takes the next ``batch_size`` of them. So (seed, epoch, step) is the whole state: a job
-resumed from it sees what it would have seen, whatever the number of threads. Together the ranks see
-every row once: a step's rows are the same whatever the number of ranks that share them.
+The order of a training epoch depends on (seed, epoch) alone; a rank takes every ``world``-th row,
+and a step the next ``batch_size`` of those. So (seed, epoch, step) is the whole state: a job
+resumed from it sees the batches that it would have seen, whatever the number of threads. The ranks
+together see every row once, and a step sees the same rows for any number of ranks.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -15,65 +16,65 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from features.batches.captions import CaptionEncoder, columns_of_store
-from features.batches.images import ImageEncoder
-from features.batches.order import epoch_order, rank_slice
+from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches.buffer_pool import BufferPool
+from features.batches.caption_encoder import CaptionColumns, CaptionEncoder
+from features.batches.epoch_order import epoch_order, rank_slice
+from features.batches.image_encoder import Graphs, ImageEncoder
 from features.batches.prefetch import prefetched
 from features.errors import UsageError
-from features.reading.buffers import BufferPool
+from features.reading.reader import StoreReader
+from features.vocab.codebook import Codebook
 
 if TYPE_CHECKING:
     import torch
-
-    from features.batches.batch import CaptionBatch, ImageBatch
-    from features.batches.images import Graphs
-    from features.store import Store
-    from features.vocab.codebook import Codebook
 
 __all__ = ["Loader", "caption_batches", "image_batches"]
 
 Index = npt.NDArray[np.int64]
 
-_BLOCK = 1024  # captions whose graphs and words are made together: a numpy call costs microseconds
-AHEAD = 2  # batches whose pages are asked for before they are gathered
+BLOCK = 1024  # captions that are encoded together: a numpy call takes microseconds
+AHEAD = 2  # batches that are read ahead before they are gathered
 
 
 class Loader:
-    """Training batches: each row is a caption and its image.
+    """Training batches of (images, captions): row i of both is a caption and its image.
 
     >>> for images, captions in store.loader("train", batch_size=128, seed=1):  # doctest: +SKIP
     ...     loss = model.loss(images, captions)
 
-    Iterating again gives the same epoch; ``loader.epoch = 3`` (or ``set_epoch``) the order of
-    another one. Batches may be kept: their memory is reused only after the last tensor is gone.
+    Iterating again repeats the epoch; ``loader.epoch = 3`` or ``set_epoch`` selects another one.
+    Batches may be kept: their memory is reused only once their last tensor is gone.
 
     Args:
-        store: the opened store.
-        split: a split's name.
+        store: the store.
+        split: a split, or a part of one such as ``train[:1000]``.
+        codebook: ids of words, labels, predicates and tags.
         batch_size: captions per batch.
-        codebook: ids; the store's default one when not given.
-        seed, epoch: what the order depends on, at least 0.
-        shuffle: False = as stored.
-        rank, world: this process among how many; all get equally many batches, of which the last
-            may be smaller on some ranks, even empty (no rows, but the widths of any other).
-        start_step: steps of the first iteration to leave out, to go on after a checkpoint.
-        features: False leaves region features out.
-        unions: False leaves those of union boxes out (width 0): SGM and CFSGR alone look at them.
-        order: ``random``, ``block`` (data larger than memory) or ``sequential``.
-        device: where the batches go; on CUDA through pinned memory, beside the computation.
+        seed, epoch: determine the order; at least 0.
+        shuffle: False = in the order of the store.
+        rank, world: number of this process and of all processes. All get the same number of
+            batches; the last one may be smaller on some ranks, or have no rows.
+        start_step: steps to skip in the first iteration, to continue after a checkpoint.
+        features: False leaves region features out (width 0).
+        unions: False leaves the features of union boxes out; only SGM and CFSGR use them.
+        order: ``random``, ``block`` (for data larger than memory) or ``sequential``.
+        device: device of the batches; copies to CUDA overlap with the computation.
         dtype: dtype of the features, ``float32`` or ``float16``.
-        drop_last: leave out the last batch when it is smaller on any rank.
-        prefetch: batches made ahead by one thread; 0 = none, made when asked for.
+        drop_last: leave out the last batch if it is smaller on any rank.
+        prefetch: batches made ahead by a thread; 0 = made when requested.
         variant: variant of the regions group.
+
+    Raises: UsageError, UnknownName: an argument is invalid.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: StoreReader,
         split: str,
+        codebook: Codebook,
         *,
         batch_size: int,
-        codebook: Codebook | None = None,
         seed: int = 0,
         epoch: int = 0,
         shuffle: bool = True,
@@ -96,7 +97,6 @@ class Loader:
         self.order = order if shuffle else "sequential"
         self.rank, self.world, self.drop_last, self.prefetch = rank, world, drop_last, prefetch
         self.device = device
-        codebook = codebook or store.codebook
         cuda = device is not None and str(device).startswith("cuda")
         self.pool = BufferPool(pinned=cuda)
         self._cast = dtype if cuda else None
@@ -110,18 +110,18 @@ class Loader:
             variant=variant,
             pool=self.pool,
         )
-        self._captions = CaptionEncoder(columns_of_store(store), codebook)
+        self._captions = CaptionEncoder(CaptionColumns.of_store(store), codebook)
         self._rows = store.caption_rows(split)
-        self.epoch_rows()  # order, rank and world make sense, or say so now
+        self.epoch_rows()  # raises now if order, rank or world are invalid
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
-        """Choose the epoch of the next iteration, and the step to begin with."""
+        """Set the epoch of the next iteration, and its first step."""
         self.epoch, self.start_step = epoch, start_step
 
     def epoch_rows(self) -> Index:
         """Return the caption rows of this rank in the order of the epoch.
 
-        Raises: UsageError: seed or epoch is negative, or rank and world make no sense.
+        Raises: UsageError: seed, epoch, rank or world is invalid.
         """
         if self.seed < 0 or self.epoch < 0:
             raise UsageError(f"seed {self.seed}, epoch {self.epoch}: both must be at least 0.")
@@ -133,12 +133,12 @@ class Loader:
 
     @property
     def steps(self) -> int:
-        """Batches of a whole epoch, as many on every rank."""
+        """Number of batches of a whole epoch, the same on every rank."""
         together = self.batch_size * self.world
         return (len(self._rows) + (0 if self.drop_last else together - 1)) // together
 
     def __len__(self) -> int:
-        """Return the batches of the next iteration: those of the epoch behind ``start_step``."""
+        """Return the number of batches of the next iteration, from ``start_step`` on."""
         return max(self.steps - self.start_step, 0)
 
     def __iter__(self) -> Iterator[tuple[ImageBatch, CaptionBatch]]:
@@ -147,7 +147,7 @@ class Loader:
         steps = range(self.start_step, self.steps)
         first = order[steps.start * size : (steps.start + AHEAD) * size]
         self._images.prefetch(self.store.image_of_caption(first))
-        block = max(_BLOCK // size, 1) * size
+        block = max(BLOCK // size, 1) * size
         waiting: deque[tuple[Graphs, CaptionBatch]] = deque()
         self.start_step = 0
 
@@ -169,7 +169,7 @@ class Loader:
             yield self._move(images, captions)
 
     def _empty(self) -> tuple[ImageBatch, CaptionBatch]:
-        """Return the batch of a rank without a row in the last step: widths of some row, no row."""
+        """Return a batch without rows, for a rank that has none in the last step."""
         rows, none = self._rows[:1], slice(0, 0)
         of = self.store.image_of_caption(rows)
         return self._images.batch(of).index(none), self._captions.batch(rows, of).index(none)
@@ -179,9 +179,7 @@ class Loader:
             return images, captions
         if self._cast is None:
             return images.to(self.device), captions.to(self.device)
-        import dataclasses
-
-        import torch
+        import torch  # slow to load
 
         moved = images.to(self.device, non_blocking=True)
         captions = captions.to(self.device, non_blocking=True)
@@ -189,16 +187,16 @@ class Loader:
         moved = dataclasses.replace(
             moved, objects=moved.objects.to(wide), unions=moved.unions.to(wide)
         )
-        # the pinned memory goes back to the pool when ``images`` goes: not before the copy is done
+        # the pinned memory returns to the pool with ``images``: not before the copy is done
         torch.cuda.current_stream(moved.objects.device).synchronize()
         return moved, captions
 
 
 def image_batches(
-    store: Store,
+    store: StoreReader,
     split: str,
     batch_size: int,
-    codebook: Codebook | None = None,
+    codebook: Codebook,
     *,
     features: bool = True,
     unions: bool = True,
@@ -209,19 +207,18 @@ def image_batches(
     """Yield each image of a split once, in row order.
 
     Args:
-        store: the opened store.
-        split: a split's name.
+        store: the store.
+        split: a split, or a part of one such as ``val[:500]``.
         batch_size: images per batch.
-        codebook: ids; the store's default one when not given.
+        codebook: ids of labels and predicates.
         features, unions, dtype, device, variant: as for ``Loader``.
 
-    Raises: UsageError: no such batch size.
+    Raises: UsageError: ``batch_size`` is less than 1.
     """
     _check_size(batch_size)
     rows = store.image_rows(split)
-    book = codebook or store.codebook
     encoder = ImageEncoder(
-        store, book, features=features, unions=unions, dtype=dtype, variant=variant
+        store, codebook, features=features, unions=unions, dtype=dtype, variant=variant
     )
 
     def make(step: int) -> ImageBatch:
@@ -233,27 +230,27 @@ def image_batches(
 
 
 def caption_batches(
-    store: Store,
+    store: StoreReader,
     split: str,
     batch_size: int,
-    codebook: Codebook | None = None,
+    codebook: Codebook,
     *,
     device: torch.device | str | None = None,
 ) -> Iterator[CaptionBatch]:
-    """Yield each caption of a split once, in row order (so image by image).
+    """Yield each caption of a split once, in row order and therefore image by image.
 
     Args:
-        store: the opened store.
-        split: a split's name.
+        store: the store.
+        split: a split, or a part of one such as ``val[:500]``.
         batch_size: captions per batch.
-        codebook: ids; the store's default one when not given.
-        device: where the batches go.
+        codebook: ids of words, tags and word pieces.
+        device: device of the batches.
 
-    Raises: UsageError: no such batch size.
+    Raises: UsageError: ``batch_size`` is less than 1.
     """
     _check_size(batch_size)
     rows = store.caption_rows(split)
-    encoder = CaptionEncoder(columns_of_store(store), codebook or store.codebook)
+    encoder = CaptionEncoder(CaptionColumns.of_store(store), codebook)
     for start in range(0, len(rows), batch_size):
         chosen = rows[start : start + batch_size]
         batch = encoder.batch(chosen, store.image_of_caption(chosen))

@@ -1,4 +1,4 @@
-"""Batches made ahead by a thread, which ends before its loop, its process or the interpreter."""
+"""Make batches ahead of time in a thread that ends with its loop and before the interpreter."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["prefetched"]
 
 T = TypeVar("T")
 
-_PATIENCE = 60.0  # seconds for the batch that a thread is in: more than a disk that works takes
+PATIENCE = 60.0  # seconds to wait for the current batch: more than a working disk takes
 
 
 def prefetched(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T]:
-    """Yield ``make(step)`` for every step, made by one thread up to ``ahead`` steps early.
+    """Yield ``make(step)`` for every step; a thread makes up to ``ahead`` of them in advance.
 
-    An error of the thread is raised where its batch would have come; leaving the loop early stops
-    the thread, and so does the end of the program.
+    An exception in the thread is raised in place of its batch. Leaving the loop early stops the
+    thread, and so does the end of the program.
 
-    Raises: UsageError: the process was forked since the first step; the thread is not there.
+    Raises: UsageError: the process was forked since the first step; a fork copies no threads.
     """
     if not ahead:
         yield from map(make, steps)
@@ -36,18 +36,18 @@ def prefetched(make: Callable[[int], T], steps: range, ahead: int) -> Iterator[T
         for _ in steps:
             batch = maker.take()
             yield batch
-            del batch  # the memory goes back to the pool while the next one is awaited
+            del batch  # its memory returns to the pool while the next batch is awaited
     finally:
         maker.end()
 
 
 class _Maker(threading.Thread):
-    """Makes batches for the loop that takes them.
+    """Make batches for the loop that takes them.
 
-    A daemon: a read that never returns, of a disk that has gone, must not keep the program from
-    ending. But a thread that comes back from torch into an interpreter that is closing down aborts
-    the process, so ``_end_all`` waits for it first. A destructor may end it, in any thread, its own
-    too: ``SimpleQueue`` allows that.
+    A daemon thread: a read that never returns, from a disk that has failed, must not keep the
+    program from ending. But a thread that returns from torch into an interpreter that is shutting
+    down aborts the process, so ``_end_all`` waits for it first. A destructor may end the thread
+    from any thread, its own included; ``SimpleQueue`` allows that.
     """
 
     def __init__(self, make: Callable[[int], Any], steps: range, ahead: int):
@@ -60,7 +60,7 @@ class _Maker(threading.Thread):
             self.tickets.put(None)
 
     def run(self) -> None:
-        """Make a batch for every ticket."""
+        """Make a batch for each ticket."""
         for step in self.steps:
             self.tickets.get()
             if self.ended:
@@ -72,14 +72,14 @@ class _Maker(threading.Thread):
                 return
 
     def take(self) -> Any:
-        """Return the next batch, and let one more be made.
+        """Return the next batch and allow one more to be made.
 
-        Raises: UsageError: this process was forked from the thread's.
+        Raises: UsageError: this process was forked after the thread was started.
         """
         if self.pid != os.getpid():
             raise UsageError(
                 "the process was forked after this loop over batches began, and the thread that "
-                "makes them stayed behind. Begin the loop in the process that takes the batches."
+                "makes them was not copied. Start the loop in the process that uses the batches."
             )
         batch, error = self.ready.get()
         self.tickets.put(None)
@@ -88,16 +88,16 @@ class _Maker(threading.Thread):
         return batch
 
     def end(self) -> None:
-        """Stop, and wait for the batch in the making."""
+        """Stop, and wait for the current batch."""
         self.ended = True
         self.tickets.put(None)
-        # once the interpreter is closing down no thread comes to its end, and join raises (3.14)
+        # while the interpreter shuts down no thread ends, and join raises (3.14)
         if self is not threading.current_thread() and not sys.is_finalizing():
-            self.join(_PATIENCE)
+            self.join(PATIENCE)
 
 
 @atexit.register
 def _end_all() -> None:
-    for thread in threading.enumerate():  # in a forked process: none of its parent's
+    for thread in threading.enumerate():  # in a forked process, none of its parent's
         if isinstance(thread, _Maker):
             thread.end()

@@ -1,1 +1,1 @@
-"""drawing."""
+"""Drawings of scene graphs on their images."""

@@ -1,4 +1,4 @@
-"""Words on a drawing: each is put where it hides least, with a thin line when it had to move."""
+"""Place words on a drawing where they cover least, with a thin line to their anchor if moved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["Word", "place_words", "shared_area"]
 
 PAPER = "#ffffff"
-# Where a word may move, in halves of its own width and height.
+# How far a word may move, in halves of its own width and height.
 SHIFTS = [(0.0, 0.0), *((x, y) for r in (2, 4, 6) for x in (-r / 2, 0, r / 2) for y in (-r, 0, r))]
 
 
 class Word(NamedTuple):
-    """A word to write, and where it may stand, the best place first."""
+    """A word to write and its possible anchors, best first."""
 
     text: str
     colour: str
@@ -28,7 +28,7 @@ class Word(NamedTuple):
 
 
 def place_words(axes: Axes, words: Sequence[Word], size: tuple[int, int]) -> None:
-    """Write every word where it covers least of the words before it, with a line if far off."""
+    """Write every word where it covers least of the earlier words; link it to a distant anchor."""
     figure: Any = axes.figure
     renderer = figure.canvas.get_renderer()
     to_pixels, to_data = axes.transData.transform, axes.transData.inverted().transform
@@ -77,5 +77,5 @@ def place_words(axes: Axes, words: Sequence[Word], size: tuple[int, int]) -> Non
 
 
 def shared_area(a: Sequence[float], b: Sequence[float]) -> float:
-    """Return the area that two xyxy rectangles share."""
+    """Return the area of the intersection of two xyxy boxes."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))

@@ -1,7 +1,7 @@
-"""Scene graphs drawn on their pictures: boxes, labels, predicate arrows, unions, captions beside.
+"""Draw scene graphs on their images: boxes, labels, arrows for relations, captions beside.
 
-A graph of 36 objects and 25 relations drawn in full is a thicket, so the strongest relations are
-drawn with their objects, then the objects with the highest scores, until the picture is full.
+A graph of 36 objects and 25 relations is unreadable when drawn in full. So the best relations are
+drawn with their objects, then the objects with the highest scores, up to a limit.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import child
 from features.drawing.lettering import Word, place_words, shared_area
 from features.errors import ImageError, MissingDependency, UsageError, WriteError
+from features.names import child
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
+from features.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from features.store import Store
-
 __all__ = ["Strongest", "draw_graph", "draw_image", "strongest"]
 
 Pixels = npt.NDArray[np.uint8]
 
-# Colours that stay apart on photos and for colour-blind readers; dark enough for white letters.
+# Distinct on photos and for colour-blind readers; dark enough for white letters.
 COLOURS = ("#0072b2", "#d1495b", "#1b7f5c", "#a8590a", "#7a4fa3", "#00798c", "#8f3b76", "#5b6c00")
 INK = "#1d2433"
 PAPER = "#ffffff"
 GREY = "#6b7280"
-HEIGHT = 6.0  # inches of the picture; its width follows
+HEIGHT = 6.0  # inches of the image; its width follows
 TEXT_WIDTH = 4.4  # inches of the column of captions
 DPI = 130
-DOUBTFUL = 0.25  # objects below this share of the best score are left out
-CROWDED = 0.5  # IoU above which two boxes cannot be told apart in a drawing
+DOUBTFUL = 0.25  # objects below this share of the best score are not drawn
+CROWDED = 0.5  # two boxes with a larger IoU are indistinguishable in a drawing
 FORMATS = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True, slots=True)
 class Strongest:
-    """What is drawn: rows of the graph's objects and of its relations."""
+    """The rows of a graph's objects and relations that are drawn."""
 
     objects: tuple[int, ...]
     relations: tuple[int, ...]
@@ -54,11 +53,11 @@ class Strongest:
 def strongest(
     graph: SceneGraph | Detections, max_objects: int = 12, max_relations: int = 8
 ) -> Strongest:
-    """Choose what a picture has room for.
+    """Choose the objects and relations to draw.
 
-    Relations come in their order, one per pair of objects, as long as their objects fit; the rest
-    of the room goes to the best objects. Doubtful objects and boxes that nearly repeat a drawn one
-    are passed over, and a box that covers the picture is drawn only when a relation needs it.
+    Relations are taken in order, one per pair of objects, while their objects are within the limit;
+    then the best objects fill it up. Objects with a low score and boxes that nearly coincide with a
+    drawn one are left out, and a box that covers the image is drawn only for a relation.
     """
     area = max(graph.size[0] * graph.size[1], 1)
     objects: list[int] = []
@@ -67,7 +66,7 @@ def strongest(
     least = DOUBTFUL * max(map(float, graph.scores), default=0.0)
 
     def unfit(row: int) -> bool:
-        """Say whether an object is doubtful, or its box nearly repeats a drawn one."""
+        """Return True for a low score or a box that nearly coincides with a drawn one."""
         if graph.scores[row] < least:
             return True
         return any(_iou(graph.boxes[row], graph.boxes[other]) > CROWDED for other in objects)
@@ -98,30 +97,30 @@ def draw_image(
     max_relations: int = 8,
     unions: bool = True,
 ) -> Path:
-    """Draw one image of a store with its captions and their triplets.
+    """Draw an image of a store with its scene graph, its captions and their triplets.
 
     Args:
-        store: an opened store.   image_id: which image.
-        out: .png, .svg or .pdf file.
-        images_dir: folder of the pictures; without it the graph stands on an empty sheet.
-        max_objects, max_relations: how much is drawn, strongest first.
+        store: an opened store.   image_id: id of the image.
+        out: .png, .svg or .pdf file to write.
+        images_dir: folder of the image files; if not given, the background is empty.
+        max_objects, max_relations: limits, see ``strongest``.
         unions: draw the union box of each drawn relation.
 
     Raises:
         UnknownName: no such image.
-        InputError: the store names a picture outside the folder.
-        ImageError: the picture cannot be read.
+        InputError: the store names an image file outside the folder.
+        ImageError: the image file cannot be read.
     """
     graph = store.graph(image_id)
     image = store.images[store.images["id"] == image_id].iloc[0]
     captions = store.captions[store.captions["image"] == image_id]
     texts = [store.text(caption_id) for caption_id in captions["id"]]
-    picture = None
+    pixels = None
     if images_dir is not None:
-        # a store can come from anybody: its pictures are looked up in this folder only
-        picture = _read(child(Path(images_dir), str(image["file"]) or image_id, store.path))
+        # a store is untrusted input: its files are looked up in this folder only
+        pixels = _read(child(Path(images_dir), str(image["file"]) or image_id, store.path))
     return draw_graph(
-        picture,
+        pixels,
         graph,
         out,
         texts,
@@ -132,7 +131,7 @@ def draw_image(
 
 
 def draw_graph(
-    picture: Pixels | None,
+    pixels: Pixels | None,
     graph: SceneGraph | Detections,
     out: Path | str,
     captions: Sequence[TextGraph] = (),
@@ -141,31 +140,32 @@ def draw_graph(
     max_relations: int = 8,
     unions: bool = True,
 ) -> Path:
-    """Draw a graph on its picture.
+    """Draw a scene graph on its image.
 
     Args:
-        picture: (H, W, 3) uint8 RGB in the graph's pixels, or None for an empty sheet.
-        graph: what to draw.
-        out: .png, .svg or .pdf file; missing folders are made.
-        captions: parsed captions, written beside the picture with their triplets.
-        max_objects, max_relations: how much is drawn, strongest first.
+        pixels: (H, W, 3) uint8 RGB, upright, or None for an empty background.
+        graph: the objects and relations, in pixels of the image.
+        out: .png, .svg or .pdf file to write; missing folders are created.
+        captions: parsed captions, written beside the image with their triplets.
+        max_objects, max_relations: limits, see ``strongest``.
         unions: draw the union box of each drawn relation, dashed.
 
     Returns: the path of the file.
 
     Raises:
         MissingDependency: matplotlib is not installed.
-        UsageError: another ending. WriteError: the file cannot be written.
+        UsageError: the file has another ending.
+        WriteError: the file cannot be written.
     """
     path = Path(out)
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: drawings end in {', '.join(FORMATS)}.")
-    figure = _figure(picture, graph, captions, strongest(graph, max_objects, max_relations), unions)
-    from matplotlib import rc_context
+        raise UsageError(f"{path}: the name of a drawing must end in {', '.join(FORMATS)}.")
+    figure = _figure(pixels, graph, captions, strongest(graph, max_objects, max_relations), unions)
+    from matplotlib import rc_context  # optional
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Without a date the same graph gives the same file.
+        # without a date, so that equal graphs give equal files
         nameless = {"Date": None} if path.suffix.lower() == ".svg" else None
         with rc_context({"svg.hashsalt": "scenestore"}):
             figure.savefig(path, facecolor=PAPER, metadata=nameless)
@@ -175,13 +175,13 @@ def draw_graph(
 
 
 def _figure(
-    picture: Pixels | None,
+    pixels: Pixels | None,
     graph: SceneGraph | Detections,
     captions: Sequence[TextGraph],
     chosen: Strongest,
     unions: bool,
 ) -> Figure:
-    try:
+    try:  # slow to load, and optional
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -191,15 +191,15 @@ def _figure(
     tall = float(np.clip(wide * height / width, 2.0, HEIGHT))
     column = TEXT_WIDTH if captions else 0.0
     figure = Figure(figsize=(wide + column, tall), dpi=DPI, facecolor=PAPER)
-    FigureCanvasAgg(figure)  # measures the words
+    FigureCanvasAgg(figure)  # needed to measure words
     axes = figure.add_axes((0, 0, wide / (wide + column), 1))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()
-    if picture is None:
+    if pixels is None:
         axes.add_patch(_patches().Rectangle((0, 0), width, height, color="#eef0f4"))
     else:
-        axes.imshow(picture, extent=(0, width, height, 0), interpolation="bilinear")
+        axes.imshow(pixels, extent=(0, width, height, 0), interpolation="bilinear")
         axes.set_xlim(0, width)
         axes.set_ylim(height, 0)
         axes.set_aspect("auto")
@@ -213,7 +213,7 @@ def _figure(
 def _draw_objects(
     axes: Axes, graph: SceneGraph | Detections, chosen: Strongest, unions: bool
 ) -> None:
-    """Draw boxes, arrows and then all lettering, so that no line crosses a word."""
+    """Draw boxes and arrows, then all words, so that no line crosses a word."""
     patches = _patches()
     colour = {row: COLOURS[at % len(COLOURS)] for at, row in enumerate(chosen.objects)}
     boxes = graph.boxes
@@ -300,7 +300,7 @@ def _write_captions(
     column: float,
     tall: float,
 ) -> None:
-    """Write the drawn relations, then captions with their triplets, as many as fit."""
+    """Write the drawn relations, then as many captions with triplets as fit."""
     axes = figure.add_axes((left, 0, 1 - left, 1))
     axes.set_axis_off()
     axes.set_xlim(0, column)
@@ -332,7 +332,7 @@ def _write_captions(
 def _say(
     graph: SceneGraph | Detections, relation: tuple[int, str, int], chosen: Strongest
 ) -> tuple[str, str]:
-    """Return a relation in words and the colour of its subject."""
+    """Return a relation as text and the colour of its subject."""
     subject, predicate, target = relation
     names = [_name(graph, row, chosen.objects) for row in (subject, target)]
     colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
@@ -340,7 +340,7 @@ def _say(
 
 
 def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str:
-    """Return the label, numbered where several drawn objects share it."""
+    """Return the label of an object, numbered if several drawn objects share it."""
     label = graph.labels[row]
     same = sorted(other for other in drawn if graph.labels[other] == label)
     return label if len(same) == 1 else f"{label} {same.index(row) + 1}"
@@ -351,24 +351,24 @@ def _centre(box: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 
 def _patches() -> Any:
-    from matplotlib import patches
+    from matplotlib import patches  # optional
 
     return patches
 
 
 def _halo(width: float) -> list[Any]:
-    """Return the effect that puts a white line under a coloured one."""
-    from matplotlib import patheffects
+    """Return the effect that draws a white line under a coloured one."""
+    from matplotlib import patheffects  # optional
 
     return [patheffects.withStroke(linewidth=width, foreground=PAPER)]
 
 
 def _read(path: Path) -> Pixels:
-    """Read a picture upright, for drawing."""
-    from PIL import Image, ImageOps
+    """Read an image file upright."""
+    from PIL import Image, ImageOps  # slow to load
 
     try:
         with Image.open(path) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: cannot be drawn ({error}). Check --images-dir.") from error
+        raise ImageError(f"{path}: cannot be read ({error}). Check --images-dir.") from error

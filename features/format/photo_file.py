@@ -103,7 +103,7 @@ def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
 
 
 def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
-    boxes, scores, scores = (arrays[f"{at}/{name}"] for name in _ARRAYS)
+    boxes, scores, relation_scores = (arrays[f"{at}/{name}"] for name in _ARRAYS)
     width, height = item["size"]
     found = Detections(
         boxes=boxes,
@@ -111,10 +111,10 @@ def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
         scores=scores,
         size=(int(width), int(height)),
         relations=tuple((int(s), str(p), int(o)) for s, p, o in item["relations"]),
-        relation_scores=scores,
+        relation_scores=relation_scores,
     )
     objects, unions = arrays[f"{at}/object_features"], arrays[f"{at}/union_features"]
-    lengths = (len(boxes), len(scores), len(objects), len(scores), len(unions))
+    lengths = (len(boxes), len(scores), len(objects), len(relation_scores), len(unions))
     n, m = len(found.labels), len(found.relations or ())
     if lengths != (n, n, n, m, m):
         raise ValueError(f"{item['name']}: {lengths} rows for {n} objects and {m} relations")

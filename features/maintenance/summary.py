@@ -1,17 +1,15 @@
-"""What ``ls`` and ``show`` say: a folder's stores and groups, a store, an image, a caption."""
+"""Describe folders, stores, images and captions, for the commands ``ls`` and ``show``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from features.errors import FormatError, StoreError, UnknownName
 from features.format.group import read_group
 from features.format.manifest import read_store_manifest, store_manifest_path
 from features.maintenance.verify import group_folders, store_manifests
-
-if TYPE_CHECKING:
-    from features.store import Store
+from features.store import Store
 
 __all__ = [
     "describe_item",
@@ -26,10 +24,10 @@ __all__ = [
 def list_folder(folder: Path) -> dict[str, Any]:
     """Return the stores and groups of a folder, finished or not.
 
-    Raises: FormatError: neither is there.
+    Raises: FormatError: there are none.
     """
     if not folder.is_dir():
-        raise FormatError(f"{folder}: not a folder of a store. Check the path.")
+        raise FormatError(f"{folder}: no such folder. Check the path.")
     stores: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
     latest = ""
@@ -65,12 +63,12 @@ def list_folder(folder: Path) -> dict[str, Any]:
             entry["problem"] = str(error) if finished else "not finished"
         groups.append(entry)
     if not stores and not groups:
-        raise FormatError(f"{folder}: no store. Build one first.")
+        raise FormatError(f"{folder}: no store in this folder. Build one first.")
     return {"folder": str(folder), "stores": stores, "groups": groups}
 
 
 def listing_lines(listing: dict[str, Any]) -> list[str]:
-    """Return a folder's listing as lines."""
+    """Return the result of ``list_folder`` as lines."""
     lines = []
     for store in listing["stores"]:
         if "problem" in store:
@@ -87,7 +85,7 @@ def listing_lines(listing: dict[str, Any]) -> list[str]:
 
 
 def describe_store(store: Store) -> dict[str, Any]:
-    """Return what a store holds: splits, groups with parameters, columns, summary of the build."""
+    """Return the contents of a store: splits, groups, parameters, columns, build summary."""
     groups = {}
     for name in sorted(store.manifest["groups"]):
         manifest = store.group(name).manifest
@@ -120,7 +118,7 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 
 def store_lines(shown: dict[str, Any]) -> list[str]:
-    """Return a store's description as lines."""
+    """Return the result of ``describe_store`` as lines."""
     splits = ", ".join(f"{name} {count:,}" for name, count in shown["splits"].items())
     lines = [
         f"{shown['manifest']}",
@@ -137,7 +135,7 @@ def store_lines(shown: dict[str, Any]) -> list[str]:
 
 
 def describe_item(store: Store, name: str) -> dict[str, Any]:
-    """Return what a store holds of one image or one caption.
+    """Return the contents of a store for one image or one caption.
 
     Raises: UnknownName: neither an image nor a caption has this id.
     """
@@ -173,7 +171,7 @@ def describe_item(store: Store, name: str) -> dict[str, Any]:
 def _describe_caption(store: Store, name: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"caption": name}
     if not store.has("form"):
-        row = int(store.caption_ids([name])[0])
+        row = int(store.rows_of_captions([name])[0])
         return {**shown, "text": store.group("index").text("caption")[row]}
     graph = store.text(name)
     return {
@@ -187,16 +185,16 @@ def _describe_caption(store: Store, name: str) -> dict[str, Any]:
 
 
 def item_lines(shown: dict[str, Any]) -> list[str]:
-    """Return an image's or a caption's description as lines."""
+    """Return the result of ``describe_item`` as lines."""
     lines = []
     if "image" in shown:
         size = " x ".join(map(str, shown.get("size", ())))
         lines.append(f"image {shown['image']}  {size}".rstrip())
-        for at, thing in enumerate(shown.get("objects", ())):
-            lines.append(f"  {at:3} {thing['label']} {thing['score']:.2f}  {thing['box']}")
+        for at, found in enumerate(shown.get("objects", ())):
+            lines.append(f"  {at:3} {found['label']} {found['score']:.2f}  {found['box']}")
         lines += [f"  {s} - {p} - {o}" for s, p, o in shown.get("relations", ())]
     for caption in shown.get("captions", [shown]):
         lines.append(f"caption {caption['caption']}  {caption['text']}")
         lines += [f"  {s} - {p} - {o}" for s, p, o in caption.get("triplets", ())]
-        lines += [f"  {thing} is {value}" for thing, value in caption.get("attributes", ())]
+        lines += [f"  {name} is {value}" for name, value in caption.get("attributes", ())]
     return lines

@@ -1,1 +1,1 @@
-"""reading."""
+"""Read a store: checked files, columns and rows, graphs and tables."""

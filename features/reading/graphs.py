@@ -1,24 +1,22 @@
-"""Columns of the opened store -> records: the graph of one image or one caption."""
+"""Make the scene graph of one image or one caption from the columns of a store."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.format.codec import sentence_starts
 from features.format.schema import ROLES
+from features.reading.reader import StoreReader
 from features.records import SceneGraph, TextGraph
-
-if TYPE_CHECKING:
-    from features.store import Store
 
 __all__ = ["scene_graph", "text_graph"]
 
 
-def scene_graph(store: Store, row: int, image_id: str) -> SceneGraph:
+def scene_graph(store: StoreReader, row: int, image_id: str) -> SceneGraph:
     """Return the scene graph of an image row."""
     only = np.asarray([row])
 
@@ -50,8 +48,8 @@ def scene_graph(store: Store, row: int, image_id: str) -> SceneGraph:
     )
 
 
-def text_graph(store: Store, row: int) -> TextGraph:
-    """Return the parsed caption of a caption row; without a text group only its tokens."""
+def text_graph(store: StoreReader, row: int) -> TextGraph:
+    """Return the parsed caption of a caption row; only its tokens without a text group."""
     start, stop = store.offsets("token_offsets")[row : row + 2].tolist()
 
     def strings(name: str, first: int = start, last: int = stop) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Ragged rows (offsets + values) -> flat indices and padded arrays, without a Python loop."""
+"""Turn ragged rows (offsets and values) into flat indices and padded arrays, vectorised."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Index = npt.NDArray[np.int64]
 
 
 def flat_rows(offsets: npt.NDArray[Any], rows: npt.NDArray[Any]) -> tuple[Index, Index, Index]:
-    """Return where the values of some ragged rows lie.
+    """Return the positions of the values of some ragged rows.
 
     Args:
         offsets: (n + 1,) start of each row.
-        rows: (b,) rows wanted.
+        rows: (b,) requested rows.
 
     Returns:
         values: (total,) index of every value, row by row.
-        owner: (total,) which of the b rows it belongs to.
+        owner: (total,) the row it belongs to, 0 .. b - 1.
         place: (total,) its position within the row.
 
     >>> [part.tolist() for part in flat_rows(np.array([0, 2, 2, 5]), np.array([2, 0]))]
@@ -37,7 +37,7 @@ def flat_rows(offsets: npt.NDArray[Any], rows: npt.NDArray[Any]) -> tuple[Index,
 def pad(
     values: npt.NDArray[Any], owner: Index, place: Index, shape: tuple[int, int], fill: int = 0
 ) -> Index:
-    """Put values at (owner, place) of a padded int64 array."""
+    """Return a padded int64 array with ``values`` at (owner, place) and ``fill`` elsewhere."""
     out = np.full(shape[0] * shape[1], fill, np.int64)
     out[owner * shape[1] + place] = values  # one index is twice as fast as two
     return out.reshape(shape)

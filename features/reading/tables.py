@@ -1,4 +1,4 @@
-"""The store as pandas tables: one fact a row, ids as strings, columns that can be joined."""
+"""Make pandas tables of a store: one fact per row, ids as strings."""
 
 from __future__ import annotations
 
@@ -8,46 +8,40 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import UnknownName
+from features.reading.ragged import flat_rows
+from features.reading.reader import StoreReader
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from features.store import Store
-
-__all__ = ["TABLES", "captions_table", "images_table", "make_table"]
+__all__ = ["CAPTION_TABLES", "IMAGE_TABLES", "captions_table", "images_table"]
 
 Array = npt.NDArray[Any]
 
 
 def _frame(columns: dict[str, Any]) -> pd.DataFrame:
-    import pandas as pd
+    import pandas as pd  # slow to load
 
     return pd.DataFrame(columns)
 
 
-def _texts(store: Store, name: str, rows: Array) -> Array:
+def _texts(store: StoreReader, name: str, rows: Array) -> Array:
     column = store.group("index").text(name)
     if len(rows) == len(column):
         return np.asarray(column.tolist(), dtype=object)
     return np.asarray([column[row] for row in rows.tolist()], dtype=object)
 
 
-def _names(store: Store, name: str, at: Any = slice(None)) -> Array:
+def _names(store: StoreReader, name: str, at: Any = slice(None)) -> Array:
     column = store.coded(name)
     names: Array = np.asarray(column.names, dtype=object)
     named: Array = np.take(names, column.codes[at])
     return named
 
 
-def _usable(store: Store) -> Array:
-    rows = [np.zeros(0, np.int64), *store.splits.values()]
-    return np.sort(np.concatenate(rows))
-
-
-def images_table(store: Store) -> pd.DataFrame:
-    """Images that can be used: id, file, split, width, height, row."""
-    rows = _usable(store)
+def images_table(store: StoreReader) -> pd.DataFrame:
+    """Return the usable images: id, file, split, width, height, row."""
+    rows = np.flatnonzero(store.usable)
     if store.has("image_size"):
         sizes = store.column("image_size")[rows]
     else:
@@ -64,12 +58,12 @@ def images_table(store: Store) -> pd.DataFrame:
     )
 
 
-def captions_table(store: Store) -> pd.DataFrame:
-    """Captions of the images that can be used: id, text, image, split, row, image_row."""
-    parts = [np.zeros(0, np.int64), *(store.caption_rows(split) for split in store.splits)]
-    rows = np.sort(np.concatenate(parts))
-    images = store.image_of_caption(rows)
-    every = np.arange(len(store))
+def captions_table(store: StoreReader) -> pd.DataFrame:
+    """Return the captions of those images: id, text, image, split, row, image_row."""
+    captions = len(store.group("index").text("caption_id"))
+    image_of = store.image_of_caption(np.arange(captions))
+    rows = np.flatnonzero(store.usable[image_of])
+    images, every = image_of[rows], np.arange(len(store))
     return _frame(
         {
             "id": _texts(store, "caption_id", rows),
@@ -82,16 +76,18 @@ def captions_table(store: Store) -> pd.DataFrame:
     )
 
 
-def _ragged(store: Store, offsets: str) -> tuple[Array, Array]:
-    """Return the flat rows of an axis that belong to shown captions, and their caption's place."""
-    from features.reading.ragged import flat_rows
+def _ragged(store: StoreReader, captions: pd.DataFrame, axis: str) -> tuple[Array, Array, Array]:
+    """Return where the values of a ragged axis are that belong to some captions.
 
-    at, owner, _ = flat_rows(store.offsets(offsets), store.captions["row"].to_numpy())
-    return at, owner
+    Returns: for each value its row, the position of its caption in ``captions``, and the row of the
+    first object of that caption.
+    """
+    rows = captions["row"].to_numpy()
+    at, owner, _ = flat_rows(store.offsets(f"{axis}_offsets"), rows)
+    return at, owner, store.offsets("object_offsets")[rows][owner]
 
 
-def _caption_keys(store: Store, owner: Array) -> dict[str, Any]:
-    captions = store.captions
+def _caption_keys(captions: pd.DataFrame, owner: Array) -> dict[str, Any]:
     return {
         "caption": captions["id"].to_numpy()[owner],
         "image": captions["image"].to_numpy()[owner],
@@ -99,16 +95,15 @@ def _caption_keys(store: Store, owner: Array) -> dict[str, Any]:
     }
 
 
-def _objects(store: Store) -> pd.DataFrame:
-    at, owner = _ragged(store, "object_offsets")
+def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
+    at, owner, start = _ragged(store, captions, "object")
     first = store.offsets("mention_offsets")
-    # mentions may be missing: an object without a token has position -1
+    # an object without a token of its own has no mention: position -1
     mentions = np.append(store.column("mention"), -1)
     position = np.where(first[at + 1] > first[at], mentions[first[at]], -1)
-    start = store.offsets("object_offsets")[store.captions["row"].to_numpy()][owner]
     return _frame(
         {
-            **_caption_keys(store, owner),
+            **_caption_keys(captions, owner),
             "object": at - start,
             "lemma": _names(store, "object_lemma", at),
             "position": position,
@@ -116,13 +111,12 @@ def _objects(store: Store) -> pd.DataFrame:
     )
 
 
-def _attributes(store: Store) -> pd.DataFrame:
-    at, owner = _ragged(store, "attribute_offsets")
-    start = store.offsets("object_offsets")[store.captions["row"].to_numpy()][owner]
+def _attributes(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
+    at, owner, start = _ragged(store, captions, "attribute")
     target = store.column("attribute_object")[at]
     return _frame(
         {
-            **_caption_keys(store, owner),
+            **_caption_keys(captions, owner),
             "object": target,
             "lemma": _names(store, "object_lemma", start + target),
             "attribute": _names(store, "attribute", at),
@@ -131,13 +125,12 @@ def _attributes(store: Store) -> pd.DataFrame:
     )
 
 
-def _relations(store: Store) -> pd.DataFrame:
-    at, owner = _ragged(store, "relation_offsets")
-    start = store.offsets("object_offsets")[store.captions["row"].to_numpy()][owner]
+def _relations(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
+    at, owner, start = _ragged(store, captions, "relation")
     subject, target = store.column("relation_subject")[at], store.column("relation_object")[at]
     return _frame(
         {
-            **_caption_keys(store, owner),
+            **_caption_keys(captions, owner),
             "subject": _names(store, "object_lemma", start + subject),
             "predicate": _names(store, "relation_predicate", at),
             "object": _names(store, "object_lemma", start + target),
@@ -147,22 +140,22 @@ def _relations(store: Store) -> pd.DataFrame:
     )
 
 
-def _slots(store: Store, counts: str) -> tuple[Array, Array, Array]:
-    """Return image rows, positions in ``store.images`` and slots of everything that is real."""
-    rows = store.images["row"].to_numpy()
+def _slots(store: StoreReader, images: pd.DataFrame, counts: str) -> tuple[Array, Array, Array]:
+    """Return image row, position in ``images`` and slot of everything that is not padding."""
+    rows = images["row"].to_numpy()
     number = store.column(counts)[rows]
     owner = np.repeat(np.arange(len(rows)), number)
     slot = np.arange(len(owner)) - np.repeat(np.cumsum(number) - number, number)
     return rows[owner], owner, slot
 
 
-def _visual_objects(store: Store) -> pd.DataFrame:
-    row, owner, slot = _slots(store, "num_objects")
+def _visual_objects(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
+    row, owner, slot = _slots(store, images, "num_objects")
     boxes = store.column("boxes")[row, slot]
     return _frame(
         {
-            "image": store.images["id"].to_numpy()[owner],
-            "split": store.images["split"].to_numpy()[owner],
+            "image": images["id"].to_numpy()[owner],
+            "split": images["split"].to_numpy()[owner],
             "object": slot,
             "label": _names(store, "labels", (row, slot)),
             "score": store.column("scores")[row, slot],
@@ -171,14 +164,14 @@ def _visual_objects(store: Store) -> pd.DataFrame:
     )
 
 
-def _visual_relations(store: Store) -> pd.DataFrame:
-    row, owner, slot = _slots(store, "num_relations")
+def _visual_relations(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
+    row, owner, slot = _slots(store, images, "num_relations")
     pairs = store.column("relations")[row, slot]
     boxes = store.column("union_boxes")[row, slot]
     return _frame(
         {
-            "image": store.images["id"].to_numpy()[owner],
-            "split": store.images["split"].to_numpy()[owner],
+            "image": images["id"].to_numpy()[owner],
+            "split": images["split"].to_numpy()[owner],
             "subject": _names(store, "labels", (row, pairs[:, 0])),
             "predicate": _names(store, "predicates", (row, slot)),
             "object": _names(store, "labels", (row, pairs[:, 1])),
@@ -190,19 +183,15 @@ def _visual_relations(store: Store) -> pd.DataFrame:
     )
 
 
-TABLES: dict[str, Callable[[Store], pd.DataFrame]] = {
+CAPTION_TABLES: dict[str, Callable[[StoreReader, pd.DataFrame], pd.DataFrame]] = {
     "attributes": _attributes,
-    "captions": lambda store: store.captions,
-    "images": lambda store: store.images,
     "objects": _objects,
     "relations": _relations,
+}
+"""Name -> function of a store and its table of captions."""
+
+IMAGE_TABLES: dict[str, Callable[[StoreReader, pd.DataFrame], pd.DataFrame]] = {
     "visual_objects": _visual_objects,
     "visual_relations": _visual_relations,
 }
-
-
-def make_table(store: Store, name: str) -> pd.DataFrame:
-    """Return one table of a store; see ``Store.table``."""
-    if name not in TABLES:
-        raise UnknownName.of("table", name, TABLES)
-    return TABLES[name](store)
+"""Name -> function of a store and its table of images."""

@@ -1,1 +1,1 @@
-"""vocab."""
+"""Vocabularies: the ids that models see for words, labels, predicates and tags."""

@@ -1,25 +1,22 @@
-"""Vocabularies: which id a model sees for a word, a label, a predicate or a tag."""
+"""Codebooks: the tables that map words, labels, predicates and tags to the ids of a batch."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import FormatError, InputError, MissingInput
-from features.format.files import read_sealed, write_errors, write_sealed
-from features.records import Detections, TextGraph
+from features.format.files import read_sealed, replacing, write_sealed
+from features.reading.reader import StoreReader
+from features.vocab.counts import count_names, count_words
 from features.vocab.wordpiece import WordPiece
-
-if TYPE_CHECKING:
-    from features.batches.batch import CaptionBatch, ImageBatch
-    from features.store import Store
 
 __all__ = ["SPECIAL_WORDS", "Codebook", "Table"]
 
@@ -32,7 +29,7 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Names with ids; id 0 pads (and is the empty name), one id is for unknown names.
+    """Names with ids: 0 is padding and the empty name, ``unknown`` stands for all other names.
 
     >>> table = Table(("<pad>", "<unk>", "dog"), unknown=1)
     >>> table.id("dog"), table.id("cat"), table.id(""), len(table)
@@ -49,7 +46,7 @@ class Table:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Table:
-        """Make a table with ``<pad>`` 0 and ``<unk>`` 1 before the names."""
+        """Return a table of ``<pad>``, ``<unk>`` and then the names."""
         return cls((*_SPECIAL_NAMES, *(name for name in names if name)))
 
     def __len__(self) -> int:
@@ -71,12 +68,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Codebook:
-    """The tables that turn strings of the store into ids of a batch.
+    """The tables that map the strings of a store to the ids of a batch.
 
     Attributes:
         words: lower-cased word forms; ``<pad>`` 0, ``<start>`` 1, ``<end>`` 2, ``<unk>`` 3.
-        labels: object classes; 0 pads, 1 is unknown.
-        predicates: visual predicates, like labels.
+        labels: object labels; ``<pad>`` 0, ``<unk>`` 1.
+        predicates: predicates of visual relations, like labels.
         tags: XPOS tags, like labels.
         pieces: word pieces of a BERT encoder, or None.
     """
@@ -90,27 +87,25 @@ class Codebook:
     @classmethod
     def from_store(
         cls,
-        store: Store,
+        store: StoreReader,
         vocab: str | Path | None = None,
         *,
         min_count: int = 4,
         pieces: str | Path | None = None,
     ) -> Codebook:
-        """Build the tables from a store.
+        """Return the codebook of a store.
 
-        Words are the forms of the training and validation captions that occur at least
-        ``min_count`` times, the words of their triplets that do, and all words of labels and
-        predicates; the most frequent first, equal counts in alphabetical order. A store without
-        a training split counts all its captions.
+        Words are the word forms of the training and validation captions and the words of their
+        triplets that occur at least ``min_count`` times, and all words of labels and predicates;
+        most frequent first, ties in alphabetical order. If the store has no training or validation
+        split, all its captions count.
 
         Args:
-            store: the opened store.
-            vocab: word list to use instead: a SCAN ``*_vocab.json`` or a saved codebook.
-            min_count: least occurrences of a word.
+            store: the store.
+            vocab: file to take the words from instead: a SCAN ``*_vocab.json`` or a codebook.
+            min_count: minimum number of occurrences of a word.
             pieces: BERT ``vocab.txt`` or ``tokenizer.json``, to fill ``CaptionBatch.pieces``.
         """
-        from features.vocab.counts import count_names, count_words
-
         names = count_names(store)
         if vocab is not None:
             words = cls.load(vocab).words
@@ -129,33 +124,34 @@ class Codebook:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write all tables to one JSON file.
+        """Write the codebook to a JSON file.
 
         Raises: WriteError: the file cannot be written.
         """
         names = ("words", "labels", "predicates", "tags")
         document: dict[str, object] = {name: list(getattr(self, name).names) for name in names}
         pieces = None if self.pieces is None else list(self.pieces.names)
-        with write_errors(Path(path)):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_sealed(Path(path), {"kind": "codebook", **document, "pieces": pieces})
 
     def save_words(self, path: str | Path) -> None:
-        """Write the words as a SCAN ``*_vocab.json`` (word2idx, idx2word, idx)."""
+        """Write the words as a SCAN ``*_vocab.json`` (word2idx, idx2word, idx).
+
+        Raises: WriteError: the file cannot be written.
+        """
         ids = {word: number for number, word in enumerate(self.words.names)}
         words = {str(number): word for word, number in ids.items()}
         document = {"word2idx": ids, "idx2word": words, "idx": len(ids)}
-        with write_errors(Path(path)):
-            Path(path).write_text(json.dumps(document), encoding="utf-8")
+        with replacing(Path(path)) as partial:
+            partial.write_text(json.dumps(document), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Codebook:
-        """Read a saved codebook, or a SCAN ``*_vocab.json`` (words only).
+        """Read a codebook, or the words of a SCAN ``*_vocab.json``.
 
         Raises:
             MissingInput: no such file.
-            InputError: neither of both formats.
-            DamagedError: a saved codebook whose bytes have changed.
+            InputError: the file has neither format.
+            DamagedError: the bytes of a codebook have changed since it was written.
         """
         path = Path(path)
         try:
@@ -172,7 +168,7 @@ class Codebook:
             lists = [_strings(sealed[name]) for name in ("words", "labels", "predicates", "tags")]
             pieces = sealed["pieces"]
         except (KeyError, TypeError) as error:
-            raise FormatError(f"{path}: a codebook without {error}.") from error
+            raise FormatError(f"{path}: the codebook has no {error}.") from error
         words, labels, predicates, tags = lists
         return cls(
             words=Table(words, unknown=3),
@@ -181,32 +177,6 @@ class Codebook:
             tags=Table(tags),
             pieces=None if pieces is None else WordPiece(_strings(pieces)),
         )
-
-    def captions(self, graphs: Sequence[TextGraph]) -> CaptionBatch:
-        """Return the batch of parsed captions that stand in no store; rows are -1, -2 ..."""
-        from features.batches.captions import CaptionEncoder, columns_of_graphs
-
-        encoder = CaptionEncoder(columns_of_graphs(graphs), self)
-        rows = np.arange(len(graphs))
-        return encoder.batch(rows, image_rows=-1 - rows, shown_rows=-1 - rows)
-
-    def images(
-        self,
-        images: Sequence[tuple[Detections, npt.NDArray[Any], npt.NDArray[Any]]],
-        *,
-        max_objects: int | None = None,
-        max_relations: int | None = None,
-    ) -> ImageBatch:
-        """Return the batch of detected images that stand in no store; rows are -1, -2 ...
-
-        Args:
-            images: (detections with relations, (n, D) region features, (m, D) union features).
-            max_objects: K; the most objects among the images when not given.
-            max_relations: R, likewise.
-        """
-        from features.batches.images import images_of_records
-
-        return images_of_records(images, self, max_objects, max_relations)
 
 
 def _ranked(counts: Counter[str]) -> list[str]:

@@ -1,35 +1,33 @@
-"""How often words, labels, predicates and tags occur in a store."""
+"""Count words, labels, predicates and tags of a store."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from features.reading.columns import CodedColumn
 from features.reading.ragged import flat_rows
-
-if TYPE_CHECKING:
-    from features.reading.columns import CodedColumn
-    from features.store import Store
+from features.reading.reader import StoreReader
 
 __all__ = ["NameCounts", "count_names", "count_words"]
 
 
 @dataclass(frozen=True, slots=True)
 class NameCounts:
-    """Occurrences of the names of each kind."""
+    """Number of occurrences of each label, predicate and tag."""
 
     labels: Counter[str]
     predicates: Counter[str]
     tags: Counter[str]
 
 
-def count_names(store: Store) -> NameCounts:
-    """Count labels, predicates and XPOS tags over the whole store; what is absent counts none."""
+def count_names(store: StoreReader) -> NameCounts:
+    """Count labels, predicates and XPOS tags of the whole store; a missing column counts none."""
     has_visual, has_tokens = store.has("labels"), store.has("xpos")
     return NameCounts(
         labels=_counts(store.coded("labels")) if has_visual else Counter(),
@@ -38,12 +36,12 @@ def count_names(store: Store) -> NameCounts:
     )
 
 
-def count_words(store: Store, splits: Sequence[str]) -> Counter[str]:
-    """Count lower-cased word forms, and words of triplets, over the captions of some splits.
+def count_words(store: StoreReader, splits: Sequence[str]) -> Counter[str]:
+    """Count lower-cased word forms, and words of triplets, in the captions of some splits.
 
     Args:
-        store: the opened store.
-        splits: split names; none = all captions.
+        store: the store.
+        splits: names of splits; empty = all captions.
     """
     if not store.has("form"):
         return Counter()
@@ -62,7 +60,7 @@ def count_words(store: Store, splits: Sequence[str]) -> Counter[str]:
             for phrase, count in _counts(store.coded(name), at).items():
                 for word in phrase.lower().split():
                     in_graphs[word] += count
-        counted |= in_graphs  # the larger count: a lemma that is also a form is not counted twice
+        counted |= in_graphs  # the larger of the two: a word that is form and lemma is counted once
     return counted
 
 

@@ -1,4 +1,4 @@
-"""Word vectors: GloVe or word2vec text files, or the input table of the packaged MiniLM."""
+"""Word vectors: GloVe or word2vec text files, or the input embeddings of the packaged MiniLM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class WordVectors(Protocol):
     """A table of word vectors.
 
     Attributes:
-        dim: D.   identity: name and hash of its file, for content keys.
+        dim: width of a vector, D.   identity: name and hash of the file, for content keys.
     """
 
     @property
@@ -42,11 +42,11 @@ class WordVectors(Protocol):
     def identity(self) -> dict[str, str]: ...  # noqa: D102
 
     def word(self, word: str) -> Float | None:
-        """Return the vector of a lower-cased word, (D,), or None where it has none."""
+        """Return the vector of a lower-cased word, (D,), or None if the word is unknown."""
         ...
 
     def phrase(self, text: str) -> Float:
-        """Return the mean vector of the words of a phrase, (D,); zeros where none is known."""
+        """Return the mean vector of the known words of a phrase, (D,); zeros if none is known."""
         ...
 
 
@@ -54,19 +54,19 @@ def load_vectors(source: str | Path | None = None) -> WordVectors:
     """Open word vectors.
 
     Args:
-        source: a GloVe or word2vec text file, also ``.gz``; ``minilm`` or None is the input
-            embedding table of the packaged MiniLM (384 numbers, every English word).
+        source: a GloVe or word2vec text file, or one compressed as ``.gz``. ``minilm`` or None: the
+            input embeddings of the packaged MiniLM (384 numbers, every English word).
 
     Raises:
         MissingDependency: the MiniLM package is not installed.
         MissingInput: no such file.
-        InputError: not a file of word vectors.
+        InputError: the file has no word vectors.
     """
     return MiniLmVectors() if source in (None, "minilm") else TextVectors(Path(str(source)))
 
 
 def word_matrix(source: str | Path | None, words: Iterable[str]) -> Float:
-    """Return the vectors of some words, (V, D); zeros where a word has none."""
+    """Return the vectors of some words, (V, D); zeros for unknown words."""
     vectors = load_vectors(source)
     names = list(words)
     out = np.zeros((len(names), vectors.dim), np.float32)
@@ -87,9 +87,10 @@ def _phrase(vectors: WordVectors, text: str) -> Float:
 
 
 class TextVectors:
-    """A text file with a word and D numbers per line; word2vec's first line (V D) is skipped.
+    """Vectors of a text file with a word and D numbers per line.
 
-    Lines are found once, numbers are read when a word is asked for.
+    word2vec's first line (V D) is skipped. Opening the file finds the lines; the numbers of a word
+    are parsed when it is looked up.
     """
 
     def __init__(self, path: Path):
@@ -114,20 +115,20 @@ class TextVectors:
 
     @property
     def dim(self) -> int:
-        """D."""
+        """Width of a vector, D."""
         return self._dim
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Hash of the file."""
+        """Name and hash of the file."""
         return {"name": "text", "sha256": hash_file(self.path)}
 
     def word(self, word: str) -> Float | None:
-        """Return the vector of a word, (D,), or None."""
+        """Return the vector of a word, (D,), or None if the word is unknown."""
         return self._numbers(word) if word in self._places else None
 
     def phrase(self, text: str) -> Float:
-        """Return the mean vector of the words of a phrase, (D,)."""
+        """Return the mean vector of the known words of a phrase, (D,)."""
         return _phrase(self, text)
 
     def _numbers(self, word: str) -> Float:
@@ -137,8 +138,7 @@ class TextVectors:
         except ValueError as error:
             raise InputError(f"{self.path}: word {word!r}: not a number ({error}).") from error
         if len(numbers) != self._dim or not np.isfinite(numbers).all():
-            message = f"{len(numbers)} finite numbers, expected {self._dim}"
-            raise InputError(f"{self.path}: word {word!r} does not have {message}.")
+            raise InputError(f"{self.path}: word {word!r} needs {self._dim} finite numbers.")
         return numbers
 
 
@@ -149,15 +149,15 @@ def _bytes(path: Path) -> bytes | mmap.mmap:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (EOFError, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: not a whole gzip file ({error}).") from error
+        raise InputError(f"{path}: damaged gzip file ({error}).") from error
     except OSError as error:
         raise MissingInput(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise InputError(f"{path}: no word vectors, the file is empty.") from error
+        raise InputError(f"{path}: no word vectors; the file is empty.") from error
 
 
 class MiniLmVectors:
-    """The input embeddings of MiniLM; a word that is several pieces has their mean."""
+    """The input embeddings of MiniLM; a word of several pieces gets their mean."""
 
     def __init__(self) -> None:
         spec = find_spec(_PACKAGE)
@@ -170,16 +170,16 @@ class MiniLmVectors:
 
     @property
     def dim(self) -> int:
-        """D = 384."""
+        """Width of a vector, 384."""
         return int(self._table.shape[1])
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Hash of the weights."""
+        """Name and hash of the weights."""
         return {"name": "minilm", "sha256": hash_file(self.path)}
 
     def word(self, word: str) -> Float | None:
-        """Return the mean vector of the word's pieces, (384,); None for what has only unknowns."""
+        """Return the mean vector of a word's known pieces, (384,), or None if it has none."""
         pieces = [piece for piece in self._pieces.encode(word) if piece != self._pieces.unknown]
         if not pieces:
             return None
@@ -187,12 +187,12 @@ class MiniLmVectors:
         return mean
 
     def phrase(self, text: str) -> Float:
-        """Return the mean vector of the words of a phrase, (384,)."""
+        """Return the mean vector of the known words of a phrase, (384,)."""
         return _phrase(self, text)
 
 
 def _read_tensor(path: Path, name: str) -> Float:
-    """Map one float32 tensor of a safetensors file: a length, a JSON header, then the data."""
+    """Map a float32 tensor of a safetensors file: header length, JSON header, data."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")

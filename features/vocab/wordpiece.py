@@ -1,4 +1,4 @@
-"""WordPiece: the word pieces of a BERT vocabulary, longest match first."""
+"""Split words into the word pieces of a BERT vocabulary, longest match first."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LONGEST_WORD = 100
 
 
 class WordPiece:
-    """Splits lower-cased words into the pieces of a vocabulary.
+    """A vocabulary of word pieces, and the rule that splits a word into them.
 
     >>> pieces = WordPiece(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "skate", "##board", "##s", "a"))
     >>> pieces.encode("Skateboards"), pieces.encode("dog")
     ([4, 5, 6], [1])
 
     Args:
-        names: the pieces; their position is their id.
+        names: the pieces; a piece's position is its id.
 
     Raises: InputError: a special piece is missing.
     """
@@ -32,7 +32,7 @@ class WordPiece:
         self._ids = {name: number for number, name in enumerate(names)}
         missing = [name for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if name not in self._ids]
         if missing:
-            raise InputError(f"the piece vocabulary lacks {missing[0]}; is it an uncased BERT one?")
+            raise InputError(f"the vocabulary lacks {missing[0]}. Use that of an uncased BERT.")
         self.pad, self.unknown = self._ids["[PAD]"], self._ids["[UNK]"]
         self.cls, self.sep = self._ids["[CLS]"], self._ids["[SEP]"]
 
@@ -46,7 +46,7 @@ class WordPiece:
 
         Raises:
             MissingInput: no such file.
-            InputError: not a vocabulary.
+            InputError: the file has no vocabulary.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -63,7 +63,7 @@ class WordPiece:
             raise InputError(f"{path}: not a tokenizer with a WordPiece vocabulary.") from error
 
     def encode(self, word: str) -> list[int]:
-        """Return the piece ids of one word; at least one."""
+        """Return the ids of the pieces of a word; at least one."""
         return [piece for part in _parts(word) for piece in self._match(part)] or [self.unknown]
 
     def _match(self, part: str) -> list[int]:
@@ -85,7 +85,7 @@ class WordPiece:
 
 
 def _parts(word: str) -> Iterator[str]:
-    """Yield the lower-cased, accent-free runs of letters and each punctuation mark alone."""
+    """Yield runs of letters, lower-cased and without accents, and each punctuation mark."""
     plain = unicodedata.normalize("NFD", word.lower())
     run = ""
     for char in plain:

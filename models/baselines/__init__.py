@@ -1,1 +1,1 @@
-"""baselines."""
+"""Baselines: SCAN, VSE, zero-shot CLIP, TF-IDF and label bags."""

@@ -1,8 +1,8 @@
-"""Zero-shot CLIP over a stored variant of region features: what a user of today tries first.
+"""Zero-shot CLIP over region features that a CLIP vision tower computed.
 
-The image side is the store's: region features that were computed by a CLIP vision tower
-(``regions@clip``), pooled to one vector. The text side is computed once by ``prepare``, either
-from a file of caption vectors or by the text tower of a local CLIP folder (``transformers``).
+The store holds the region features (variant ``regions@clip``). ``prepare`` reads the caption
+vectors from a file, or computes them with the text tower of a local CLIP folder (needs the package
+``transformers``).
 """
 
 from __future__ import annotations
@@ -24,31 +24,23 @@ from features.errors import (
     MissingInput,
     TrainingError,
 )
-from models.nn.layers import cosine, l2norm, masked_max, masked_mean
+from models.nn.layers import cosine, l2norm, masked_l2norm, masked_max, masked_mean
+from models.nn.options import DataOptions
 from models.registry import register
 
 __all__ = ["Clip", "ClipCaptions", "ClipImages", "ClipOptions", "embed_captions"]
 
 
 @dataclass(frozen=True)
-class ClipOptions:
-    """Options of zero-shot CLIP.
-
-    Attributes:
-        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says; ``image_dim``
-            is the width of CLIP's common space.
-        captions: ``.npy`` file of one vector per caption row of the store, or a local CLIP
-            folder whose text tower makes them.
-        pool: ``mean``: one vector per image; ``max``: the region that fits a caption best.
-    """
+class ClipOptions(DataOptions):
+    """Options of zero-shot CLIP."""
 
     image_dim: int = 512
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
+    """Width of CLIP's common space."""
     captions: str = ""
+    """``.npy`` file with one vector per caption row of the store, or a local CLIP folder."""
     pool: Literal["mean", "max"] = "mean"
+    """``mean``: one vector per image; ``max``: the region that fits a caption best."""
 
 
 class ClipImages(NamedTuple):
@@ -70,10 +62,9 @@ class Clip(nn.Module):
     """Cosine of CLIP vectors; call ``prepare`` before scoring."""
 
     reads_unions = False
+    learns = False  # there is no loss to minimise
 
-    learns = False  # zero-shot: there is no loss to minimise
-
-    caption_table: Tensor  # (captions in the store, D); no part of a checkpoint
+    caption_table: Tensor  # (captions in the store, D); not part of a checkpoint
 
     def __init__(self, options: ClipOptions) -> None:
         super().__init__()
@@ -84,28 +75,27 @@ class Clip(nn.Module):
         """Compute or read the vectors of all captions of a store.
 
         Args:
-            store: the open store.   codebook: not used; captions are read as text.
+            store: an open store.   codebook: not used; captions are read as text.
 
         Raises:
-            ConfigError: the option ``captions`` is not set.
-            MissingInput, InputError, MissingDependency: see ``embed_captions``.
-            MismatchError: the vectors do not fit the store or its region features.
+            ConfigError, MissingInput, InputError, MissingDependency: see ``embed_captions``.
+            MismatchError: the vectors do not match the store or its region features.
         """
         del codebook
         texts = [str(text) for text in store.column("caption")]
         vectors = embed_captions(self.options.captions, texts)
         if vectors.shape != (len(texts), self.options.image_dim):
             raise MismatchError(
-                f"{self.options.captions}: caption vectors {tuple(vectors.shape)}, but the store "
-                f"has {len(texts)} captions and region features of {self.options.image_dim} "
-                "numbers. Use vectors of the same CLIP and the same store."
+                f"{self.options.captions}: caption vectors have shape {tuple(vectors.shape)}, but "
+                f"the store has {len(texts)} captions and region features of width "
+                f"{self.options.image_dim}. Use vectors of the same CLIP and the same store."
             )
         self.caption_table = l2norm(vectors.float()).to(self.caption_table.device)
 
     def encode_images(self, images: ImageBatch) -> ClipImages:
-        """Return unit vectors of the images, and of their regions where they are asked for."""
+        """Return unit vectors of the images; with ``pool: max`` also of their regions."""
         mask = images.object_mask
-        regions = l2norm(images.objects.float()).masked_fill(~mask.unsqueeze(-1), 0.0)
+        regions = masked_l2norm(images.objects.float(), mask)
         pooled = l2norm(masked_mean(regions, mask.unsqueeze(-1), 1))
         if self.options.pool == "mean":
             regions, mask = regions[:, :0], mask[:, :0]
@@ -117,18 +107,18 @@ class Clip(nn.Module):
         Raises: TrainingError: ``prepare`` was not called.
         """
         if not len(self.caption_table):
-            raise TrainingError("clip knows no captions; call prepare(store, codebook).")
+            raise TrainingError("clip has no caption vectors. Call prepare(store, codebook) first.")
         return ClipCaptions(self.caption_table[captions.rows])
 
     def score(self, images: ClipImages, captions: ClipCaptions) -> Tensor:
-        """Return (n_images, n_captions) cosines."""
+        """Return the cosines of all pairs: (I, C)."""
         if self.options.pool == "mean":
             return images.pooled @ captions.vectors.T
         scores = images.regions @ captions.vectors.T  # (I, K, C)
         return masked_max(scores, images.mask.unsqueeze(-1), 1)
 
     def plain_score(self, images: ClipImages, captions: ClipCaptions) -> Tensor:
-        """Return (n_images, 1) cosines."""
+        """Return the cosines of I images with one caption: (I, 1)."""
         if self.options.pool == "mean":
             return cosine(images.pooled, captions.vectors).unsqueeze(1)
         scores = cosine(images.regions, captions.vectors.unsqueeze(1))
@@ -139,31 +129,33 @@ def embed_captions(source: str, texts: list[str], batch_size: int = 256) -> Tens
     """Return one CLIP vector per text.
 
     Args:
-        source: ``.npy`` file of ready vectors in the same order, or a local CLIP folder.
-        texts: the captions.
-        batch_size: captions per step of the text tower.
+        source: ``.npy`` file of vectors in the same order, or a local CLIP folder.
+        texts: the captions.   batch_size: captions per step of the text tower.
 
     Returns:
         (len(texts), D) float32.
 
     Raises:
-        ConfigError: no source.   MissingInput: it is not there.   InputError: it is no array.
-        MissingDependency: a folder without the package ``transformers``.
+        ConfigError: the source is empty.   MissingInput: it does not exist.
+        InputError: the file is not a numeric array.
+        MissingDependency: a folder needs the package ``transformers``.
     """
     if not source:
         raise ConfigError(
-            "clip needs the option 'captions': an .npy file with one CLIP vector per caption of "
-            "the store, or the folder of the CLIP whose vision tower made the region features."
+            "clip needs the option 'captions'. Set it to an .npy file with one CLIP vector per "
+            "caption, or to the folder of the CLIP that computed the region features."
         )
     path = Path(source)
     if not path.exists():
-        raise MissingInput(f"{path}: no such file or folder of caption vectors.")
+        raise MissingInput(f"{path}: no such file or folder. Check the option 'captions'.")
     if path.is_file():
         try:
             return torch.from_numpy(np.load(path, allow_pickle=False)).float()
         except (ValueError, OSError, TypeError) as error:
-            raise InputError(f"{path}: not a plain .npy array ({error}).") from error
-    try:
+            raise InputError(
+                f"{path}: cannot be read as a numeric .npy array ({error})."
+            ) from error
+    try:  # optional
         from transformers import AutoTokenizer, CLIPTextModelWithProjection
     except ImportError as error:
         raise MissingDependency.of(

@@ -1,7 +1,7 @@
-"""A baseline that sees no pixels: bags of caption words against bags of detected labels.
+"""Ridge regression from caption words to detected labels, a baseline without pixels.
 
-Ridge regression from words to label counts, in closed form. What a matching model gains over it
-comes from features, boxes and relations; what it does not gain was in the labels already.
+It is solved in closed form. What a matching model gains over it comes from features, boxes and
+relations; the rest was already in the labels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["label_bag_scores"]
 
 Floats = npt.NDArray[np.float64]
-BLOCK = 4096  # captions whose words are dense at a time
+BLOCK = 4096  # captions whose word counts are dense at a time
 
 
 def label_bag_scores(
@@ -25,14 +25,14 @@ def label_bag_scores(
 ) -> npt.NDArray[np.float32]:
     """Score every image of a split with every caption of it, by labels alone.
 
-    The score is minus the squared distance between the label counts that a caption's words predict
-    and those of the image, in standard deviations. Images with equal labels tie; a fixed draw of
-    tiny numbers breaks ties as chance would.
+    The score is the negative squared distance between the label counts that the words of a caption
+    predict and those of the image, in standard deviations. Images with equal labels tie; small
+    random numbers with a fixed seed break the ties.
 
     Args:
-        store: needs the groups visual and tokens.   split: what to score.
+        store: a store with the groups visual and tokens.   split: split to score.
         train: split to learn from.
-        words: how many of its most frequent lower-cased words are used.
+        words: number of its most frequent lower-cased words that are used.
         ridge: weight of the penalty, in captions.
 
     Returns:
@@ -68,7 +68,7 @@ def label_bag_scores(
 
 
 def _label_counts(store: Store) -> Floats:
-    """Return how often each image has each label, (images, labels)."""
+    """Count the labels of each image: (images, labels)."""
     column = store.coded("labels")
     counts = np.zeros((len(store), len(column.names)))
     real = np.arange(column.codes.shape[1]) < store.column("num_objects")[:, None]
@@ -78,7 +78,7 @@ def _label_counts(store: Store) -> Floats:
 
 
 class _Bags:
-    """Counts of the most frequent words of some captions; the last column is a constant."""
+    """Counts of the most frequent words of captions; the last column is constant 1."""
 
     def __init__(self, store: Store, rows: npt.NDArray[Any], words: int) -> None:
         column = store.coded("form")
@@ -93,7 +93,7 @@ class _Bags:
         self.size = len(often) + 1
 
     def _words(self, rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return the words of all captions in a row, and which caption each is of."""
+        """Return the words of all captions, concatenated, and the caption of each word."""
         first, lengths = self._offsets[rows], np.diff(self._offsets)[rows]
         owner = np.repeat(np.arange(len(rows)), lengths)
         within = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -1,8 +1,9 @@
-"""SCAN: stacked cross attention (Lee et al., ECCV 2018), a baseline users compare with.
+"""SCAN: Stacked Cross Attention for Image-Text Matching (Lee et al., ECCV 2018).
 
-Each query (a word for ``t2i``, a region for ``i2t``) attends to the other side, and its cosine
-with what it attended to is pooled over the queries. The attended mix c = sum_k a_k v_k is never
-built: q.c = sum_k a_k (q.v_k), and |c|^2 = a^T G a with the Gram matrix G of the attended side.
+Each query (a word for ``t2i``, a region for ``i2t``) attends to the other side. The cosines of the
+queries with what they attended to are pooled to a score. The attended mix c = sum_k a_k v_k is
+never built: q.c = sum_k a_k (q.v_k), and |c|^2 = a^T G a with the Gram matrix G of the attended
+side.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from features.batches.batch import CaptionBatch, ImageBatch
-from models.nn.layers import cosine, l2norm, linear, masked_softmax
+from models.nn.layers import cosine, l2norm, masked_l2norm, masked_softmax, xavier_linear
 from models.nn.losses import negative_mask, triplet_loss
+from models.nn.options import DataOptions
 from models.nn.text_encoders import GruText
-from models.nn.tiling import by_length, tiles
+from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:
@@ -33,32 +35,21 @@ Pool = Literal["log_sum_exp", "mean", "max", "sum"]
 
 
 @dataclass(frozen=True)
-class ScanOptions:
-    """Options of SCAN.
+class ScanOptions(DataOptions):
+    """Options of SCAN."""
 
-    Attributes:
-        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says.
-        word_dim, embed_dim: widths of word vectors and of the common space.
-        direction: ``t2i``: words attend to regions; ``i2t``: regions attend to words.
-        norm: what is done to the similarities of one source over the queries.
-        pool: how the cosines of the queries become one score.
-        attention_scale: lambda of the softmax; None: 9 for ``t2i``, 4 for ``i2t``.
-        pool_scale: lambda of ``log_sum_exp``; None: 6 for ``t2i``, 5 for ``i2t``.
-        margin, hard_negatives, mask_same_image: see ``models.nn.losses``.
-    """
-
-    image_dim: int = 2048
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
     word_dim: int = 300
     embed_dim: int = 1024
     direction: Literal["t2i", "i2t"] = "t2i"
+    """``t2i``: words attend to regions; ``i2t``: regions attend to words."""
     norm: Norm = "clipped_l2norm"
+    """How the similarities of one source are normalised over the queries."""
     pool: Pool = "mean"
+    """How the cosines of the queries become one score."""
     attention_scale: float | None = None
+    """lambda of the softmax; None: 9 for ``t2i``, 4 for ``i2t``."""
     pool_scale: float | None = None
+    """lambda of ``log_sum_exp``; None: 6 for ``t2i``, 5 for ``i2t``."""
     margin: float = 0.2
     hard_negatives: bool = True
     mask_same_image: bool = True
@@ -78,21 +69,20 @@ class ScanCaptions(NamedTuple):
     mask: Tensor  # (C, T) bool
 
 
-def normalise(scores: Tensor, norm: Norm, dim: int, mask: Tensor, scale: float) -> Tensor:
-    """Normalise similarities over the queries, the axis ``dim``, and sharpen them.
+def attention_logits(scores: Tensor, norm: Norm, dim: int, mask: Tensor, scale: float) -> Tensor:
+    """Normalise similarities over the queries and scale them.
 
     Args:
-        scores: similarities, 0 where padded.   norm: which way.
+        scores: similarities, 0 where padded.   norm: see ``ScanOptions.norm``.
         dim: axis of the queries.   mask: bool, broadcastable, True = a real query.
-        scale: factor of the result, lambda of the softmax that follows.
+        scale: lambda of the softmax that follows.
     """
     if norm == "softmax":
         return masked_softmax(scores, mask, dim) * scale
     if norm.startswith("clipped"):
         scores = leaky_relu(scores, 0.1)
     if norm.endswith("l2norm"):
-        length = scores.square().sum(dim, keepdim=True).clamp(min=1e-24).sqrt()
-        return scores * (scale / (length + 1e-8))
+        return l2norm(scores, dim, scale=scale)
     if norm.endswith("l1norm"):
         return scores * (scale / (scores.abs().sum(dim, keepdim=True) + 1e-8))
     return scores * scale
@@ -114,65 +104,56 @@ def pool_queries(cosines: Tensor, mask: Tensor, dim: int, pool: Pool, scale: flo
 
 @register("scan", ScanOptions)
 class Scan(nn.Module):
-    """Stacked cross attention in one direction; average two models' scores for the ensemble."""
+    """Stacked cross attention in one direction; average the scores of two models for both."""
 
     reads_unions = False
 
     def __init__(self, options: ScanOptions) -> None:
         super().__init__()
-        self.options = options
-        self.fc = linear(options.image_dim, options.embed_dim)
-        self.text = GruText(options.vocab_size, options.word_dim, options.embed_dim)
-        t2i = options.direction == "t2i"
-        default = (9.0, 6.0) if t2i else (4.0, 5.0)
-        self.attention_scale = (
-            default[0] if options.attention_scale is None else options.attention_scale
-        )
-        self.pool_scale = default[1] if options.pool_scale is None else options.pool_scale
+        self.options = o = options
+        self.fc = xavier_linear(o.image_dim, o.embed_dim)
+        self.text = GruText(o.vocab_size, o.word_dim, o.embed_dim)
+        attention, pool = (9.0, 6.0) if o.direction == "t2i" else (4.0, 5.0)
+        self.attention_scale = attention if o.attention_scale is None else o.attention_scale
+        self.pool_scale = pool if o.pool_scale is None else o.pool_scale
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from given vectors, (vocab_size, word_dim)."""
+        """Start the word embedding from pretrained vectors, (vocab_size, word_dim)."""
         self.text.init_words(vectors)
 
     def encode_images(self, images: ImageBatch) -> ScanImages:
         """Project regions to unit vectors."""
-        regions = l2norm(self.fc(images.objects.to(self.fc.weight.dtype)))
-        mask = images.object_mask
-        return ScanImages(regions.masked_fill(~mask.unsqueeze(-1), 0.0), mask)
+        regions, mask = self.fc(images.objects.to(self.fc.weight.dtype)), images.object_mask
+        return ScanImages(masked_l2norm(regions, mask), mask)
 
     def encode_captions(self, captions: CaptionBatch) -> ScanCaptions:
         """Encode words to unit vectors."""
-        return ScanCaptions(
-            l2norm(self.text(captions.words, captions.word_mask)), captions.word_mask
-        )
+        words = l2norm(self.text(captions.words, captions.word_mask))
+        return ScanCaptions(words, captions.word_mask)
 
     def score(self, images: ScanImages, captions: ScanCaptions) -> Tensor:
-        """Score all pairs tile by tile: (n_images, n_captions)."""
-        order, undo = by_length(captions.mask)
-        words, word_mask = captions.words[order], captions.mask[order]
-        pair_bytes = 4 * 3 * images.mask.shape[1] * captions.mask.shape[1]  # s, a and a product
-        image_tiles, caption_tiles = tiles(images.mask, word_mask, pair_bytes)
-        grams = images.regions @ images.regions.transpose(1, 2)  # (I, K, K)
-        bands = []
-        for cut in image_tiles:
-            regions, mask, gram = images.regions[cut], images.mask[cut], grams[cut]
-            bands.append(
-                torch.cat(
-                    [
-                        self._tile(regions, mask, gram, words[rows, :n], word_mask[rows, :n])
-                        for rows, n in caption_tiles
-                    ]
-                )
-            )
-        return torch.cat(bands, dim=1)[undo].T
+        """Score all pairs, tile by tile: (I, C)."""
 
-    def _tile(
+        def cut_images(rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+            regions = images.regions[rows]
+            return regions, images.mask[rows], regions @ regions.transpose(1, 2)  # (n, K, K)
+
+        return score_in_tiles(
+            images.mask,
+            captions.mask,
+            4 * 3 * images.mask.shape[1] * captions.mask.shape[1],  # s, a and a product
+            cut_images=cut_images,
+            cut_captions=lambda rows, n: (captions.words[rows, :n], captions.mask[rows, :n]),
+            score=lambda image, text: self._score_tile(*image, *text),
+        )
+
+    def _score_tile(
         self, regions: Tensor, mask: Tensor, gram: Tensor, words: Tensor, word_mask: Tensor
     ) -> Tensor:
-        """Return (C, n) scores of one tile.
+        """Return the (n, C) scores of one tile.
 
-        The softmax needs no mask: padding is zero vectors, so its share of the weights shortens
-        the mix, and a cosine does not see a length.
+        The softmax needs no mask: pads are zero vectors, so their share of the weights only
+        shortens the mix, and the cosine does not depend on its length.
 
         Args:
             regions: (n, K, D).   mask: (n, K).   gram: (n, K, K).
@@ -182,28 +163,27 @@ class Scan(nn.Module):
         flat = words.reshape(C * T, -1)
         s = flat @ regions.reshape(n * K, -1).T  # (C T, n K)
         s = s.view(C, T, n, K)
+        norm, scale = self.options.norm, self.attention_scale
         on_words, on_regions = word_mask.view(C, T, 1, 1), mask.view(1, 1, n, K)
         if self.options.direction == "t2i":
-            a = normalise(s, self.options.norm, 1, on_words, self.attention_scale)
-            a = torch.softmax(a, -1)
+            a = torch.softmax(attention_logits(s, norm, 1, on_words, scale), -1)
             top = (a * s).sum(-1)  # (C, T, n), q.c
             mixed = torch.bmm(a.view(C * T, n, K).transpose(0, 1), gram)  # (n, C T, K)
             square = (mixed.transpose(0, 1).view_as(a) * a).sum(-1)  # |c|^2
-            norm = torch.linalg.vector_norm(words, dim=-1).unsqueeze(-1)  # (C, T, 1)
+            length = torch.linalg.vector_norm(words, dim=-1).unsqueeze(-1)  # (C, T, 1)
             queries, axis = on_words.squeeze(-1), 1
         else:
-            a = normalise(s, self.options.norm, 3, on_regions, self.attention_scale)
-            a = torch.softmax(a, 1)
+            a = torch.softmax(attention_logits(s, norm, 3, on_regions, scale), 1)
             top = (a * s).sum(1)  # (C, n, K)
             mixed = (words @ words.transpose(1, 2)) @ a.view(C, T, n * K)
             square = (mixed.view_as(a) * a).sum(1)
-            norm = torch.linalg.vector_norm(regions, dim=-1).unsqueeze(0)  # (1, n, K)
+            length = torch.linalg.vector_norm(regions, dim=-1).unsqueeze(0)  # (1, n, K)
             queries, axis = on_regions.squeeze(1), 2
-        cosines = top / (norm * square.clamp(min=1e-16).sqrt()).clamp(min=1e-8)
-        return pool_queries(cosines, queries, axis, self.options.pool, self.pool_scale)
+        cosines = top / (length * square.clamp(min=1e-16).sqrt()).clamp(min=1e-8)
+        return pool_queries(cosines, queries, axis, self.options.pool, self.pool_scale).T
 
     def plain_score(self, images: ScanImages, captions: ScanCaptions) -> Tensor:
-        """Return (n_images, 1): one caption, its attended contexts built for every image."""
+        """Score I images against one caption by definition: (I, 1)."""
         words = captions.words[0][captions.mask[0]]  # (T, D)
         words = words.unsqueeze(0).repeat(len(images.regions), 1, 1)  # (I, T, D)
         all_words = words.new_ones(words.shape[:2], dtype=torch.bool)
@@ -212,14 +192,15 @@ class Scan(nn.Module):
         else:
             query, query_mask, source, source_mask = *images, words, all_words
         s = torch.bmm(source, query.transpose(1, 2))  # (I, S, Q)
-        a = normalise(s, self.options.norm, 2, query_mask.unsqueeze(1), self.attention_scale)
-        a = masked_softmax(a.transpose(1, 2), source_mask.unsqueeze(1), -1)  # (I, Q, S)
+        mask = query_mask.unsqueeze(1)
+        a = attention_logits(s, self.options.norm, 2, mask, self.attention_scale)
+        a = masked_softmax(a.transpose(1, 2), source_mask.unsqueeze(1))  # (I, Q, S)
         attended = torch.bmm(a, source)  # (I, Q, D)
         cosines = cosine(query, attended)
         return pool_queries(cosines, query_mask, 1, self.options.pool, self.pool_scale).unsqueeze(1)
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Triplet loss of B matching pairs, row by row."""
+        """Return the triplet loss of B matching pairs, row by row."""
         o = self.options
         scores = self.score(self.encode_images(images), self.encode_captions(captions))
         negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)

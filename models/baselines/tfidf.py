@@ -1,7 +1,7 @@
-"""TF-IDF: caption words against detected labels and predicates, the baseline without pixels.
+"""TF-IDF of caption words and of detected labels and predicates, a baseline without pixels.
 
-A model that learns nothing by gradient: ``prepare`` counts the training captions once. What it
-retrieves is what words alone can, so a learned model should beat it.
+It is not trained by gradient: ``prepare`` counts the training captions once. It retrieves what
+words alone can retrieve, so a learned model should beat it.
 """
 
 from __future__ import annotations
@@ -17,33 +17,25 @@ from torch import Tensor, nn
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import TrainingError
 from models.nn.layers import l2norm
+from models.nn.options import DataOptions
 from models.registry import register
 
 __all__ = ["Tfidf", "TfidfCode", "TfidfOptions"]
 
 WORDS_PER_NAME = 4  # of a label or predicate: "standing next to" has three
-SPECIALS = 4  # ids below are <pad>, <start>, <end>, <unk>
+SPECIALS = 4  # ids below this one are <pad>, <start>, <end>, <unk>
 
 
 @dataclass(frozen=True)
-class TfidfOptions:
-    """Options of TF-IDF.
+class TfidfOptions(DataOptions):
+    """Options of TF-IDF."""
 
-    Attributes:
-        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says.
-        predicates: count the predicates of the visual relations, too.
-        lemmas: a word counts as its lemma, so that ``dogs`` meets the label ``dog``.
-        sublinear: 1 + log(count) instead of the count.
-    """
-
-    image_dim: int = 2048
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
     predicates: bool = True
+    """Count the predicates of the visual relations as well."""
     lemmas: bool = True
+    """Count a word as its lemma, so that ``dogs`` matches the label ``dog``."""
     sublinear: bool = True
+    """1 + log(count) instead of the count."""
 
 
 class TfidfCode(NamedTuple):
@@ -57,11 +49,10 @@ class Tfidf(nn.Module):
     """Cosine of TF-IDF vectors; call ``prepare`` before scoring, or load a prepared state."""
 
     reads_unions = False
-
     learns = False  # there is no loss to minimise
 
     term_of_word: Tensor  # (V,) int64, id of each word's lemma
-    label_terms: Tensor  # (n_labels, WORDS_PER_NAME) int64, 0 where there is no word
+    label_terms: Tensor  # (n_labels, WORDS_PER_NAME) int64, 0 without a word
     predicate_terms: Tensor  # (n_predicates, WORDS_PER_NAME) int64
     idf: Tensor  # (V,), 0 for special words; all 0 before ``prepare``
 
@@ -78,7 +69,7 @@ class Tfidf(nn.Module):
         """Count the training captions of a store (all captions when it has no such split).
 
         Args:
-            store: the open store.   codebook: the ids that batches will use.
+            store: an open store.   codebook: gives the ids that batches use.
         """
         words = codebook.words
         if self.options.lemmas:
@@ -97,7 +88,7 @@ class Tfidf(nn.Module):
         self.idf[:SPECIALS] = 0.0
 
     def _fill(self, terms: Tensor, names: Any, words: Any) -> None:
-        """Write the terms of each name's words."""
+        """Fill in the terms of the words of each name."""
         terms.zero_()
         for row in range(2, len(names)):
             ids = [words.id(part) for part in re.split(r"[\s_/-]+", names[row].lower()) if part]
@@ -106,7 +97,7 @@ class Tfidf(nn.Module):
                 terms[row, place] = term
 
     def _count_words(self, words: Tensor) -> Tensor:
-        """Return (N, V) counts of the terms of (N, T) word ids."""
+        """Count the terms of (N, T) word ids: (N, V)."""
         return self._count(self.term_of_word[words])
 
     def _count(self, terms: Tensor) -> Tensor:
@@ -115,7 +106,7 @@ class Tfidf(nn.Module):
 
     def _weigh(self, counts: Tensor) -> TfidfCode:
         if not bool(self.idf.any()):
-            raise TrainingError("tfidf has counted no captions; call prepare(store, codebook).")
+            raise TrainingError("tfidf has no word counts. Call prepare(store, codebook) first.")
         if self.options.sublinear:
             counts = torch.where(counts > 0, 1.0 + counts.clamp(min=1.0).log(), 0.0)
         return TfidfCode(l2norm(counts * self.idf))
@@ -132,11 +123,11 @@ class Tfidf(nn.Module):
         return self._weigh(self._count_words(captions.words))
 
     def score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
-        """Return (n_images, n_captions) cosines."""
+        """Return the cosines of all pairs: (I, C)."""
         return images.bags @ captions.bags.T
 
     def plain_score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
-        """Return (n_images, 1) cosines."""
+        """Return the cosines of I images with one caption: (I, 1)."""
         return (images.bags * captions.bags).sum(1, keepdim=True)
 
 
@@ -149,7 +140,7 @@ def _lemma_of_form(store: Any) -> dict[str, str]:
     width = max(1, len(lemmas.names))
     pairs, counts = np.unique(form_ids * width + lemmas.codes, return_counts=True)
     best: dict[str, str] = {}
-    for k in np.argsort(counts, kind="stable").tolist():  # the most frequent writes last
+    for k in np.argsort(counts, kind="stable").tolist():  # the most frequent is written last
         form, lemma = divmod(int(pairs[k]), width)
         best[lower[form]] = lemmas.names[lemma].lower()
     return best

@@ -1,6 +1,6 @@
-"""VSE: one vector per image and per caption (VSE++ lineage), the baseline without alignment.
+"""VSE: one vector per image and per caption, as in VSE++ (Faghri et al., BMVC 2018).
 
-Regions are projected and pooled, the caption's words likewise; the score is a cosine.
+Regions are projected and pooled, and so are the words of a caption; the score is a cosine.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor, nn
 
 from features.batches.batch import CaptionBatch, ImageBatch
-from models.nn.layers import cosine, l2norm, last_state, linear, masked_max, masked_mean
+from models.nn.layers import cosine, l2norm, last_state, masked_max, masked_mean, xavier_linear
 from models.nn.losses import negative_mask, triplet_loss
+from models.nn.options import DataOptions
 from models.nn.text_encoders import BertText, GruText
 from models.registry import register
 
@@ -23,29 +24,17 @@ __all__ = ["Vse", "VseCode", "VseOptions"]
 
 
 @dataclass(frozen=True)
-class VseOptions:
-    """Options of VSE.
+class VseOptions(DataOptions):
+    """Options of VSE."""
 
-    Attributes:
-        image_dim, vocab_size, n_labels, n_predicates, n_tags: what the data says.
-        word_dim, embed_dim: widths of word vectors and of the common space.
-        text_encoder, bert: a Bi-GRU, or a BERT (a folder, or ``minilm``).
-        image_pool: how projected regions become one vector.
-        text_pool: how word features become one; ``last`` is the state at ``<end>``.
-        margin, hard_negatives, mask_same_image: see ``models.nn.losses``.
-    """
-
-    image_dim: int = 2048
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
     word_dim: int = 300
     embed_dim: int = 1024
     text_encoder: Literal["gru", "bert"] = "gru"
     bert: str = "minilm"
+    """Folder of a BERT, or the packaged MiniLM."""
     image_pool: Literal["mean", "max"] = "mean"
     text_pool: Literal["last", "mean", "max"] = "mean"
+    """``last`` is the state at ``<end>``."""
     margin: float = 0.2
     hard_negatives: bool = True
     mask_same_image: bool = True
@@ -74,7 +63,7 @@ class Vse(nn.Module):
     def __init__(self, options: VseOptions) -> None:
         super().__init__()
         self.options = options
-        self.fc = linear(options.image_dim, options.embed_dim)
+        self.fc = xavier_linear(options.image_dim, options.embed_dim)
         self.text: GruText | BertText = (
             BertText(options.bert, options.embed_dim)
             if options.text_encoder == "bert"
@@ -82,7 +71,7 @@ class Vse(nn.Module):
         )
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from given vectors; a BERT brings its own."""
+        """Start a Bi-GRU's word embedding from pretrained vectors, (vocab_size, word_dim)."""
         if isinstance(self.text, GruText):
             self.text.init_words(vectors)
 
@@ -100,15 +89,15 @@ class Vse(nn.Module):
         return VseCode(l2norm(_pool(words, mask, self.options.text_pool)))
 
     def score(self, images: VseCode, captions: VseCode) -> Tensor:
-        """Return (n_images, n_captions) cosines."""
+        """Return the cosines of all pairs: (I, C)."""
         return images.vectors @ captions.vectors.T
 
     def plain_score(self, images: VseCode, captions: VseCode) -> Tensor:
-        """Return (n_images, 1) cosines."""
+        """Return the cosines of I images with one caption: (I, 1)."""
         return cosine(images.vectors, captions.vectors).unsqueeze(1)
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Triplet loss of B matching pairs, row by row."""
+        """Return the triplet loss of B matching pairs, row by row."""
         o = self.options
         scores = self.score(self.encode_images(images), self.encode_captions(captions))
         negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)

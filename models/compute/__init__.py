@@ -1,1 +1,1 @@
-"""compute."""
+"""Where models compute: devices, ranks, and the codes that are passed between them."""

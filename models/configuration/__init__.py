@@ -1,1 +1,1 @@
-"""configuration."""
+"""Configurations of training runs: typed sections, shipped files and command-line overrides."""

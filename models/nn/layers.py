@@ -1,40 +1,59 @@
-"""Blocks that several models share: norms, masked pooling, the Bi-GRU over padded words."""
+"""Norms, masked reductions, initialised layers and the Bi-GRU over padded words."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 __all__ = [
+    "Activation",
     "BiGru",
+    "activate",
     "clipped_l2norm",
     "cosine",
-    "embedding",
-    "l1norm",
     "l2norm",
     "last_state",
-    "leaky_softmax",
-    "linear",
+    "masked_l2norm",
     "masked_max",
     "masked_mean",
     "masked_softmax",
+    "uniform_embedding",
+    "xavier_linear",
+    "zero_padding",
 ]
 
+Activation = Literal["tanh", "relu", "leaky_relu", "none"]
 
-def l2norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """Return x / (||x||_2 + eps) along ``dim``; a zero vector stays zero, its gradient finite.
 
-    Squares are summed by hand: along an axis that is not the last, this is several times faster
-    than ``torch.linalg.vector_norm``.
+def activate(x: Tensor, name: Activation) -> Tensor:
+    """Apply the named activation; LeakyReLU has a slope of 0.1."""
+    if name == "tanh":
+        return x.tanh()
+    if name == "relu":
+        return x.relu()
+    return nn.functional.leaky_relu(x, 0.1) if name == "leaky_relu" else x
+
+
+def l2norm(x: Tensor, dim: int = -1, *, scale: float = 1.0) -> Tensor:
+    """Return scale * x / (||x||_2 + 1e-8) along ``dim``.
+
+    A zero vector stays zero, and its gradient is finite. The squares are summed explicitly: along
+    an axis other than the last, this is several times faster than ``torch.linalg.vector_norm``.
     """
     norm = x.square().sum(dim, keepdim=True).clamp(min=1e-24).sqrt()
-    return x * (1.0 / (norm + eps))
+    return x * (scale / (norm + 1e-8))
 
 
-def l1norm(x: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """Return x / (||x||_1 + eps) along ``dim``."""
-    return x / (x.abs().sum(dim=dim, keepdim=True) + eps)
+def clipped_l2norm(similarities: Tensor, dim: int, scale: float) -> Tensor:
+    """Return scale * l2norm(LeakyReLU(similarities)), the attention logits of SCAN.
+
+    Args:
+        similarities: any shape, 0 where padded.   dim: axis of the queries.   scale: lambda.
+    """
+    return l2norm(activate(similarities, "leaky_relu"), dim, scale=scale)
 
 
 def cosine(a: Tensor, b: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
@@ -43,8 +62,18 @@ def cosine(a: Tensor, b: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
     return (a * b).sum(dim) / norms.clamp(min=eps)
 
 
+def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
+    """Set the padded rows of x (..., K, D) to zero; ``mask`` (..., K) is True where real."""
+    return x.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def masked_l2norm(x: Tensor, mask: Tensor) -> Tensor:
+    """Scale the rows of x (..., K, D) to unit length; rows that ``mask`` (..., K) pads are zero."""
+    return zero_padding(l2norm(x), mask)
+
+
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Return the softmax along ``dim`` over real entries; a row without any is all zeros.
+    """Return the softmax along ``dim`` over real entries; all zeros where there is none.
 
     Args:
         scores: any shape.   mask: bool, broadcastable to it, True = real.   dim: axis.
@@ -59,9 +88,8 @@ def masked_mean(x: Tensor, mask: Tensor, dim: int) -> Tensor:
     Args:
         x: any shape.   mask: bool, broadcastable to ``x``, True = real.   dim: axis.
     """
-    weight = mask.to(x.dtype)
     total = x.masked_fill(~mask, 0.0).sum(dim)
-    return total / weight.sum(dim).clamp(min=1.0)
+    return total / mask.to(x.dtype).sum(dim).clamp(min=1.0)
 
 
 def masked_max(x: Tensor, mask: Tensor, dim: int) -> Tensor:
@@ -74,30 +102,7 @@ def masked_max(x: Tensor, mask: Tensor, dim: int) -> Tensor:
     return best.masked_fill(~mask.any(dim), 0.0)
 
 
-def clipped_l2norm(scores: Tensor, mask: Tensor, dim: int, slope: float = 0.1) -> Tensor:
-    """Return l2norm(LeakyReLU(scores)) along ``dim``, padded entries zero.
-
-    The first half of stacked cross attention; ``dim`` is the axis of the queries.
-    """
-    clipped = torch.nn.functional.leaky_relu(scores, slope).masked_fill(~mask, 0.0)
-    return l2norm(clipped, dim)
-
-
-def leaky_softmax(scores: Tensor, query_mask: Tensor, key_mask: Tensor, scale: float) -> Tensor:
-    """Return attention weights: clipped, normalised over the queries, softmax over the keys.
-
-    Args:
-        scores: (..., Q, K) similarities.
-        query_mask: (..., Q) bool.   key_mask: (..., K) bool.   scale: lambda.
-
-    Returns:
-        (..., Q, K), each row of a real query sums to 1 over the real keys.
-    """
-    both = query_mask.unsqueeze(-1) & key_mask.unsqueeze(-2)
-    return masked_softmax(clipped_l2norm(scores, both, dim=-2) * scale, both, dim=-1)
-
-
-def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+def xavier_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     """Return a Linear with Xavier-uniform weights and zero bias."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
@@ -106,7 +111,7 @@ def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     return layer
 
 
-def embedding(size: int, dim: int, bound: float = 0.1) -> nn.Embedding:
+def uniform_embedding(size: int, dim: int, bound: float = 0.1) -> nn.Embedding:
     """Return an Embedding with weights from U(-bound, bound)."""
     table = nn.Embedding(size, dim)
     nn.init.uniform_(table.weight, -bound, bound)
@@ -114,12 +119,11 @@ def embedding(size: int, dim: int, bound: float = 0.1) -> nn.Embedding:
 
 
 class BiGru(nn.Module):
-    """A one-layer bidirectional GRU whose two directions are averaged.
+    """A one-layer bidirectional GRU that averages its two directions.
 
     Args:
-        inputs: width of one word vector.
-        hidden: width of a state.
-        bidirectional: False reads forwards only.
+        inputs: width of a word vector.   hidden: width of a state.
+        bidirectional: False reads forward only.
     """
 
     def __init__(self, inputs: int, hidden: int, *, bidirectional: bool = True) -> None:
@@ -131,8 +135,8 @@ class BiGru(nn.Module):
         """Run over padded sequences.
 
         Args:
-            x: (N, T, inputs).
-            lengths: (N,) int64, real positions come first; 0 gives a row of zeros.
+            x: (N, T, inputs), real positions first.
+            lengths: (N,) int64, real positions of each; 0 gives a row of zeros.
 
         Returns:
             (N, T, hidden): mean of both directions, zeros where padded.
@@ -152,13 +156,10 @@ class BiGru(nn.Module):
 
 
 def last_state(states: Tensor, lengths: Tensor) -> Tensor:
-    """Return the state at the last real position.
+    """Return the state at the last real position, (N, H).
 
     Args:
-        states: (N, T, H).   lengths: (N,) int64; 0 picks position 0.
-
-    Returns:
-        (N, H).
+        states: (N, T, H).   lengths: (N,) int64; 0 returns the state at position 0.
     """
     last = (lengths - 1).clamp(min=0)
     return states[torch.arange(len(states), device=states.device), last]

@@ -9,15 +9,12 @@ __all__ = ["negative_mask", "triplet_loss"]
 
 
 def negative_mask(image_rows: Tensor, *, mask_same_image: bool = True) -> Tensor:
-    """Return which (image, caption) pairs of a batch are negatives.
+    """Return which pairs of a batch are negatives: (B, B) bool, rows = images, columns = captions.
 
     Args:
         image_rows: (B,) int64, the image of each pair.
-        mask_same_image: captions of the same image are no negatives; False: only the pair
-            itself is none, as in the released code of VSE++ and its heirs.
-
-    Returns:
-        (B, B) bool, rows = images, columns = captions.
+        mask_same_image: captions of the same image are not negatives; False excludes only the
+            pair itself, as the released code of VSE++ and its descendants does.
     """
     if mask_same_image:
         return image_rows.unsqueeze(1) != image_rows.unsqueeze(0)
@@ -38,8 +35,8 @@ def triplet_loss(
         scores: (B, B), rows = images, columns = captions, matching pairs on the diagonal.
         negatives: (B, B) bool, pairs that count as negatives; None: all but the diagonal.
         margin: m.
-        hard_negatives: only the hardest negative of each row and column (Eq. 9) instead of the
-            sum over all (Eq. 8).
+        hard_negatives: count only the hardest negative of each row and column (Eq. 9), instead
+            of the sum over all negatives (Eq. 8).
 
     Returns:
         () the sum; 0 for a batch without negatives.
@@ -47,8 +44,8 @@ def triplet_loss(
     if negatives is None:
         negatives = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     positives = scores.diagonal()
-    captions = (margin + scores - positives.unsqueeze(1)).clamp(min=0)  # of image i
-    images = (margin + scores - positives.unsqueeze(0)).clamp(min=0)  # of caption j
+    captions = (margin + scores - positives.unsqueeze(1)).clamp(min=0)  # negatives of image i
+    images = (margin + scores - positives.unsqueeze(0)).clamp(min=0)  # negatives of caption j
     captions = captions.masked_fill(~negatives, 0.0)
     images = images.masked_fill(~negatives, 0.0)
     if hard_negatives:

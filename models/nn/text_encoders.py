@@ -1,7 +1,7 @@
-"""From ids to text features: word vectors and a Bi-GRU, or a BERT over word pieces.
+"""Text encoders: word vectors and a Bi-GRU, or a BERT over word pieces.
 
-Vectors to start from come from ``features.vocab.vectors`` (GloVe files, the packaged MiniLM's input
-table, 384-d) through ``init_words``; without them the table starts random and is learned.
+Word vectors start random, or from pretrained ones passed to ``init_words``, which
+``features.vocab.vectors`` reads from GloVe files or from the packaged MiniLM (384-d).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from features.batches.batch import CaptionBatch
 from features.errors import ConfigError
 from models.nn.bert import Bert, BertConfig, load_bert
-from models.nn.layers import BiGru, embedding, linear
+from models.nn.layers import BiGru, uniform_embedding, xavier_linear, zero_padding
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,12 +24,11 @@ __all__ = ["BertText", "GruText", "copy_rows", "pool_pieces"]
 
 
 def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
-    """Overwrite an embedding's rows with given vectors; unknown rows stay random.
+    """Copy pretrained vectors into an embedding; a row of zeros or NaN keeps its random values.
 
     Args:
         table: (V, d).
-        vectors: (V, d), as ``features.vocab.vectors.word_matrix`` makes them: zeros (or NaN) where
-            a word has no vector.
+        vectors: (V, d), for example from ``features.vocab.vectors.word_matrix``.
 
     Raises:
         ConfigError: the shapes differ.
@@ -38,8 +37,8 @@ def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
     if values.shape != table.weight.shape:
         have, want = tuple(values.shape), tuple(table.weight.shape)
         raise ConfigError(
-            f"word vectors of shape {have} do not fit a table of {want}; "
-            f"set word_dim to {have[-1]} and use the vocabulary they were looked up for."
+            f"word vectors have shape {have}, but the embedding has {want}. "
+            f"Set word_dim to {have[-1]} and use the vocabulary the vectors were made for."
         )
     known = values.isfinite().all(1) & values.any(1)
     with torch.no_grad():
@@ -47,47 +46,36 @@ def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
 
 
 class GruText(nn.Module):
-    """Word vectors and the Bi-GRU over them, both directions averaged.
+    """Word vectors and a Bi-GRU over them, both directions averaged.
 
     Args:
-        vocab_size: words in the table.
-        word_dim: width of a word vector.
+        vocab_size: words in the table.   word_dim: width of a word vector.
         embed_dim: width of a word feature.
     """
 
     def __init__(self, vocab_size: int, word_dim: int, embed_dim: int) -> None:
         super().__init__()
-        self.embed = embedding(vocab_size, word_dim)
+        self.embed = uniform_embedding(vocab_size, word_dim)
         self.gru = BiGru(word_dim, embed_dim)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Encode padded captions.
-
-        Args:
-            words: (C, T) int64.   mask: (C, T) bool.
-
-        Returns:
-            (C, T, embed_dim), zeros where padded.
-        """
+        """Encode words (C, T) with mask (C, T): (C, T, embed_dim), zeros where padded."""
         states: Tensor = self.gru(self.embed(words), mask.sum(1))
         return states
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start from given word vectors, (vocab_size, word_dim); see ``copy_rows``."""
+        """Start from pretrained word vectors, (vocab_size, word_dim); see ``copy_rows``."""
         copy_rows(self.embed, vectors)
 
 
 def pool_pieces(pieces: Tensor, piece_words: Tensor, n_words: int) -> Tensor:
-    """Average the features of a word's pieces: one row per word, as the graphs count them.
+    """Average the features of each word's pieces: (C, T, D), zeros for a word without pieces.
 
     [CLS] belongs to ``<start>`` and [SEP] to ``<end>``.
 
     Args:
-        pieces: (C, S, D).   piece_words: (C, S) int64, word of each piece, -1 on pads.
+        pieces: (C, S, D).   piece_words: (C, S) int64, word of each piece, -1 where padded.
         n_words: T.
-
-    Returns:
-        (C, T, D), zeros for a word without pieces.
     """
     words = torch.arange(n_words, device=pieces.device)
     member = (piece_words.unsqueeze(1) == words.view(1, -1, 1)).to(pieces.dtype)  # (C, T, S)
@@ -98,9 +86,10 @@ class BertText(nn.Module):
     """A BERT over word pieces and a linear layer into the common space.
 
     Args:
-        source: folder of a BERT, ``minilm`` (see ``models.nn.bert``), or the sizes of an empty one.
+        source: folder of a BERT, ``minilm`` (see ``models.nn.bert``), or the sizes of a BERT whose
+            weights are loaded later.
         embed_dim: width of a feature.
-        weights: False leaves BERT's weights to a checkpoint that is loaded afterwards.
+        weights: False skips loading the weights in the folder.
     """
 
     def __init__(self, source: str | BertConfig, embed_dim: int, *, weights: bool = True) -> None:
@@ -109,17 +98,17 @@ class BertText(nn.Module):
             self.bert = Bert(source)
         else:
             self.bert = load_bert(source, weights=weights)
-        self.project = linear(self.bert.config.hidden_size, embed_dim)
+        self.project = xavier_linear(self.bert.config.hidden_size, embed_dim)
 
     def encode_pieces(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Return the features of all pieces, [CLS] and [SEP] included: (C, S, D), mask (C, S)."""
+        """Return features (C, S, D) and mask (C, S) of all pieces, [CLS] and [SEP] included."""
         pieces, piece_words = _pieces_of(captions)
         mask = piece_words >= 0
         features: Tensor = self.project(self.bert(pieces, mask))
-        return features.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+        return zero_padding(features, mask), mask
 
     def forward(self, captions: CaptionBatch) -> Tensor:
-        """Return (C, T, D): the mean of each word's pieces, zeros where padded."""
+        """Return the mean of each word's pieces: (C, T, D), zeros where padded."""
         features, _ = self.encode_pieces(captions)
         _, piece_words = _pieces_of(captions)
         return pool_pieces(features, piece_words, captions.words.shape[1])
@@ -128,7 +117,7 @@ class BertText(nn.Module):
 def _pieces_of(captions: CaptionBatch) -> tuple[Tensor, Tensor]:
     if captions.pieces is None or captions.piece_words is None:
         raise ConfigError(
-            "this model reads word pieces, but the codebook has none; make it with "
-            "Codebook.from_store(store, pieces=FOLDER / 'vocab.txt') of the same BERT."
+            "this model reads word pieces, but the codebook has none. Create the codebook with "
+            "Codebook.from_store(store, pieces=FOLDER / 'vocab.txt'), where FOLDER holds its BERT."
         )
     return captions.pieces, captions.piece_words

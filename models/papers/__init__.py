@@ -1,1 +1,1 @@
-"""papers."""
+"""The five papers, one file each, in the order of the paper's sections and equations."""

@@ -1,40 +1,53 @@
-"""GSMN: Graph Structured Network for Image-Text Matching (Liu et al., CVPR 2020).
+"""GSMN: Graph Structured Network for Image-Text Matching.
 
-Words and regions are nodes of two graphs. Each node is matched with the nodes of the other graph
-block by block; the matching vectors then travel along the edges and become the score. The paper's
-parts stand in ``gsmn_graphs`` (3.1), ``gsmn_matching`` (3.2.1) and ``gsmn_structure`` (3.2.2).
+Liu et al., CVPR 2020. The words of a caption and the regions of an image are the nodes of two
+graphs. Each node is matched with the nodes of the other graph, block by block; the matching
+vectors are then propagated along the edges of their own graph and read as a score.
+
+    3.1    graph construction, Eq. (1)-(2)          nn.graphs.text_adjacency, text_edges,
+                                                    PolarKernels
+    3.2.1  node-level matching, Eq. (3)-(5)         match_nodes, match_nodes_plain
+    3.2.2  structure-level matching, Eq. (6)-(9)    WordConvolution, RegionConvolution,
+                                                    MatchingHead, Gsmn._match_structures
+    3.2.3  objective function, Eq. (10)             Gsmn.loss
+    3.3    feature representation, Eq. (11)         Gsmn.encode_images, Gsmn.encode_captions
+
+Symbols: words u, regions v, matching vectors x, edge weights W_e. C captions of T words, I images
+of R regions, d = embed_dim, t blocks, K kernels of k outputs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, linear
+from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import cached
 
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
-from models.nn.layers import BiGru, embedding, l2norm, linear
+from models.nn.graphs import text_adjacency
+from models.nn.layers import (
+    BiGru,
+    activate,
+    clipped_l2norm,
+    cosine,
+    l2norm,
+    masked_l2norm,
+    masked_mean,
+    masked_softmax,
+    uniform_embedding,
+    xavier_linear,
+    zero_padding,
+)
 from models.nn.losses import negative_mask, triplet_loss
+from models.nn.options import DataOptions
 from models.nn.text_encoders import copy_rows
-from models.nn.tiling import by_length, tiles
-from models.papers.gsmn_graphs import PolarKernels, text_adjacency, text_edges
-from models.papers.gsmn_matching import (
-    AttentionNorm,
-    Nodes,
-    match_nodes,
-    match_nodes_plainly,
-    prepare,
-)
-from models.papers.gsmn_structure import (
-    MatchingHead,
-    Propagation,
-    RegionConvolution,
-    TextKernelNorm,
-    WordConvolution,
-)
+from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:
@@ -42,16 +55,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Gsmn", "GsmnCaptions", "GsmnImages", "GsmnOptions"]
 
+AttentionNorm = Literal["clipped_l2norm", "none"]
+Propagation = Literal["paper", "official"]
+TextKernelNorm = Literal["official", "none"]
+
 
 @dataclass(frozen=True)
-class GsmnOptions:
+class GsmnOptions(DataOptions):
     """Options of GSMN; the defaults are the published model with a sparse text graph."""
 
-    image_dim: int = 2048
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
     word_dim: int = 300
     embed_dim: int = 1024
     bidirectional: bool = True
@@ -59,9 +71,9 @@ class GsmnOptions:
     text_graph: Literal["sparse", "dense"] = "sparse"
     """Dependency edges, or all words connected; the published best averages both models."""
     graph: bool = True
-    """False: GSMN-w/o graph of Table 3, the head reads node-level matching vectors."""
+    """False: GSMN-w/o graph of Table 3; the head reads the node-level matching vectors."""
     directions: Literal["both", "t2i", "i2t"] = "both"
-    """Which scores Eq. (9) adds: ``i2t`` is GSMN-w/o t2i of Table 3, ``t2i`` is w/o i2t."""
+    """The scores that Eq. (9) adds: ``i2t`` is GSMN-w/o t2i of Table 3, ``t2i`` is w/o i2t."""
     layers: int = 1
     """Graph convolutions in a row; 2: GSMN-2GCN of Table 3."""
     scale: float = 20.0
@@ -69,10 +81,15 @@ class GsmnOptions:
     blocks: int = 16
     kernels: int = 8
     kernel_dim: int = 4
-    """Outputs of one kernel: 4 as released (32 together), 32 as the paper may be read."""
+    """Outputs of one kernel: 4 as released (32 in all), 32 as the paper can be read."""
     propagation: Propagation = "paper"
+    """``paper``: a node receives its neighbours. ``official``: copies of itself, as released."""
     attention_norm: AttentionNorm = "clipped_l2norm"
+    """LeakyReLU and an L2 norm over the queries before the softmax, as released; ``none``: the
+    softmax alone, as printed in Eq. (3) and (5)."""
     text_kernel_norm: TextKernelNorm = "official"
+    """``official``: the edges of a word sum to 1, so the scale of a kernel cancels. ``none``: each
+    kernel has a scale."""
     activation: Literal["none", "tanh"] = "none"
     """sigma of Eq. (6); the released code has none."""
     region_bias: bool = False
@@ -83,7 +100,7 @@ class GsmnOptions:
 
 
 class GsmnImages(NamedTuple):
-    """What the score needs of I images."""
+    """The codes of I images."""
 
     regions: Tensor  # (I, R, d), unit length
     mask: Tensor  # (I, R) bool
@@ -91,16 +108,380 @@ class GsmnImages(NamedTuple):
 
 
 class GsmnCaptions(NamedTuple):
-    """What the score needs of C captions."""
+    """The codes of C captions."""
 
     words: Tensor  # (C, T, d), unit length
     mask: Tensor  # (C, T) bool
     heads: Tensor  # (C, T)
 
 
+# 3.1 Graph construction
+
+
+def text_edges(words: Tensor, word_mask: Tensor, adjacency: Tensor, scale: float) -> Tensor:
+    """Weigh the edges between words by their similarity. GSMN Eq. (1)-(2).
+
+    Eq. (1) is a softmax over all words of the caption. Eq. (2) keeps the edges of the graph and
+    divides each row by its L2 norm.
+
+    Args:
+        words: (C, T, d), unit length.   word_mask: (C, T) bool.
+        adjacency: (C, T, T) bool.   scale: lambda.
+
+    Returns:
+        (C, T, T); row i weighs the neighbours of word i.
+    """
+    similar = scale * words @ words.transpose(1, 2)
+    lowest = torch.finfo(similar.dtype).min
+    weights = similar.masked_fill(~word_mask.unsqueeze(1), lowest).softmax(-1) * adjacency
+    return weights / (weights.square().sum(-1, keepdim=True).clamp_min(1e-24).sqrt() + 1e-8)
+
+
+def polar_coordinates(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distance and angle between the centres of all boxes (GSMN section 3.1).
+
+    Args:
+        boxes: (I, R, 4) xyxy, divided by width and height.
+
+    Returns:
+        ``rho`` and ``theta``, both (I, R, R). Entry (i, j) is the offset from region j to region
+        i; its angle is measured from the y axis, in (-pi, pi].
+    """
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    offset = centre.unsqueeze(2) - centre.unsqueeze(1)  # (I, R, R, 2)
+    return offset.norm(dim=-1), torch.atan2(offset[..., 0], offset[..., 1])
+
+
+class PolarKernels(nn.Module):
+    """Edge weights W_e between regions: a mixture of Gaussians over polar coordinates.
+
+    The paper calls the pair (rho, theta) itself the weight, which Eq. (6) cannot multiply with.
+    Like the released code, this is MoNet's mixture: one weight for each kernel.
+    """
+
+    def __init__(self, kernels: int) -> None:
+        super().__init__()
+        self.mean_rho = nn.Parameter(torch.rand(kernels))
+        self.mean_theta = nn.Parameter((torch.rand(kernels) * 2 - 1) * math.pi)
+        self.precision_rho = nn.Parameter(torch.rand(kernels))
+        self.precision_theta = nn.Parameter(torch.rand(kernels))
+
+    def forward(self, boxes: Tensor, region_mask: Tensor) -> Tensor:
+        """Return (I, K, R, R): weight of region j (last axis) for region i; kernels sum to 1."""
+        rho, theta = (part.unsqueeze(1) for part in polar_coordinates(boxes.to(self.mean_rho)))
+
+        def per_kernel(parameter: Tensor) -> Tensor:
+            return parameter.view(1, -1, 1, 1)
+
+        turn = (theta - per_kernel(self.mean_theta)).abs()
+        turn = torch.minimum(turn, (2 * math.pi - turn).abs())
+        weights = torch.exp(
+            -((rho - per_kernel(self.mean_rho)) ** 2)
+            / (2 * (1e-14 + per_kernel(self.precision_rho) ** 2))
+        ) * torch.exp(-(turn**2) / (2 * (1e-14 + per_kernel(self.precision_theta) ** 2)))
+        total = weights.sum(1, keepdim=True)
+        # far from every mean all kernels underflow: such a pair has no edge
+        share = weights / total.where(total > 0, 1.0)
+        return share * region_mask[:, None, None, :]
+
+
+# 3.2.1 Node-level matching
+#
+# ``match_nodes`` never builds the attended contexts c. The cosine of a block needs only u.c and
+# |c|, and for c = sum_k a_k v_k these are sum_k a_k (u.v_k) and sqrt(a^T G a) with the Gram matrix
+# G of the block; the products a_i a_j of half the pairs serve all blocks in one matrix product.
+
+CACHE = 512 * 2**10  # bytes of intermediate products at a time on a CPU, half of a usual L2 cache
+_LANES = 16  # float32 in a vector register: matrices of a multiple of it multiply a fifth faster
+
+
+class BlockNodes(NamedTuple):
+    """The nodes of B graphs, N each, cut into t blocks."""
+
+    vectors: Tensor  # (t, B * N, d / t), block by block
+    mask: Tensor  # (B, N) bool
+    norms: Tensor  # (B, t, N), length of each block
+    gram: Tensor  # (B, t, (N // 2 + 1) N), inner products within a graph, see ``fold_gram``
+
+
+def cut_blocks(vectors: Tensor, mask: Tensor, blocks: int) -> BlockNodes:
+    """Cut (B, N, d) vectors into blocks and compute what all pairs need from one side."""
+    split = zero_padding(vectors, mask).unflatten(-1, (blocks, -1))  # (B, N, t, d / t)
+    by_block = split.permute(0, 2, 1, 3)
+    gram = by_block @ by_block.transpose(2, 3)
+    norms = gram.diagonal(dim1=2, dim2=3).clamp_min(1e-24).sqrt()
+    flat = split.flatten(0, 1).transpose(0, 1).contiguous()
+    return BlockNodes(flat, mask, norms, fold_gram(gram))
+
+
+def fold_gram(gram: Tensor) -> Tensor:
+    """Fold (..., N, N) symmetric matrices into half of their diagonals: (..., (N // 2 + 1) N).
+
+    Entry ``d * N + i`` belongs to the nodes i and (i + d) mod N. An entry that represents both
+    halves of the matrix is doubled.
+    """
+    n = gram.shape[-1]
+    wide = torch.cat([gram, gram], -1).flatten(-2)  # (..., N 2N): steps along a row wrap around
+    size, strides = (*gram.shape[:-2], n // 2 + 1, n), (*wide.stride()[:-1], 1, 2 * n + 1)
+    step = _steps(n, gram.device)
+    twice = torch.where((step == 0) | (2 * step == n), 1.0, 2.0).to(gram.dtype)
+    return (wide.as_strided(size, strides) * twice).flatten(-2)
+
+
+def _steps(nodes: int, device: torch.device) -> Tensor:
+    return torch.arange(nodes // 2 + 1, device=device).unsqueeze(1)
+
+
+def quadratic_form(weights: Tensor, folded: Tensor) -> Tensor:
+    """Compute a^T G a for many vectors a and all blocks of G, at least 1e-24: (B, t, M).
+
+    Args:
+        weights: (B, N, M), M vectors of N weights in each of B graphs.
+        folded: (B, t, (N // 2 + 1) N) from ``fold_gram``.
+    """
+    graphs, n, many = weights.shape
+    if weights.is_cuda or torch.is_grad_enabled():
+        other = (torch.arange(n, device=weights.device) + _steps(n, weights.device)) % n
+        shifted = weights.index_select(1, other.flatten()).unflatten(1, (-1, n))
+        products = (shifted * weights.unsqueeze(1)).flatten(1, 2)
+        return torch.bmm(folded, products).clamp_min(1e-24)
+    half, wide = n // 2 + 1, -(-many // _LANES) * _LANES
+    ring = weights.new_zeros(graphs, n + half - 1, wide)
+    ring[:, :n, :many] = weights
+    ring[:, n:] = ring[:, : half - 1]
+    step = max(1, CACHE // (4 * half * n * wide))  # the products of a few graphs fit the cache
+    room = weights.new_empty(min(step, graphs), half, n, wide)
+    square = weights.new_empty(graphs, folded.shape[1], wide)
+    for start in range(0, graphs, step):
+        rows = slice(start, start + step)
+        some = ring[rows]
+        shifted = some.unfold(1, n, 1).transpose(2, 3)  # a view, (b, half, n, M)
+        products = torch.mul(shifted, some[:, :n].unsqueeze(1), out=room[: len(some)])
+        torch.bmm(folded[rows], products.flatten(1, 2), out=square[rows])
+    return square[..., :many].clamp_min(1e-24)
+
+
+def match_nodes(
+    words: BlockNodes,
+    regions: BlockNodes,
+    scale: float,
+    norm: AttentionNorm,
+    *,
+    for_words: bool = True,
+    for_regions: bool = True,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Compute the matching vectors of all nodes of all pairs. GSMN Eq. (3)-(5).
+
+    Args:
+        words: C captions of T words.   regions: I images of R regions.
+        scale: lambda.   norm: see ``GsmnOptions.attention_norm``.
+        for_words, for_regions: which of the two results to compute.
+
+    Returns:
+        (C, T, I, t) for words, whose context is regions (Eq. 3), and (I, t, C, R) for regions
+        (Eq. 5); None where not asked for.
+    """
+    captions, length = words.mask.shape
+    images, boxes = regions.mask.shape
+    blocks = words.vectors.shape[0]
+    products = torch.bmm(words.vectors, regions.vectors.transpose(1, 2)).view(
+        blocks, captions, length, images, boxes
+    )
+    similar = products.sum(0)  # (C, T, I, R)
+    clipped = norm == "clipped_l2norm"
+    if clipped:
+        similar = leaky_relu(similar, 0.1)
+        squares = similar.square()
+    word_vectors = region_vectors = None
+    if for_words:
+        squared = squares.sum(1, keepdim=True) if clipped else None
+        weights = _attention_logits(similar, squared, scale, regions.mask).softmax(3)
+        dot = _sums_over_regions(products, weights)  # (C, T, I, t)
+        rows = weights.flatten(0, 1).permute(1, 2, 0)  # (I, R, C T)
+        square = quadratic_form(rows, regions.gram).view(images, blocks, captions, length)
+        own = words.norms.transpose(1, 2).unsqueeze(2)  # (C, T, 1, t)
+        word_vectors = _block_cosine(dot, own, square.permute(2, 3, 0, 1))
+    if for_regions:
+        squared = squares.sum(3, keepdim=True) if clipped else None
+        mask = words.mask[:, :, None, None]
+        weights = _attention_logits(similar, squared, scale, mask).softmax(1)
+        dot = _sums_over_words(products, weights)  # (I, t, C, R)
+        square = quadratic_form(weights.flatten(2), words.gram)
+        square = square.view(captions, blocks, images, boxes).permute(2, 1, 0, 3)
+        region_vectors = _block_cosine(dot, regions.norms.unsqueeze(2), square)
+    return word_vectors, region_vectors
+
+
+def _attention_logits(
+    similar: Tensor, squares: Tensor | None, scale: float, mask: Tensor
+) -> Tensor:
+    """Scale similarities, divided by their norm over the queries if ``squares`` sums them.
+
+    Padded sources get the lowest number (not -inf: an image may have no region). Similarities of
+    pads are 0, so it can be added, which is cheaper than filling.
+    """
+    lowest = torch.zeros_like(mask, dtype=similar.dtype)
+    lowest = lowest.masked_fill(~mask, torch.finfo(similar.dtype).min)
+    if squares is None:
+        return torch.add(lowest, similar, alpha=scale)
+    sharpness = scale / (squares.clamp_min(1e-24).sqrt() + 1e-8)
+    return (similar * sharpness).add_(lowest)  # addcmul is slow where the last axis broadcasts
+
+
+def _sums_over_regions(products: Tensor, weights: Tensor) -> Tensor:
+    """Sum w_r P_r over the regions: (t, C, T, I, R) and (C, T, I, R) to (C, T, I, t)."""
+    if products.is_cuda:
+        return (products * weights).sum(4).permute(1, 2, 3, 0)
+    # one small product per word and image with all blocks: no elementwise product is stored
+    rows = products.flatten(1, 3).permute(1, 2, 0)  # (C T I, R, t)
+    sums = torch.bmm(weights.reshape(len(rows), 1, -1), rows)
+    return sums.view(*weights.shape[:3], -1)
+
+
+def _sums_over_words(products: Tensor, weights: Tensor) -> Tensor:
+    """Sum w_t P_t over the words: (t, C, T, I, R) and (C, T, I, R) to (I, t, C, R)."""
+    if products.is_cuda or torch.is_grad_enabled():
+        sums = (products * weights).sum(2)
+    else:  # the running sum stays in the cache
+        sums = products[:, :, 0] * weights[:, 0]
+        for word in range(1, weights.shape[1]):
+            sums.addcmul_(products[:, :, word], weights[:, word])
+    return sums.permute(2, 0, 1, 3)
+
+
+def _block_cosine(dot: Tensor, own: Tensor, square: Tensor) -> Tensor:
+    """Divide by both lengths; as in the released code, their product is at least 1e-8."""
+    lengths = square.contiguous().sqrt().mul(own).clamp_min(1e-8)
+    return dot.contiguous() / lengths
+
+
+def match_nodes_plain(
+    queries: Tensor,
+    sources: Tensor,
+    source_mask: Tensor,
+    scale: float,
+    norm: AttentionNorm,
+    blocks: int,
+) -> Tensor:
+    """Compute the matching vectors of one side by definition. GSMN Eq. (3)-(5).
+
+    Eq. (3) and Eq. (5) mix the sources for each query, Eq. (4) compares block by block.
+
+    Args:
+        queries: (..., N, d) nodes, zero where padded.
+        sources: (..., M, d) nodes of the other graph, zero where padded.
+        source_mask: (..., M) bool.   scale: lambda.   blocks: t.
+        norm: see ``GsmnOptions.attention_norm``.
+
+    Returns:
+        (..., N, t) cosines between each node and its context.
+    """
+    similar = queries @ sources.transpose(-1, -2)  # (..., N, M)
+    logits = scale * similar if norm == "none" else clipped_l2norm(similar, -2, scale)
+    context = masked_softmax(logits, source_mask.unsqueeze(-2)) @ sources
+    return cosine(queries.unflatten(-1, (blocks, -1)), context.unflatten(-1, (blocks, -1)))
+
+
+# 3.2.2 Structure-level matching
+#
+# Matching vectors of words are (C, T, I, t) here and those of regions (I, t, C, R). The edges of
+# words are one matrix for all features, those of regions one for each kernel. In these layouts,
+# linear layers and propagation of either side are a few large matrix products without copies.
+
+
+def _linear_axis_1(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a (out, in) matrix to the second axis, as ``linear`` does to the last."""
+    weight, flat = weight.expand(len(vectors), -1, -1), vectors.flatten(2)
+    if bias is None:
+        out = torch.bmm(weight, flat)
+    else:
+        out = torch.baddbmm(bias.view(1, -1, 1), weight, flat)
+    return out.view(len(vectors), -1, *vectors.shape[2:])
+
+
+class WordConvolution(nn.Module):
+    """Graph convolution over the words of each caption. GSMN Eq. (6)."""
+
+    def __init__(
+        self,
+        width: int,
+        kernels: int,
+        kernel_dim: int,
+        propagation: Propagation,
+        kernel_norm: TextKernelNorm,
+    ) -> None:
+        super().__init__()
+        self.propagation = propagation
+        self.kernel_dim = kernel_dim
+        bound = width**-0.5
+        self.weight = nn.Parameter(torch.empty(kernels * kernel_dim, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(kernels * kernel_dim).uniform_(-bound, bound))
+        self.scale = nn.Parameter(torch.rand(kernels) * 2 - 1) if kernel_norm == "none" else None
+
+    def forward(self, vectors: Tensor, edges: Tensor) -> Tensor:
+        """Convolve (C, T, I, t) matching vectors along (C, T, T) edges: (C, T, I, K * k)."""
+        if self.scale is None:
+            edges = edges / edges.sum(-1, keepdim=True).clamp_min(1e-30)
+        if self.propagation == "paper":
+            vectors = torch.bmm(edges, vectors.flatten(2)).view_as(vectors)
+        else:
+            vectors = vectors * edges.sum(-1)[:, :, None, None]
+        weight: Tensor = self.weight
+        if self.scale is not None:
+            weight = weight * self.scale.repeat_interleave(self.kernel_dim).unsqueeze(1)
+        return linear(vectors, weight, self.bias)
+
+
+class RegionConvolution(nn.Module):
+    """Graph convolution over the regions of each image. GSMN Eq. (6)."""
+
+    def __init__(
+        self, width: int, kernels: int, kernel_dim: int, propagation: Propagation, *, bias: bool
+    ) -> None:
+        super().__init__()
+        self.propagation = propagation
+        self.kernels = kernels
+        bound = width**-0.5
+        self.weight = nn.Parameter(torch.empty(kernels * kernel_dim, width).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(kernels * kernel_dim)) if bias else None
+
+    def forward(self, vectors: Tensor, edges: Tensor) -> Tensor:
+        """Convolve (I, t, C, R) matching vectors along (I, K, R, R) edges: (I, K * k, C, R)."""
+        hidden = _linear_axis_1(vectors, self.weight)
+        if self.propagation == "paper":
+            rows = hidden.view(len(edges) * self.kernels, -1, edges.shape[-1])  # (I K, k C, R)
+            mixed = torch.bmm(rows, edges.flatten(0, 1).transpose(1, 2))
+            hidden = mixed.view_as(hidden)
+        else:
+            own = hidden.unflatten(1, (self.kernels, -1))  # (I, K, k, C, R)
+            hidden = (own * edges.sum(-1)[:, :, None, None]).flatten(1, 2)
+        shifted: Tensor = hidden if self.bias is None else hidden + self.bias.view(-1, 1, 1)
+        return shifted
+
+
+class MatchingHead(nn.Module):
+    """Two weight-normalised layers that score each node. GSMN Eq. (7)-(8)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.inner = weight_norm(nn.Linear(width, hidden))
+        self.outer = weight_norm(nn.Linear(hidden, 1))
+
+    def forward(self, vectors: Tensor, axis: Literal[1, -1]) -> Tensor:
+        """Score matching vectors whose features are on ``axis``: the same shape without it.
+
+        tanh(x) is computed as 2 sigmoid(2 x) - 1: a processor computes sigmoid much faster.
+        """
+        layer = _linear_axis_1 if axis == 1 else linear
+        outer = self.outer.weight
+        gates = layer(vectors, 2 * self.inner.weight, 2 * self.inner.bias).sigmoid()
+        scores: Tensor = layer(gates, 2 * outer, self.outer.bias - outer.sum(1))
+        return scores.squeeze(axis)
+
+
 @register("gsmn", GsmnOptions)
 class Gsmn(nn.Module):
-    """GSMN with options for both readings of every disputed step."""
+    """Graph structured matching, with an option for each disputed step."""
 
     reads_unions = False
 
@@ -109,11 +490,11 @@ class Gsmn(nn.Module):
         self.options = o = options or GsmnOptions()
         if o.embed_dim % o.blocks:
             raise ConfigError(
-                f"gsmn: embed_dim {o.embed_dim} cannot be cut into blocks = {o.blocks} equal "
-                "parts; choose a divisor."
+                f"gsmn: embed_dim = {o.embed_dim} is not a multiple of blocks = {o.blocks}. "
+                "Choose a divisor of embed_dim."
             )
-        self.region_layer = linear(o.image_dim, o.embed_dim)
-        self.word_table = embedding(o.vocab_size, o.word_dim)
+        self.region_layer = xavier_linear(o.image_dim, o.embed_dim)
+        self.word_table = uniform_embedding(o.vocab_size, o.word_dim)
         self.word_rnn = BiGru(o.word_dim, o.embed_dim, bidirectional=o.bidirectional)
         width = o.kernels * o.kernel_dim
         depth = range(o.layers if o.graph else 0)
@@ -134,64 +515,52 @@ class Gsmn(nn.Module):
             self.region_head = MatchingHead(last, width)
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start from given word vectors, (vocab_size, word_dim); NaN rows stay random."""
+        """Start the word embedding from pretrained vectors, (vocab_size, word_dim)."""
         copy_rows(self.word_table, vectors)
 
+    # 3.3 Feature representation
+
     def encode_images(self, images: ImageBatch) -> GsmnImages:
-        """Project regions to unit vectors, GSMN Eq. (11)."""
-        regions = l2norm(self.region_layer(images.objects.to(self.region_layer.weight.dtype)))
+        """Project regions to unit vectors. GSMN Eq. (11)."""
+        regions = self.region_layer(images.objects.to(self.region_layer.weight.dtype))
         mask = images.object_mask
-        return GsmnImages(regions.masked_fill(~mask.unsqueeze(-1), 0.0), mask, images.boxes)
+        return GsmnImages(masked_l2norm(regions, mask), mask, images.boxes)
 
     def encode_captions(self, captions: CaptionBatch) -> GsmnCaptions:
-        """Read the words with a Bi-GRU and average its directions (GSMN section 3.3)."""
+        """Encode words with a Bi-GRU and average its directions (GSMN section 3.3)."""
         words = l2norm(self.word_rnn(self.word_table(captions.words), captions.lengths))
         return GsmnCaptions(words, captions.word_mask, captions.heads)
 
+    # 3.2 Multimodal graph matching
+
     def score(self, images: GsmnImages, captions: GsmnCaptions) -> Tensor:
-        """Score all pairs, tile by tile: (I, C).
-
-        Captions of like length share a tile, and nothing bigger than a tile's similarities is
-        ever held, so the numbers stay in the processor's cache.
-        """
-        order, undo = by_length(captions.mask)
-        captions = GsmnCaptions(*(part[order] for part in captions))
-        pair_bytes = 4 * self.options.blocks * images.mask.shape[1] * captions.mask.shape[1]
-        image_tiles, caption_tiles = tiles(images.mask, captions.mask, pair_bytes, shape=0.7)
-        texts = [
-            self._prepare_captions(GsmnCaptions(*(part[rows, :longest] for part in captions)))
-            for rows, longest in caption_tiles
-        ]
-        bands = []
-        with cached():  # the weights of the heads are normalised once, not for every tile
-            for rows in image_tiles:
-                regions, edges = self._prepare_images(GsmnImages(*(part[rows] for part in images)))
-                bands.append(torch.cat([self._tile(regions, edges, *text) for text in texts]))
-        return torch.cat(bands, dim=1)[undo].T
-
-    def _prepare_images(self, images: GsmnImages) -> tuple[Nodes, list[Tensor]]:
-        nodes = prepare(images.regions, images.mask, self.options.blocks)
-        return nodes, self._region_edges(images)
-
-    def _prepare_captions(self, captions: GsmnCaptions) -> tuple[Nodes, Tensor]:
-        nodes = prepare(captions.words, captions.mask, self.options.blocks)
-        return nodes, self._text_edges(captions)
-
-    def _region_edges(self, images: GsmnImages) -> list[Tensor]:
-        if self.options.directions == "t2i":
-            return []
-        return [kernels(images.boxes, images.mask) for kernels in self.polar]
-
-    def _text_edges(self, captions: GsmnCaptions) -> Tensor:
+        """Score all pairs, tile by tile: (I, C)."""
         o = self.options
-        adjacency = text_adjacency(captions.heads, captions.mask, dense=o.text_graph == "dense")
-        return text_edges(captions.words, captions.mask, adjacency, o.scale)
 
-    def _tile(
-        self, regions: Nodes, polar: list[Tensor], words: Nodes, dependencies: Tensor
+        def cut_images(rows: slice) -> tuple[BlockNodes, list[Tensor]]:
+            some = GsmnImages(*(part[rows] for part in images))
+            return cut_blocks(some.regions, some.mask, o.blocks), self._region_edges(some)
+
+        def cut_captions(rows: Tensor, longest: int) -> tuple[BlockNodes, Tensor]:
+            some = GsmnCaptions(*(part[rows, :longest] for part in captions))
+            return cut_blocks(some.words, some.mask, o.blocks), self._word_edges(some)
+
+        with cached():  # normalise the weights of the heads once, not in every tile
+            return score_in_tiles(
+                images.mask,
+                captions.mask,
+                4 * o.blocks * images.mask.shape[1] * captions.mask.shape[1],
+                cut_images=cut_images,
+                cut_captions=cut_captions,
+                score=self._score_tile,
+                shape=0.7,
+            )
+
+    def _score_tile(
+        self, images: tuple[BlockNodes, list[Tensor]], captions: tuple[BlockNodes, Tensor]
     ) -> Tensor:
-        """Score C captions against I images at once: (C, I)."""
         o = self.options
+        (regions, region_edges), (words, word_edges) = images, captions
         word_vectors, region_vectors = match_nodes(
             words,
             regions,
@@ -201,66 +570,70 @@ class Gsmn(nn.Module):
             for_regions=o.directions != "t2i",
         )
         return self._match_structures(
-            word_vectors, words.mask, dependencies, region_vectors, regions.mask, polar
+            word_vectors, words.mask, word_edges, region_vectors, regions.mask, region_edges
         )
+
+    def _word_edges(self, captions: GsmnCaptions) -> Tensor:
+        o = self.options
+        adjacency = text_adjacency(captions.heads, captions.mask, dense=o.text_graph == "dense")
+        return text_edges(captions.words, captions.mask, adjacency, o.scale)
+
+    def _region_edges(self, images: GsmnImages) -> list[Tensor]:
+        if self.options.directions == "t2i":
+            return []
+        return [kernels(images.boxes, images.mask) for kernels in self.polar]
 
     def _match_structures(
         self,
         word_vectors: Tensor | None,
         word_mask: Tensor,
-        dependencies: Tensor,
+        word_edges: Tensor,
         region_vectors: Tensor | None,
         region_mask: Tensor,
-        polar: list[Tensor],
+        region_edges: list[Tensor],
     ) -> Tensor:
-        """Propagate both sides and add their scores, GSMN Eq. (6)-(9)."""
+        """Propagate on both sides and add their scores: (I, C). GSMN Eq. (6)-(9)."""
+        o = self.options
         scores = []
         if word_vectors is not None:  # (C, T, I, t)
             for word_layer in self.word_layers:
-                word_vectors = self._activate(word_layer(word_vectors, dependencies))
-            nodes = self.word_head(word_vectors, -1) * word_mask.unsqueeze(-1)
-            scores.append(nodes.sum(1) / word_mask.sum(1, keepdim=True).clamp_min(1))
+                word_vectors = activate(word_layer(word_vectors, word_edges), o.activation)
+            nodes = self.word_head(word_vectors, -1)  # (C, T, I)
+            scores.append(masked_mean(nodes, word_mask.unsqueeze(-1), 1).T)
         if region_vectors is not None:  # (I, t, C, R)
-            for region_layer, edges in zip(self.region_layers, polar, strict=True):
-                region_vectors = self._activate(region_layer(region_vectors, edges))
-            nodes = self.region_head(region_vectors, 1) * region_mask.unsqueeze(1)
-            means = nodes.sum(-1) / region_mask.sum(-1, keepdim=True).clamp_min(1)
-            scores.append(means.T)
+            for region_layer, edges in zip(self.region_layers, region_edges, strict=True):
+                region_vectors = activate(region_layer(region_vectors, edges), o.activation)
+            nodes = self.region_head(region_vectors, 1)  # (I, C, R)
+            scores.append(masked_mean(nodes, region_mask.unsqueeze(1), -1))
         return torch.stack(scores).sum(0)
 
-    def _activate(self, vectors: Tensor) -> Tensor:
-        return vectors.tanh() if self.options.activation == "tanh" else vectors
-
     def plain_score(self, images: GsmnImages, captions: GsmnCaptions) -> Tensor:
-        """Score I images against one caption as the equations are written: (I, 1)."""
+        """Score I images against one caption by definition: (I, 1)."""
         o = self.options
         text = GsmnCaptions(*(part[:, : int(captions.mask.sum())] for part in captions))
         words = text.words.expand(len(images.mask), -1, -1)  # (I, T, d)
+        rest = o.scale, o.attention_norm, o.blocks
         word_vectors = region_vectors = None
         if o.directions != "i2t":
-            word_vectors = match_nodes_plainly(
-                words, images.regions, images.mask, o.scale, o.attention_norm, o.blocks
-            ).transpose(0, 1)[None]  # (1, T, I, t)
+            vectors = match_nodes_plain(words, images.regions, images.mask, *rest)  # (I, T, t)
+            word_vectors = vectors.transpose(0, 1)[None]  # (1, T, I, t)
         if o.directions != "t2i":
-            region_vectors = (
-                match_nodes_plainly(
-                    images.regions, words, text.mask, o.scale, o.attention_norm, o.blocks
-                )
-                .transpose(1, 2)
-                .unsqueeze(2)
-            )  # (I, t, 1, R)
-        dependencies, polar = self._text_edges(text), self._region_edges(images)
+            vectors = match_nodes_plain(images.regions, words, text.mask, *rest)  # (I, R, t)
+            region_vectors = vectors.transpose(1, 2).unsqueeze(2)  # (I, t, 1, R)
         return self._match_structures(
-            word_vectors, text.mask, dependencies, region_vectors, images.mask, polar
-        ).T
+            word_vectors,
+            text.mask,
+            self._word_edges(text),
+            region_vectors,
+            images.mask,
+            self._region_edges(images),
+        )
+
+    # 3.2.3 Objective function
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Return the triplet loss with hard negatives, GSMN Eq. (10)."""
+        """Return the triplet loss with hard negatives. GSMN Eq. (10)."""
+        o = self.options
         scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=self.options.mask_same_image)
-        return triplet_loss(
-            scores,
-            negatives,
-            margin=self.options.margin,
-            hard_negatives=self.options.hard_negatives,
-        )
+        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)

@@ -1,8 +1,20 @@
-"""RACG: Relation-Aggregated Cross-Graph Model for image-text retrieval (Peng et al., TNNLS).
+"""RACG: Relation-Aggregated Cross-Graph Correlation Learning for Fine-Grained Image-Text Retrieval.
 
-Regions and words of a pair form one graph. Relations within the image, within the text and across
-update every node; each node is then rebuilt from the updated ones, and how well that works, head
-by head, is the score. No code was released: every reading chosen here has its option.
+Peng et al., IEEE TNNLS, 2022. The regions of an image and the words of a caption form one graph.
+Relations within the image, within the caption and across both update every node. Each node is then
+reconstructed from the updated nodes, and compared with its reconstruction head by head.
+No code was released, so each reading chosen here is an option.
+
+    III-A  modality-specific representation, Eq. (1)-(4)    Racg.image_nodes, Racg.caption_nodes
+    III-B  RACG encoder, Eq. (5)-(11)                       RelationMaps, relate, cross_words,
+                                                            neighbour_counts, Racg._score_tile
+    III-C  node-level correspondence, Eq. (12)-(14)         reconstruct
+    III-D  multihead similarity, Eq. (15)-(20)              MultiHead, Racg._compare
+    III-E  loss, Eq. (21)-(23)                              racg_loss, Racg.loss
+    III-F  re-ranking, Eq. (24)-(27)                        models.evaluation.rerank
+
+Symbols: nodes h, updated nodes c, adjacency A, n = n_o + n_w nodes of a pair.
+C captions of T words, I images of R regions, d = embed_dim.
 """
 
 from __future__ import annotations
@@ -12,34 +24,25 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear as affine
-from torch.utils.checkpoint import checkpoint
+from torch.nn.functional import linear
 
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
+from models.nn.graphs import text_adjacency
 from models.nn.layers import (
     BiGru,
     cosine,
-    embedding,
     l2norm,
-    linear,
     masked_mean,
     masked_softmax,
+    uniform_embedding,
+    xavier_linear,
+    zero_padding,
 )
-from models.nn.losses import negative_mask
+from models.nn.losses import negative_mask, triplet_loss
+from models.nn.options import DataOptions
 from models.nn.text_encoders import BertText, copy_rows
-from models.nn.tiling import by_length, tiles
-from models.papers.gsmn_graphs import text_adjacency
-from models.papers.racg_graphs import (
-    CrossNodes,
-    RelationMaps,
-    both_sides,
-    cross_words,
-    degrees,
-    reconstruct,
-    relate,
-)
-from models.papers.racg_heads import MultiHead, racg_loss
+from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:
@@ -47,25 +50,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Racg", "RacgCaptions", "RacgImages", "RacgOptions"]
 
+CrossNodes = Literal["nouns_attributes", "nouns", "all"]
+
 
 @dataclass(frozen=True)
-class RacgOptions:
+class RacgOptions(DataOptions):
     """Options of RACG; the defaults are the published baseline with a Bi-GRU."""
 
-    image_dim: int = 2048
-    vocab_size: int = 10000
-    n_labels: int = 2
-    n_predicates: int = 2
-    n_tags: int = 64
     word_dim: int = 300
     embed_dim: int = 1024
     text_encoder: Literal["gru", "bert"] = "gru"
     bert: str = "minilm"
-    """Folder of a BERT, or the packaged MiniLM; the paper has BERT-base."""
+    """Folder of a BERT, or the packaged MiniLM; the paper uses BERT-base."""
     position_dim: int = 128
-    """Share of embed_dim that encodes the box; 0: Table III without image position."""
+    """Part of embed_dim that encodes the box; 0: Table III without image position."""
     box_area: bool = False
-    """Add the area to the four normalised corners of a box."""
+    """Add the area to the four normalised coordinates of a box."""
     tag_dim: int = 15
     """Width of the part-of-speech embedding; 0: Table III without it."""
     text_graph: Literal["sparse", "dense"] = "sparse"
@@ -77,40 +77,44 @@ class RacgOptions:
     relate_across: bool = True
     """False: Table III without cross-graph relations."""
     cross_nodes: CrossNodes = "nouns_attributes"
+    """Words that regions are connected to; Fig. 8 compares the three."""
     share_maps: bool = True
     """One kappa and mu for all three graphs, as the text says; False: one pair for each."""
     c_form: Literal["default", "literal", "vsrn"] = "default"
-    """Reading of Eq. (11): residual inside W2 once, as printed, or outside W2 as in VSRN."""
+    """Reading of Eq. (11): the residual once inside W2; as printed; outside W2 as in VSRN."""
     unit_nodes: bool = True
-    """Normalise h before the graph; unstated in the paper."""
+    """Normalise h before the graph; the paper does not say."""
     scale: float = 4.0
     """lambda of Eq. (12)-(13)."""
     heads: int = 64
     head_hidden: int = 32
     multi_head: bool = True
-    """False: Table III without multi-head similarity, plain cosines instead."""
+    """False: Table III without multi-head similarity; plain cosines instead."""
     alpha: float = 0.2
+    """Margin of Eq. (21)."""
     beta: float = 0.7
+    """Score of Eq. (22) that matching pairs should exceed."""
     gamma: float = 0.3
+    """Score of Eq. (22) that hard negatives should stay below."""
     tau: float = 0.2
     """Weight of the auxiliary loss; 0: Table III without it."""
     hard_negatives: bool = True
-    """False: all negatives count in both losses; the way to start on little data."""
+    """False: all negatives count in both losses, which helps to start on little data."""
     mask_same_image: bool = True
 
 
 class RacgImages(NamedTuple):
-    """What the score needs of I images."""
+    """The codes of I images."""
 
     nodes: Tensor  # (I, R, d), h of Eq. (1)
     mask: Tensor  # (I, R) bool
     relations: Tensor  # (I, R, R), A of Eq. (6)
     sent: Tensor  # (I, R, d), W2 W1 h: what a node sends
-    own: Tensor  # (I, R, d), what it keeps of itself
+    own: Tensor  # (I, R, d), what a node keeps of itself
 
 
 class RacgCaptions(NamedTuple):
-    """What the score needs of C captions."""
+    """The codes of C captions."""
 
     nodes: Tensor  # (C, T, d), h of Eq. (3)-(4)
     mask: Tensor  # (C, T) bool
@@ -119,14 +123,157 @@ class RacgCaptions(NamedTuple):
     cross: Tensor  # (C, T) bool, words with cross-graph relations
     sent: Tensor  # (C, T, d)
     own: Tensor  # (C, T, d)
-    as_tail: Tensor  # (C, T, d), W_kappa^T mu(h): times a region's h it is kappa . mu
+    as_tail: Tensor  # (C, T, d), W_kappa^T mu(h): its product with a region's h is kappa . mu
     tail_bias: Tensor  # (C, T), b_kappa . mu(h)
     as_head: Tensor  # (C, T, d), W_mu^T kappa(h)
 
 
+# III-B RACG encoder
+
+
+class RelationMaps(nn.Module):
+    """Mapping functions of head and tail nodes, kappa and mu. RACG Eq. (5)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.kappa, self.mu = nn.Linear(width, width), nn.Linear(width, width)
+        for layer in (self.kappa, self.mu):
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+def relate(maps: RelationMaps, heads: Tensor, tails: Tensor, neighbours: Tensor) -> Tensor:
+    """Spread the attention of each head over its neighbours. RACG Eq. (6)-(9).
+
+    Eq. (6) relates regions to regions and Eq. (7) words to words. Eq. (8) and Eq. (9) are printed
+    alike; they are read as region to words and word to regions.
+
+    Args:
+        maps: kappa and mu.   heads: (..., N, d) receiving nodes.   tails: (..., M, d) senders.
+        neighbours: (..., N, M) bool.
+
+    Returns:
+        (..., N, M) weights; a row sums to 1, or is 0 without neighbours.
+    """
+    products = maps.kappa(heads) @ maps.mu(tails).transpose(-1, -2)
+    return masked_softmax(products, neighbours)
+
+
+def cross_words(roles: Tensor, mask: Tensor, nodes: CrossNodes) -> Tensor:
+    """Return which words take part in cross-graph relations, (C, T) bool.
+
+    Args:
+        roles: (C, T) int64, 1 object, 2 attribute.   mask: (C, T) bool.   nodes: which roles.
+    """
+    if nodes == "all":
+        return mask
+    if nodes == "nouns":
+        return mask & (roles == 1)
+    return mask & ((roles == 1) | (roles == 2))
+
+
+def both_sides(images: Tensor, captions: Tensor) -> Tensor:
+    """Concatenate region rows (I, R, d) and word rows (C, T, d) of all pairs: (C, I, R + T, d)."""
+    return torch.cat(
+        [
+            images[None].expand(len(captions), -1, -1, -1),
+            captions[:, None].expand(-1, len(images), -1, -1),
+        ],
+        dim=2,
+    )
+
+
+def neighbour_counts(
+    regions: Tensor, words: Tensor, cross: Tensor, *, within_regions: bool
+) -> Tensor:
+    """Count the neighbours of every node of every pair, for the literal RACG Eq. (11).
+
+    Args:
+        regions: (I, R) bool, real ones.   words: (C, T, T) bool, neighbours among words.
+        cross: (C, T) bool, words with relations to all regions.
+        within_regions: whether regions are neighbours of each other.
+
+    Returns:
+        (C, I, R + T), regions first.
+    """
+    n_o, across = regions.sum(1), cross.sum(1, keepdim=True)  # (I,), (C, 1)
+    of_regions = (n_o * within_regions + across).unsqueeze(-1)  # (C, I, 1)
+    of_words = words.sum(-1)[:, None] + cross[:, None] * n_o[None, :, None]  # (C, I, T)
+    return torch.cat([of_regions.expand(-1, -1, regions.shape[1]), of_words], 2)
+
+
+# III-C Node-level semantic correspondence
+
+
+def reconstruct(nodes: Tensor, aggregated: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Reconstruct each node from the updated nodes of both modalities. RACG Eq. (12)-(14).
+
+    Args:
+        nodes: (B, N, d) nodes h of both modalities.
+        aggregated: (B, N, d) updated nodes c, not yet of unit length.
+        mask: (B, N) bool.   scale: lambda.
+
+    Returns:
+        (B, N, d).
+    """
+    length = aggregated.square().sum(-1).clamp_min(1e-24).sqrt() + 1e-8  # (B, N)
+    similar = torch.bmm(nodes, aggregated.transpose(1, 2)) * (scale / length).unsqueeze(1)
+    weights = masked_softmax(similar, mask.unsqueeze(1)) / length.unsqueeze(1)
+    return torch.bmm(weights, aggregated)
+
+
+# III-D Multihead similarity function
+
+
+class MultiHead(nn.Module):
+    """Cosine of each head and two layers over the cosines. RACG Eq. (15)-(19)."""
+
+    def __init__(self, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.first, self.second = xavier_linear(heads, hidden), xavier_linear(hidden, 1)
+
+    def forward(self, nodes: Tensor, rebuilt: Tensor) -> Tensor:
+        """Compare (B, N, d) nodes with their reconstruction: (B, N) scores."""
+        one = nodes.unflatten(-1, (self.heads, -1))
+        other = rebuilt.unflatten(-1, (self.heads, -1))
+        # squares instead of norms: the gradient of an all-zero head must be finite
+        square = one.square().sum(-1) * other.square().sum(-1)
+        cosines = (one * other).sum(-1) / square.clamp_min(1e-16).sqrt()  # (B, N, heads)
+        scores: Tensor = self.second(self.first(cosines).tanh()).squeeze(-1)
+        return scores
+
+
+# III-E Loss function
+
+
+def racg_loss(
+    scores: Tensor,
+    negatives: Tensor,
+    *,
+    alpha: float,
+    beta: float,
+    gamma: float,
+    hard_negatives: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return the main and the auxiliary loss of a batch, two sums. RACG Eq. (21)-(22).
+
+    Args:
+        scores: (B, B), images by captions, matching pairs on the diagonal.
+        negatives: (B, B) bool.
+        alpha, beta, gamma: see ``RacgOptions``.
+        hard_negatives: count only the hardest negative of each row and column, as printed,
+            instead of the sum over all, in both losses.
+    """
+    main = triplet_loss(scores, negatives, margin=alpha, hard_negatives=hard_negatives)
+    above = (scores - gamma).clamp_min(0).masked_fill(~negatives, 0.0)
+    wrong = above.amax(1).sum() + above.amax(0).sum() if hard_negatives else 2 * above.sum()
+    return main, wrong + (beta - scores.diagonal()).clamp_min(0).sum()
+
+
 @register("racg", RacgOptions)
 class Racg(nn.Module):
-    """RACG with options for its ablations and for what the paper leaves open."""
+    """Relation-aggregated cross-graph matching, with an option for each open reading."""
 
     reads_unions = False
 
@@ -136,56 +283,50 @@ class Racg(nn.Module):
         d = o.embed_dim
         if d % o.heads or o.position_dim >= d:
             raise ConfigError(
-                f"racg: embed_dim {d} must be a multiple of heads = {o.heads} and larger than "
+                f"racg: embed_dim = {d} must be a multiple of heads = {o.heads} and larger than "
                 f"position_dim = {o.position_dim}."
             )
-        self.object_layer = linear(o.image_dim, d - o.position_dim)
+        self.object_layer = xavier_linear(o.image_dim, d - o.position_dim)
         corners = 5 if o.box_area else 4
-        self.position_layer = linear(corners, o.position_dim) if o.position_dim else None
+        self.position_layer = xavier_linear(corners, o.position_dim) if o.position_dim else None
         if o.text_encoder == "bert":
             self.text: nn.Module = BertText(o.bert, d)
         else:
-            self.word_table = embedding(o.vocab_size, o.word_dim)
-            self.tag_table = embedding(o.n_tags, o.tag_dim) if o.tag_dim else None
+            self.word_table = uniform_embedding(o.vocab_size, o.word_dim)
+            self.tag_table = uniform_embedding(o.n_tags, o.tag_dim) if o.tag_dim else None
             self.word_rnn = BiGru(o.word_dim + o.tag_dim, d)
-        kinds = ("shared",) if o.share_maps else ("regions", "words", "across")
-        self.maps = nn.ModuleDict({kind: RelationMaps(d) for kind in kinds})
-        self.first, self.second = linear(d, d, bias=False), linear(d, d)  # W1; W2 and b of Eq. 11
+        graphs = ("shared",) if o.share_maps else ("regions", "words", "across")
+        self.maps = nn.ModuleDict({graph: RelationMaps(d) for graph in graphs})
+        self.first = xavier_linear(d, d, bias=False)  # W1 of Eq. (11)
+        self.second = xavier_linear(d, d)  # W2 and b
         if o.multi_head:
             self.region_head = MultiHead(o.heads, o.head_hidden)
             self.word_head = MultiHead(o.heads, o.head_hidden)
 
     def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start from given word vectors, (vocab_size, word_dim); NaN rows stay random."""
+        """Start a Bi-GRU's word embedding from pretrained vectors, (vocab_size, word_dim)."""
         if self.options.text_encoder == "gru":
             copy_rows(self.word_table, vectors)
 
-    def _maps(self, kind: str) -> RelationMaps:
-        maps = self.maps["shared" if self.options.share_maps else kind]
-        if not isinstance(maps, RelationMaps):
-            raise TypeError(f"the maps of {kind} are {type(maps).__name__}")
-        return maps
-
-    # A: modality-specific representation
+    # III-A Modality-specific representation
 
     def image_nodes(self, images: ImageBatch) -> Tensor:
-        """Encode regions and their positions, RACG Eq. (1): (I, R, d)."""
-        o = self.options
-        kind = self.object_layer.weight.dtype
-        nodes = self.object_layer(images.objects.to(kind))
+        """Encode regions and their positions: (I, R, d). RACG Eq. (1)."""
+        dtype = self.object_layer.weight.dtype
+        nodes = self.object_layer(images.objects.to(dtype))
         if self.position_layer is not None:
-            position = images.boxes.to(kind)
-            if o.box_area:
+            position = images.boxes.to(dtype)
+            if self.options.box_area:
                 side = position[..., 2:] - position[..., :2]
                 position = torch.cat([position, side.prod(-1, keepdim=True)], -1)
             nodes = torch.cat([nodes, self.position_layer(position)], -1)
         return self._finish(nodes, images.object_mask)
 
     def caption_nodes(self, captions: CaptionBatch) -> Tensor:
-        """Encode words, RACG Eq. (2)-(4): (C, T, d).
+        """Encode words: (C, T, d). RACG Eq. (2)-(4).
 
-        Eq. (2) joins word and part-of-speech vectors, Eq. (3) reads them with a Bi-GRU; Eq. (4) is
-        the BERT that may stand in their place.
+        Eq. (2) concatenates word and part-of-speech vectors, Eq. (3) encodes them with a Bi-GRU;
+        Eq. (4) is the BERT that can take their place.
         """
         if self.options.text_encoder == "bert":
             nodes = self.text(captions)
@@ -197,20 +338,18 @@ class Racg(nn.Module):
         return self._finish(nodes, captions.word_mask)
 
     def _finish(self, nodes: Tensor, mask: Tensor) -> Tensor:
-        if self.options.unit_nodes:
-            nodes = l2norm(nodes)
-        return nodes.masked_fill(~mask.unsqueeze(-1), 0.0)
+        return zero_padding(l2norm(nodes) if self.options.unit_nodes else nodes, mask)
 
-    # B: what each side brings to the integrated graph
+    # III-B RACG encoder: W1, W2, kappa and mu are applied to each side alone
 
     def encode_images(self, images: ImageBatch) -> RacgImages:
-        """Encode images as far as no caption is needed."""
+        """Compute all that a score needs of images alone."""
         nodes, mask = self.image_nodes(images), images.object_mask
         sent, own = self._send(nodes)
         return RacgImages(nodes, mask, self._relate_regions(nodes, mask), sent, own)
 
     def encode_captions(self, captions: CaptionBatch) -> RacgCaptions:
-        """Encode captions as far as no image is needed."""
+        """Compute all that a score needs of captions alone."""
         o = self.options
         nodes, mask = self.caption_nodes(captions), captions.word_mask
         neighbours = text_adjacency(captions.heads, mask, dense=o.text_graph == "dense")
@@ -230,6 +369,11 @@ class Racg(nn.Module):
             heads @ maps.mu.weight,
         )
 
+    def _maps(self, graph: str) -> RelationMaps:
+        maps = self.maps["shared" if self.options.share_maps else graph]
+        assert isinstance(maps, RelationMaps)
+        return maps
+
     def _relate_regions(self, nodes: Tensor, mask: Tensor) -> Tensor:
         both = mask.unsqueeze(2) & mask.unsqueeze(1) & self.options.relate_regions
         return relate(self._maps("regions"), nodes, nodes, both)
@@ -239,49 +383,34 @@ class Racg(nn.Module):
 
     def _send(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """Return W2 W1 h and what a node keeps of itself under the chosen ``c_form``."""
-        sent = affine(self.first(nodes), self.second.weight)
+        sent = linear(self.first(nodes), self.second.weight)
         if self.options.c_form == "vsrn":
             return sent, nodes + self.second.bias
         if self.options.c_form == "literal":
-            return sent, affine(nodes, self.second.weight)
+            return sent, linear(nodes, self.second.weight)
         return sent, self.second(nodes)
 
     def score(self, images: RacgImages, captions: RacgCaptions) -> Tensor:
-        """Score all pairs, tile by tile: (I, C).
+        """Score all pairs, tile by tile: (I, C)."""
 
-        W1, W2, kappa and mu were applied to each side alone, so a pair costs only its attention
-        and its reconstruction. While training, tiles are computed again for the gradient instead
-        of being kept.
-        """
-        order, undo = by_length(captions.mask)
-        captions = RacgCaptions(*(part[order] for part in captions))
+        def cut_captions(rows: Tensor, longest: int) -> RacgCaptions:
+            c = RacgCaptions(*(part[rows, :longest] for part in captions))
+            relations, neighbours = c.relations[..., :longest], c.neighbours[..., :longest]
+            return c._replace(relations=relations, neighbours=neighbours)
+
         nodes = images.mask.shape[1] + captions.mask.shape[1]
-        image_tiles, caption_tiles = tiles(
-            images.mask, captions.mask, 8 * nodes * self.options.embed_dim
+        return score_in_tiles(
+            images.mask,
+            captions.mask,
+            8 * nodes * self.options.embed_dim,
+            cut_images=lambda rows: RacgImages(*(part[rows] for part in images)),
+            cut_captions=cut_captions,
+            score=self._score_tile,
+            recompute=True,
         )
-        bands = []
-        for rows in image_tiles:
-            some = RacgImages(*(part[rows] for part in images))
-            columns = []
-            for some_rows, longest in caption_tiles:
-                c = RacgCaptions(*(part[some_rows] for part in captions))
-                texts = RacgCaptions(
-                    c.nodes[:, :longest],
-                    c.mask[:, :longest],
-                    c.relations[:, :longest, :longest],
-                    c.neighbours[:, :longest, :longest],
-                    *(part[:, :longest] for part in c[4:]),
-                )
-                if torch.is_grad_enabled() and len(image_tiles) * len(caption_tiles) > 1:
-                    part = checkpoint(self._tile, some, texts, use_reentrant=False)
-                else:
-                    part = self._tile(some, texts)
-                columns.append(part)
-            bands.append(torch.cat(columns))
-        return torch.cat(bands, dim=1)[undo].T
 
-    def _tile(self, images: RacgImages, captions: RacgCaptions) -> Tensor:
-        """Score C captions against I images at once, RACG Eq. (10)-(11): (C, I)."""
+    def _score_tile(self, images: RacgImages, captions: RacgCaptions) -> Tensor:
+        """Aggregate the nodes of all pairs and score them: (I, C). RACG Eq. (10)-(11)."""
         o = self.options
         n_i, n_c, r = len(images.mask), len(captions.mask), images.mask.shape[1]
         flat = images.nodes.flatten(0, 1)
@@ -306,48 +435,45 @@ class Racg(nn.Module):
         n = n[..., None, None].to(received.dtype)
         own = both_sides(images.own, captions.own)
         if o.c_form == "literal":
-            degree = self._count(images.mask, captions.neighbours, captions.cross)
-            aggregated = own * (degree.unsqueeze(-1) / n) + self.second.bias + received / n**2
+            counts = self._count(images.mask, captions.neighbours, captions.cross)
+            aggregated = own * (counts.unsqueeze(-1) / n) + self.second.bias + received / n**2
         else:
             aggregated = own + received / n
-        nodes = both_sides(images.nodes, captions.nodes)
-        mask = both_sides(images.mask.unsqueeze(-1), captions.mask.unsqueeze(-1)).squeeze(-1)
-        rebuilt = reconstruct(
-            nodes.flatten(0, 1), aggregated.flatten(0, 1), mask.flatten(0, 1), o.scale
-        )
-        return self._compare(nodes.flatten(0, 1), rebuilt, mask.flatten(0, 1), r).view(n_c, n_i)
+        nodes = both_sides(images.nodes, captions.nodes).flatten(0, 1)  # (C I, R + T, d)
+        mask = both_sides(images.mask.unsqueeze(-1), captions.mask.unsqueeze(-1))
+        mask = mask.squeeze(-1).flatten(0, 1)
+        rebuilt = reconstruct(nodes, aggregated.flatten(0, 1), mask, o.scale)
+        return self._compare(nodes, rebuilt, mask, r).view(n_c, n_i).T
 
     def _count(self, regions: Tensor, neighbours: Tensor, cross: Tensor) -> Tensor:
         o = self.options
         within_words = neighbours & o.relate_words
-        return degrees(regions, within_words, cross, within_regions=o.relate_regions)
+        return neighbour_counts(regions, within_words, cross, within_regions=o.relate_regions)
+
+    # III-D Multihead similarity function
 
     def _compare(self, nodes: Tensor, rebuilt: Tensor, mask: Tensor, regions: int) -> Tensor:
-        """Compare nodes with their reconstruction, RACG Eq. (15)-(20).
+        """Compare nodes with their reconstruction: (B,) similarities. RACG Eq. (15)-(20).
 
-        Eq. (15)-(19) cut both into heads and read the cosines, Eq. (20) averages over the nodes of
-        each modality, then over the two.
+        Eq. (15)-(19) score each node by its heads. Eq. (20) averages over the nodes of each
+        modality, then over both.
 
         Args:
             nodes: (B, R + T, d).   rebuilt: (B, R + T, d).   mask: (B, R + T) bool.
             regions: R.
-
-        Returns:
-            (B,) similarities.
         """
-        parts: list[Tensor] = []
+        means: list[Tensor] = []
         for side in (slice(regions), slice(regions, None)):
             one, other = nodes[:, side], rebuilt[:, side]
             if self.options.multi_head:
-                head = self.word_head if parts else self.region_head
-                scores = head(one, other)
+                scores = (self.word_head if means else self.region_head)(one, other)
             else:
                 scores = cosine(one, other)
-            parts.append(masked_mean(scores, mask[:, side], 1))
-        return (parts[0] + parts[1]) / 2
+            means.append(masked_mean(scores, mask[:, side], 1))
+        return (means[0] + means[1]) / 2
 
     def plain_score(self, images: RacgImages, captions: RacgCaptions) -> Tensor:
-        """Score I images against one caption as the equations are written: (I, 1)."""
+        """Score I images against one caption by definition: (I, 1)."""
         o = self.options
         n_w, r = int(captions.mask.sum()), images.mask.shape[1]
         words = captions.nodes[:, :n_w].expand(len(images.mask), -1, -1)
@@ -356,22 +482,20 @@ class Racg(nn.Module):
         cross = captions.cross[:, None, :n_w] & images.mask.unsqueeze(2)  # (I, R, T)
         maps = self._maps("across")
         neighbours = captions.neighbours[:, :n_w, :n_w]
-        rows_i = [
+        of_regions = [
             self._relate_regions(images.nodes, images.mask),
             relate(maps, images.nodes, words, cross),
         ]
-        rows_t = [
+        of_words = [
             relate(maps, words, images.nodes, cross.transpose(1, 2)),
             self._relate_words(words, neighbours.expand(len(words), -1, -1)),
         ]
-        joined = torch.cat([torch.cat(rows_i, 2), torch.cat(rows_t, 2)], 1)
         n = mask.sum(1)[:, None, None]
-        adjacency = joined / n  # Eq. (10)
+        adjacency = torch.cat([torch.cat(of_regions, 2), torch.cat(of_words, 2)], 1) / n  # Eq. (10)
         received = adjacency @ self.first(nodes)
         if o.c_form == "literal":
-            degree = self._count(images.mask, neighbours, captions.cross[:, :n_w])[0]
-            inner = (received + degree.unsqueeze(-1) * nodes) / n
-            aggregated = self.second(inner)
+            counts = self._count(images.mask, neighbours, captions.cross[:, :n_w])[0]
+            aggregated = self.second((received + counts.unsqueeze(-1) * nodes) / n)
         elif o.c_form == "vsrn":
             aggregated = self.second(received) + nodes
         else:
@@ -380,10 +504,10 @@ class Racg(nn.Module):
         weights = masked_softmax(o.scale * nodes @ c.transpose(1, 2), mask.unsqueeze(1))
         return self._compare(nodes, weights @ c, mask, r).unsqueeze(1)
 
-    # E: loss
+    # III-E Loss function
 
     def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Return main and auxiliary loss of a batch scored against itself, RACG Eq. (23)."""
+        """Return the main loss and the weighted auxiliary loss of a batch. RACG Eq. (23)."""
         o = self.options
         scores = self.score(self.encode_images(images), self.encode_captions(captions))
         negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)

@@ -1,1 +1,1 @@
-"""released."""
+"""Released checkpoints of GSMN, HREM and SGM, loaded into the models of this package."""

@@ -1,8 +1,8 @@
-"""Released checkpoints of GSMN, HREM and SGM as our models.
+"""Load released checkpoints of GSMN, HREM and SGM into our models.
 
-``python -m models.released.checkpoints gsmn model_best.pth.tar gsmn.safetensors`` prints what was matched and
-writes the weights with the options that rebuild the model. Checkpoints are read with
-``weights_only``: a file can bring tensors, never code.
+``python -m models.released.checkpoints gsmn model_best.pth.tar gsmn.safetensors`` prints which
+tensor became which, and writes the weights with the options that rebuild the model. Checkpoints
+are read with ``weights_only``, so no code in a file is ever run.
 """
 
 from __future__ import annotations
@@ -15,37 +15,42 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 from torch import Tensor, nn
 
-from features.commands.program import exit_cleanly
+from features.commands.program import Program
 from features.errors import InputError, MissingInput, UnknownName
+from features.format.files import replacing
 from models.nn.bert import BertConfig
 from models.nn.text_encoders import BertText
+from models.papers.hrem import Hrem
 from models.registry import build_options, create
-from models.released.names import LAYOUTS, Layout, join_kernels
+from models.released.layouts import LAYOUTS, Layout, join_kernels
 
-__all__ = ["Converted", "convert", "load_converted", "load_official", "save_converted"]
+__all__ = ["Converted", "app", "convert", "load_converted", "load_official", "save_converted"]
+
+BERT = "txt_enc.bert."  # prefix of a BERT's tensors in released checkpoints
 
 
 @dataclass(frozen=True)
 class Converted:
-    """A released checkpoint as our model, and the account of what went where."""
+    """A released checkpoint as our model, and what happened to each tensor."""
 
     model: Any
     name: str
     matched: tuple[tuple[str, str], ...]  # (their name, our name)
     ignored: tuple[tuple[str, str], ...]  # (their name, why)
-    fresh: tuple[str, ...]  # our tensors that keep their random start
+    fresh: tuple[str, ...]  # our tensors that the checkpoint does not have
 
     def report(self) -> str:
-        """Return the account as text, one tensor a line."""
+        """Return one line for each tensor, and a summary."""
         lines = [f"{theirs} -> {ours}" for theirs, ours in self.matched]
         lines += [f"{theirs}: left out, {why}" for theirs, why in self.ignored]
-        lines += [f"{ours}: not in the checkpoint, random" for ours in self.fresh]
+        lines += [f"{ours}: not in the checkpoint, keeps its initial value" for ours in self.fresh]
         total = sum(p.numel() for p in self.model.parameters())
         lines.append(f"{self.name}: {len(self.matched)} tensors matched, {total:,} parameters")
         return "\n".join(lines)
@@ -56,34 +61,36 @@ def load_official(name: str, checkpoint: Path | str | Mapping[str, Any], **optio
 
     Args:
         name: ``gsmn``, ``hrem`` or ``sgm``.
-        checkpoint: the ``.pth.tar`` file, or what it holds: ``{"model": [state dict, ...]}``, that
-            list, or one state dict whose names carry the parts' prefixes.
-        options: options of the model; sizes are read off the tensors, the rest defaults to what
-            the released code computes (GSMN: ``propagation="official"``). HREM's ``heads`` cannot
-            be seen in the weights.
+        checkpoint: the ``.pth.tar`` file, or its content: ``{"model": [state dict, ...]}``, that
+            list, or one state dict whose names have the prefixes of the parts.
+        options: options of the model. Sizes are read from the tensors; other options default to
+            the released code (GSMN: ``propagation="official"``). HREM's ``heads`` cannot be read
+            from the weights.
 
     Raises:
-        UnknownName: no layout for this model.
-        MissingInput: no such file.
-        InputError: tensors that are missing, unknown or of the wrong shape.
+        UnknownName: there is no layout for this model.
+        MissingInput: the file does not exist.
+        InputError: a tensor is missing, unknown or of the wrong shape.
     """
     return convert(name, checkpoint, **options).model
 
 
 def convert(name: str, checkpoint: Path | str | Mapping[str, Any], **options: object) -> Converted:
-    """Do what ``load_official`` does and return the account beside the model."""
+    """Load a checkpoint like ``load_official`` and report what happened to each tensor."""
     if name not in LAYOUTS:
         raise UnknownName.of("checkpoint layout", name, LAYOUTS)
     layout = LAYOUTS[name]
-    source = str(checkpoint) if isinstance(checkpoint, str | Path) else "checkpoint"
-    content = _read(Path(source)) if isinstance(checkpoint, str | Path) else checkpoint
+    if isinstance(checkpoint, str | Path):
+        source, content = str(checkpoint), _read(Path(checkpoint))
+    else:
+        source, content = "checkpoint", checkpoint
     state = _flatten(content, layout, source)
     try:
         found = layout.options(state)
     except KeyError as error:
         raise InputError(
-            f"{source}: no tensor {error.args[0]!r}, so this is not a {name} checkpoint as "
-            f"released. Its names begin with {sorted(state)[:3]}."
+            f"{source}: has no tensor {error.args[0]!r}, so it is not a released {name} "
+            f"checkpoint. Its names begin with {sorted(state)[:3]}."
         ) from error
     model = _build(name, {**found, **options}, state, source)
     return _fill(name, model, layout, state, source)
@@ -92,27 +99,27 @@ def convert(name: str, checkpoint: Path | str | Mapping[str, Any], **options: ob
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise MissingInput(f"{path}: no such checkpoint file.")
-    kinds: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64))]
-    scalar = np.float64(0).__reduce__()[0]  # how numpy pickles the best score beside the weights
-    kinds += [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    scalar = np.float64(0).__reduce__()[0]  # numpy pickles the best score beside the weights
+    allowed: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64))]
+    allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals(kinds):
+        with torch.serialization.safe_globals(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds on a damaged or foreign file
+    except Exception as error:  # torch raises many types on a damaged or foreign file
         raise InputError(
-            f"{path}: not a checkpoint that can be read without running its code "
+            f"{path}: cannot be read as a checkpoint without running its code "
             f"({str(error).splitlines()[0]})."
         ) from error
 
 
 def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
-    """Return {name with its part's prefix: tensor}."""
+    """Return one state dict whose names have the prefixes of the parts."""
     if isinstance(content, Mapping) and "model" in content:
         content = content["model"]
     if isinstance(content, list | tuple):
         if len(content) > len(layout.parts):
             raise InputError(
-                f"{source}: {len(content)} state dicts, but this layout has "
+                f"{source}: has {len(content)} state dicts, but this layout has only "
                 f"{len(layout.parts)} parts ({', '.join(layout.parts)})."
             )
         content = dict(zip(layout.parts, content, strict=False))
@@ -130,25 +137,20 @@ def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
 
 
 def _build(name: str, options: dict[str, Any], state: Mapping[str, Tensor], source: str) -> Any:
-    """Build the model; a BERT takes its sizes from the weights unless its folder is given."""
-    if options.get("text_encoder") != "bert":
+    """Build the model; a BERT gets its sizes from the weights unless its folder is given."""
+    if options.get("text_encoder") != "bert" or "bert" in options:
         return create(name, **options)
-    prefix = "txt_enc.bert."
-    tensors = {key.removeprefix(prefix): value for key, value in state.items() if prefix in key}
-    if "bert" in options:
-        return create(name, **options)
-    if not tensors:
+    bert = {key.removeprefix(BERT): tensor for key, tensor in state.items() if BERT in key}
+    if not bert:
         raise InputError(
-            f"{source}: no BERT among its tensors ({prefix}...). Give the folder of the BERT it "
-            "was trained with: bert=FOLDER, or --option bert=FOLDER on the command line."
+            f"{source}: has no tensors of a BERT ({BERT}...). Pass the folder of the BERT it was "
+            "trained with: bert=FOLDER, or --option bert=FOLDER on the command line."
         )
-    return _with_bert(name, options, _bert_sizes(tensors))
+    return _hrem_with_bert(options, _bert_sizes(bert))
 
 
-def _with_bert(name: str, options: dict[str, Any], sizes: BertConfig) -> Any:
-    from models.papers.hrem import Hrem
-
-    chosen = build_options(name, **options)
+def _hrem_with_bert(options: dict[str, Any], sizes: BertConfig) -> Hrem:
+    chosen = build_options("hrem", **options)
     return Hrem(chosen, text=BertText(sizes, chosen.embed_dim))
 
 
@@ -169,7 +171,7 @@ def _bert_sizes(tensors: Mapping[str, Tensor]) -> BertConfig:
 def _fill(
     name: str, model: nn.Module, layout: Layout, state: Mapping[str, Tensor], source: str
 ) -> Converted:
-    """Rename, check and load; whatever does not fit is one clear error."""
+    """Rename, check and load the tensors; all that do not fit are reported in one error."""
     wanted = model.state_dict()
     matched, ignored, unknown = [], [], []
     renamed: dict[str, Tensor] = {}
@@ -186,15 +188,17 @@ def _fill(
         key: tensor.view(wanted[key].shape) if tensor.numel() == wanted[key].numel() else tensor
         for key, tensor in join_kernels(renamed).items()
     }
+    optional = layout.optional
+    if not any(key.startswith("text.bert.") for key in ready):
+        optional += (r"text\.bert\..+",)  # loaded from its folder
     missing = [key for key in wanted if key not in ready]
-    brought = not all(re.match(r"text\.bert\.", key) is None for key in ready)
-    fresh = [key for key in missing if _may_lack(layout, key, brought=brought)]
+    fresh = [key for key in missing if any(re.fullmatch(pattern, key) for pattern in optional)]
+    lacking = [key for key in missing if key not in fresh]
     wrong = [
-        f"{key} is {tuple(ready[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        f"{key} is {tuple(ready[key].shape)}, expected {tuple(wanted[key].shape)}"
         for key in ready
         if ready[key].shape != wanted[key].shape
     ]
-    lacking = [key for key in missing if key not in fresh]
     problems = [
         f"{what}: {', '.join(items[:5])}" + (f" and {len(items) - 5} more" if items[5:] else "")
         for what, items in (("unknown", unknown), ("missing", lacking), ("shapes", wrong))
@@ -202,38 +206,30 @@ def _fill(
     ]
     if problems:
         raise InputError(
-            f"{source}: does not fit {name} with these options. {'; '.join(problems)}. Give the "
-            "options the checkpoint was trained with, or check that it is the released layout."
+            f"{source}: does not match {name} with these options. {'; '.join(problems)}. Pass the "
+            "options the checkpoint was trained with, or check that it has the released layout."
         )
     model.load_state_dict({**{key: wanted[key] for key in fresh}, **ready})
     model.eval()
     return Converted(model, name, tuple(matched), tuple(ignored), tuple(fresh))
 
 
-def _may_lack(layout: Layout, key: str, *, brought: bool) -> bool:
-    """Say whether a checkpoint may lack our tensor; BERT's own may come from its folder."""
-    if not brought and key.startswith("text.bert."):
-        return True
-    return key.endswith("num_batches_tracked") or any(
-        re.fullmatch(pattern, key) for pattern in layout.optional
-    )
-
-
 def save_converted(converted: Converted, path: Path) -> None:
     """Write weights and options to a ``.safetensors`` file."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save_file  # optional dependency
 
     model = converted.model
     about = {"model": converted.name, "options": json.dumps(dataclasses.asdict(model.options))}
     if isinstance(getattr(model, "text", None), BertText):
         about["bert"] = json.dumps(dataclasses.asdict(model.text.bert.config))
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    save_file(tensors, str(path), metadata=about)
+    with replacing(path) as partial:
+        save_file(tensors, str(partial), metadata=about)
 
 
 def load_converted(path: Path | str) -> Any:
-    """Rebuild a model from a file that ``python -m models.released.checkpoints`` wrote, in evaluation mode."""
-    from safetensors import safe_open
+    """Rebuild a model from a file that ``save_converted`` wrote, in evaluation mode."""
+    from safetensors import safe_open  # optional dependency
 
     if not Path(path).is_file():
         raise MissingInput(f"{path}: no such file.")
@@ -241,40 +237,43 @@ def load_converted(path: Path | str) -> Any:
         about = file.metadata() or {}
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     if "options" not in about:
-        raise InputError(f"{path}: has no options beside its weights; convert it again.")
-    name, options = about["model"], json.loads(about["options"])
+        raise InputError(
+            f"{path}: has no options beside its weights. Convert the checkpoint again."
+        )
+    options = json.loads(about["options"])
     if "bert" in about:
-        model = _with_bert(name, options, BertConfig(**json.loads(about["bert"])))
+        model = _hrem_with_bert(options, BertConfig(**json.loads(about["bert"])))
     else:
-        model = create(name, **options)
+        model = create(about["model"], **options)
     model.load_state_dict(tensors)
     return model.eval()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Convert one checkpoint from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.released.checkpoints", description=__doc__
-    )
-    parser.add_argument("name", choices=sorted(LAYOUTS), metavar="NAME", help="gsmn, hrem or sgm")
-    parser.add_argument("checkpoint", type=Path, metavar="FILE.pth.tar")
-    parser.add_argument("out", type=Path, metavar="OUT.safetensors")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="option of the model"
-    )
-    args = parser.parse_args(arguments)
+app = Program("python -m models.released.checkpoints")
+
+
+@app.command("convert")
+def _convert(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="gsmn, hrem or sgm.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="FILE.pth.tar", help="As released.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the model; repeatable."),
+    ] = None,
+) -> None:
+    """Convert a released checkpoint and print what happened to each tensor."""
     options = {}
-    for item in args.option:
+    for item in option or ():
         key, _, value = item.partition("=")
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
             options[key] = value
-    converted = convert(args.name, args.checkpoint, **options)
-    save_converted(converted, args.out)
-    sys.stdout.write(f"{converted.report()}\nwrote {args.out}\n")
-    return 0
+    converted = convert(name, checkpoint, **options)
+    save_converted(converted, out)
+    sys.stdout.write(f"{converted.report()}\nwrote {out}\n")
 
 
 if __name__ == "__main__":
-    exit_cleanly(main)
+    app.run()

@@ -1,1 +1,1 @@
-"""reporting."""
+"""The report: sections, figures and retrieval examples of a self-contained HTML page."""

@@ -1,7 +1,7 @@
-"""Inline SVG for the report: graphs over pictures, dependency arcs, curves. No scripts, no fonts.
+"""Inline SVG for the report: scene graphs over images, dependency arcs and curves.
 
-Colours that must follow the reader's light or dark setting are classes of the report's style
-sheet; colours over a picture are fixed.
+Colours are classes of the page's style sheet, which has a light and a dark theme, except over an
+image, where they are fixed.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ CHARACTER = 0.58  # width of a character of the report's font, in font sizes
 
 
 def overlay(graph: SceneGraph, chosen: Strongest, name: str) -> str:
-    """Return boxes, labels and arrows to lay over a picture of ``graph.size``.
+    """Draw boxes, labels and arrows to place over an image of ``graph.size``.
 
-    Each arrow is a group of class ``edge e0``, ``e1`` ... with its union box, so that the style
-    sheet can show the one whose line of text is pointed at.
+    Each relation is a group of class ``edge e0``, ``e1`` ... with arrow and union box; the style
+    sheet highlights it when the reader points at its text.
 
     Args:
-        graph: in pixels of the picture.   chosen: objects and relations to draw.
-        name: unique in the page, for ids.
+        graph: the scene graph.   chosen: objects and relations to draw.
+        name: prefix of element ids, unique in the page.
     """
     width, height = graph.size
     font = max(width, 240) / 30
@@ -86,7 +86,7 @@ def _tag(
     size: tuple[int, int],
     taken: list[tuple[float, float, float, float]],
 ) -> str:
-    """Return a word on a dark plate, kept inside the picture and off the plates in ``taken``."""
+    """Draw a word on a dark rectangle, inside the image and apart from those in ``taken``."""
     wide, high = (CHARACTER * len(text) + 0.7) * font, 1.35 * font
     x = min(max(x, 1), max(size[0] - wide - 1, 1))
     y = min(max(y - high / 2, 1), max(size[1] - high - 1, 1))
@@ -104,7 +104,7 @@ def _tag(
 
 
 def arcs(graph: TextGraph) -> str:
-    """Return a caption with its dependency arcs above it; words are coloured by their role."""
+    """Draw a caption with its dependency arcs; words are coloured by role."""
     font, gap = 15.0, 14.0
     left: list[float] = []
     x = gap
@@ -145,7 +145,7 @@ def arcs(graph: TextGraph) -> str:
 
 
 def _levels(edges: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """Return how high each arc must go to clear the arcs below it, from 1."""
+    """Return the level of each arc, from 1, so that it clears the arcs inside it."""
     levels: dict[tuple[int, int], int] = {}
     for edge in sorted(edges, key=lambda edge: abs(edge[0] - edge[1])):
         low, high = sorted(edge)
@@ -166,13 +166,13 @@ def curves(
     *,
     log: bool = False,
 ) -> str:
-    """Return a small line chart, or nothing without points.
+    """Draw a line chart; "" without points.
 
     Args:
-        series: name -> (step, value) points; the first lines get the strongest colours.
-        label: of the vertical axis.   unit: put behind its numbers.
-        top: least upper end of the vertical axis; it then starts at 0.
-        log: powers of ten on the vertical axis; values of 0 and less are left out.
+        series: name -> (step, value) points; the first lines have the strongest colours.
+        label: title of the vertical axis.   unit: suffix of its numbers.
+        top: smallest upper end of the vertical axis, which then starts at 0.
+        log: logarithmic vertical axis; values of 0 and less are left out.
     """
     if log:
         series = {
@@ -226,7 +226,7 @@ def curves(
             parts.append(f'<path class="line s{number}" d="M{path}"/>')
             ends.append((places[-1][1], number, name))
     y = -math.inf
-    for wish, number, name in sorted(ends):  # names at the line's ends, never on each other
+    for wish, number, name in sorted(ends):  # names at the ends of the lines, without overlap
         y = max(wish, y + 14)
         parts.append(
             f'<text class="end s{number}" x="{right + 7}" y="{y + 4:.1f}">{escape(name)}</text>'
@@ -235,7 +235,7 @@ def curves(
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Return about four round numbers that enclose low and high.
+    """Return about five round numbers that enclose low and high.
 
     >>> _ticks(0.0, 87.0)
     [0.0, 25.0, 50.0, 75.0, 100.0]

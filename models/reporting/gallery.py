@@ -1,4 +1,4 @@
-"""What the report shows of retrieval: queries with their best answers, and embedded thumbnails."""
+"""Retrieval examples of the report: queries with their first results, and thumbnails."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SHOWN = 5
 
 
 class Thumbnails:
-    """Small JPEG pictures as data URIs; each is made once.
+    """Small JPEG images as data URIs; each is made once.
 
     Args:
-        folder: where the pictures are; None: there are none.
+        folder: folder of the images; None: every thumbnail is empty.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -34,9 +34,9 @@ class Thumbnails:
         self._made: dict[tuple[str, int], str] = {}
 
     def data(self, file: str, side: int) -> str:
-        """Return the picture with its longer side at most ``side`` pixels, "" if unreadable.
+        """Return an image with its longer side at most ``side`` pixels, "" if it is unreadable.
 
-        A store can come from anybody: a name that leads out of the folder is no picture.
+        Stores can come from others: a file name that points outside the folder is refused.
         """
         if self._folder is None or bad_file(file):
             return ""
@@ -51,26 +51,25 @@ def _embed(path: Path, side: int) -> str:
     try:
         with Image.open(path) as opened:
             opened.draft("RGB", (side, side))
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
-        return ""  # the page shows the file's name instead
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+        return ""  # the page shows the id instead
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
+    image.save(buffer, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> dict[str, Any]:
-    """Return queries of both directions with their first five answers.
+    """Return queries of both directions with their first five results.
 
-    Queries are spread over the range of ranks, from the best answered to the worst, so that the
-    page shows misses as well as hits.
+    Queries are spread over the ranks, from best to worst, so that the page shows failures, too.
 
     Args:
         store: the store that was evaluated.   queries: table that ``models.evaluate`` wrote.
-        thumbnails: of its pictures.   count: queries per direction.
+        thumbnails: of its images.   count: queries per direction.
 
-    Raises: MissingDependency: pyarrow is not installed. InputError: a broken table.
+    Raises: MissingDependency: pyarrow is not installed. InputError: the table cannot be read.
     """
     try:
         import pyarrow.parquet as pq
@@ -80,12 +79,12 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
     try:
         table: Any = pq.read_table(queries).to_pandas()
     except (OSError, ValueError) as error:
-        message = f"{queries}: not what models.evaluate writes; run it again."
+        message = f"{queries}: not a table of models.evaluate. Run it again."
         raise InputError(message) from error
     images, captions = store.images.set_index("id"), store.captions.set_index("id")
 
     def image(name: str) -> dict[str, str]:
-        return {"id": name, "picture": thumbnails.data(str(images.at[name, "file"]), 240)}
+        return {"id": name, "thumbnail": thumbnails.data(str(images.at[name, "file"]), 240)}
 
     shown: dict[str, Any] = {}
     for way in ("t2i", "i2t"):
@@ -95,9 +94,11 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
             truth = str(captions.at[name, "image"]) if way == "t2i" else name
             best = []
             for one, score in zip(map(str, row["answers"]), row["scores"], strict=True):
-                shows = one if way == "t2i" else captions.at[one, "image"]
-                best.append((-score, bool(shows == truth), one))
-            best.sort(key=lambda item: item[:2])  # as ranks count: right answers last among equals
+                image_id = one if way == "t2i" else captions.at[one, "image"]
+                best.append((-score, bool(image_id == truth), one))
+            best.sort(
+                key=lambda item: item[:2]
+            )  # right answers last among equal scores, as in ranks
             found: list[dict[str, Any]] = [
                 {"id": one, "score": f"{-score:.2f}", "right": right}
                 for score, right, one in best[:SHOWN]
@@ -121,7 +122,7 @@ def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> 
 
 
 def _pick(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return about half first places, then close calls, then misses, each from all over."""
+    """Return queries: about half with rank 1, a quarter up to ``SHOWN``, a quarter above it."""
     ordered = table.sort_values("rank", kind="stable")
     if len(ordered) <= count:
         return ordered

@@ -1,4 +1,4 @@
-"""What the report reads from a run folder: its results, its curves, where its answers are."""
+"""What the report shows of a run: results, curves and the table of queries."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return what a run folder tells: name, curves, results of a split, answers to its queries.
+    """Return the name, curves and results of a run, and the path of its table of queries.
 
     Args:
-        folder: the run.   split: whose results.
-        keys: ``store_keys`` of the store that the report is about.
+        folder: the run folder.   split: of the results.
+        keys: ``store_keys`` of the store in the report.
 
     Raises:
         MissingInput: no such folder.
-        InputError: a broken results file.
+        InputError: the results file cannot be read.
         MismatchError: the results are of another store.
     """
     if not folder.is_dir():
-        raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
+        raise MissingInput(f"{folder}: no such run folder. Train first, or check the path.")
     results: dict[str, Any] = {}
     path = folder / f"results-{file_stem(split)}.json"
     if path.is_file():
@@ -42,18 +42,20 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
                     for row in results["rows"]]  # fmt: skip
             _ = [results["images"], results["captions"], *(results["chance"][r] for r in RECALLS)]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: not what models.evaluate writes; run it again.") from error
+            raise InputError(
+                f"{path}: not a results file of models.evaluate. Run it again."
+            ) from error
         results = results if rows else {}
         of, here = results.get("store") or {}, keys or {}
         if any(of[name] != here[name] for name in of.keys() & here.keys() - {"store"}):
-            raise MismatchError(f"{path}: numbers of another store. Run models.evaluate again.")
+            raise MismatchError(f"{path}: results of another store. Run models.evaluate again.")
     about = results["runs"][0] if results.get("runs") else {}
     model = about.get("config", {}).get("model", {}).get("name", "")
     name = model.upper() if model else folder.name
     if model and folder.name.lower() != model:
         name += f" · {folder.name}"
     logged = _read_metrics(folder / "metrics.csv")
-    # A model without training writes one evaluation at step 0: nothing to draw over steps.
+    # A model that is not trained has one evaluation at step 0, and no curves.
     learns = [row.get("kind") for row in logged] != ["val"]
     queries = folder / f"queries-{file_stem(split)}.parquet"
     return {
@@ -68,7 +70,7 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
 
 
 def _read_metrics(path: Path) -> list[dict[str, str]]:
-    """Return the rows of ``metrics.csv``, none without one."""
+    """Return the rows of ``metrics.csv``; none if there is no such file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
@@ -76,7 +78,7 @@ def _read_metrics(path: Path) -> list[dict[str, str]]:
 
 
 def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the charts of a run: loss, and recall on the validation split."""
+    """Draw the training loss and the recalls on the validation split."""
 
     def line(kind: str, column: str) -> list[tuple[float, float]]:
         found = []
@@ -85,7 +87,7 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
                 try:
                     found.append((float(row["step"]), float(row[column])))
                 except ValueError:
-                    continue  # the torn last line of a run that is still going
+                    continue  # an incomplete last line, while the run is writing it
         return found
 
     def recall(level: int) -> list[tuple[float, float]]:
@@ -96,13 +98,15 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
     steep = bool(loss) and max(v for _, v in loss) > 30 * max(min(v for _, v in loss), 1e-9)
     charts = [
         curves({"loss": loss}, "Training loss", log=steep),
-        curves({f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both ways", "%", 10),
+        curves(
+            {f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both directions", "%", 10
+        ),
     ]
     return [chart for chart in charts if chart]
 
 
 def _thin(line: list[tuple[float, float]], points: int = 240) -> list[tuple[float, float]]:
-    """Return means of neighbours, so that long runs draw as short paths."""
+    """Average neighbouring points of a long line."""
     if len(line) <= points:
         return line
     parts = np.array_split(np.array(line), points)

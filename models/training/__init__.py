@@ -1,1 +1,1 @@
-"""training."""
+"""Training: data of a run, optimiser, loop, checkpoints and the run folder."""

@@ -1,13 +1,10 @@
-"""What a run leaves behind: ``last.pt`` to go on from, ``best.safetensors`` to use.
+"""Checkpoints: the training state to resume from, and the best weights.
 
-Files are written beside their place, synced and moved into it, so that a reader always finds a
-whole file: the new one or the one before. Nothing in them is pickled code: they are read with
-``weights_only``.
+Both are written atomically. Neither contains pickled code: they are read with ``weights_only``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import random
@@ -21,11 +18,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from features.errors import MismatchError, MissingInput, TrainingError
-from features.format.files import partial_path, publish
+from features.format.files import replacing
 
 __all__ = [
-    "BEST",
-    "LAST",
     "load_best",
     "load_last",
     "load_weights",
@@ -36,21 +31,21 @@ __all__ = [
     "set_rng_state",
 ]
 
-LAST = "last.pt"
-BEST = "best.safetensors"
 FORMAT = 1
 
 
 def save_last(path: Path, state: dict[str, Any]) -> None:
-    """Write a whole training state. Raises: TrainingError: not written; the old one still stands.
+    """Write a training state.
 
     Args:
-        path: where; usually RUN/last.pt.
-        state: tensors and plain Python values only.
+        path: usually RUN/last.pt.   state: only tensors and plain Python values.
+
+    Raises: WriteError: the file cannot be written; the earlier one is kept.
     """
-    buffer = io.BytesIO()
+    buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError that does not say so
     torch.save({"format": FORMAT, **state}, buffer)
-    _replace(path, buffer.getbuffer())
+    with replacing(path, read_only=True) as partial:
+        partial.write_bytes(buffer.getbuffer())
 
 
 def load_last(path: Path) -> dict[str, Any]:
@@ -58,41 +53,45 @@ def load_last(path: Path) -> dict[str, Any]:
 
     Raises:
         MissingInput: no such file.
-        TrainingError: not a checkpoint, or one of a newer format.
+        TrainingError: not a checkpoint, or one of another format.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise MissingInput(f"{path}: there is no checkpoint. Check --run.resume.") from error
-    except Exception as error:  # torch raises whatever its zip reader or unpickler meets
+        raise MissingInput(f"{path}: no such checkpoint. Check --run.resume.") from error
+    except Exception as error:  # torch passes on the errors of its zip reader and unpickler
         message = " ".join(str(error).split())[:200]
         raise TrainingError(
-            f"{path}: is not a usable checkpoint ({type(error).__name__}: {message}). "
-            "Start afresh with --run.resume never, or name another file."
+            f"{path}: not a usable checkpoint ({type(error).__name__}: {message}). "
+            "Start again with --run.resume never, or name another file."
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        known = state.get("format") if isinstance(state, dict) else None
-        raise TrainingError(f"{path}: has checkpoint format {known}, this version reads {FORMAT}.")
+        found = state.get("format") if isinstance(state, dict) else None
+        raise TrainingError(
+            f"{path}: checkpoint format {found}, but this version reads format {FORMAT}. "
+            "Use the version that wrote it, or start again with --run.resume never."
+        )
     return dict(state)
 
 
 def save_best(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
-    """Write the weights alone, with ``metadata`` as JSON in the file's header.
+    """Write the weights, with ``metadata`` as JSON in the header of the file.
 
-    Raises: TrainingError: not written; the old file still stands.
+    Raises: WriteError: the file cannot be written; the earlier one is kept.
     """
-    # tied weights would be refused: every tensor gets storage of its own
+    # safetensors refuses tensors that share storage, as tied weights do
     weights = {name: value.detach().cpu().clone().contiguous() for name, value in _state(model)}
     header = {"format": "pt", "scenestore": json.dumps(metadata, sort_keys=True)}
-    _replace(path, safetensors_bytes(weights, metadata=header))
+    with replacing(path, read_only=True) as partial:
+        partial.write_bytes(safetensors_bytes(weights, metadata=header))
 
 
 def load_best(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return (weights, metadata) of a file written by ``save_best``.
+    """Read the weights and metadata that ``save_best`` wrote.
 
     Raises:
         MissingInput: no such file.
-        TrainingError: not such a file.
+        TrainingError: not a file of ``save_best``.
     """
     metadata = read_best_metadata(path)
     with safe_open(path, framework="pt") as file:
@@ -100,21 +99,21 @@ def load_best(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_best_metadata(path: Path) -> dict[str, Any]:
-    """Return only the metadata; raises like ``load_best``."""
+    """Read only the metadata; raises what ``load_best`` raises."""
     if not path.is_file():
-        raise MissingInput(
-            f"{path}: there are no weights here. Train first, or check the run folder."
-        )
+        raise MissingInput(f"{path}: no such file. Train first, or check the run folder.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
         return dict(json.loads(header["scenestore"]))
     except (SafetensorError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: was not written by models.train ({error}).") from error
+        raise TrainingError(
+            f"{path}: not written by models.train ({error}). Check the run folder."
+        ) from error
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Fill a model. Raises: MismatchError: names or shapes differ; says which."""
+    """Load weights into a model. Raises: MismatchError: names or shapes differ."""
     own = dict(_state(model))
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [
@@ -133,7 +132,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of Python's, numpy's and torch's generators, as plain numbers."""
+    """Return the states of the random generators of Python, numpy and torch as plain numbers."""
     name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "python": random.getstate(),
@@ -146,7 +145,7 @@ def rng_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put the generators back into a state that ``rng_state`` returned."""
+    """Restore the random generators to what ``rng_state`` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, *rest = state["numpy"]
@@ -158,20 +157,3 @@ def set_rng_state(state: dict[str, Any], device: torch.device) -> None:
 
 def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
     return list(model.state_dict().items())
-
-
-def _replace(path: Path, content: bytes | memoryview) -> None:
-    """Write ``content`` so that ``path`` is always whole."""
-    partial = partial_path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        publish(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)  # the first error is the one to report
-        kept = " The one before is kept." if path.exists() else ""
-        raise TrainingError(
-            f"{path}: could not be written ({error.strerror or error}).{kept} "
-            "Free some space or choose another --run.folder, then run the same command again."
-        ) from error

@@ -1,4 +1,4 @@
-"""What a run says while it trains: ``metrics.csv`` always, a bar or plain lines, TensorBoard."""
+"""Logs of a run: ``metrics.csv``, TensorBoard events, and the speed of training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from features.errors import MissingDependency, TrainingError
+from features.format.files import replacing, write_errors
 from models.evaluation.metrics import METRICS
 
 __all__ = ["Events", "MetricsFile", "Speed"]
@@ -24,12 +25,14 @@ COLUMNS = (
 
 
 class MetricsFile:
-    """The table of a run: one row per ``log_steps`` (kind ``train``) and per evaluation (``val``).
+    """Table of a run: a row per ``log_steps`` (kind ``train``) and per evaluation (``val``).
 
     Args:
         path: the CSV file.
-        keep_to: rows of later steps are dropped, because a resumed run writes them again;
-            None starts a new file.
+        keep_to: last step whose rows are kept; a resumed run writes later ones again. None: start
+            a new file.
+
+    Raises: WriteError: the file cannot be written.
     """
 
     def __init__(self, path: Path, keep_to: int | None = None) -> None:
@@ -38,46 +41,31 @@ class MetricsFile:
         if keep_to is not None and path.is_file():
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if _step_of(row) <= keep_to]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
-        try:
-            partial = path.with_name(path.name + ".partial")
-            partial.write_text(text.getvalue())
-            partial.replace(path)
-        except OSError as error:
-            raise self._failed(error) from error
+        with replacing(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
 
     def add(self, **values: object) -> None:
-        """Append one row; what is not named stays empty. Floats are written exactly."""
+        """Append one row; missing columns stay empty, floats are written exactly."""
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
-        try:
-            with self.path.open("a") as file:
-                file.write(text.getvalue())
-        except OSError as error:
-            raise self._failed(error) from error
-
-    def _failed(self, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"{self.path}: cannot be written ({error.strerror}). Free some space or choose "
-            "another --run.folder; the last checkpoint is kept."
-        )
+        with write_errors(self.path), self.path.open("a") as file:
+            file.write(text.getvalue())
 
 
 def _step_of(row: Mapping[str, str]) -> int:
-    """Return the step of a row; a torn last line counts as beyond any checkpoint."""
+    """Return the step of a row; an incomplete last line counts as later than any step."""
     step = row.get("step") or ""
     return int(step) if step.isdigit() and None not in row.values() else sys.maxsize
 
 
 class Events:
-    """TensorBoard events beside the table, when asked for.
+    """TensorBoard events.
 
     Args:
-        folder: where events go; None: nowhere.
-        keep_to: events of later steps, which an earlier attempt left there, are not shown.
+        folder: where to write; None: write nothing.
+        keep_to: events of later steps, written by an earlier attempt, are hidden.
 
     Raises:
         MissingDependency: TensorBoard is not installed.
@@ -98,7 +86,7 @@ class Events:
                 self._writer = SummaryWriter(str(folder), purge_step=keep_to + 1)
 
     def __enter__(self) -> Self:
-        # the writer's thread hands its error over, and then lets Python print a trace as well
+        # An error in the writer's thread is raised by the next call, and printed by Python, too.
         self._hook = threading.excepthook
         if self._writer is not None:
             threading.excepthook = self._thread_failed
@@ -111,7 +99,7 @@ class Events:
         trace: TracebackType | None,
     ) -> None:
         try:
-            with suppress(TrainingError) if error else nullcontext():  # the first is the one to say
+            with suppress(TrainingError) if error else nullcontext():  # raise the first error only
                 self.close()
         finally:
             threading.excepthook = self._hook
@@ -121,14 +109,14 @@ class Events:
             self._hook(failure)
 
     def add(self, group: str, step: int, values: Mapping[str, float]) -> None:
-        """Write each value as the curve ``group/name``."""
+        """Write each value as a point of the curve ``group/name``."""
         if self._writer is not None:
             with self._errors():
                 for name, value in values.items():
                     self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the file."""
         if self._writer is not None:
             with self._errors():
                 self._writer.close()
@@ -140,24 +128,24 @@ class Events:
         except OSError as error:
             raise TrainingError(
                 f"{self._folder}: events cannot be written ({error.strerror or error}). Free some "
-                "space, or say --run.tensorboard false; the last checkpoint is kept."
+                "space, or pass --run.tensorboard false; the last checkpoint is kept."
             ) from error
 
 
 class Speed:
-    """Pairs per second and the share of time spent waiting for the loader, since the last row."""
+    """Pairs per second, and the share of time spent waiting for the loader, since the last row."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Start counting anew."""
+        """Start counting from zero."""
         self.start = time.perf_counter()
         self.waited = 0.0
         self.pairs = 0
 
     def add(self, pairs: int, waited: float) -> None:
-        """Count one batch."""
+        """Count one batch and the seconds spent waiting for it."""
         self.pairs += pairs
         self.waited += waited
 
@@ -168,5 +156,5 @@ class Speed:
 
     @property
     def loader_wait(self) -> float:
-        """Share of the wall time, 0 to 1; near 0 means that the store is not the limit."""
+        """Share of wall time, 0 to 1; near 0 means that reading is not the bottleneck."""
         return self.waited / max(1e-9, time.perf_counter() - self.start)

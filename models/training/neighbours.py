@@ -1,8 +1,8 @@
-"""Batches of look-alike images for later epochs, as HREM samples them.
+"""Batches with groups of similar images, as in HREM section 3.4.
 
-The clusters are those of the images' mean region features, which do not change while a model
-learns: an epoch's batches then follow from seed and epoch alone, so that a resumed run and every
-rank draw the same ones. HREM section 3.4 says visual embeddings and gives no numbers.
+Images are clustered by their mean region features. The paper clusters visual embeddings, but these
+change during training; with fixed features the batches of an epoch depend on seed and epoch alone,
+so that a resumed run and all ranks draw the same ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Index = npt.NDArray[np.int64]
 
 
 class NeighbourLoader(Loader):
-    """A loader whose order is given: the caption rows of all ranks' batches, batch after batch."""
+    """A loader with a given order: the caption rows of all batches of all ranks."""
 
     def __init__(self, *args: Any, rows: Index, **options: Any) -> None:
         self._given = rows
@@ -43,7 +43,7 @@ def mean_regions(store: Store, split: str, codebook: Codebook) -> Tensor:
     parts = []
     for batch in store.image_batches(split, 256, codebook, unions=False):
         mask = batch.object_mask.unsqueeze(-1)
-        parts.append((batch.objects.float() * mask).sum(1))  # the length is taken away anyway
+        parts.append((batch.objects.float() * mask).sum(1))  # normalised below, so a sum will do
     return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
 
 
@@ -58,23 +58,23 @@ def neighbour_order(
     batches: int,
     seed: int,
 ) -> Index:
-    """Return (batches * batch_size,) caption rows: in each batch, groups of look-alike images.
+    """Return (batches * batch_size,) caption rows: in each batch, groups of similar images.
 
     Args:
-        store, split: what is trained on.   points: ``mean_regions`` of it.
-        clusters: of the k-means.   per_cluster: K, images of one cluster in a batch.
+        store, split: the training data.   points: ``mean_regions`` of it.
+        clusters: number of clusters.   per_cluster: K, images of one cluster in a batch.
         batch_size: pairs of all ranks; P is ``batch_size // per_cluster``.
-        batches: per epoch.   seed: what the draw depends on.
+        batches: per epoch.   seed: the same seed draws the same batches.
 
-    Raises: UsageError: a batch wants more images than there are.
+    Raises: UsageError: a batch needs more images than there are.
     """
     captions = store.caption_rows(split)
     owner = store.caption_image_rows(split)
-    asks = np.flatnonzero(np.bincount(owner, minlength=len(points)))  # images with captions
-    ends = np.searchsorted(owner, asks), np.searchsorted(owner, asks, side="right")
+    used = np.flatnonzero(np.bincount(owner, minlength=len(points)))  # images with captions
+    ends = np.searchsorted(owner, used), np.searchsorted(owner, used, side="right")
     of_image = [captions[a:b].tolist() for a, b in zip(*ends, strict=True)]
     drawn = neighbour_batches(
-        points[asks],
+        points[used],
         of_image,
         clusters=clusters,
         per_batch=batch_size // per_cluster,
@@ -86,7 +86,7 @@ def neighbour_order(
 
 
 def k_means(points: Tensor, clusters: int, *, rounds: int = 20, seed: int = 0) -> Tensor:
-    """Return the cluster of each of (N, d) points, by Lloyd's rounds from random points."""
+    """Return the cluster of each of (N, d) points: Lloyd's algorithm from random points."""
     generator = torch.Generator().manual_seed(seed)
     centres = points[torch.randperm(len(points), generator=generator)[:clusters]]
     labels = torch.zeros(len(points), dtype=torch.int64)
@@ -111,7 +111,7 @@ def neighbour_batches(
     batches: int,
     seed: int = 0,
 ) -> list[list[tuple[int, int]]]:
-    """Draw batches of neighbours: P clusters, K images of each, one caption of every image.
+    """Draw batches of P clusters, K images of each cluster and one caption of each image.
 
     HREM section 3.4; the paper gives neither P, K nor the number of clusters.
 
@@ -125,17 +125,16 @@ def neighbour_batches(
         seed: the same seed draws the same batches.
 
     Returns:
-        ``batches`` lists of (image, caption). A cluster of fewer than K images gives all of them
-        and the batch is filled up with other images.
+        ``batches`` lists of (image, caption). If a cluster has fewer than K images, the batch
+        contains all of them and is completed with other images.
 
-    Raises:
-        UsageError: more pairs wanted in a batch than there are images.
+    Raises: UsageError: a batch needs more images than there are.
     """
     size = per_batch * per_cluster
     if size > len(embeddings):
         raise UsageError(
-            f"neighbour batches of {per_batch} x {per_cluster} = {size} need as many images, "
-            f"but there are {len(embeddings)}; lower per_batch or per_cluster."
+            f"a batch of {per_batch} x {per_cluster} = {size} images is larger than the split, "
+            f"which has {len(embeddings)}. Lower --data.batch_size."
         )
     labels = k_means(embeddings, min(clusters, len(embeddings)), seed=seed)
     members = [torch.nonzero(labels == c).flatten() for c in labels.unique().tolist()]

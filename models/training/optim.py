@@ -1,29 +1,28 @@
-"""Optimisers, learning-rate schedules and averaged weights, from their configuration."""
+"""Optimiser, learning-rate schedule and averaged weights, as configured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from features.errors import ConfigError
 from models.configuration.config import OptimConfig, ScheduleConfig
 
-__all__ = ["WeightAverage", "make_optimizer", "rate_factor", "set_rate"]
+__all__ = ["load_average", "make_average", "make_optimizer", "rate_factor", "set_rate"]
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the trainable parameters, one group per ``lr_scale`` prefix.
 
-    Raises: ConfigError: ``betas`` are not two numbers, or a prefix names no parameter.
+    Raises: ConfigError: ``betas`` are not two numbers, or no parameter starts with a prefix.
     """
     if len(config.betas) != 2 or not all(0 <= beta < 1 for beta in config.betas):
         raise ConfigError(
-            f"optim.betas is {list(config.betas)}, but should be two numbers in [0, 1)."
+            f"optim.betas is {list(config.betas)}, but should be two numbers from 0 to below 1."
         )
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *config.lr_scale)}
     for name, parameter in model.named_parameters():
@@ -34,8 +33,8 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         if prefix and not members:
             names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
             raise ConfigError(
-                f"optim.lr_scale names {prefix!r}, which is the beginning of no parameter; "
-                f"they begin with: {', '.join(names)}."
+                f"optim.lr_scale: no parameter starts with {prefix!r}. "
+                f"Parameters start with: {', '.join(names)}."
             )
     chosen = [
         {"params": members, "lr": config.lr, "scale": config.lr_scale.get(prefix, 1.0)}
@@ -52,9 +51,9 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
 
 
 def rate_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:
-    """Return what the learning rate of one step is multiplied with.
+    """Return the factor on the learning rate at one step.
 
-    A pure function of the step, so that a resumed run needs no schedule state.
+    It depends on the step alone, so that a resumed run needs no state of the schedule.
 
     >>> step = ScheduleConfig(milestones=(2,), gamma=0.1, warmup_steps=4)
     >>> [rate_factor(step, at, 10, 40) for at in (0, 3, 4, 19, 20)]
@@ -62,8 +61,8 @@ def rate_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, total_s
 
     Args:
         config: the schedule.   step: steps already taken.
-        steps_per_epoch: turns milestones, which are epochs, into steps.
-        total_steps: where the cosine ends.
+        steps_per_epoch: converts milestones from epochs to steps.
+        total_steps: end of the cosine.
     """
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.name == "step":
@@ -77,61 +76,33 @@ def rate_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, total_s
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group its learning rate: ``rate`` times the group's own scale."""
+    """Set the learning rate of each parameter group: ``rate`` times the scale of the group."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
-class WeightAverage:
-    """Exponential moving average of the weights, for evaluation.
+def make_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a copy of a model whose floating-point weights and buffers are a moving average.
 
-    Args:
-        model: the model whose floating-point state is averaged.
-        decay: share of the average that stays at each step; the first steps use less, so that
-            the random start is soon forgotten.
+    Update ``n`` of the average keeps ``min(decay, n / (n + 10))`` of it, so that the random initial
+    weights are soon forgotten. Integer buffers are copied.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.average = {name: value.detach().clone() for name, value in _floats(model)}
+    def update(averaged: Any, current: Any, n: Tensor | int) -> None:
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, int(n) / (int(n) + 10)))
+        else:
+            torch._foreach_copy_(averaged, current)
 
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards the weights."""
-        self.steps += 1
-        decay = min(self.decay, self.steps / (self.steps + 10))
-        for name, value in _floats(model):
-            self.average[name].lerp_(value.detach(), 1 - decay)
-
-    @contextmanager
-    def applied(self, model: nn.Module) -> Iterator[None]:
-        """Put the averaged weights into the model for the time of a ``with`` block."""
-        kept = {name: value.detach().clone() for name, value in _floats(model)}
-        self._copy(model, self.average)
-        try:
-            yield
-        finally:
-            self._copy(model, kept)
-
-    @torch.no_grad()
-    def _copy(self, model: nn.Module, values: dict[str, Tensor]) -> None:
-        for name, value in _floats(model):
-            value.copy_(values[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed run needs."""
-        return {"steps": self.steps, "average": self.average}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
-        self.steps = int(state["steps"])
-        for name, value in self.average.items():
-            value.copy_(state["average"][name])
+    average = AveragedModel(model, multi_avg_fn=torch.no_grad()(update), use_buffers=True)
+    average.n_averaged.fill_(1)  # 0 would replace the initial weights at the first update
+    return average
 
 
-def _floats(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Iterate over the floating-point entries of the state dict, parameters and buffers."""
-    for name, value in model.state_dict(keep_vars=True).items():
-        if value.is_floating_point():
-            yield name, value
+def load_average(average: AveragedModel, state: dict[str, Any]) -> None:
+    """Restore ``state_dict()`` of an average, or the form in which earlier versions saved it."""
+    if "average" in state:
+        weights = {f"module.{name}": value for name, value in state["average"].items()}
+        count = torch.tensor(int(state["steps"]) + 1)
+        state = {**average.state_dict(), **weights, "n_averaged": count}
+    average.load_state_dict(state)

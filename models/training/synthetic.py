@@ -1,4 +1,4 @@
-"""Random batches with the shape of real ones: for tests, benchmarks and a first smoke run."""
+"""Random batches for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["random_captions", "random_images"]
 
 
 def _counts(n: int, low: int, high: int, make: torch.Generator) -> Tensor:
-    """Return n counts in low..high, the last one high so that the padding is tight."""
+    """Return n counts in low..high; the last one is high, so that no column is all padding."""
     counts = torch.randint(low, high + 1, (n,), generator=make)
     counts[-1] = high
     return counts
@@ -31,14 +31,14 @@ def random_images(
     n_predicates: int = 8,
     seed: int = 0,
 ) -> ImageBatch:
-    """Return n images with features of unit variance and random graphs.
+    """Return n images with random graphs and features of unit variance.
 
     Args:
         n: images, in store rows 0..n-1.
-        objects, relations: fewest and most per image.
+        objects, relations: smallest and largest number per image.
         dim: width of a region feature.
         n_labels, n_predicates: table sizes (ids 2.. are used).
-        seed: makes the batch reproducible.
+        seed: the same seed gives the same batch.
     """
     make = torch.Generator().manual_seed(seed)
     n_objects, n_relations = _counts(n, *objects, make), _counts(n, *relations, make)
@@ -84,11 +84,11 @@ def random_captions(
     Args:
         n: captions; caption i describes image ``i % images``.
         images: how many images there are; None: one per caption.
-        words: fewest and most words, ``<start>`` and ``<end>`` not counted.
-        triplets: fewest and most per caption.
+        words: smallest and largest number of words, without ``<start>`` and ``<end>``.
+        triplets: smallest and largest number per caption.
         vocab_size, n_tags: table sizes.
         pieces: size of the word-piece table; None: no pieces.
-        seed: makes the batch reproducible.
+        seed: the same seed gives the same batch.
     """
     make = torch.Generator().manual_seed(seed)
 
@@ -103,7 +103,7 @@ def random_captions(
     ends = at == (lengths - 1).unsqueeze(1)
     ids = torch.where(inner, draw(4, vocab_size, n, T), 0)
     ids = torch.where(at == 0, 1, torch.where(ends, 2, ids))
-    # Word 1 is the root; every later word hangs on an earlier one: always a tree.
+    # Word 1 is the root, and the head of every later word is an earlier one: a tree.
     heads = 1 + (torch.rand(n, T, generator=make) * (at - 1).clamp(min=1)).long()
     heads = torch.where(inner & (at > 1), heads, -1)
     roles = torch.where(inner, draw(1, 5, n, T), torch.where(mask, 4, 0))
@@ -130,7 +130,7 @@ def random_captions(
     }
     if pieces is None:
         return CaptionBatch(**batch)
-    # Every word is cut in two pieces; [CLS] and [SEP] stand on <start> and <end>.
+    # Every word has two pieces; [CLS] and [SEP] belong to <start> and <end>.
     S = 2 * (T - 2) + 2
     slot = torch.arange(S).expand(n, S)
     n_pieces = (2 * (lengths - 2) + 2).unsqueeze(1)

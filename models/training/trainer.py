@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps, evaluations and checkpoints out; exact to resume."""
+"""The training loop; a resumed run repeats an uninterrupted one bit by bit."""
 
 from __future__ import annotations
 
@@ -20,39 +20,51 @@ from models.compute.device import memory_errors
 from models.compute.distributed import World, average_gradients, global_loss
 from models.configuration.config import Config, to_dict
 from models.registry import reads_unions
-from models.training import checkpoint
+from models.training.checkpoint import (
+    load_last,
+    load_weights,
+    rng_state,
+    save_best,
+    save_last,
+    set_rng_state,
+)
+from models.training.data import Data
+from models.training.lineage import check_resumable, run_metadata
 from models.training.logs import Events, MetricsFile, Speed
-from models.training.optim import WeightAverage, make_optimizer, rate_factor, set_rate
-from models.training.runs import Data, about_run, check_resumable
+from models.training.optim import (
+    load_average,
+    make_average,
+    make_optimizer,
+    rate_factor,
+    set_rate,
+)
+from models.training.run import RunFolder
 
 __all__ = ["Position", "Stopped", "Trainer"]
 
 
 class Stopped(Exception):
-    """The run was asked to stop by a signal; everything is saved."""
+    """A signal asked the run to stop; its state is saved."""
 
 
 @dataclasses.dataclass
 class Position:
-    """Where a run stands; everything else about it follows from this and the weights."""
+    """Progress of a run: all that a checkpoint needs besides weights and optimiser."""
 
     step: int = 0  # optimiser steps taken
-    epoch: int = 0  # running epoch, from 0
-    pairs: int = 0  # pairs of the running epoch already used, all ranks together
+    epoch: int = 0  # current epoch, from 0
+    pairs: int = 0  # pairs of the current epoch used so far, over all ranks
     best: float = -1.0  # best rsum on the validation split
     best_step: int = 0
-    worse: int = 0  # evaluations since then
+    worse: int = 0  # evaluations since the best one
 
 
 class Trainer:
-    """One run on this rank.
+    """One training run on this rank.
 
     Args:
-        config: the resolved configuration.
-        data: store, codebook, splits (``models.training.runs``).
-        model: on its device.
-        world: this process among its peers.
-        device: where to compute.
+        config: the configuration.   data: store, codebook and splits.
+        model: on its device.   world: this process among the ranks.   device: where to compute.
     """
 
     def __init__(
@@ -61,9 +73,9 @@ class Trainer:
         self.config, self.data, self.world, self.device = config, data, world, device
         self.model: Any = model
         self.options: Any = model.options
-        self.folder = Path(config.run.folder)
+        self.folder = RunFolder(Path(config.run.folder))
         self.optimizer = make_optimizer(model, config.optim)
-        self.average = WeightAverage(model, config.optim.ema) if config.optim.ema else None
+        self.average = make_average(model, config.optim.ema) if config.optim.ema else None
         kind = config.run.amp
         if kind == "auto":
             kind = "bf16" if device.type == "cuda" else "none"
@@ -81,27 +93,28 @@ class Trainer:
         self.stop_asked = False
 
     def fit(self) -> Position:
-        """Train to the end and return where the run stands.
+        """Train to the end and return the final position.
 
         Raises:
-            Stopped: SIGTERM or SIGUSR1 came; the run is saved.
-            TrainingError: NaN loss, or a checkpoint that cannot be written.
+            Stopped: SIGTERM or SIGUSR1 was received; the run is saved.
+            TrainingError: the loss is not finite.
+            WriteError: a checkpoint cannot be written.
         """
         first = self.world.first
         if first:
-            self.metrics = MetricsFile(self.folder / "metrics.csv", self.at.step or None)
+            self.metrics = MetricsFile(self.folder.metrics, self.at.step or None)
         self.events = Events(
-            self.folder / "events" if self.config.run.tensorboard and first else None,
+            self.folder.path / "events" if self.config.run.tensorboard and first else None,
             self.at.step,
         )
         if self.at.step == 0:
-            self.save()  # so that there is a checkpoint whatever happens
+            self.save()  # an error then always leaves a checkpoint
         patience = self.config.run.patience
         with (
             self.events,
             _signals(self),
             Progress(
-                self.folder.name,
+                self.folder.path.name,
                 "steps",
                 self.total,
                 self.at.step,
@@ -114,7 +127,7 @@ class Trainer:
         return self.at
 
     def _epoch(self) -> None:
-        """Train from the current position to the end of its epoch, of the run or of patience."""
+        """Train from the current position to the end of the epoch or of the run."""
         config = self.config
         stream = self.data.train_batches(
             self.at.epoch, self.at.pairs, self.world, unions=reads_unions(self.model)
@@ -131,7 +144,7 @@ class Trainer:
             done += group
             at = self.at
             at.step += 1
-            if self.device.type == "cpu":  # elsewhere reading the loss would wait for the device
+            if self.device.type == "cpu":  # on a GPU, reading the loss would block
                 self._check_losses()
             at.pairs += group * config.data.batch_size
             if done == self.batches:
@@ -171,7 +184,7 @@ class Trainer:
             start = time.perf_counter()
             images, captions = next(stream)
             self.speed.add(len(captions.rows) * self.world.size, time.perf_counter() - start)
-            stand_in = not len(captions.rows)  # the epoch's last batch has no pair for this rank
+            stand_in = not len(captions.rows)  # no pair for this rank in the epoch's last batch
             if stand_in:
                 images, captions = self.data.stand_in
             images, captions = images.to(self.device), captions.to(self.device)
@@ -191,7 +204,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
-            self.average.update(self.model)
+            self.average.update_parameters(self.model)
         self.losses.append(total)
         note = f"{self.speed.pairs_per_s:,.0f} pairs/s, loader wait {self.speed.loader_wait:.0%}"
         if self.device.type == "cpu":
@@ -205,9 +218,9 @@ class Trainer:
             if value != value or value in (float("inf"), float("-inf")):
                 step = self.at.step - len(values) + place + 1
                 raise TrainingError(
-                    f"the loss is {value} near step {step} (epoch {self.at.epoch + 1}); "
-                    f"{self.folder / checkpoint.LAST} is from before and still good. "
-                    "Lower --optim.lr, lengthen --schedule.warmup_steps or lower --optim.clip."
+                    f"the loss is {value} near step {step} (epoch {self.at.epoch + 1}). "
+                    f"{self.folder.last} is from an earlier step. "
+                    "Lower --optim.lr, raise --schedule.warmup_steps or lower --optim.clip."
                 )
         return values
 
@@ -235,28 +248,28 @@ class Trainer:
         return f", {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
 
     def _evaluate(self) -> None:
-        """Score the validation split; keep the weights when they are the best so far."""
+        """Score the validation split; save the weights if they are the best so far."""
         at = self.at
-        with self.average.applied(self.model) if self.average else contextlib.nullcontext():
-            kept = f"{self.folder / checkpoint.LAST} is kept."
-            with memory_errors(self.device, f"Lower --data.eval_batch_size and run again; {kept}"):
-                found = self.data.evaluate(self.model, self.device, self.world)
-            rsum = self.world.share(found.rsum if found else 0.0)
-            better = rsum > at.best
-            if better:
-                at.best, at.best_step, at.worse = rsum, at.step, 0
-                if self.world.first:
-                    where = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
-                    about = about_run(self.config, self.options, self.data.keys, **where)
-                    checkpoint.save_best(self.folder / checkpoint.BEST, self.model, about)
-            else:
-                at.worse += 1
+        model = self.average.module if self.average else self.model
+        advice = f"Lower --data.eval_batch_size and run again; {self.folder.last} is kept."
+        with memory_errors(self.device, advice):
+            found = self.data.evaluate(model, self.device, self.world)
+        rsum = self.world.share(found.rsum if found else 0.0)
+        better = rsum > at.best
+        if better:
+            at.best, at.best_step, at.worse = rsum, at.step, 0
+            if self.world.first:
+                position = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
+                metadata = run_metadata(self.config, self.options, self.data.keys, **position)
+                save_best(self.folder.best, model, metadata)
+        else:
+            at.worse += 1
         if found is not None:
             self.metrics.add(step=at.step, epoch=at.epoch, kind="val", **dict(found))
             self.events.add("val", at.step, found)
             recalls = [f"{found[f'{way}_r{k}']:.1f}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
             self.progress.say(
-                f"{self.folder.name}: epoch {at.epoch} step {at.step}: "
+                f"{self.folder.path.name}: epoch {at.epoch} step {at.step}: "
                 f"rsum {rsum:.1f} on {self.config.data.val} "
                 f"(i2t {' '.join(recalls[:3])}, t2i {' '.join(recalls[3:])})"
                 + (", the best so far" if better else f", best {at.best:.1f} at {at.best_step}")
@@ -264,20 +277,22 @@ class Trainer:
         self.speed.reset()
 
     def save(self) -> None:
-        """Write last.pt; all ranks call it together. Raises: TrainingError."""
+        """Write last.pt; all ranks must call it together.
+
+        Raises: TrainingError: a weight is not finite. WriteError: the file cannot be written.
+        """
         self._check_losses()
-        whole = torch.stack([value.isfinite().all() for value in self.model.parameters()]).all()
-        if not bool(whole):
+        finite = torch.stack([value.isfinite().all() for value in self.model.parameters()]).all()
+        if not bool(finite):
             raise TrainingError(
-                f"a weight is not finite after step {self.at.step}; "
-                f"{self.folder / checkpoint.LAST} is from before. Lower --optim.lr."
+                f"a weight is not finite after step {self.at.step}. "
+                f"{self.folder.last} is from an earlier step. Lower --optim.lr."
             )
-        states = self.world.collect(checkpoint.rng_state(self.device))
-        losses = self.losses
+        states = self.world.collect(rng_state(self.device))
         if not self.world.first:
             return
-        checkpoint.save_last(
-            self.folder / checkpoint.LAST,
+        save_last(
+            self.folder.last,
             {
                 "config": to_dict(self.config),
                 "keys": self.data.keys,
@@ -286,34 +301,34 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
-                "losses": torch.stack(losses).cpu() if losses else torch.zeros(0),
+                "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
                 "rng": states,
             },
         )
 
     def restore(self, path: Path) -> None:
-        """Go back to a saved state.
+        """Load a saved state.
 
-        Raises: MissingInput, TrainingError, MismatchError, ConfigError: it cannot be continued.
+        Raises: MissingInput, TrainingError, MismatchError, ConfigError: it cannot be resumed.
         """
-        state = checkpoint.load_last(path)
+        state = load_last(path)
         check_resumable(state, self.config, self.data.keys, path)
-        checkpoint.load_weights(self.model, state["model"], str(path))
+        load_weights(self.model, state["model"], str(path))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"]:
-            self.average.load_state_dict(state["average"])
+            load_average(self.average, state["average"])
         self.losses = list(state["losses"].to(self.device))
         self.at = Position(**state["position"])
         if len(state["rng"]) == self.world.size:
-            checkpoint.set_rng_state(state["rng"][self.world.rank], self.device)
-        else:  # another number of ranks: fresh, but repeatable draws
+            set_rng_state(state["rng"][self.world.rank], self.device)
+        else:  # another number of ranks: new, but repeatable random numbers
             torch.manual_seed(hash((self.config.run.seed, self.at.step, self.world.rank)))
 
 
 @contextlib.contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 ask for a stop after the running step."""
+    """Stop after the current step on SIGTERM or SIGUSR1."""
 
     def ask(number: int, frame: object) -> None:
         trainer.stop_asked = True

@@ -1,4 +1,4 @@
-"""Start a model's word, label and predicate tables from given word vectors."""
+"""Initialise word, label and predicate embeddings from word vectors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["start_from_vectors", "vector_rows", "word_width"]
 
 
 def word_width(source: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return model options whose ``word_dim`` is the width of the vectors.
+    """Return model options with ``word_dim`` set to the width of the vectors.
 
-    Raises: ConfigError: the configuration asks for another width.
+    Raises: ConfigError: the configuration has another ``word_dim``.
     """
     from features.vocab.vectors import load_vectors
 
@@ -30,21 +30,21 @@ def word_width(source: str, options: dict[str, Any]) -> dict[str, Any]:
     if options.get("word_dim", width) != width:
         raise ConfigError(
             f"model.options.word_dim is {options['word_dim']}, but the vectors {source!r} have "
-            f"{width} numbers; leave word_dim out."
+            f"width {width}. Leave word_dim out."
         )
     return {**options, "word_dim": width}
 
 
 def start_from_vectors(model: nn.Module, source: str, codebook: Codebook, *, labels: bool) -> None:
-    """Fill the tables that the model offers; names without a vector keep their random start.
+    """Initialise the embeddings of a model; names without a vector stay random.
 
     Args:
         model: with ``init_words`` and perhaps ``init_labels``.
         source: ``minilm`` or a file of vectors.
-        codebook: the names behind the ids.
-        labels: also the label and predicate tables.
+        codebook: names of the ids.
+        labels: initialise label and predicate embeddings, too.
 
-    Raises: ConfigError: the model has no word table.
+    Raises: ConfigError: the model has no word embeddings.
     """
     from features.vocab.vectors import load_vectors
 
@@ -52,8 +52,7 @@ def start_from_vectors(model: nn.Module, source: str, codebook: Codebook, *, lab
     init_words = getattr(model, "init_words", None)
     if init_words is None:
         raise ConfigError(
-            f"{type(model).__name__} has no word table to start from vectors; "
-            "use --data.vectors none."
+            f"{type(model).__name__} has no word embeddings to initialise. Use --data.vectors none."
         )
     init_words(vector_rows(vectors, codebook.words.names))
     init_labels = getattr(model, "init_labels", None)
@@ -65,9 +64,9 @@ def start_from_vectors(model: nn.Module, source: str, codebook: Codebook, *, lab
 
 
 def vector_rows(vectors: WordVectors, names: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Return the vector of each name, (n, D): the mean over its words; NaN where none is known.
+    """Return the vector of each name, (n, D): the mean of its words; NaN if none has a vector.
 
-    Names in angle brackets (``<pad>``) stand for no word.
+    Names in angle brackets, such as ``<pad>``, have no vector.
     """
     rows = np.stack([vectors.phrase(name) for name in names])
     special = np.array([name.startswith("<") and name.endswith(">") for name in names])

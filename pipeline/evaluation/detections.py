@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features.convert.source import Source, read_json
+from features.convert.safe.json_files import read_json
+from features.convert.source import Source
 from features.errors import InputError, MissingDependency, UsageError
 from features.records import Detections
 from pipeline.detect import Detector, detect

@@ -138,7 +138,7 @@ def read_spec(path: Path | str) -> OnnxSpec:
     """
     import yaml
 
-    from features.convert.source import need_file
+    from features.convert.safe.inputs import need_file
 
     path = need_file(path)
     try:

@@ -196,7 +196,7 @@ class PriorTable:
 
         Raises: InputError: not such a file. MissingInput: no such file.
         """
-        from features.convert.source import need_file
+        from features.convert.safe.inputs import need_file
 
         try:
             with np.load(need_file(path), allow_pickle=False) as data:

@@ -1,4 +1,4 @@
-"""Small batches, padding by hand, and the invariances that every model must keep."""
+"""Small batches, and checks of the invariances that every model must have."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from models.training.synthetic import random_captions, random_images
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
-# What a tiny model of any kind wants to know about the synthetic batches.
+# Options of tiny models that fit the synthetic batches.
 TINY = {"image_dim": 16, "vocab_size": 50, "n_labels": 12, "n_predicates": 8, "n_tags": 10}
 
 
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, int]:
-    """Data-dependent options that fit ``make_images`` and ``make_captions``."""
+    """Options that fit ``make_images`` and ``make_captions``."""
     return dict(TINY)
 
 
@@ -50,7 +50,7 @@ def golden() -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def rank_env() -> Callable[[int], list[dict[str, str]]]:
-    """Return a maker of what torchrun tells each of ``size`` ranks that are to find each other."""
+    """Return a function that makes the environment torchrun would give to ``size`` ranks."""
 
     def make(size: int) -> list[dict[str, str]]:
         with socket.socket() as probe:
@@ -69,7 +69,7 @@ def _widen(tensor: torch.Tensor, axis: int, by: int, value: float = 0) -> torch.
 
 
 def pad_images(batch: ImageBatch, objects: int = 3, relations: int = 2) -> ImageBatch:
-    """Add padded objects and relations, their features filled with junk-free zeros."""
+    """Add padded objects and relations."""
     by = {
         **dict.fromkeys(("objects", "object_mask", "boxes", "labels", "scores"), objects),
         **dict.fromkeys(
@@ -97,7 +97,7 @@ def pad_captions(
 
 
 def reverse_objects(batch: ImageBatch) -> ImageBatch:
-    """Turn the order of the objects round (padding first), relations following."""
+    """Reverse the order of the objects, padding first, and adapt the relations."""
     turned = {
         name: getattr(batch, name).flip(1)
         for name in ("objects", "object_mask", "boxes", "labels", "scores")
@@ -108,7 +108,7 @@ def reverse_objects(batch: ImageBatch) -> ImageBatch:
 
 
 def half(batch: ImageBatch) -> ImageBatch:
-    """Give the features the type they are stored in."""
+    """Convert features to the dtype they are stored in."""
     return dataclasses.replace(batch, objects=batch.objects.half(), unions=batch.unions.half())
 
 

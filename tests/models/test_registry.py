@@ -1,4 +1,4 @@
-"""The model table: names, options, hints for typing errors, light import."""
+"""The registry of models: names, options, suggestions for misspelt names, light import."""
 
 from __future__ import annotations
 
@@ -56,9 +56,11 @@ def test_create_checks_names_types_and_choices(toy):
     assert model.options == ToyOptions(scale=2.0, sizes=(3, 4), top=1.0, flag=True)
     assert isinstance(model.options.scale, float)
     assert models.create("toy", top=None).options == ToyOptions()
-    with pytest.raises(ConfigError, match=r"no option 'scales'. Did you mean 'scale'\?"):
+    with pytest.raises(
+        ConfigError, match=r"scales: unknown option 'scales'. Did you mean 'scale'\?"
+    ):
         models.create("toy", scales=2)
-    with pytest.raises(ConfigError, match="'mode' is 'c', not one of 'a', 'b'"):
+    with pytest.raises(ConfigError, match="mode is 'c', but should be 'a' or 'b'"):
         models.create("toy", mode="c")
     for wrong in (
         {"vocab_size": "5"},
@@ -67,7 +69,7 @@ def test_create_checks_names_types_and_choices(toy):
         {"scale": "2"},
         {"scale": True},
     ):
-        with pytest.raises(ConfigError, match=f"'{next(iter(wrong))}' is .* but it wants"):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} is .* but should be"):
             models.create("toy", **wrong)
     with pytest.raises(UnknownName, match="Did you mean 'sgm'"):
         models.create("sgn")
@@ -82,7 +84,7 @@ def test_a_name_is_taken_once(toy):
     assert models.register("toy", ToyOptions)(toy) is toy  # a module that is imported twice
 
 
-def test_options_for_fills_what_the_data_says(toy):
+def test_options_for_fills_sizes_from_the_data(toy):
     store = SimpleNamespace(row_shape=lambda name: (36, 7) if name == "object_features" else None)
     book = SimpleNamespace(words=range(11), labels=range(3), predicates=range(2), tags=range(9))
     assert models.options_for("toy", store, book).image_dim == 7

@@ -1,4 +1,4 @@
-"""Search: the best of a split, as the score matrix says, and the way to the parser."""
+"""Search returns the best of the score matrix; texts are parsed in another process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pipeline
 from features.errors import InputError, UnknownName, UsageError
 from models import search
 from models.configuration.config import from_dict
-from models.evaluate import load_run
 from models.train import train
+from models.training.run import load_run
 
 
 @pytest.fixture
@@ -48,60 +48,60 @@ def spoken(monkeypatch):
     return answer
 
 
-def test_a_text_finds_what_its_column_of_the_matrix_says(setting, spoken, capsys):
+def test_a_text_finds_the_images_of_its_column(setting, spoken, capsys):
     store, folder, run = setting
     sims = models.score_all(run.model, store, "test", run.codebook).numpy()
     captions = store.captions[store.captions.split == "test"].reset_index()
     images = store.images[store.images.split == "test"].id.to_numpy()
     calls = spoken(store.text(captions.id[7]))
     words = [str(store.path), str(folder), captions.text[7], "--split", "test", "--json"]
-    assert search.main([*words, "--top", "3"]) == 0
+    assert search.app.call([*words, "--top", "3"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [name for name, _ in found] == images[np.argsort(-sims[:, 7])[:3]].tolist()
     words = [str(store.path), str(folder), "--split", "test", "--json", "--top", "3"]
-    assert search.main([*words, captions.text[7]]) == 0  # options may come first
+    assert search.app.call([*words, captions.text[7]]) == 0  # options may come first
     assert json.loads(capsys.readouterr().out) == found
     assert [score for _, score in found] == pytest.approx(np.sort(sims[:, 7])[::-1][:3], abs=1e-5)
     assert calls[0][1:4] == ["-m", "pipeline", "parse"]
     assert calls[0][-4:] == ["--profile", search.stored_profile(store), "--", captions.text[7]]
 
 
-def test_an_image_finds_what_its_row_says(setting, capsys):
+def test_an_image_finds_the_captions_of_its_row(setting, capsys):
     store, folder, run = setting
     sims = models.score_all(run.model, store, "train", run.codebook).numpy()
     captions = store.captions[store.captions.split == "train"].text.to_numpy()
     image = store.images[store.images.split == "train"].id.iloc[2]
     words = [str(store.path), str(folder), "--image", image, "--top", "4"]
-    assert search.main([*words, "--json"]) == 0  # the largest split is train
+    assert search.app.call([*words, "--json"]) == 0  # the largest split is train
     (answer,) = json.loads(capsys.readouterr().out)
     assert answer["image"] == image
     best = np.argsort(-sims[2], kind="stable")[:4]
     assert [text for text, _ in answer["captions"]] == captions[best].tolist()
     assert [score for _, score in answer["captions"]] == pytest.approx(sims[2][best], abs=1e-5)
-    assert search.main(words) == 0
+    assert search.app.call(words) == 0
     said = capsys.readouterr().out
     assert all(f"{sims[2][at]:.4f} │ {captions[at]} " in said for at in best)
-    assert f"on it: {store.graph(image).labels[0]}" in said
+    assert f"objects: {store.graph(image).labels[0]}" in said
 
 
 def test_mistakes_are_named(setting, monkeypatch):
     store, folder, _ = setting
     base = [str(store.path), str(folder)]
     with pytest.raises(UsageError, match="either a text or --image"):
-        search.main(base)
+        search.app.call(base)
     with pytest.raises(UsageError, match="either a text or --image"):
-        search.main([*base, "a dog", "--image", "x"])
-    with pytest.raises(UsageError, match="at least 1"):
-        search.main([*base, "a dog", "--top", "0"])
+        search.app.call([*base, "a dog", "--image", "x"])
+    with pytest.raises(UsageError, match="--top"):
+        search.app.call([*base, "a dog", "--top", "0"])
     with pytest.raises(UnknownName, match="unknown image id 'none'"):
-        search.main([*base, "--image", "none"])
+        search.app.call([*base, "--image", "none"])
 
     def fail(command, **options):
         return subprocess.CompletedProcess(command, 2, "", "noise\nerror: unknown parser 'x'\n")
 
     monkeypatch.setattr(search.subprocess, "run", fail)
     with pytest.raises(UsageError, match="could not be parsed: error: unknown parser 'x'"):
-        search.main([*base, "a dog"])
+        search.app.call([*base, "a dog"])
 
 
 def test_only_a_parsed_caption_is_read():
@@ -113,7 +113,7 @@ def test_only_a_parsed_caption_is_read():
             search.read_graph(text)
 
 
-def test_the_real_parser_prints_what_is_read_here():
+def test_the_output_of_the_parser_can_be_read():
     caption = "Two black dogs chase a red ball on the grass."
     document = search.parse_text(caption, parser="spacy", profile="extended")
     assert document == pipeline.parse([caption])[0]

@@ -1,4 +1,4 @@
-"""Photos outside the store: a stored photo given as a file ranks as the stored image does."""
+"""Search with photo files: a photo of a stored image ranks like the stored image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from PIL import Image
 
 import pipeline
 from features import build_store, open_store
-from features.batches.images import ImageEncoder
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.errors import MismatchError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos, write_photos
 from features.records import Caption, Detections, ImageEntry
 from models import search
 from models.configuration.config import from_dict
-from models.evaluate import load_run
 from models.train import train
+from models.training.run import load_run
 from pipeline.commands.photo import recipe_of
 from pipeline.detect import create_detector
 from pipeline.vision.extractors.registry import create_extractor
@@ -132,14 +132,14 @@ def here(monkeypatch):
     monkeypatch.setattr(search, "_pipeline", run)
 
 
-def test_a_photo_of_the_store_is_what_the_store_says(photos, here):
+def test_a_photo_of_the_store_gets_the_stored_graph_and_features(photos, here):
     store, folder, pictures = photos
     names = store.images.id.tolist()
-    seen, notes = search.look_at([str(pictures / name) for name in names], store)
+    seen, notes = search.detect_photos([str(pictures / name) for name in names], store)
     assert notes == []
     run = load_run(folder, store)
     stored = ImageEncoder(store, run.codebook).batch(store.rows(names))
-    outside = run.codebook.images([photo[1:] for photo in seen])
+    outside = image_batch([photo[1:] for photo in seen], run.codebook)
     assert stored.object_mask.sum() > 20
     assert stored.relation_mask.sum() > 20
     for name in ("object_mask", "boxes", "labels", "scores", "objects", "sizes"):
@@ -150,11 +150,11 @@ def test_a_photo_of_the_store_is_what_the_store_says(photos, here):
         assert torch.equal(one[:, : other.shape[1]], other), name
 
 
-def test_a_photo_of_the_store_ranks_as_its_image(photos, here, capsys):
+def test_a_photo_of_the_store_ranks_like_its_image(photos, here, capsys):
     store, folder, pictures = photos
     files = [str(pictures / name) for name in ("1.jpg", "4.jpg")]
     words = [str(store.path), str(folder), "--split", "train", "--top", "20", "--json"]
-    search.main([*words, "--image", files[0], "1.jpg", "--image", files[1]])
+    search.app.call([*words, "--image", files[0], "1.jpg", "--image", files[1]])
     photo, stored, other = json.loads(capsys.readouterr().out)
     assert [photo["image"], stored["image"], other["image"]] == [files[0], "1.jpg", files[1]]
     assert len(photo["captions"]) == 8
@@ -166,36 +166,40 @@ def test_a_photo_of_the_store_ranks_as_its_image(photos, here, capsys):
 
 def test_the_table_names_photo_objects_and_captions(photos, here, capsys):
     store, folder, pictures = photos
-    search.main([str(store.path), str(folder), "--image", str(pictures / "0.jpg"), "--top", "3"])
+    search.app.call(
+        [str(store.path), str(folder), "--image", str(pictures / "0.jpg"), "--top", "3"]
+    )
     said = capsys.readouterr().out
     assert f"{pictures / '0.jpg'} in train" in said
-    assert "on it: " in said
+    assert "objects: " in said
     assert "cat" in said
     assert said.count("│ ") >= 3
 
 
 def test_the_real_process_and_a_broken_photo(photos, tmp_path):
     store, _, pictures = photos
-    (seen,), notes = search.look_at([str(pictures / "2.jpg")], store)
+    (seen,), notes = search.detect_photos([str(pictures / "2.jpg")], store)
     assert seen.found.size == Image.open(pictures / "2.jpg").size
     assert notes == []
     broken = tmp_path / "broken photo.jpg"
     broken.write_bytes((pictures / "2.jpg").read_bytes()[:700])
     with pytest.raises(UsageError, match=r"^\S*/broken photo\.jpg: damaged") as caught:
-        search.look_at([str(pictures / "2.jpg"), str(broken)], store)
+        search.detect_photos([str(pictures / "2.jpg"), str(broken)], store)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_name_that_is_neither_id_nor_file_is_told(photos):
+def test_a_name_that_is_neither_id_nor_file_is_refused(photos):
     store, folder, _ = photos
-    with pytest.raises(UnknownName, match=r"unknown image id.*no photo file 'nowhere.jpg' either"):
-        search.main([str(store.path), str(folder), "--image", "nowhere.jpg"])
+    with pytest.raises(
+        UnknownName, match=r"unknown image id.*'nowhere.jpg' is not a photo file either"
+    ):
+        search.app.call([str(store.path), str(folder), "--image", "nowhere.jpg"])
 
 
 def test_other_parts_are_notes_and_other_widths_are_refused(photos, here, tmp_path):
     store, _, pictures = photos
     path = str(pictures / "1.jpg")
-    (seen,), notes = search.look_at([path], store, {"relations": "geometric"})
+    (seen,), notes = search.detect_photos([path], store, {"relations": "geometric"})
     assert notes == [
         "relations: geometric instead of the store's prior; what a run says about the photo may "
         "be worse."
@@ -203,9 +207,9 @@ def test_other_parts_are_notes_and_other_widths_are_refused(photos, here, tmp_pa
     assert {name for _, name, _ in seen.found.relations} <= {"on", "inside", "next to", "above",
         "below", "in front of", "behind", "overlapping"}  # fmt: skip
     with pytest.raises(UsageError, match="features of 384 numbers, but the store's have 576"):
-        search.look_at([path], store, {"features": "label"})
+        search.detect_photos([path], store, {"features": "label"})
     with pytest.raises(UsageError, match="unknown detector 'nanodett'"):
-        search.look_at([path], store, {"detector": "nanodett"})
+        search.detect_photos([path], store, {"detector": "nanodett"})
 
 
 def test_a_store_from_a_file_names_its_detector_and_the_way_out(tmp_path):
@@ -255,7 +259,7 @@ def test_the_stores_own_thresholds_are_used(photos, monkeypatch):
     assert "(weights); what a run says" in recipe_of(store, detector="nanodet").notes[0]
 
 
-def test_photos_come_back_from_their_file(tmp_path):
+def test_photos_round_trip_through_their_file(tmp_path):
     found = Detections(
         boxes=np.float32([[0, 0, 5, 5], [1, 1, 9, 9]]),
         labels=("dog", "ball"),
@@ -284,10 +288,10 @@ def test_photos_come_back_from_their_file(tmp_path):
     for junk in (b"", b"no zip", path.read_bytes()[:-40]):
         other = tmp_path / "other.npz"
         other.write_bytes(junk)
-        with pytest.raises(ValueError, match="is no file of photos"):
+        with pytest.raises(ValueError, match="not a file of photos"):
             read_photos(other)
     np.savez(other, about=np.array([{"format": 1}], object))
-    with pytest.raises(ValueError, match="is no file of photos"):
+    with pytest.raises(ValueError, match="not a file of photos"):
         read_photos(other)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_photos(tmp_path / "nowhere.npz")

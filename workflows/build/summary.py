@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from features.errors import StoreError
 from features.format.group import read_group
 from features.format.manifest import read_store_manifest, store_manifest_path
-from features.reading.columns import GroupReader
+from features.reading.group_reader import GroupReader
 from pipeline.vision.image_files import describe_missing
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName
 from features.format.files import replacing
-from workflows.experiments.training import EvaluateRuns, TrainModel
+from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
 from workflows.tasks import EntryTask
 
 __all__ = ["CompareModels", "published_rows", "read_changes"]
 
 PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # in the names of configurations
 IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # in the test split of the papers
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
@@ -56,7 +55,7 @@ def read_changes(path: str) -> dict[str, list[str]]:
     """Read options that override published configurations.
 
     Args:
-        path: a YAML file such as ``configs/compare/small.yaml``; "" for no changes.
+        path: a YAML file, or ``small`` for the shipped one; "" for no changes.
 
     Returns:
         {paper, row or ``all``: ``["--section.key", "value", ...]``}.
@@ -68,7 +67,7 @@ def read_changes(path: str) -> dict[str, list[str]]:
     if not path:
         return {}
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = yaml.safe_load(config_file(path).read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror
         raise MissingInput(f"{path}: cannot be read ({reason}). Check --changes.") from error
@@ -120,7 +119,7 @@ class CompareModels(EntryTask):
 
     def training(self, config: str, seed: int, row: str, options: dict[str, Any]) -> TrainModel:
         """Return the training of one configuration, changed by the options of a row."""
-        path = CONFIGS / f"{config}_{SUFFIX[self.benchmark]}.yaml"
+        path = config_file(f"{config}_{SUFFIX[self.benchmark]}")
         if not path.exists():
             raise MissingInput(f"{path}: no such configuration for row {row!r}.")
         words: list[str] = []

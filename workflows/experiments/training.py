@@ -24,9 +24,18 @@ from workflows.launcher import run_in_group
 from workflows.targets import RunTarget
 from workflows.tasks import Task
 
-__all__ = ["EvaluateModel", "EvaluateRuns", "TrainModel", "train_command"]
+__all__ = ["EvaluateModel", "EvaluateRuns", "TrainModel", "config_file", "train_command"]
 
 TRAIN_VERSION = "1"
+_ROOT = Path(__file__).resolve().parents[2]
+_CONFIGS = (_ROOT / "models" / "configs", _ROOT / "configs")  # an installed package, a checkout
+
+
+def config_file(name: str) -> Path:
+    """Return the file of a training configuration, given its path or the name of a shipped one."""
+    path = Path(name)
+    found = (file for folder in _CONFIGS for file in folder.glob(f"*/{path.stem}.yaml"))
+    return path if path.is_file() else next(found, path)
 
 
 def train_command(
@@ -53,7 +62,9 @@ def evaluate(
 class TrainingTask(Task):
     """A task with the parameters of one run."""
 
-    config = luigi.Parameter(description="training configuration, such as configs/sgm_f30k.yaml")
+    config = luigi.Parameter(
+        description="training configuration: a file, or a shipped one by name, such as sgm_f30k"
+    )
     store = luigi.Parameter(description="store folder or store manifest")
     run_dir = luigi.Parameter(default="", description="run folder; default: runs/NAME-KEY")
     overrides = luigi.Parameter(
@@ -79,7 +90,7 @@ class TrainingTask(Task):
             MissingInput: no such configuration or store.
             UsageError: an override that has a parameter of its own.
         """
-        path, words = Path(self.config), shlex.split(self.overrides)
+        path, words = config_file(self.config), shlex.split(self.overrides)
         for word in words:
             if word.partition("=")[0] in ("--run.folder", "--data.store"):
                 raise UsageError(f"--overrides has {word}. Use --run-dir or --store instead.")

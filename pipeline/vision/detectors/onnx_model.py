@@ -186,7 +186,7 @@ class OnnxDetector:
             )
 
     def _read_labels(self) -> tuple[str, ...]:
-        from features.convert.source import need_file
+        from features.convert.safe.inputs import need_file
 
         given = self.spec.keys.get("labels")
         if isinstance(given, str):

@@ -29,7 +29,7 @@ class Precomputed:
 
     def __init__(self, name: str, source: Source) -> None:
         self.name, self.source = name, source
-        self.brings = source.brings
+        self.brings = source.provides
         self.notes = list(source.notes)
         self._known = set(source.ids())
         self._digest = ""

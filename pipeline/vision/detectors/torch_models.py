@@ -78,7 +78,7 @@ class TorchvisionDetector:
             return get_model(self.model, weights=default).eval(), names
         import torch
 
-        from features.convert.source import need_file
+        from features.convert.safe.inputs import need_file
 
         network = get_model(self.model, weights=None, weights_backbone=None)
         state = torch.load(need_file(self.weights), map_location="cpu", weights_only=True)
@@ -232,7 +232,7 @@ def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
     if isinstance(given, (str, Path)):
         file = Path(given)
         if isinstance(given, Path) or file.suffix == ".txt":
-            from features.convert.source import read_names
+            from features.convert.safe.inputs import read_names
 
             given = read_names(file)
         else:

@@ -54,7 +54,7 @@ class TimmFeatures(Boxed):
             self._read_folder(Path(self.model))
 
     def _read_folder(self, folder: Path) -> None:
-        from features.convert.source import read_json
+        from features.convert.safe.json_files import read_json
 
         config = read_json(folder / "config.json")
         if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
@@ -136,7 +136,7 @@ def _load(network: Any, path: Path) -> None:
     """
     import torch
 
-    from features.convert.source import need_file
+    from features.convert.safe.inputs import need_file
 
     need_file(path)
     try:

@@ -1,4 +1,4 @@
-"""Batches: contents against a slow independent construction, order, resume, memory, threads."""
+"""Batches: contents against a slow, independent construction; order, resume, memory, threads."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ import torch
 import features.batches.loader as loader_module
 from features import Codebook
 from features.batches.batch import ImageBatch
-from features.batches.order import epoch_order, rank_slice
+from features.batches.buffer_pool import BufferPool
+from features.batches.caption_encoder import CaptionColumns, CaptionEncoder, caption_batch
+from features.batches.epoch_order import epoch_order, rank_slice
+from features.batches.image_encoder import ImageEncoder, image_batch
 from features.batches.prefetch import prefetched
 from features.errors import UnknownName, UsageError
-from features.reading.buffers import BufferPool
 from features.records import union_boxes
 
 
 def naive_caption(graph, book):
-    """Words, tags, roles, heads, triplets of one caption, by plain lists."""
+    """Return words, tags, roles, heads and triplets of a caption as plain lists."""
     roles = {"object": 1, "attribute": 2, "relation": 3, "other": 4}
     word = book.words.id
     return {
@@ -77,7 +79,7 @@ def check_image(batch, at, found, regions, book):
         assert not getattr(batch, name)[at, m:].any()
 
 
-def test_batches_hold_what_the_records_say(tiny_records):
+def test_batches_equal_the_records(tiny_records):
     records = tiny_records(images=80, skipped=(1,))
     store = records.open()
     book = Codebook.from_store(store, min_count=70)
@@ -101,7 +103,7 @@ def test_evaluation_batches_visit_each_row_once_in_order(tiny_records):
     book = Codebook.from_store(store)
     images = list(store.image_batches("test", 3, book))
     assert torch.cat([b.rows for b in images]).tolist() == store.splits["test"].tolist()
-    for batch in images:  # all kept at once: none may have been overwritten
+    for batch in images:  # all are kept: none may have been overwritten
         for at, row in enumerate(batch.rows.tolist()):
             check_image(batch, at, records.visual[row], records.regions[row], book)
     captions = list(store.caption_batches("test", 11, book))
@@ -117,7 +119,7 @@ def test_records_outside_a_store_give_the_same_batches(tiny_records):
     store = records.open()
     book = Codebook.from_store(store, min_count=2)
     graphs = records.texts[:40]
-    batch = book.captions(graphs)
+    batch = caption_batch(graphs, book)
     for at, graph in enumerate(graphs):
         check_caption(batch, at, graph, book)
     assert len(set(batch.image_rows.tolist())) == 40
@@ -126,17 +128,17 @@ def test_records_outside_a_store_give_the_same_batches(tiny_records):
         (found, objects.astype(np.float16), unions.astype(np.float16))
         for found, (objects, unions) in zip(records.visual, records.regions, strict=True)
     ]
-    images = book.images(given)
+    images = image_batch(given, book)
     for at, found in enumerate(records.visual):
         check_image(images, at, found, records.regions[at], book)
-    assert book.images(given[:2], max_objects=9, max_relations=7).unions.shape == (2, 7, 16)
+    assert image_batch(given[:2], book, max_objects=9, max_relations=7).unions.shape == (2, 7, 16)
 
 
-def test_an_empty_caption_and_no_relations_make_a_batch(tiny_records):
+def test_captions_without_words_or_relations_make_a_batch(tiny_records):
     from features import TextGraph
 
     book = Codebook.from_store(tiny_records().open())
-    batch = book.captions([TextGraph("", problem="empty"), TextGraph("")])
+    batch = caption_batch([TextGraph("", problem="empty"), TextGraph("")], book)
     assert batch.words.tolist() == [[1, 2], [1, 2]]
     assert batch.triplet_spans.shape == (2, 1, 3)
     assert not batch.triplet_mask.any()
@@ -154,10 +156,10 @@ def test_features_can_be_left_out_or_kept_in_half_precision(tiny_store):
 
 
 @pytest.mark.parametrize("stored", ["float16", "float32"])
-def test_what_is_carried_to_cuda_loses_nothing(tiny_store, monkeypatch, stored):
-    """Halves are half as many bytes on the bus: where the store holds halves, or they are wanted.
+def test_the_copy_to_cuda_loses_no_precision(tiny_store, monkeypatch, stored):
+    """Features are copied as float16 if they are stored or requested so, in half the bytes.
 
-    Only the copy itself needs a GPU; it is replaced by one to memory.
+    Only the copy itself needs a GPU; here it is a copy to memory.
     """
     store = tiny_store(dtype=stored)
     carried = []
@@ -186,7 +188,7 @@ def test_what_is_carried_to_cuda_loses_nothing(tiny_store, monkeypatch, stored):
 
 
 @pytest.mark.parametrize("backend", ["mmap", "pread", "h5py"])
-def test_no_rows_are_an_empty_array(tiny_records, backend):
+def test_gathering_no_rows_returns_an_empty_array(tiny_records, backend):
     store = tiny_records(images=6, dim=2048, max_objects=12).open(backend=backend)
     for dtype in ("float16", "float32", "int64"):
         found = store.gather("object_features", [], dtype=dtype)
@@ -218,7 +220,7 @@ def test_the_order_depends_on_seed_and_epoch_alone(tiny_store, order):
     assert order_of(loader) == first
 
 
-def test_resume_from_any_step_sees_what_would_have_been_seen(tiny_store):
+def test_resuming_at_a_step_continues_the_same_epoch(tiny_store):
     store = tiny_store(images=60)
     whole = [c.rows.tolist() for _, c in store.loader("train", batch_size=16, seed=1, epoch=4)]
     for step in (0, 1, 5, len(whole)):
@@ -228,7 +230,7 @@ def test_resume_from_any_step_sees_what_would_have_been_seen(tiny_store):
         assert len(list(loader)) == len(whole)  # only the first iteration is shortened
 
 
-def test_ranks_share_every_row_of_an_epoch(tiny_store):
+def test_the_ranks_together_see_every_row_once(tiny_store):
     store = tiny_store(images=60)  # 150 rows
     whole = order_of(store.loader("train", batch_size=16, seed=1))
     for world in (2, 3, 7):
@@ -262,7 +264,7 @@ def test_a_rank_without_a_row_gets_an_empty_batch(tiny_store):
     assert full[0].objects.shape[1:] == empty[0].objects.shape[1:]
 
 
-def test_loaders_refuse_ranks_and_orders_that_make_no_sense(tiny_store):
+def test_invalid_ranks_and_orders_are_refused(tiny_store):
     store = tiny_store(images=6)
     with pytest.raises(UsageError, match="rank 2 of 2"):
         store.loader("train", batch_size=8, rank=2, world=2)
@@ -271,7 +273,7 @@ def test_loaders_refuse_ranks_and_orders_that_make_no_sense(tiny_store):
     assert rank_slice(np.arange(3), 3, 4).tolist() == []
 
 
-def test_drop_last_leaves_out_the_short_batch(tiny_store):
+def test_drop_last_leaves_out_a_shorter_last_batch(tiny_store):
     store = tiny_store(images=12)  # 30 training captions
     assert [len(c.rows) for _, c in store.loader("train", batch_size=8)] == [8, 8, 8, 6]
     loader = store.loader("train", batch_size=8, drop_last=True)
@@ -289,7 +291,7 @@ def test_block_order_reads_pools_of_neighbouring_images():
     assert [len(part) for part in blocks] == [256, 256, 88]
     assert not blocks[0] & blocks[1]
     same = (images[order][:-1] // 64 == images[order][1:] // 64).mean()
-    assert same < 0.02  # neighbours in the epoch are rarely of one block
+    assert same < 0.02  # neighbours in the epoch are rarely from the same block
 
 
 def test_a_batch_that_is_kept_is_never_overwritten():
@@ -300,7 +302,7 @@ def test_a_batch_that_is_kept_is_never_overwritten():
     address = first.data_ptr()
     del first
     second = torch.from_numpy(pool.take((4, 3), np.float32))
-    assert second.data_ptr() != address  # a view of a view still holds the first
+    assert second.data_ptr() != address  # a view of a view keeps the first
     second.fill_(2)
     assert view.tolist() == [1.0] * 4
     del view
@@ -311,7 +313,7 @@ def test_a_batch_that_is_kept_is_never_overwritten():
     del third
     larger = pool.take((8, 3), np.float64)
     assert larger.shape == (8, 3)
-    assert pool.nbytes == 48 + 192  # what was free and too small has gone
+    assert pool.nbytes == 48 + 192  # a free buffer that was too small is gone
     assert pool.take((0, 3), np.float32).shape == (0, 3)
 
 
@@ -326,7 +328,7 @@ def test_a_training_loop_needs_few_buffers(tiny_store):
     assert loader.pool.nbytes >= len(kept) * one
 
 
-def test_an_error_of_the_thread_reaches_the_loop_and_leaving_early_ends_it():
+def test_an_error_in_the_thread_is_raised_in_the_loop_and_leaving_the_loop_ends_the_thread():
     def make(step):
         if step == 3:
             raise ValueError("step three")
@@ -346,7 +348,7 @@ def test_an_error_of_the_thread_reaches_the_loop_and_leaving_early_ends_it():
     assert not [thread for thread in threading.enumerate() if thread.name == "batches"]
 
 
-def test_nonsense_is_refused(tiny_store):
+def test_invalid_arguments_are_refused(tiny_store):
     store = tiny_store()
     for options in (
         {"batch_size": 0},
@@ -369,15 +371,18 @@ def test_nonsense_is_refused(tiny_store):
 
 
 @pytest.mark.parametrize("pieces", [False, True])
-def test_batches_made_together_are_those_made_one_by_one(tiny_store, tmp_path, monkeypatch, pieces):
-    """Widths too: each batch is as wide as its own longest caption, whatever its neighbours are."""
+def test_batches_made_together_equal_batches_made_one_by_one(
+    tiny_store, tmp_path, monkeypatch, pieces
+):
+    """Their widths, too: each batch is as wide as its own longest caption."""
     store = tiny_store(images=60)
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n" + "\n".join("abcdefghijklmnopqrstuvwxyz"))
     book = Codebook.from_store(store, pieces=vocab if pieces else None)
-    monkeypatch.setattr(loader_module, "_BLOCK", 40)
+    monkeypatch.setattr(loader_module, "BLOCK", 40)
     loader = store.loader("train", batch_size=2, codebook=book, seed=3)
-    images, captions = loader._images, loader._captions
+    images = ImageEncoder(store, book)
+    captions = CaptionEncoder(CaptionColumns.of_store(store), book)
     widths = set()
     for step, (got_images, got_captions) in enumerate(loader):
         rows = loader.epoch_rows()[2 * step : 2 * step + 2]
@@ -394,8 +399,7 @@ def test_batches_made_together_are_those_made_one_by_one(tiny_store, tmp_path, m
         widths.add((got_captions.words.shape[1], *got_captions.triplets.shape[1:]))
     assert step + 1 == loader.steps
     assert len(widths) > 1
-    alone = captions.batches(rows[:0], of[:0], 8)
-    assert alone == []
+    assert captions.batches(rows[:0], of[:0], 8) == []
 
 
 def test_union_features_can_be_left_out(tiny_store):

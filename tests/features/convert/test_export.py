@@ -115,10 +115,7 @@ class ReleasedLoader:
 def test_scan_is_what_the_released_loaders_read(store, tmp_path, capsys):
     out = tmp_path / "toy_precomp"
     assert run("scan-precomp", store.path, out, "--min-count", 1) == 0
-    assert (
-        "dev has 15 captions; the released loaders take its length as 5000"
-        in capsys.readouterr().out
-    )
+    assert "dev has 15 captions; the released loaders assume 5000" in capsys.readouterr().out
     vocab = json.loads((out / "toy_precomp_vocab.json").read_text())
     assert [vocab["idx2word"][str(i)] for i in range(4)] == ["<pad>", "<start>", "<end>", "<unk>"]
     assert vocab["idx"] == len(vocab["word2idx"]) == len(vocab["idx2word"])

@@ -163,7 +163,7 @@ def test_every_format_becomes_a_store(name, tmp_path):
     store = open_store(report.manifest)
     assert store.images["id"].tolist() == source.ids()
     assert report.skipped == []
-    assert store.has("object_features") == ("features" in source.brings)
+    assert store.has("object_features") == ("features" in source.provides)
     for row, image_id in enumerate(source.ids()):
         read, kept = source.read(image_id), store.graph(image_id)
         n = len(read.labels)
@@ -264,11 +264,11 @@ def test_names_that_are_no_text(tmp_path):
     folder.mkdir()
     np.savez(folder / "1.npz", x=FEATURES)
     (folder / "1.npz").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.npz"))
-    with pytest.raises(InputError, match=r"caf.udce9.*half a character"):
+    with pytest.raises(InputError, match=r"caf.udce9.*unpaired surrogate"):
         open_source("npz", folder)
     good = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
     (tmp_path / "id.json").write_text(json.dumps({"a\ud800.jpg": good}))
-    with pytest.raises(InputError, match=r"a.ud800.*half a character"):
+    with pytest.raises(InputError, match=r"a.ud800.*unpaired surrogate"):
         open_source("lgsgm", tmp_path / "id.json")
     (tmp_path / "label.json").write_text(json.dumps({"a": {**good, "labels": ["dog\udfff"]}}))
     with pytest.raises(InputError, match=r"image 'a'.*dog.udfff"):
@@ -284,7 +284,7 @@ def test_a_refused_source_is_closed(tmp_path, monkeypatch):
     path = lmdb_file(tmp_path)
     monkeypatch.setattr("features.convert.readers.lmdb_files.LmdbFile.ids", lambda _: ["\udfff"])
     for _ in range(2):  # LMDB refuses to open a database twice in one process
-        with pytest.raises(InputError, match="half a character"):
+        with pytest.raises(InputError, match="unpaired surrogate"):
             open_source("lmdb", path)
 
 
@@ -294,7 +294,7 @@ def test_a_refused_source_is_closed(tmp_path, monkeypatch):
     ids=lambda value: type(value).__name__,
 )
 def test_numbers_that_are_none(value):
-    with pytest.raises(InputError, match=r"file: size .* no number") as caught:
+    with pytest.raises(InputError, match=r"file: size .* not a number") as caught:
         integers("file", "size", [value], 1)
     assert len(str(caught.value)) < 140
     with pytest.raises(InputError, match="file: size must be 7 numbers"):
@@ -310,5 +310,5 @@ def test_a_list_of_itself_a_million_times_is_not_printed():
     boxed = np.empty(1, object)
     boxed[0] = nested
     for value in (nested, boxed):
-        with pytest.raises(InputError, match="no number"):
+        with pytest.raises(InputError, match="not a number"):
             integers("file", "size", [value], 1)

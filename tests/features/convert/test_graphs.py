@@ -10,8 +10,10 @@ from features.convert.readers.entities import EntitiesFolder
 from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.readers.sgb import SceneGraphBenchmark
 from features.convert.readers.visual_genome import VisualGenomeFile
-from features.convert.source import child, make_detections, match_id, read_json
+from features.convert.safe.json_files import read_json
+from features.convert.source import make_detections, match_id
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
+from features.names import child
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 
@@ -48,16 +50,19 @@ def test_lgsgm(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rels": [["man:3", "on", "hat:1"]]}, "names no box"),
-        ({"rels": [["hat:0", "on", "man:2"]]}, "names no box"),  # the label is not that of row 0
-        ({"rels": [["man:-1", "on", "man:0"]]}, "names no box"),
+        ({"rels": [["man:3", "on", "hat:1"]]}, "does not name a box"),
+        (
+            {"rels": [["hat:0", "on", "man:2"]]},
+            "does not name a box",
+        ),  # the label is not that of row 0
+        ({"rels": [["man:-1", "on", "man:0"]]}, "does not name a box"),
         ({"rels": [["man:0", "on"]]}, "three strings"),
         ({"labels": ["man"], "rels": []}, "1 labels for 3 boxes"),
         ({"bbox": [[1, 2, 3]] * 3}, "not \\(n, 4\\)"),
         ({"bbox": [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]]}, "table of numbers"),
         ({"bbox": [["a", 2, 3, 4]] * 3}, "table of numbers"),
         ({"bbox": [[10, 2, 3, 4]] * 3}, "x2 < x1"),
-        ({"bbox": 7}, "needs the lists"),
+        ({"bbox": 7}, "must be a list"),
     ],
 )
 def test_lgsgm_hostile(tmp_path, change, message):
@@ -120,7 +125,7 @@ def test_sgm(tmp_path):
     assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert graphs.read("77").labels == ()
     assert (graphs.classes, graphs.predicates) == (("man", "hat"), ("wearing",))
-    assert any("without boxes" in note for note in graphs.notes)
+    assert any("have no boxes" in note for note in graphs.notes)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +177,7 @@ def test_sgb(tmp_path):
     assert found.scores.tolist() == [0.75, 0.5]
     assert found.relations == ((0, "on", 1), (1, "wearing", 0))
     assert found.relation_scores.tolist() == [0.5, 0.25]
-    assert any("1 predictions have no picture" in note for note in source.notes)
+    assert any("1 predictions have no image" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +298,7 @@ def test_entities(tmp_path):
         ("the park", 0, 4, ()),
         ("two Dogs !", 1, 2, (0,)),
     ]
-    assert phrases[0].kinds == ("people", "other")
+    assert phrases[0].types == ("people", "other")
     assert EntitiesFolder(tmp_path / "A").read("5").labels == ("object", "object")
 
 

@@ -58,7 +58,7 @@ def test_sentences_that_count_from_one_each(tmp_path):
     ],
 )
 def test_sentences_that_cannot_be_told_apart(tmp_path, caption, pairs):
-    with pytest.raises(InputError, match=r"line 1: .* 2 sentences.*cannot be known"):
+    with pytest.raises(InputError, match=r"line 1: .* 2 sentences.*cannot be determined"):
         read(tmp_path, caption, pairs)
 
 
@@ -66,8 +66,8 @@ def test_sentences_that_cannot_be_told_apart(tmp_path, caption, pairs):
     ("pairs", "message"),
     [
         ([[0, 2], [2, 1], [3, 1], [2, 3]], "word 1 has two heads"),
-        ([[0, 2], [1, 1], [2, 3]], "word 1 go in a circle"),
-        ([[0, 2], [3, 1], [1, 3]], "word 1 go in a circle"),
+        ([[0, 2], [1, 1], [2, 3]], "word 1 form a cycle"),
+        ([[0, 2], [3, 1], [1, 3]], "word 1 form a cycle"),
     ],
 )
 def test_heads_that_make_no_tree(tmp_path, pairs, message):

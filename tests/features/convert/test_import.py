@@ -154,7 +154,7 @@ def test_features_of_another_width(tmp_path):
     text = line("0", boxes, features) + line("1", boxes, features[:, :5])
     (tmp_path / "a.tsv").write_text(text)
     with pytest.raises(
-        InputError, match="'1' has object_features of width 5, what came before has 16"
+        InputError, match="'1' has object_features of width 5, the images before it 16"
     ):
         import_store("bottom-up-tsv", tmp_path / "a.tsv", tmp_path / "s")
 
@@ -178,7 +178,7 @@ def test_graphs_with_sizes_of_photos(tmp_path):
     Image.new("RGB", (80, 60)).save(photos / "c.jpg", exif=turned)
     source = graph_file(tmp_path / "g.json")
     plain = import_store("lgsgm", source, tmp_path / "s")
-    assert any("2 images of unknown size" in note for note in plain.notes)
+    assert any("2 images have the unknown size" in note for note in plain.notes)
     graph = open_store(plain.manifest).graph("a b.png")
     assert graph.size == (0, 0)
     assert graph.relations == ((0, "on", 1), (2, "near", 0))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.convert.readers.sgm import SgmFile
 from features.convert.readers.visual_genome import VisualGenomeFile
-from features.convert.safe.json_items import JsonItems
+from features.convert.safe.json_files import JsonItems
 from features.errors import InputError, MissingInput, UsageError
 
 values = st.recursive(
@@ -35,7 +35,7 @@ def test_objects(tmp_path, monkeypatch, document, chunk, escape, indent):
     path = tmp_path / "a.json"
     text = json.dumps(document, ensure_ascii=escape, indent=indent)
     path.write_bytes(f" {text}\r\n\t ".encode("utf-8", "surrogatepass"))
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", chunk)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", chunk)
     items = JsonItems(path)
     assert items.keys() == list(document)
     for key in reversed(items.keys()):
@@ -43,7 +43,7 @@ def test_objects(tmp_path, monkeypatch, document, chunk, escape, indent):
 
 
 def test_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", 5)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", 5)
     document = [{"id": n % 4, "text": "\u00e9\U0001f600" * n} for n in range(7)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
@@ -85,7 +85,7 @@ def test_lists(tmp_path, monkeypatch):
 def test_anything_else(tmp_path, monkeypatch, text, chunk):
     if len(text) > 1000 and chunk < 9:
         chunk = 1000
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", chunk)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.json"):
@@ -97,7 +97,7 @@ def test_strict_inside_items(tmp_path):
     path.write_text('{"good": {"b": 1}, "bad": {"b": 1, "b": 2}}')
     items = JsonItems(path)
     assert items.read("good") == {"b": 1}
-    with pytest.raises(InputError, match=r"a\.json, item 'bad'.*'b' stands twice"):
+    with pytest.raises(InputError, match=r"a\.json, item 'bad'.*'b' is listed twice"):
         items.read("bad")
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(InputError):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.convert import import_groups
+from features.convert import import_plan
 from features.convert.importing import import_store
 from features.convert.photos import Photos
 from features.errors import InputError, MissingInput, UsageError, WriteError
@@ -36,7 +36,7 @@ def npz(folder, **images):
 
 def disk(monkeypatch, free):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(import_groups.shutil, "disk_usage", lambda _: usage(free, 0, free))
+    monkeypatch.setattr(import_plan.shutil, "disk_usage", lambda _: usage(free, 0, free))
 
 
 def test_the_same_file_as_another_extra_is_another_variant(tmp_path):
@@ -116,13 +116,13 @@ def test_the_second_import_says_the_same(tmp_path):
     again = import_store("npz", source, tmp_path / "s", max_objects=1)
     assert again.notes == first.notes
     assert open_store(again.manifest).manifest["summary"]["notes"] == first.notes
-    # a broken import has no notes yet; what it stored is not counted, which is said
+    # an interrupted import has no notes yet; what it stored is not counted, which is said
     visual = next((tmp_path / "s").glob("visual-*"))
     (visual / "00001.json").unlink()
     first.manifest.unlink()
     notes = import_store("npz", source, tmp_path / "s", max_objects=1).notes
     assert any("6 images have more than 1 boxes" in note for note in notes)
-    assert any("broken import" in note for note in notes)
+    assert any("interrupted import" in note for note in notes)
 
 
 def test_the_name_is_checked_before_anything_is_written(tmp_path):
@@ -155,7 +155,7 @@ def test_photos_of_ids_without_a_suffix(tmp_path, key, photo):
     store = open_store(import_store("npz", source, tmp_path / "s", images_dir=folder).manifest)
     assert store.graph(key).size == (64, 48)
     other = photos(tmp_path / "photos", photo.rpartition(".")[0] + ".webp")
-    with pytest.raises(InputError, match=rf"'{key}' could be .*webp"):
+    with pytest.raises(InputError, match=rf"'{key}' matches .*webp"):
         import_store("npz", source, tmp_path / "s", images_dir=other)
 
 

@@ -80,11 +80,11 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
     [
         ({"num_boxes": 4}, "expected 64 for 4 boxes"),
         ({"num_boxes": 2}, "expected 32 for 2 boxes"),
-        ({"num_boxes": 10**12}, "makes no sense"),
-        ({"num_boxes": -1}, "makes no sense"),
-        ({"num_boxes": "x"}, "no number"),
-        ({"image_w": "nan"}, "no whole number"),
-        ({"image_w": 10**9}, "makes no sense"),
+        ({"num_boxes": 10**12}, "is not possible"),
+        ({"num_boxes": -1}, "is not possible"),
+        ({"num_boxes": "x"}, "not a number"),
+        ({"image_w": "nan"}, "not an integer"),
+        ({"image_w": 10**9}, "is not possible"),
         ({"boxes": "####"}, "expected 48"),
         ({"boxes": "AAA"}, "not base64"),
         ({"features": b64(np.zeros(25))}, "expected 96"),
@@ -122,7 +122,7 @@ def test_tsv_wrong_columns(tmp_path):
         source.read("a")
     np.testing.assert_array_equal(source.read("2").features, image(2)[1])
     path.write_text("")
-    with pytest.raises(InputError, match="no whole line"):
+    with pytest.raises(InputError, match="no complete line"):
         BottomUpFile(path)
     with pytest.raises(MissingInput):
         BottomUpFile(tmp_path / "none.tsv")
@@ -150,7 +150,7 @@ def test_lxmert_tsv(tmp_path, id_type):
     assert found.attributes == (("old",), ("red",), ("old",))
     np.testing.assert_array_equal(found.features, features[[1, 2, 0]])
     assert found.size == (200, 150)
-    assert source.brings == {"features", "size", "scores", "labels", "attributes"}
+    assert source.provides == {"features", "size", "scores", "labels", "attributes"}
     (tmp_path / "objects.txt").write_text("dog\ncat\n")
     with pytest.raises(InputError, match="object class 2 is not in a list of 2"):
         BottomUpFile(tmp_path / "a.tsv", objects=tmp_path / "objects.txt").read("x")
@@ -185,7 +185,7 @@ def test_vinvl_predictions(tmp_path):
     assert found.relations == ((0, "on", 1),)
     assert found.relation_scores.tolist() == [0.25]
     np.testing.assert_array_equal(found.features[0], image(2, 1)[1][0])
-    assert source.brings == {"labels", "scores", "features", "attributes", "relations"}
+    assert source.provides == {"labels", "scores", "features", "attributes", "relations"}
     assert source.read("b").labels == ()
 
 
@@ -289,16 +289,16 @@ def test_vinvl_first_image_says_nothing(tmp_path, objects, relations):
     first = {"objects": objects, "relations": relations}
     rows = {"1": first, "2": {"objects": [], "relations": None}, "3": FULL}
     source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
-    assert source.brings == {"labels", "scores", "features", "attributes", "relations"}
+    assert source.provides == {"labels", "scores", "features", "attributes", "relations"}
 
 
 def test_vinvl_without_relations_or_objects(tmp_path):
     empty = {"objects": [], "relations": None}
     source = VinvlFile(tsv(tmp_path / "p.tsv", {"1": empty, "2": empty}))
-    assert source.brings == {"labels", "scores"}
+    assert source.provides == {"labels", "scores"}
     rows = {"1": {"objects": []}, "2": {"objects": [vinvl_object(1)]}}
     source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
-    assert source.brings == {"labels", "scores", "features", "attributes"}
+    assert source.provides == {"labels", "scores", "features", "attributes"}
 
 
 def test_vinvl_first_line_torn(tmp_path):

@@ -1,4 +1,4 @@
-"""Drawings: what is chosen, where words go, and that files are whole and repeatable."""
+"""Drawings: the choice of objects, the place of words, complete and reproducible files."""
 
 import dataclasses
 import xml.etree.ElementTree as ET
@@ -21,7 +21,7 @@ def crowd():
     pairs = [(int(a), int(b)) for a, b in draw.integers(0, 36, (60, 2)) if a != b][:25]
     return Detections(
         boxes,
-        tuple(f"thing {row % 5}" for row in range(36)),
+        tuple(f"label {row % 5}" for row in range(36)),
         np.linspace(1, 0.5, 36).astype(np.float32),
         (500, 500),
         relations=tuple((a, "near", b) for a, b in pairs),
@@ -32,7 +32,7 @@ def crowd():
 CAPTION = TextGraph("A man rides a horse.", objects=("man", "horse"), relations=((0, "ride", 1),))
 
 
-def test_the_strongest_are_chosen(crowd):
+def test_the_best_relations_and_objects_within_the_limits_are_drawn(crowd):
     chosen = strongest(crowd, max_objects=10, max_relations=4)
     assert len(chosen.objects) == len(set(chosen.objects)) == 10
     assert len(chosen.relations) == 4
@@ -43,7 +43,7 @@ def test_the_strongest_are_chosen(crowd):
     assert chosen.relations[0] == 0
 
 
-def test_repeated_doubtful_and_whole_boxes_are_passed_over():
+def test_coinciding_low_scored_and_image_sized_boxes_are_left_out():
     boxes = np.array(
         [[0, 0, 50, 50], [1, 0, 50, 50], [60, 60, 90, 90], [0, 0, 100, 100], [5, 70, 30, 99]],
         np.float32,
@@ -57,14 +57,14 @@ def test_repeated_doubtful_and_whole_boxes_are_passed_over():
 
 
 def test_png_and_svg(crowd, tmp_path):
-    picture = np.full((500, 500, 3), 90, np.uint8)
-    png = draw_graph(picture, crowd, tmp_path / "new" / "a.png", [CAPTION])
-    image = Image.open(png)
-    image.load()
-    assert image.width > image.height > 500  # captions stand beside
-    plain = Image.open(draw_graph(picture, crowd, tmp_path / "b.png"))
-    assert plain.width == pytest.approx(plain.height, abs=2)
-    svg = draw_graph(picture, crowd, tmp_path / "a.svg", [CAPTION])
+    pixels = np.full((500, 500, 3), 90, np.uint8)
+    png = draw_graph(pixels, crowd, tmp_path / "new" / "a.png", [CAPTION])
+    with Image.open(png) as image:
+        image.load()
+        assert image.width > image.height > 500  # captions are beside the image
+    with Image.open(draw_graph(pixels, crowd, tmp_path / "b.png")) as plain:
+        assert plain.width == pytest.approx(plain.height, abs=2)
+    svg = draw_graph(pixels, crowd, tmp_path / "a.svg", [CAPTION])
     assert ET.parse(svg).getroot().tag.endswith("svg")
 
 
@@ -75,13 +75,13 @@ def test_the_same_graph_gives_the_same_file(crowd, tmp_path):
         assert first == second
 
 
-def test_boxes_stand_where_they_belong(tmp_path):
-    """The frame of a box is coloured, its inside shows the picture."""
+def test_a_box_is_drawn_at_its_pixels(tmp_path):
+    """The frame of a box is coloured, its inside shows the image."""
     found = Detections(
         np.array([[20, 40, 80, 90]], np.float32), ("x",), np.ones(1, np.float32), (100, 100)
     )
-    picture = np.full((100, 100, 3), 128, np.uint8)
-    image = np.asarray(Image.open(draw_graph(picture, found, tmp_path / "a.png")).convert("RGB"))
+    pixels = np.full((100, 100, 3), 128, np.uint8)
+    image = np.asarray(Image.open(draw_graph(pixels, found, tmp_path / "a.png")).convert("RGB"))
     scale = image.shape[0] / 100
     at = image[int(65 * scale), :, :].astype(int)
     changed = np.flatnonzero(np.abs(at - 128).sum(1) > 60) / scale
@@ -110,14 +110,14 @@ def test_words_do_not_hide_each_other(crowd):
         assert all(shared_area(box, other) == 0 for other in boxes[:row])
 
 
-def test_empty_graph_and_tiny_picture(tmp_path):
+def test_an_empty_graph_and_a_tiny_image_can_be_drawn(tmp_path):
     none = Detections(np.zeros((0, 4), np.float32), (), np.zeros(0, np.float32), (1, 1))
     assert draw_graph(np.zeros((1, 1, 3), np.uint8), none, tmp_path / "a.png").is_file()
     long = dataclasses.replace(none, size=(20000, 10))
     assert draw_graph(None, long, tmp_path / "b.png", [TextGraph("")] * 40).is_file()
 
 
-def test_mistakes(crowd, tmp_path):
+def test_wrong_endings_and_unwritable_files_are_errors(crowd, tmp_path):
     with pytest.raises(UsageError, match=r"\.svg"):
         draw_graph(None, crowd, tmp_path / "a.jpeg")
     (tmp_path / "file").write_text("")
@@ -129,7 +129,8 @@ def test_draw_image_of_a_store(tiny_store, tmp_path):
     store = tiny_store()
     name = str(store.images["id"].iloc[0])
     out = draw_image(store, name, tmp_path / "a.png")
-    assert Image.open(out).width > 100
+    with Image.open(out) as image:
+        assert image.width > 100
     with pytest.raises(UnknownName):
         draw_image(store, "nobody.jpg", tmp_path / "b.png")
     with pytest.raises(ImageError, match="images-dir"):

@@ -197,7 +197,7 @@ def test_a_damaged_shard_is_told_by_whoever_touches_it_first(tiny_store, flip, b
         if group == "regions":
             store.gather(name, [0, 63, 128, 129])  # shards 0 and 2
         for rows in ([0, 64], [127], [64]):
-            with pytest.raises(DamagedError, match=r"00001\.h5: the HDF5 headers are not"):
+            with pytest.raises(DamagedError, match=r"00001\.h5: the HDF5 headers differ"):
                 store.gather(name, rows)
         with pytest.raises(DamagedError, match=r"00001\.h5"):
             store.column(name)

@@ -1,4 +1,4 @@
-"""The end of a program and forks, while threads read a store: each in a process of its own."""
+"""Programs that end or fork while threads read a store, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-HUNG = 120  # seconds after which a process is taken to wait for ever
+HUNG = 120  # seconds after which a process counts as hung
 
 
 def run(code, *words):
@@ -21,13 +21,13 @@ def run(code, *words):
     ("end", "status"),
     [("", 0), ("sys.exit(3)", 3), ("raise KeyboardInterrupt", -signal.SIGINT)],
 )
-def test_a_program_may_end_within_an_epoch(tiny_store, end, status):
+def test_a_program_may_end_in_the_middle_of_an_epoch(tiny_store, end, status):
     store = tiny_store(images=64, dim=512)
     code = f"""
 import atexit, sys, threading
 
 @atexit.register
-def last():  # what is registered first comes last
+def last():  # registered first, called last
     print([thread.name for thread in threading.enumerate()])
     print(column.sum(dtype="f8"))
 
@@ -55,7 +55,7 @@ def read(step):
         never.wait()
     return step
 
-prefetch._PATIENCE = 0.1
+prefetch.PATIENCE = 0.1
 inside, never = threading.Event(), threading.Event()
 batches = prefetch.prefetched(read, range(3), 1)
 print(next(batches))
@@ -68,19 +68,19 @@ inside.wait()
 @pytest.mark.parametrize(
     ("call", "job"),
     [
-        ("features.store.read_group", "store.group('regions')"),
-        ("features.reading.columns.read_into", "store.coded('labels')"),
-        ("features.reading.columns.read_into", "store.splits"),
-        ("features.reading.rows.open_checked", "store.gather('object_features', [0])"),
-        ("features.reading.buffers.aligned_empty", "pool.take((2, 3), 'f4')"),
+        ("features.reading.reader.read_group", "store.group('regions')"),
+        ("features.reading.group_reader.open_checked", "store.coded('labels')"),
+        ("features.reading.group_reader.open_checked", "store.splits"),
+        ("features.reading.row_readers.open_checked", "store.gather('object_features', [0])"),
+        ("features.batches.buffer_pool.aligned_empty", "pool.take((2, 3), 'f4')"),
     ],
 )
-def test_a_fork_while_another_thread_reads_leaves_no_lock_closed(tiny_store, call, job):
-    """The thread stands in ``call``, under a lock, when the process forks."""
+def test_a_fork_while_another_thread_reads_leaves_no_lock_held(tiny_store, call, job):
+    """The thread is inside ``call``, holding a lock, when the process forks."""
     code = """
 import importlib, os, signal, sys, threading
 from features import open_store
-from features.reading.buffers import BufferPool
+from features.batches.buffer_pool import BufferPool
 
 store, pool = open_store(sys.argv[1], backend="pread"), BufferPool()
 module, _, name = sys.argv[2].rpartition(".")
@@ -113,13 +113,13 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout == "0\n", done.stderr
 
 
-def test_a_loop_over_batches_stays_in_the_process_that_began_it(tiny_store):
+def test_a_loop_over_batches_stays_in_the_process_that_started_it(tiny_store):
     code = """
 import os, signal, sys, torch
 from features import open_store
 from features.errors import UsageError
 
-torch.set_num_threads(1)  # those of a pool stay behind, too
+torch.set_num_threads(1)  # a fork does not copy those of a pool either
 loader = open_store(sys.argv[1]).loader("train", batch_size=2)
 batches = iter(loader)
 next(batches)
@@ -139,6 +139,6 @@ print(status, len(list(batches)))
     done = run(code, store.path)
     steps = len(store.loader("train", batch_size=2))
     told, ours = done.stdout.splitlines()
-    assert "Begin the loop in the process that takes the batches." in told
+    assert "Start the loop in the process that uses the batches." in told
     assert told.endswith(f" {steps}")
     assert ours == f"0 {steps - 1}"

@@ -1,4 +1,4 @@
-"""The opened store: every column, row, graph and table against the records it was built from."""
+"""An opened store returns the records that it was built from: columns, rows, graphs, tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +25,7 @@ from features.errors import (
 from features.format.codec import pack_regions, pack_text, pack_tokens
 from features.format.files import write_sealed
 from features.format.schema import shard_ranges, shard_rows
-from features.reading import mmap as mapping
-from features.reading import rows as rows_module
+from features.reading import row_readers
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 
@@ -40,7 +38,7 @@ def padded(parts, most, dim):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_features_of_every_backend_are_those_that_went_in(tiny_records, backend):
+def test_every_backend_returns_the_features_that_were_stored(tiny_records, backend):
     # 32 x 6 x 16 halves are one page and a half per 4 images: one map over three shards
     records = tiny_records(images=150, dim=64)
     store = records.open(backend=backend)
@@ -63,18 +61,18 @@ def test_features_of_every_backend_are_those_that_went_in(tiny_records, backend)
 
 
 @pytest.mark.parametrize("dim", [16, 17, 64])
-def test_one_map_and_a_map_per_shard_agree(tiny_records, dim, monkeypatch):
+def test_one_map_over_all_shards_equals_a_map_per_shard(tiny_records, dim, monkeypatch):
     records = tiny_records(images=200, dim=dim, dtype="float32")
     whole = padded([pair[1] for pair in records.regions], 4, dim)
     rows = np.arange(199, -1, -3)
     for small in (0, 64 << 20):
-        monkeypatch.setattr("features.reading.columns._SMALL", small)
+        monkeypatch.setattr("features.reading.group_reader.SMALL_COLUMN", small)
         store = records.open(backend="mmap")
         np.testing.assert_array_equal(store.column("union_features"), whole)
         np.testing.assert_array_equal(store.gather("union_features", rows), whole[rows])
 
 
-def test_torch_and_numpy_casts_agree(tiny_records):
+def test_casts_by_torch_and_by_numpy_are_equal(tiny_records):
     records = tiny_records(images=70, dim=512)
     code = """
 import sys, numpy as np
@@ -90,7 +88,7 @@ assert plain.any() and (plain == fused).all()
     subprocess.run([sys.executable, "-c", code, str(records.path)], check=True, timeout=120)
 
 
-def test_columns_are_read_only_for_good(tiny_store):
+def test_columns_cannot_be_made_writable(tiny_store):
     store = tiny_store()
     for name in ("object_features", "boxes", "head", "labels", "caption_offsets", "image_size"):
         column = store.column(name)
@@ -100,7 +98,7 @@ def test_columns_are_read_only_for_good(tiny_store):
             store.column("object_features").flags.writeable = True
 
 
-def test_rows_ids_splits_and_captions(tiny_records):
+def test_rows_follow_ids_splits_and_captions(tiny_records):
     records = tiny_records(images=20, skipped=(3, 4))
     store = records.open()
     ids = [entry.id for entry in records.entries]
@@ -161,7 +159,7 @@ def test_a_part_of_a_split_is_named_like_a_slice(tiny_store):
         store.splits["mine"] = store.splits["train"]
 
 
-def test_graphs_and_texts_are_the_records(tiny_records):
+def test_graphs_and_texts_equal_the_records(tiny_records):
     records = tiny_records(images=130, skipped=(7,))
     store = records.open()
     for row, entry in enumerate(records.entries):
@@ -190,7 +188,7 @@ def test_graphs_and_texts_are_the_records(tiny_records):
             ]
 
 
-def test_tables_hold_every_fact_once(tiny_records):
+def test_tables_list_every_fact_once(tiny_records):
     records = tiny_records(images=30, skipped=(2,))
     store = records.open()
     shown = [
@@ -236,7 +234,7 @@ def test_tables_hold_every_fact_once(tiny_records):
 HOSTILE = ["", " ", "\x00", "a\x00", "\ud800", "é" * 3000, "\U0001f600", "\n\r\t", '{"a"', "../x"]
 
 
-def test_hostile_strings_survive(tmp_path):
+def test_hostile_strings_are_returned_unchanged(tmp_path):
     entries = [
         ImageEntry(f"{text}#{row}", text, "train", (Caption(f"c{text}{row}", text),))
         for row, text in enumerate(HOSTILE)
@@ -253,7 +251,7 @@ def test_hostile_strings_survive(tmp_path):
         assert (found.caption, found.tokens) == (graph.caption, graph.tokens)
 
 
-def test_a_store_without_some_groups_opens_and_says_what_is_missing(tmp_path):
+def test_a_store_without_some_groups_opens_and_errors_name_the_missing_one(tmp_path):
     entries = [ImageEntry("a", "a.jpg", "train", (Caption("a#0", "A dog."),))]
     store = open_store(build_store(tmp_path, "few", entries))
     assert len(store) == 1
@@ -269,11 +267,11 @@ def test_a_store_without_some_groups_opens_and_says_what_is_missing(tmp_path):
         store.column("boxs")
 
 
-def test_mistakes_of_a_caller_are_named(tiny_store):
+def test_errors_name_the_wrong_argument(tiny_store):
     store = tiny_store()
     with pytest.raises(UnknownName, match=r"unknown image id '1000.jp'. Did you mean '1000.jpg'"):
         store.rows(["1000.jp"])
-    with pytest.raises(UsageError, match="give a list"):
+    with pytest.raises(UsageError, match="pass a list"):
         store.rows("1000.jpg")
     with pytest.raises(UsageError, match=r"rows must lie in 0 .. 11"):
         store.gather("boxes", [0, 12])
@@ -299,7 +297,7 @@ def test_mistakes_of_a_caller_are_named(tiny_store):
         open_store(Path(__file__).parent)
 
 
-def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
+def test_a_newer_format_is_refused_with_its_version(tiny_store, monkeypatch):
     store = tiny_store()
     monkeypatch.setattr("features.format.files.FORMAT_VERSION", 2)
     write_sealed(store.path, {**store.manifest, "format_version": 2})
@@ -310,7 +308,7 @@ def test_a_newer_format_is_refused_by_its_number(tiny_store, monkeypatch):
         open_store(store.path)
 
 
-def test_float16_overflow_names_image_and_column():
+def test_storing_a_value_too_large_for_float16_names_image_and_column():
     fine, large = np.ones((2, 4), np.float32), np.full((2, 4), 7e4, np.float32)
     for given, value in ((large, "70000"), (np.full((2, 4), np.nan, np.float32), "nan")):
         with pytest.raises(FeatureOverflow, match=rf"image b.jpg, column union_features.*{value}"):
@@ -325,7 +323,7 @@ def test_float16_overflow_names_image_and_column():
 
 @pytest.mark.parametrize("value", [7e4, -7e4])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_reading_as_float16_names_image_and_column_that_do_not_fit(
+def test_reading_a_value_too_large_for_float16_names_image_and_column(
     tiny_records, tmp_path, value, backend
 ):
     records = tiny_records()
@@ -354,7 +352,7 @@ def test_reading_as_float16_names_image_and_column_that_do_not_fit(
     np.testing.assert_array_equal(fits, wanted.astype(np.float16))
 
 
-def test_graphs_that_contradict_themselves_are_refused():
+def test_inconsistent_graphs_are_refused():
     with pytest.raises(InputError, match="lemmas and tokens"):
         pack_tokens([TextGraph("a", ("a",))])
     with pytest.raises(InputError, match="head lies outside"):
@@ -364,14 +362,14 @@ def test_graphs_that_contradict_themselves_are_refused():
                              relations=((0, "on", 1),), relation_positions=((),))])  # fmt: skip
 
 
-def test_the_hash_depends_on_contents_not_on_time_or_place(tiny_store):
+def test_the_hash_depends_on_contents_only(tiny_store):
     first, second, third = tiny_store(), tiny_store(), tiny_store(seed=1)
     assert first.path != second.path
     assert (first.key, first.hash) == (second.key, second.hash)
     assert first.hash != third.hash
 
 
-def test_a_store_survives_pickle_and_fork(tiny_store):
+def test_a_store_can_be_read_after_pickling_and_forking(tiny_store):
     store = tiny_store(images=70, dim=64)
     store.gather("object_features", [0])
     again = pickle.loads(pickle.dumps(store))
@@ -397,7 +395,7 @@ assert [os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children] == [0,
         subprocess.run(command, check=True, timeout=60)
 
 
-def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
+def test_a_store_opened_by_a_relative_path_works_from_another_folder(
     tiny_records, tmp_path, monkeypatch
 ):
     records = tiny_records(folder=tmp_path / "data" / "store")
@@ -406,7 +404,7 @@ def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
     (elsewhere / "link").symlink_to(tmp_path / "data")
     monkeypatch.chdir(elsewhere)
     store = open_store("link/store")
-    assert store.path == elsewhere / "link" / "store" / records.path.name  # a link stays one
+    assert store.path == elsewhere / "link" / "store" / records.path.name  # links are not resolved
     assert open_store(f"link/store/{records.path.name}").path == store.path
     packed = pickle.dumps(store)
     with pytest.raises(MissingInput, match=r"^link/stor: no such store"):
@@ -417,7 +415,7 @@ def test_a_store_opened_by_a_relative_path_survives_a_change_of_folder(
     assert pickle.loads(packed).text("1000.jpg#0") == records.texts[0]
 
 
-def test_opening_loads_nothing_heavy(tiny_store):
+def test_reading_columns_imports_no_heavy_package(tiny_store):
     store = tiny_store(dim=512)
     code = """
 import sys
@@ -432,103 +430,51 @@ print([name for name in ("torch", "pandas", "h5py", "scipy", "spacy") if name in
     assert done.stdout.strip() == "[]"
 
 
-def test_hints_to_the_page_cache_change_nothing(tiny_records, monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "mapped"), [("auto", True), ("mmap", True), ("pread", False), ("h5py", False)]
+)
+def test_auto_is_a_memory_map_and_other_readers_are_used_on_request(tiny_records, backend, mapped):
     records = tiny_records(images=64, dim=512)
-    advised = []
-    plain = mapping.advise
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    monkeypatch.setattr(rows_module, "advise", lambda *a: (advised.append(a[1]), plain(*a)))
-    store = records.open(backend="mmap")
-    wanted = store.gather("object_features", [3, 63, 0])
-    store.prefetch("object_features", np.array([3, 63, 0]))
-    assert [rows.tolist() for rows in advised] == [[3, 63, 0]]
-    np.testing.assert_array_equal(store.gather("object_features", [3, 63, 0]), wanted)
+    store = records.open(backend=backend)
+    store.gather("object_features", [0])
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("this system does not list the maps of a process")
+    regions = str(store.group("regions").manifest.folder)
+    assert (regions in maps.read_text()) == mapped
 
 
-def test_auto_takes_positioned_reads_only_where_they_are_far_faster(tiny_records, monkeypatch):
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-
-    def slow(self, rows, out):
-        time.sleep(0.02)
-        out[...] = self.arrays[0][rows]
-
-    store = records.open(backend="auto")
-    reader = store.group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows | rows_module.PreadRows)
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", slow)
-    store = records.open(backend="auto")
-    assert isinstance(store.group("regions").rows("object_features"), rows_module.PreadRows)
-    assert store.column("object_features").shape == (64, 6, 512)
-
-
-def test_the_first_touch_of_pages_in_memory_does_not_make_auto_take_positioned_reads(
-    tiny_records, monkeypatch
-):
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-    gather, seen = rows_module.ArrayRows.gather, set()
-
-    def faulting(self, rows, out):
-        if not seen.issuperset(rows.tolist()):
-            seen.update(rows.tolist())
-            time.sleep(0.02)
-        gather(self, rows, out)
-
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", faulting)
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: True)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows)
-    seen.clear()  # on pages that must come from a disk the first touch is what counts
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.PreadRows)
-
-
-def test_auto_times_pages_that_come_from_a_disk_as_the_loader_reads_them(tiny_records, monkeypatch):
-    """Asked for ahead; a job that opens a cold store would keep the slower reader to its end."""
-    records = tiny_records(images=64, dim=512)
-    monkeypatch.setattr("features.reading.columns._SMALL", 0)
-    monkeypatch.setattr(mapping.PageCache, "holds", lambda *_: False)
-    gather, read_ahead = rows_module.ArrayRows.gather, set()
-    monkeypatch.setattr(rows_module, "advise", lambda _, rows: read_ahead.update(rows.tolist()))
-
-    def waiting(self, rows, out):
-        if not read_ahead.issuperset(rows.tolist()):
-            time.sleep(0.02)
-        gather(self, rows, out)
-
-    monkeypatch.setattr(rows_module.ArrayRows, "gather", waiting)
-    reader = records.open(backend="auto").group("regions").rows("object_features")
-    assert isinstance(reader, rows_module.ArrayRows)
+@pytest.fixture
+def hints(monkeypatch):
+    """The rows that a store of one shard asks the system to read ahead."""
+    rows = []
+    monkeypatch.setattr(row_readers, "advise", lambda _, asked: rows.extend(asked.tolist()))
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, at, size, __: rows.append(at // size))
+    return rows
 
 
 @pytest.mark.parametrize("backend", ["mmap", "pread"])
-def test_hints_are_given_only_for_what_is_not_in_memory(tiny_records, monkeypatch, backend):
+def test_a_row_of_a_column_that_fits_in_memory_is_read_ahead_once(tiny_records, hints, backend):
     store = tiny_records(images=64, dim=512).open(backend=backend)
-    rows, asked = np.arange(64), []
-    store.gather("object_features", rows)  # now in the page cache, if it was not before
-    reader = store.group("regions").rows("object_features")
-    if not reader.cache.holds(rows):
-        pytest.skip("this system cannot say what is in memory")
-    monkeypatch.setattr(os, "posix_fadvise", lambda fd, at, size, hint: asked.append(at))
-    monkeypatch.setattr(rows_module, "advise", lambda array, rows: asked.extend(rows))
-    store.prefetch("object_features", rows)
-    assert not asked
-    plain = os.preadv
+    for rows in ([3, 63, 0], [0, 1, 3, 2]):
+        store.prefetch("object_features", np.array(rows))
+    assert len(hints) == 5
+    assert len(set(hints)) == 5
 
-    def waits(descriptor, buffers, offset, flags=0):
-        if flags:
-            raise BlockingIOError("not in memory")
-        return plain(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "preadv", waits)
-    store.prefetch("object_features", rows)
-    assert len(asked) == len(set(asked)) == 64
+@pytest.mark.parametrize("backend", ["mmap", "pread"])
+def test_rows_of_a_larger_column_are_read_ahead_each_time(
+    tiny_records, hints, monkeypatch, backend
+):
+    monkeypatch.setattr(row_readers, "MEMORY", 1 << 19)
+    store = tiny_records(images=64, dim=512).open(backend=backend)
+    for rows in ([3, 63, 0], [0, 1, 3, 2]):
+        store.prefetch("object_features", np.array(rows))
+    assert len(hints) == 7
 
 
 def test_positioned_reads_keep_few_files_open(tiny_records, monkeypatch):
-    monkeypatch.setattr(rows_module, "_MOST_FILES", 2)
+    monkeypatch.setattr(row_readers, "MAX_FILES", 2)
     records = tiny_records(images=200, dim=4)  # four shards
     store, wanted = records.open(backend="pread"), records.open(backend="h5py")
     rows = np.random.default_rng(0).permutation(200)
@@ -547,7 +493,7 @@ def test_positioned_reads_keep_few_files_open(tiny_records, monkeypatch):
     assert opened() - before <= 2  # those of h5py
 
 
-def test_shards_are_fixed_by_the_number_of_images():
+def test_the_number_of_images_determines_the_shards():
     for images in (1, 63, 64, 65, 2048, 2049, 31_783, 123_287, 10_000_000):
         ranges = shard_ranges(images)
         step = shard_rows(images)
@@ -561,7 +507,7 @@ def test_shards_are_fixed_by_the_number_of_images():
     assert len(shard_ranges(10_000_000)) == 2442
 
 
-def test_the_public_names_are_there():
+def test_public_names_are_sorted_and_documented():
     assert sorted(features.__all__) == features.__all__
     for name in features.__all__:
         assert getattr(features, name).__doc__

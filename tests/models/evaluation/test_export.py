@@ -9,8 +9,8 @@ import models
 from features.errors import UsageError
 from models import export
 from models.configuration.config import from_dict
-from models.evaluate import load_run
 from models.train import train
+from models.training.run import load_run
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_dot_products_of_the_files_are_the_scores(trained, tmp_path, model, caps
     store, folder = trained(model)
     out = tmp_path / "out"
     words = [str(folder), "--store", str(store.path), "--out", str(out), "--faiss"]
-    assert export.main(words) == 0
+    assert export.app.call(words) == 0
     assert "8 images and 40 captions, 16 numbers each" in capsys.readouterr().out
     images, captions = np.load(out / "images.npy"), np.load(out / "captions.npy")
     run = load_run(folder, store)
@@ -49,9 +49,9 @@ def test_dot_products_of_the_files_are_the_scores(trained, tmp_path, model, caps
     np.testing.assert_allclose(np.take_along_axis(sims, places, 1), scores, atol=1e-5)
 
 
-def test_a_model_of_parts_has_no_embedding(trained, tmp_path):
+def test_a_model_without_one_vector_per_item_cannot_be_exported(trained, tmp_path):
     store, folder = trained("sgm")
     words = [str(folder), "--store", str(store.path), "--out", str(tmp_path / "out")]
     with pytest.raises(UsageError, match="sgm compares parts"):
-        export.main(words)
+        export.app.call(words)
     assert not (tmp_path / "out").exists()

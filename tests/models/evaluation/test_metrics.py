@@ -1,4 +1,4 @@
-"""Metrics against brute force, against executed official code, and against their own definition."""
+"""Metrics compared with brute force, with official code and with their definition."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def test_official_code_agrees_where_there_are_no_ties():
     assert ties.t2i_ranks.tolist() == [3] * 20
 
 
-def test_constant_scores_are_no_success():
+def test_constant_scores_have_zero_recall():
     found = recall(np.zeros((20, 100)), np.repeat(np.arange(20), 5))
     assert found.rsum == 0
     assert found.i2t_medr == 96
     assert found.t2i_medr == 20
 
 
-def test_monotone_changes_and_order_of_items_do_not_matter():
+def test_recall_is_invariant_to_monotone_changes_and_order():
     rng = np.random.default_rng(3)
     owner = np.repeat(np.arange(30), 3)
     sims = rng.normal(size=(30, 90)) + 2 * (owner == np.arange(30)[:, None])
@@ -141,11 +141,11 @@ LEVEL_NAMES = ("r1", "r5", "r10")
 
 
 def test_fold5_refuses_unequal_folds():
-    with pytest.raises(UsageError, match="7 images do not make 5 equal folds"):
+    with pytest.raises(UsageError, match="7 images cannot be divided into 5 equal folds"):
         fold5(np.zeros((7, 7)), np.arange(7))
 
 
-def test_chance_is_what_random_scores_reach():
+def test_chance_equals_the_mean_of_random_scores():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(12), rng.integers(1, 8, 12))
     runs = [recall(rng.random((12, len(owner))), owner) for _ in range(3000)]
@@ -168,7 +168,7 @@ def test_bootstrap_covers_the_estimate_and_shrinks_with_more_images():
     assert widths[1] < 0.5 * widths[0]
 
 
-def test_bootstrap_matches_a_loop_over_draws():
+def test_bootstrap_equals_a_loop_over_samples():
     owner = np.array([0, 0, 1, 2, 2, 2])
     sims = np.array([[3.0, 1, 2, 0, 0, 5], [1, 2, 1, 4, 0, 0], [0, 0, 0, 2, 3, 1]])
     found = recall(sims, owner)
@@ -185,7 +185,7 @@ def test_bootstrap_matches_a_loop_over_draws():
     assert spread["t2i_r1"] == pytest.approx(tuple(np.percentile(t2i, [2.5, 97.5])))
 
 
-def test_images_without_captions_do_not_ask_but_stand_in_the_gallery():
+def test_images_without_captions_are_searched_but_are_no_queries():
     sims = np.array([[1.0, 0.0], [5.0, 5.0], [0.0, 2.0]])
     found = recall(sims, [0, 2])
     assert found.i2t_images.tolist() == [0, 2]
@@ -197,11 +197,11 @@ def test_images_without_captions_do_not_ask_but_stand_in_the_gallery():
 @pytest.mark.parametrize(
     ("sims", "owner", "words"),
     [
-        (np.zeros((2, 3)), [0, 1], "do not fit"),
-        (np.zeros(3), [0, 1, 1], "do not fit"),
+        (np.zeros((2, 3)), [0, 1], "expected .n_images, n_captions"),
+        (np.zeros(3), [0, 1, 1], "expected .n_images, n_captions"),
         (np.zeros((2, 0)), [], "no caption"),
-        (np.zeros((2, 2)), [0, 2], "points at image 2"),
-        (np.zeros((2, 2)), [0, -1], "points at image -1"),
+        (np.zeros((2, 2)), [0, 2], "caption_to_image contains 2"),
+        (np.zeros((2, 2)), [0, -1], "caption_to_image contains -1"),
     ],
 )
 def test_wrong_shapes_are_named(sims, owner, words):
@@ -209,14 +209,14 @@ def test_wrong_shapes_are_named(sims, owner, words):
         recall(sims, owner)
 
 
-def test_nan_is_refused_with_its_place():
+def test_nan_is_refused_with_its_position():
     sims = np.zeros((4, 4))
     sims[2, 3] = np.nan
     with pytest.raises(TrainingError, match="image 2 with caption 3"):
         recall(sims, np.arange(4))
 
 
-def test_torch_tensors_are_fine_too():
+def test_torch_tensors_are_accepted():
     import torch
 
     found = recall(torch.eye(6), torch.arange(6))

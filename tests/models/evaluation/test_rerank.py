@@ -1,4 +1,4 @@
-"""Re-ranking against a slow reading of its definition."""
+"""Re-ranking compared with a literal implementation of its definition."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_order_follows_the_definition(seed):
     assert np.argsort(-places, axis=1).tolist() == slowly(sims, top)
 
 
-def test_one_caption_changes_nothing_and_generic_captions_move_back():
+def test_one_caption_changes_nothing_and_generic_captions_rank_lower():
     #                caption 0 is generic: every image likes it, but its own list starts with 2
     sims = np.array([[0.8, 0.7, 0.0], [0.8, 0.0, 0.7], [0.9, 0.1, 0.2]], np.float32)
     assert np.argsort(-rerank(sims, 1), axis=1)[:, 0].tolist() == [0, 0, 0]
@@ -41,6 +41,6 @@ def test_one_caption_changes_nothing_and_generic_captions_move_back():
     assert recall(rerank(sims, 2), owner).i2t_r1 == 100
 
 
-def test_zero_captions_make_no_sense():
-    with pytest.raises(UsageError, match="top=0"):
+def test_zero_captions_are_refused():
+    with pytest.raises(UsageError, match="top is 0"):
         rerank(np.zeros((2, 2)), 0)

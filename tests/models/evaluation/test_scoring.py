@@ -1,4 +1,4 @@
-"""Whole-split scoring: the same numbers under any budget, codes joined and picked."""
+"""Scores of a whole split under any budget; joining and picking codes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import models
+from models.compute.codes import code_bytes, join, pick
 from models.evaluation import scoring
-from models.evaluation.scoring import cat_codes, code_bytes, pick, score_all
+from models.evaluation.scoring import score_all
 
 TINY = {"word_dim": 6, "embed_dim": 8}
 
@@ -68,7 +69,7 @@ def sgm(tiny):
         ("hrem", {"heads": 4}),
     ],
 )
-def test_equals_one_big_score_for_any_batch_size(tiny, store, name, options):
+def test_scores_do_not_depend_on_the_batch_size(tiny, store, name, options):
     torch.manual_seed(0)
     model = models.create(name, **tiny, **TINY, **options).eval()
     with torch.no_grad():
@@ -80,16 +81,16 @@ def test_equals_one_big_score_for_any_batch_size(tiny, store, name, options):
         torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
 
 
-def test_a_small_budget_takes_groups_of_images_that_fit(sgm, store, monkeypatch):
+def test_a_small_budget_splits_images_into_groups(sgm, store, monkeypatch):
     whole = score_all(sgm, store, "test", batch_size=2)
     assert store.passes == 1
     with torch.no_grad():
         one = code_bytes(sgm.encode_images(store.images.index(slice(0, 2))))
     held = []
-    joined = scoring.cat_codes
+    joined = scoring.join
     monkeypatch.setattr(
         scoring,
-        "cat_codes",
+        "join",
         lambda codes: held.append(sum(map(code_bytes, codes))) or joined(codes),
     )
     store.passes = 0
@@ -100,7 +101,7 @@ def test_a_small_budget_takes_groups_of_images_that_fit(sgm, store, monkeypatch)
     assert max(held) <= budget / 2
 
 
-def test_leaves_the_model_as_it_was(sgm, store):
+def test_the_model_keeps_its_mode(sgm, store):
     sgm.train()
     assert not score_all(sgm, store, "test").requires_grad
     assert sgm.training
@@ -112,7 +113,7 @@ def test_leaves_the_model_as_it_was(sgm, store):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_low_precision_is_near(sgm, store):
+def test_low_precision_is_close(sgm, store):
     exact = score_all(sgm, store, "test")
     rough = score_all(sgm, store, "test", precision="bf16")
     assert rough.dtype == torch.float32
@@ -127,7 +128,7 @@ def test_codes_join_with_zero_padding_and_rows_can_be_picked():
 
     a = Code(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool))
     b = Code(torch.full((1, 2), 5.0), torch.ones(1, 2, dtype=torch.bool))
-    joined = cat_codes([a, b])
+    joined = join([a, b])
     assert type(joined) is Code
     assert joined.x.tolist() == [[1, 1, 1], [1, 1, 1], [5, 5, 0]]
     assert joined.mask.tolist()[2] == [True, True, False]

@@ -101,7 +101,9 @@ def test_bert_faults_are_one_clear_line(small_folder, tmp_path):
     with pytest.raises(MissingInput, match=r"neither model\.safetensors"):
         load_bert(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((small_folder / "model.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"lacks 16 weights, first 'encoder\.layer\.2"):
+    with pytest.raises(
+        InputError, match=r"16 weights are missing, the first is 'encoder\.layer\.2"
+    ):
         load_bert(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json"):
@@ -159,7 +161,7 @@ def test_gru_text_equals_a_hand_written_gru(make_captions):
         assert (out[i, length:] == 0).all()
 
 
-def test_bigru_takes_rows_without_words():
+def test_bigru_accepts_rows_without_words():
     gru = BiGru(3, 4)
     out = gru(torch.randn(2, 5, 3), torch.tensor([0, 2]))
     assert (out[0] == 0).all()
@@ -167,11 +169,11 @@ def test_bigru_takes_rows_without_words():
     assert gru(torch.randn(2, 5, 3), torch.zeros(2, dtype=torch.int64)).abs().sum() == 0
 
 
-def test_init_words_keeps_the_random_start_of_unknown_words():
+def test_init_words_keeps_random_values_of_unknown_words():
     text = GruText(4, 2, 3)
     before = text.embed.weight[2].clone()
     text.init_words(np.array([[1, 2], [3, 4], [np.nan, np.nan], [5, 6]]))
     assert text.embed.weight[[0, 1, 3]].tolist() == [[1, 2], [3, 4], [5, 6]]
     assert torch.equal(text.embed.weight[2], before)
-    with pytest.raises(ConfigError, match=r"\(3, 2\) do not fit a table of \(4, 2\)"):
+    with pytest.raises(ConfigError, match=r"shape \(3, 2\), but the embedding has \(4, 2\)"):
         copy_rows(text.embed, np.zeros((3, 2)))

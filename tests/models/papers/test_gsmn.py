@@ -1,4 +1,4 @@
-"""GSMN: parity with numbers of the released code, both readings, invariances, ablations."""
+"""GSMN: parity with the released code, both readings, invariances, ablations."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import torch
 from torch import nn
 
 import models
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches.batch import CaptionBatch
 from features.errors import ConfigError
+from models.nn.graphs import text_adjacency
 from models.nn.losses import triplet_loss
-from models.papers.gsmn import GsmnCaptions
-from models.papers.gsmn_graphs import PolarKernels, polar_coordinates, text_adjacency, text_edges
-from models.papers.gsmn_matching import (
-    fold,
+from models.papers.gsmn import (
+    GsmnCaptions,
+    PolarKernels,
+    cut_blocks,
+    fold_gram,
     match_nodes,
-    match_nodes_plainly,
-    prepare,
+    match_nodes_plain,
+    polar_coordinates,
     quadratic_form,
+    text_edges,
 )
 
 SIZES = {"word_dim": 6, "embed_dim": 16, "blocks": 4, "kernels": 3, "kernel_dim": 2}
@@ -48,30 +51,14 @@ def state(fixture):
     return {key.removeprefix(prefix): v for key, v in fixture.items() if key.startswith(prefix)}
 
 
-def batches(fixture) -> tuple[ImageBatch, CaptionBatch]:
-    n, r = fixture["in.images"].shape[:2]
+def captions_of(fixture) -> CaptionBatch:
     words, lengths = fixture["in.captions"], fixture["in.lengths"]
     heads = torch.full_like(words, -1)
     ends = fixture["in.dep_offsets"].tolist()
     for i, (start, end) in enumerate(pairwise(ends)):
         for head, dependent in fixture["in.dep_pairs"][start + 1 : end].tolist():  # first is ROOT
             heads[i, dependent] = head
-    none = torch.zeros(n, 0, 2, dtype=torch.int64)
-    images = ImageBatch(
-        rows=torch.arange(n),
-        objects=fixture["in.images"],
-        object_mask=torch.ones(n, r, dtype=torch.bool),
-        boxes=fixture["in.bbox"],
-        labels=torch.zeros(n, r, dtype=torch.int64),
-        scores=torch.ones(n, r),
-        unions=torch.zeros(n, 0, 96),
-        union_boxes=torch.zeros(n, 0, 4),
-        relations=none,
-        predicates=none[..., 0],
-        relation_mask=none[..., 0].bool(),
-        sizes=torch.ones(n, 2),
-    )
-    captions = CaptionBatch(
+    return CaptionBatch(
         rows=torch.arange(len(words)),
         image_rows=torch.arange(len(words)),
         words=words,
@@ -82,26 +69,30 @@ def batches(fixture) -> tuple[ImageBatch, CaptionBatch]:
         triplets=torch.zeros(len(words), 1, 2, dtype=torch.int64),
         triplet_spans=torch.zeros(len(words), 1, 3, dtype=torch.int64),
     )
-    return images, captions
 
 
-def encode(model, fixture):
-    images, captions = batches(fixture)
-    return model.encode_images(images), model.encode_captions(captions)
+@pytest.fixture
+def encode(fixture, images_of_regions):
+    """Return what encodes the images and captions of the parity fixture."""
+    regions = fixture["in.images"]
+    mask = torch.ones(regions.shape[:2], dtype=torch.bool)
+    images = images_of_regions(regions, mask, fixture["in.bbox"])
+    captions = captions_of(fixture)
+    return lambda model: (model.encode_images(images), model.encode_captions(captions))
 
 
 @pytest.mark.parametrize("graph", ["dense", "sparse"])
-def test_scores_match_the_released_code(fixture, graph):
+def test_scores_match_the_released_code(fixture, encode, graph):
     model = models.load_official("gsmn", state(fixture), text_graph=graph)
-    scores = model.score(*encode(model, fixture))
+    scores = model.score(*encode(model))
     assert torch.allclose(scores, fixture[f"out.scores_{graph}"], rtol=0, atol=1e-6)
 
 
-def test_boxes_that_decayed_to_zero_score_like_the_released_code(fixture):
+def test_boxes_of_zeros_score_like_the_released_code(fixture, encode):
     whole = models.load_official("gsmn", state(fixture))
     model = models.create("gsmn", **{**vars(whole.options), "directions": "i2t"})
     model.load_state_dict({k: v for k, v in whole.state_dict().items() if k in model.state_dict()})
-    images, captions = encode(model, fixture)
+    images, captions = encode(model)
     wanted = fixture["out.v2t_scores"]
     assert torch.allclose(model.score(images, captions), wanted, rtol=0, atol=1e-6)
     images = images._replace(boxes=torch.zeros_like(images.boxes))
@@ -111,18 +102,18 @@ def test_boxes_that_decayed_to_zero_score_like_the_released_code(fixture):
 
 
 @pytest.mark.parametrize("graph", ["dense", "sparse"])
-def test_paper_propagation_matches_equation_6(fixture, graph):
+def test_paper_propagation_matches_equation_6(fixture, encode, graph):
     model = models.load_official("gsmn", state(fixture), text_graph=graph, propagation="paper")
-    scores = model.score(*encode(model, fixture))
+    scores = model.score(*encode(model))
     wanted = fixture["paper.v2t_scores"] + fixture[f"paper.t2v_scores_{graph}"]
     assert torch.allclose(scores, wanted, rtol=0, atol=1e-6)
     assert (wanted - fixture[f"out.scores_{graph}"]).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("hard", [0, 1])
-def test_loss_and_gradients_match_the_released_code(fixture, hard):
+def test_loss_and_gradients_match_the_released_code(fixture, encode, hard):
     model = models.load_official("gsmn", state(fixture))
-    images, captions = encode(model, fixture)
+    images, captions = encode(model)
     first = GsmnCaptions(*(part[:6] for part in captions))
     loss = triplet_loss(model.score(images, first), hard_negatives=bool(hard))
     assert loss.item() == pytest.approx(fixture[f"out.loss_maxviol{hard}_6x6"].item(), rel=1e-5)
@@ -166,7 +157,7 @@ def test_invariances(tiny, check_invariances, options):
     check_invariances(models.create("gsmn", **{**tiny, **SIZES, **options}))
 
 
-def test_smallest_inputs_and_half_features(tiny, check_edges):
+def test_smallest_inputs_and_float16_features(tiny, check_edges):
     check_edges(models.create("gsmn", **{**tiny, **SIZES}))
 
 
@@ -174,15 +165,6 @@ def test_smallest_inputs_and_half_features(tiny, check_edges):
 def test_gradients(tiny, check_gradients, options):
     torch.manual_seed(0)
     check_gradients(models.create("gsmn", **{**tiny, **SIZES, **options}))
-
-
-def test_adjacency_is_undirected_with_self_loops_and_no_pads():
-    heads = torch.tensor([[-1, 2, -1, 2, -1, 0]])
-    mask = torch.tensor([[True] * 5 + [False]])
-    found = text_adjacency(heads, mask)[0].nonzero().tolist()
-    loops = [[i, i] for i in range(5)]
-    assert sorted(found) == sorted([*loops, [1, 2], [2, 1], [2, 3], [3, 2]])
-    assert text_adjacency(heads, mask, dense=True).sum() == 25
 
 
 def test_edge_rows_have_unit_length(make_captions):
@@ -218,26 +200,26 @@ def test_polar_kernels_share_one_and_survive_underflow():
 def test_quadratic_form_is_the_length_of_the_mix():
     vectors, weights = torch.randn(2, 5, 12), torch.randn(2, 5, 3)
     gram = vectors.view(2, 5, 4, 3).permute(0, 2, 1, 3)
-    found = quadratic_form(weights, fold(gram @ gram.transpose(2, 3)))
+    found = quadratic_form(weights, fold_gram(gram @ gram.transpose(2, 3)))
     mixed = torch.einsum("bnm,bnd->bmd", weights, vectors).view(2, 3, 4, 3)
     assert torch.allclose(found, mixed.square().sum(-1).transpose(1, 2), atol=1e-4)
 
 
-def test_prepare_ignores_what_pads_hold():
+def test_blocks_do_not_depend_on_padded_values():
     vectors, mask = torch.randn(1, 3, 4), torch.tensor([[True, True, False]])
-    nodes = prepare(vectors, mask, 2)
+    nodes = cut_blocks(vectors, mask, 2)
     vectors[0, 2] = 99.0
-    assert all(torch.equal(a, b) for a, b in zip(nodes, prepare(vectors, mask, 2), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(nodes, cut_blocks(vectors, mask, 2), strict=True))
 
 
 def test_blocks_must_divide_the_width():
-    with pytest.raises(ConfigError, match="divisor"):
+    with pytest.raises(ConfigError, match="Choose a divisor"):
         models.create("gsmn", embed_dim=16, blocks=5)
 
 
 @pytest.mark.parametrize("norm", ["clipped_l2norm", "none"])
-def test_words_opposite_to_every_region_are_matched_as_defined(norm):
-    """Attention must not flow to the pads, whose similarity of 0 is then the highest."""
+def test_words_opposite_to_every_region_ignore_pads(norm):
+    """The similarity of a pad, 0, is then the highest, but must not attract attention."""
     torch.manual_seed(0)
     blocks = 2
     regions = nn.functional.normalize(torch.rand(3, 5, 8, dtype=torch.float64), dim=-1)
@@ -246,11 +228,11 @@ def test_words_opposite_to_every_region_are_matched_as_defined(norm):
     word_mask = torch.arange(3) < torch.tensor([1, 1, 2, 3])[:, None]
     regions, words = regions * region_mask[..., None], words * word_mask[..., None]
     of_words, of_regions = match_nodes(
-        prepare(words, word_mask, blocks), prepare(regions, region_mask, blocks), 20.0, norm
+        cut_blocks(words, word_mask, blocks), cut_blocks(regions, region_mask, blocks), 20.0, norm
     )
     for number, (word, mask) in enumerate(zip(words, word_mask, strict=True)):
         word, mask = word.expand(3, -1, -1), mask.expand(3, -1)
-        one = match_nodes_plainly(word, regions, region_mask, 20.0, norm, blocks)
-        other = match_nodes_plainly(regions, word, mask, 20.0, norm, blocks)
+        one = match_nodes_plain(word, regions, region_mask, 20.0, norm, blocks)
+        other = match_nodes_plain(regions, word, mask, 20.0, norm, blocks)
         torch.testing.assert_close(of_words[number], one.transpose(0, 1))
         torch.testing.assert_close(of_regions[:, :, number], other.transpose(1, 2))

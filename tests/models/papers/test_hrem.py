@@ -1,4 +1,4 @@
-"""HREM: parity with numbers of the released code, mechanisms, samplers, invariances."""
+"""HREM: parity with the released code, mechanisms, sampling, invariances."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import pytest
 import torch
 
 import models
-from features.batches.batch import ImageBatch
-from models.papers.hrem import Embeddings, Encoded, Hrem
-from models.papers.hrem_batches import drop_regions, drop_words
-from models.papers.hrem_layers import Attention, pool
-from models.papers.hrem_losses import distance_weights, sampled_triplet_loss
-from models.papers.hrem_relations import attention_bias, closeness, nearest
+from models.papers.hrem import (
+    Attention,
+    Embeddings,
+    Encoded,
+    Hrem,
+    attention_bias,
+    distance_weights,
+    drop_regions,
+    drop_words,
+    embedding_relevance,
+    nearest_neighbours,
+    pool,
+    sampled_triplet_loss,
+)
+from models.released.layouts import LAYOUTS
 
 SIZES = {"word_dim": 6, "embed_dim": 16, "heads": 4, "warm_up": 0}
 ABLATIONS = [
@@ -34,8 +43,8 @@ ABLATIONS = [
 ]
 
 
-class Looked(torch.nn.Module):
-    """Stands for BERT and its linear layer: word features of the fixture."""
+class GivenWords(torch.nn.Module):
+    """A text encoder that returns the word features of the fixture."""
 
     def __init__(self, words: torch.Tensor, mask: torch.Tensor) -> None:
         super().__init__()
@@ -52,7 +61,7 @@ def fixture(golden):
 
 
 @pytest.fixture(scope="module")
-def parts(fixture):
+def parts(fixture, images_of_regions):
     """The model with the released weights, encoded images and captions."""
     words = fixture["out.cap_local"]
     mask = torch.arange(words.shape[1]) < fixture["in.cap_len"].unsqueeze(1)
@@ -67,31 +76,14 @@ def parts(fixture):
         warm_up=0,
         negatives="likeliest",
     )
-    model = Hrem(options, text=Looked(words, mask))
-    from models.released.names import LAYOUTS
-
+    model = Hrem(options, text=GivenWords(words, mask))
     theirs = {k.removeprefix("param."): v for k, v in fixture.items() if k.startswith("param.")}
     layout = LAYOUTS["hrem"]
     state = {layout.rename(k): v for k, v in theirs.items() if layout.rename(k)}
     model.load_state_dict(state)
     model.eval()
-    n, r = fixture["in.images"].shape[:2]
-    real = torch.arange(r) < fixture["in.img_len"].unsqueeze(1)
-    none = torch.zeros(n, 0, 2, dtype=torch.int64)
-    images = ImageBatch(
-        rows=torch.arange(n),
-        objects=fixture["in.images"],
-        object_mask=real,
-        boxes=torch.zeros(n, r, 4),
-        labels=torch.zeros(n, r, dtype=torch.int64),
-        scores=torch.ones(n, r),
-        unions=torch.zeros(n, 0, 96),
-        union_boxes=torch.zeros(n, 0, 4),
-        relations=none,
-        predicates=none[..., 0],
-        relation_mask=none[..., 0].bool(),
-        sizes=torch.ones(n, 2),
-    )
+    real = torch.arange(fixture["in.images"].shape[1]) < fixture["in.img_len"].unsqueeze(1)
+    images = images_of_regions(fixture["in.images"], real)
     return model, model.encode_image_fragments(images), model.encode_caption_fragments(None)
 
 
@@ -107,7 +99,7 @@ def test_embeddings_match_the_released_code(fixture, parts):
     near(scores, fixture["out.sim_8x8"])
 
 
-def test_graph_matches_the_released_code(fixture, parts):
+def test_association_graph_matches_the_released_code(fixture, parts):
     model, images, captions = parts
     connected, relevance = model.relations(images, captions)
     for block in ("i2i", "i2t", "t2i", "t2t"):
@@ -177,7 +169,7 @@ def test_invariances(tiny, check_invariances, options):
     check_invariances(models.create("hrem", **{**tiny, **SIZES, **options}))
 
 
-def test_smallest_inputs_and_half_features(tiny, check_edges):
+def test_smallest_inputs_and_float16_features(tiny, check_edges):
     check_edges(models.create("hrem", **{**tiny, **SIZES}))
 
 
@@ -197,7 +189,7 @@ def test_scores_equal_the_plain_definition(tiny, make_images, make_captions):
     )
 
 
-def test_relations_join_after_the_warm_up(tiny, make_images, make_captions):
+def test_association_graph_takes_part_after_the_warm_up(tiny, make_images, make_captions):
     options = {**tiny, **SIZES, "warm_up": 3, "negatives": "hardest", "drop_words": 0.0}
     model = models.create("hrem", **{**options, "drop_regions": 0.0, "dropout": 0.0})
     before = model.loss(make_images(4), make_captions(4))
@@ -206,7 +198,7 @@ def test_relations_join_after_the_warm_up(tiny, make_images, make_captions):
 
 
 def test_loss_takes_its_codes_from_the_encoders(tiny, make_images, make_captions):
-    """As training on several ranks does: the encoders return more rows than the batch has."""
+    """In a distributed run, the encoders return more rows than the batch has."""
     torch.manual_seed(0)
     model = models.create("hrem", **{**tiny, **SIZES, "negatives": "all"}).eval()
     images, captions = make_images(6), make_captions(6)
@@ -248,19 +240,22 @@ def test_pool_averages_the_largest():
     assert pool(fragments, None, mask, 1.0, 1).flatten().tolist() == [5.0, 2.0]
 
 
-def test_nearest_keeps_ties_and_at_least_one():
+def test_nearest_neighbours_include_ties_and_at_least_one():
     similar = torch.tensor([[0.1, 0.9, 0.9, 0.3], [0.4, 0.3, 0.2, 0.1]])
-    assert nearest(similar, 0.25).tolist() == [[False, True, True, False], [True] + [False] * 3]
-    assert nearest(similar, 0.0).sum(1).tolist() == [2, 1]
+    assert nearest_neighbours(similar, 0.25).tolist() == [
+        [False, True, True, False],
+        [True] + [False] * 3,
+    ]
+    assert nearest_neighbours(similar, 0.0).sum(1).tolist() == [2, 1]
 
 
-def test_closeness_has_finite_gradients_at_zero_distance():
+def test_relevance_has_finite_gradients_at_zero_distance():
     points = torch.randn(3, 4, requires_grad=True)
-    close = closeness(points, points, "l2")
+    close = embedding_relevance(points, points, "l2")
     assert torch.equal(close.diagonal(), torch.ones(3))
     close.sum().backward()
     assert torch.isfinite(points.grad).all()
-    squared = closeness(points[:1], points[1:2], "squared")
+    squared = embedding_relevance(points[:1], points[1:2], "squared")
     wanted = (-(points[0] - points[1]).square().sum()).exp()
     assert squared.item() == pytest.approx(wanted.item(), rel=1e-5)
 
@@ -272,7 +267,7 @@ def test_negatives_too_far_away_cost_nothing():
     assert sampled_triplet_loss(scores, positives, margin=5.0, far=1.7) == 0
 
 
-def test_drop_words_moves_the_rest_together():
+def test_drop_words_closes_the_gaps():
     torch.manual_seed(0)
     ids = torch.arange(1, 41).repeat(50, 1)
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -286,7 +281,7 @@ def test_drop_words_moves_the_rest_together():
     assert torch.equal(drop_words(ids * mask, mask, 0.0, 3, 1000), ids * mask)
 
 
-def test_drop_regions_leaves_one():
+def test_drop_regions_keeps_at_least_one():
     torch.manual_seed(0)
     mask = torch.rand(200, 5) < 0.5
     kept = drop_regions(mask, 0.9)

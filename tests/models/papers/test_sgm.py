@@ -9,7 +9,6 @@ import torch
 import models
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
-from models.papers.sgm import GraphLayer
 
 TINY_SGM = {"word_dim": 6, "embed_dim": 8}
 
@@ -108,7 +107,7 @@ def fixture_sgm(golden):
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_matches_the_transcribed_release(fixture_sgm, norm):
+def test_matches_a_transcription_of_the_released_code(fixture_sgm, norm):
     model, images, captions, z = fixture_sgm(text_norm=norm)
     kind = "txtnorm" if norm else "notxtnorm"
     with torch.no_grad():
@@ -127,36 +126,11 @@ def test_matches_the_transcribed_release(fixture_sgm, norm):
         torch.testing.assert_close(caption.words, z["out.words_txtnorm"], atol=1e-5, rtol=0)
 
 
-def test_graph_layer_matches_lgsgm(golden):
-    z = golden("lgsgm")
-    layer = GraphLayer(48, 32, "none")
-    state = {
-        "g_o.weight": z["param.gcn.gcn_node.linear.0.weight"],
-        "g_o.bias": z["param.gcn.gcn_node.linear.0.bias"],
-        "g_r.weight": z["param.gcn.gcn_edge.linear.0.weight"],
-        "g_r.bias": z["param.gcn.gcn_edge.linear.0.bias"],
-    }
-    layer.load_state_dict(state)
-
-    def after(x, part):
-        """LGSGM ends each fully connected layer with swish and BatchNorm, in either order."""
-        at = f"param.gcn.{part}.batchnorm.0."
-        norm = torch.nn.functional.batch_norm(
-            x, z[at + "running_mean"], z[at + "running_var"], z[at + "weight"], z[at + "bias"]
-        )
-        return norm * norm.sigmoid()
-
-    with torch.no_grad():
-        o, r = layer(z["in.gcn_obj"][None], z["in.gcn_pred"][None], z["in.gcn_edges"][None])
-    torch.testing.assert_close(after(o[0], "gcn_node"), z["out.gcn_obj"], atol=1e-5, rtol=0)
-    torch.testing.assert_close(after(r[0], "gcn_edge"), z["out.gcn_pred"], atol=1e-5, rtol=0)
-
-
 VARIANTS = ["sgm", "oom", "oom_no_context", "oom_visual_relations", "oom_text_relations"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_invariances_and_edges(tiny, check_invariances, check_edges, variant):
+def test_invariances_and_smallest_inputs(tiny, check_invariances, check_edges, variant):
     torch.manual_seed(0)
     model = models.create("sgm", **tiny, **TINY_SGM, variant=variant)
     check_invariances(model)
@@ -172,7 +146,7 @@ def test_gradients(tiny, check_gradients, options):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_batched_score_equals_the_plain_loop(tiny, make_images, make_captions, variant):
+def test_batched_scores_equal_the_plain_definition(tiny, make_images, make_captions, variant):
     torch.manual_seed(0)
     model = models.create("sgm", **tiny, **TINY_SGM, variant=variant).eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The report stands alone, tells the store's numbers, and lives with what is missing."""
+"""The report is self-contained, shows the numbers of the store and leaves out what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.report import write_report
 from models.reporting.figures import arcs, curves
 
 
-def test_a_store_alone_gives_a_page_without_outside_references(tiny_store, tmp_path):
+def test_the_page_of_a_store_has_no_external_references(tiny_store, tmp_path):
     store = tiny_store(images=12)
     page = write_report(tmp_path / "report.html", store).read_text()
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
@@ -23,7 +23,7 @@ def test_a_store_alone_gives_a_page_without_outside_references(tiny_store, tmp_p
 
 
 def test_a_missing_run_is_named(tiny_store, tmp_path):
-    with pytest.raises(MissingInput, match="no run folder"):
+    with pytest.raises(MissingInput, match="no such run folder"):
         write_report(tmp_path / "report.html", tiny_store(), [tmp_path / "nowhere"])
 
 
@@ -42,7 +42,7 @@ def test_labels_of_images_score_every_pair(tiny_store):
     assert (scores == label_bag_scores(store, "test")).all()
 
 
-def test_arcs_draw_every_head_once(tiny_records):
+def test_arcs_draw_each_head_once(tiny_records):
     graph = max(tiny_records().texts, key=lambda text: len(text.tokens))
     drawing = arcs(graph)
     assert drawing.count('class="arc"') == sum(head >= 0 for head in graph.heads)

@@ -1,4 +1,4 @@
-"""What a report reads from runs: recall table, gallery, thumbnails, and broken files."""
+"""Runs in the report: recall table, gallery, thumbnails and broken files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from features.errors import InputError, MismatchError
 from models.report import write_report
 from models.reporting.gallery import Thumbnails, gallery
 from models.reporting.runs import read_run
-from models.training.runs import store_keys
+from models.training.lineage import store_keys
 
 NAMES = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 
@@ -46,7 +46,7 @@ def cells(page: str, model: str) -> list[str]:
     return re.findall(r"<td class=\"n.*?</td>", row[1])
 
 
-def test_the_recall_table_tells_every_number_and_marks_the_best(tiny_store, tmp_path):
+def test_the_recall_table_has_all_numbers_and_marks_the_best(tiny_store, tmp_path):
     runs = [
         make_run(tmp_path / "a", "sgm", (50.04, 60, 70, 30, 40, 51), LEARNS),
         make_run(tmp_path / "b", "gsmn", (40, 65, 70, 20, 45, 50), LEARNS),
@@ -58,11 +58,11 @@ def test_the_recall_table_tells_every_number_and_marks_the_best(tiny_store, tmp_
     assert "<small>1.2–98.7</small>" in first[0]
     assert ["best" in cell for cell in first] == [True, False, True, True, False, True, True]
     assert ["best" in cell for cell in second] == [False, True, True, False, True, False, False]
-    assert "4 pictures, 20 captions" in page
+    assert "4 images, 20 captions" in page
     assert [re.sub("<.*?>", "", cell) for cell in cells(page, "Chance")] == ["3.3"] * 6 + ["19.8"]
 
 
-def test_a_model_that_learns_nothing_stands_in_the_table_only(tiny_store, tmp_path):
+def test_a_model_that_is_not_trained_has_no_curves(tiny_store, tmp_path):
     numbers = (1.0,) * 6
     bag = make_run(tmp_path / "tfidf", "tfidf", numbers, LEARNS_NOT)
     page = write_report(tmp_path / "one.html", tiny_store(images=12), [bag]).read_text()
@@ -86,7 +86,7 @@ def write_queries(path: Path, rows: list[tuple[str, str, int, list[str]]]) -> Pa
     return path
 
 
-def test_the_gallery_marks_right_and_wrong_answers_both_ways(tiny_store, tmp_path):
+def test_the_gallery_marks_correct_and_wrong_results_in_both_directions(tiny_store, tmp_path):
     store = tiny_store(images=12)
     run = make_run(tmp_path / "sgm", "sgm", (1.0,) * 6, LEARNS)
     images = store.images["id"].tolist()
@@ -119,7 +119,7 @@ def test_the_gallery_marks_right_and_wrong_answers_both_ways(tiny_store, tmp_pat
     assert re.findall(r'<li class="(right|wrong)">', page) == ["wrong", "right", "right", "wrong"]
 
 
-def test_equal_scores_show_the_right_answer_last_as_its_rank_counts(tiny_store, tmp_path):
+def test_among_equal_scores_the_correct_result_is_last(tiny_store, tmp_path):
     store = tiny_store(images=12)
     images = store.images["id"].tolist()
     own = store.captions[store.captions["image"] == images[4]]["id"].tolist()
@@ -131,7 +131,7 @@ def test_equal_scores_show_the_right_answer_last_as_its_rank_counts(tiny_store, 
     assert [answer["id"] for answer in asked["answers"]] == [images[n] for n in (5, 6, 4, 7)]
 
 
-def test_thumbnails_shrink_upright_and_unreadable_ones_are_empty(tmp_path):
+def test_thumbnails_are_small_and_upright_and_unreadable_ones_empty(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
     Image.new("RGB", (400, 200), (200, 30, 30)).save(tmp_path / "turned.jpg", exif=exif)
@@ -148,20 +148,20 @@ def test_thumbnails_shrink_upright_and_unreadable_ones_are_empty(tmp_path):
     assert Thumbnails(tmp_path / "below").data("../turned.jpg", 100) == ""
 
 
-def test_torn_files_are_named_and_missing_ones_lived_with(tiny_store, tmp_path):
+def test_broken_files_are_named_and_missing_ones_left_out(tiny_store, tmp_path):
     run = make_run(tmp_path / "sgm", "sgm", (1.0,) * 6, LEARNS)
     results = run / "results-test.json"
     whole = results.read_text()
     for broken in (whole[:90], "[]", whole.replace('"chance"', '"luck"'), '{"rows": [{}]}'):
         results.write_text(broken)
-        with pytest.raises(InputError, match=r"results-test\.json.*run it again"):
+        with pytest.raises(InputError, match=r"results-test\.json.*Run it again"):
             read_run(run, "test")
     results.unlink()
     alone = read_run(run, "test")
     assert (alone["results"], alone["queries"], alone["name"]) == ({}, None, "sgm")
     assert len(alone["curves"]) == 1
     (run / "queries-test.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(InputError, match=r"queries-test\.parquet.*run it again"):
+    with pytest.raises(InputError, match=r"queries-test\.parquet.*Run it again"):
         write_report(tmp_path / "report.html", tiny_store(images=12), [run])
 
 
@@ -172,5 +172,5 @@ def test_numbers_of_another_store_are_refused(tiny_store, tmp_path):
     content["store"] = store_keys(store)
     (run / "results-test.json").write_text(json.dumps(content))
     write_report(tmp_path / "own.html", store, [run])
-    with pytest.raises(MismatchError, match=r"results-test\.json: numbers of another store"):
+    with pytest.raises(MismatchError, match=r"results-test\.json: results of another store"):
         write_report(tmp_path / "other.html", tiny_store(images=12, seed=1), [run])

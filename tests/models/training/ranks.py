@@ -1,7 +1,6 @@
-"""What the ranks of ``test_uneven_ranks.py`` run: ``python ranks.py JOB.json``, once per rank.
+"""Program of the ranks in ``test_uneven_ranks.py``: ``python ranks.py JOB.json``, once per rank.
 
-Not a test by itself. A job lists cases; all of them are run in one process group, because starting
-a process costs seconds.
+A job lists cases, which all run in one process group because starting a process takes seconds.
 """
 
 from __future__ import annotations
@@ -18,18 +17,19 @@ from features.commands.program import exit_cleanly
 from features.store import open_store
 from models.compute.distributed import World, average_gradients, global_loss, join_world
 from models.configuration.config import from_dict
-from models.evaluation.score_shares import score_split
+from models.evaluation.scoring import score_split
 from models.registry import create, options_for
-from models.train import _train
+from models.train import train_rank
 from models.training import trainer
-from models.training.runs import Data, resolve_split
+from models.training.data import Data
+from models.training.run import RunFolder
 from models.training.synthetic import random_captions, random_images
 
 TINY = {"image_dim": 16, "vocab_size": 50, "n_labels": 12, "n_predicates": 8, "n_tags": 10}
 
 
 def noted(folder: Path, rank: int):
-    """Let ``Data.train_batches`` write the rows of every batch that it gives."""
+    """Make ``Data.train_batches`` write the rows of every batch to a file."""
     original = Data.train_batches
 
     def batches(self, epoch, pairs, world, **options):
@@ -46,7 +46,7 @@ def noted(folder: Path, rank: int):
 
 
 def plain_descent(model, config):
-    """Replace Adam, which makes a step of any size from a gradient that is rounding only."""
+    """Replace Adam, whose steps would be large even for gradients of rounding errors."""
     parameters = [value for value in model.parameters() if value.requires_grad]
     groups = [{"params": parameters, "lr": config.lr, "scale": 1.0}]
     return torch.optim.SGD(groups, lr=config.lr)
@@ -60,16 +60,16 @@ def train_case(tree: dict, world: World) -> None:
     before, trainer.make_optimizer = trainer.make_optimizer, plain_descent
     try:
         with contextlib.ExitStack() as held:
-            _train(config, world, torch.device("cpu"), held)
+            train_rank(config, RunFolder(folder), world, torch.device("cpu"), held)
     finally:
         Data.train_batches, trainer.make_optimizer = original, before
 
 
 def exchange_case(name: str, options: dict, counts: list[int], world: World) -> None:
-    """Compare loss and gradients of shares with those of the whole, computed by every rank."""
+    """Compare loss and gradients of a divided batch with those of the whole batch."""
     torch.manual_seed(0)
     model = create(name, **{**TINY, **options})
-    model.double().eval()  # batch statistics and dropout are each rank's own
+    model.double().eval()  # batch statistics and dropout differ between ranks
     total = sum(counts)
     images, captions = random_images(total), random_captions(total, images=max(1, total - 1))
     images = replace(images, objects=images.objects.double(), unions=images.unions.double())
@@ -94,9 +94,8 @@ def exchange_case(name: str, options: dict, counts: list[int], world: World) -> 
 
 
 def score_case(store: str, split: str, out: str, world: World) -> None:
-    """Score a split together; the buffers of the ranks differ, those of the first count."""
+    """Score a split together; buffers differ between ranks, those of the first are used."""
     opened = open_store(store)
-    resolve_split(opened, split)
     book = opened.codebook
     torch.manual_seed(0)
     options = options_for("cfsgr", opened, book, None, embed_dim=8, word_dim=6, sim_dim=5)

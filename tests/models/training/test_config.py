@@ -1,4 +1,4 @@
-"""Configuration: precedence, strictness, messages, and the way back to YAML."""
+"""Configuration: precedence, strictness, messages, YAML and shipped files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from features.errors import ConfigError, MissingInput
 from models.configuration import config as configs
-from models.configuration.config import from_dict, load, to_dict, to_yaml
+from models.configuration.config import from_dict, to_dict, to_yaml
+from models.configuration.files import find, load, shipped
 
 TEXT = """
 model: {name: sgm, options: {embed_dim: 64, margin: 2e-1}}
@@ -26,7 +27,7 @@ def file(tmp_path):
     return path
 
 
-def test_file_over_defaults_and_overrides_over_both(file):
+def test_overrides_take_precedence_over_the_file_and_the_file_over_defaults(file):
     words = ["--optim.lr", "1e-3", "--run.seed=7", "--run.deterministic"]
     words += ["--model.options.embed_dim", "128", "--model.options.pool", "none"]
     config = load(file, [*words, "--schedule.milestones", "[9]", "--data.vocab", "null"])
@@ -42,14 +43,14 @@ def test_file_over_defaults_and_overrides_over_both(file):
     assert config.run.folder == "runs/sgm_tiny"
 
 
-def test_a_later_override_wins_and_false_can_be_said(file):
+def test_a_later_override_wins_and_a_flag_can_be_false(file):
     words = ["--run.deterministic", "--run.deterministic", "false", "--run.seed", "1"]
     config = load(file, [*words, "--run.seed", "2"])
     assert config.run.deterministic is False
     assert config.run.seed == 2
 
 
-def test_resolved_yaml_reads_back_as_the_same_values(file, tmp_path):
+def test_yaml_round_trip(file, tmp_path):
     config = load(file, ["--run.folder", "2026", "--optim.lr_scale", "{text: 0.1}"])
     again = tmp_path / "config.yaml"
     again.write_text(to_yaml(config))
@@ -62,7 +63,7 @@ def test_resolved_yaml_reads_back_as_the_same_values(file, tmp_path):
 @pytest.mark.parametrize(
     "name", ["123_45", "1234_5", "010", "12:30", "0x10", "exp #2", "2026-11-21", "true", "{a}"]
 )
-def test_names_are_taken_as_they_stand(file, name):
+def test_names_that_yaml_would_convert_stay_text(file, name):
     config = load(file, ["--run.folder", name, "--data.vocab", name, "--data.store", name])
     assert (config.run.folder, config.data.vocab, config.data.store) == (name, name, name)
     assert load(file, ["--data.vocab", "null"]).data.vocab is None
@@ -85,26 +86,29 @@ def test_an_override_in_an_empty_section(tmp_path, empty):
         (["--optm.lr", "1"], "unknown section 'optm'. Did you mean 'optim'?"),
         (["--lr", "1"], "unknown option 'lr'"),
         (["stray"], "'stray': expected --section.key value"),
-        (["--optim.lr", "fast"], "optim.lr is 'fast', but should be float"),
-        (["--optim.lr", "-1"], "optim.lr is -1.0, but must be at least 0"),
-        (["--optim.ema", "1.5"], "optim.ema is 1.5, but must be at most 1"),
-        (["--optim.lr", ".nan"], "must be finite"),
-        (["--data.batch_size", "1.5"], "data.batch_size is 1.5, but should be int"),
-        (["--data.batch_size", "0"], "must be at least 1"),
-        (["--data.batch_size", "true"], "data.batch_size is True, but should be int"),
-        (["--run.deterministic", "maybe"], "should be bool"),
-        (["--optim.name", "sgd"], "optim.name is 'sgd', not one of adam, adamw"),
+        (["--optim.lr", "fast"], "optim.lr is 'fast', but should be a valid number"),
+        (["--optim.lr", "-1"], "optim.lr is -1, but should be greater than or equal to 0"),
+        (["--optim.ema", "1.5"], "optim.ema is 1.5, but should be less than or equal to 1"),
+        (["--optim.lr", ".nan"], "should be a finite number"),
+        (["--data.batch_size", "1.5"], "data.batch_size is 1.5, but should be a valid integer"),
+        (["--data.batch_size", "0"], "should be greater than or equal to 1"),
+        (["--data.batch_size", "true"], "data.batch_size is True, but should be a valid integer"),
+        (
+            ["--run.deterministic", "maybe"],
+            "run.deterministic is 'maybe', but should be a valid boolean",
+        ),
+        (["--optim.name", "sgd"], "optim.name is 'sgd', but should be 'adam' or 'adamw'"),
         (["--schedule.milestones", "[1, x]"], "schedule.milestones[1] is 'x'"),
         (["--schedule.milestones", "[1"], "is not a YAML value"),
         (["--run.seed", "2026-99-99"], "is not a YAML value"),
-        (["--run.seed", "4294967296"], "must be at most"),
-        (["--run.threads", "100000"], "must be at most 1024"),
-        (["--data.neighbours_from", "-1"], "must be at least 0"),
-        (["--model.options.margin", ".nan"], "must be finite"),
-        (["--model.name.x", "3"], "so --model.name.x has no place"),
+        (["--run.seed", "4294967296"], "should be less than or equal to 4294967295"),
+        (["--run.threads", "100000"], "should be less than or equal to 1024"),
+        (["--data.neighbours_from", "-1"], "should be greater than or equal to 0"),
+        (["--model.options.margin", ".nan"], "should be a finite number"),
+        (["--model.name.x", "3"], "so --model.name.x cannot be set"),
     ],
 )
-def test_mistakes_on_the_command_line_are_named(file, words, says):
+def test_errors_of_overrides_name_key_and_value(file, words, says):
     with pytest.raises(ConfigError) as caught:
         load(file, words)
     assert says in str(caught.value)
@@ -113,19 +117,19 @@ def test_mistakes_on_the_command_line_are_named(file, words, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("model: {name: sgm}\noptim: {lr: 1, lr: 2}", "'lr' stands there twice"),
-        ("model: {name: sgm}\nmodel: {name: gsmn}", "'model' stands there twice"),
+        ("model: {name: sgm}\noptim: {lr: 1, lr: 2}", "'lr' is listed twice"),
+        ("model: {name: sgm}\nmodel: {name: gsmn}", "'model' is listed twice"),
         ("model: {name: sgm}\nrun: {sed: 1}", "unknown key 'sed'. Did you mean 'seed'?"),
         ("modl: {name: sgm}", "unknown section 'modl'. Did you mean 'model'?"),
-        ("optim: 3", "optim is 3, but it should hold keys and values"),
-        ("- 1", "should hold sections"),
+        ("optim: 3", "optim is 3, but should hold keys and values"),
+        ("- 1", "should contain sections"),
         ("a: [", "is not YAML"),
         ("? [a]\n: 1", "is not YAML"),
         ("run: {folder: 2026-99-99}", "is not YAML"),
         ("data: {store: x}", "model.name is missing"),
     ],
 )
-def test_mistakes_in_the_file_are_named(tmp_path, text, says):
+def test_errors_in_the_file_name_file_and_key(tmp_path, text, says):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -139,14 +143,40 @@ def test_a_missing_file_is_named(tmp_path):
         load(tmp_path / "nothing.yaml")
 
 
-def test_help_knows_every_key():
-    text = configs.usage()
+def test_help_lists_every_key():
+    text = configs.describe_options()
     for section, keys in to_dict(configs.Config()).items():
         for key in keys:
             assert f"--{section}.{key}" in text
 
 
 def test_reading_a_configuration_needs_no_torch():
-    code = "import models.configuration.config, sys; models.configuration.config.usage(); print('torch' in sys.modules)"
+    code = "import sys; from models.configuration.files import load; load('sgm_f30k'); "
+    code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_shipped_configuration_is_found_by_name_and_by_its_old_path(tmp_path, monkeypatch):
+    files = shipped()
+    assert "small" not in files  # changes for CompareModels, not a run
+    assert len(files) == 32
+    assert find("sgm_f30k") == find("configs/sgm_f30k.yaml") == files["sgm_f30k"]
+    assert load("sgm_f30k").run.folder == "runs/sgm_f30k"
+    with pytest.raises(MissingInput, match=r"unknown configuration 'sgm_f30'. Did you mean"):
+        find("sgm_f30")
+    with pytest.raises(MissingInput, match=r"elsewhere/sgm_f30k\.yaml: there is no such"):
+        find("elsewhere/sgm_f30k.yaml")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sgm_f30k").write_text("model: {name: vse}")
+    assert load("sgm_f30k").model.name == "vse"  # a file comes first
+
+
+def test_every_shipped_configuration_can_be_read():
+    for name in shipped():
+        load(name)
+
+
+def test_a_value_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        configs.Config().optim.lr = 1.0

@@ -1,4 +1,4 @@
-"""Two gloo ranks against one process: equal losses, equal weights, no sample twice or missed."""
+"""Two gloo ranks train like one process: equal losses, equal weights, each pair once."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_two_ranks_evaluate_as_one_process_does(configure, tmp_path, capsys):
     train(config)
     words = ["--store", config.data.store, "--split", "test", "--bootstrap", "0", "--json"]
     folder = config.run.folder
-    evaluate.main([folder, *words, str(tmp_path / "one.json")])
+    evaluate.app.call([folder, *words, str(tmp_path / "one.json")])
     capsys.readouterr()
     said = launch(folder, 2, *words, str(tmp_path / "two.json"), module="models.evaluate")
     assert said.count("test: 12 images") == 1  # rank 0 speaks alone
@@ -109,7 +109,7 @@ def test_two_ranks_evaluate_as_one_process_does(configure, tmp_path, capsys):
 
 
 @pytest.mark.cluster
-def test_two_then_one_then_two_ranks_go_on_where_the_others_stopped(configure):
+def test_a_run_resumes_with_another_number_of_ranks(configure):
     alone, _ = configure("sgm", "alone")
     train(alone)
     moving, path = configure("sgm", "moving")
@@ -117,7 +117,7 @@ def test_two_then_one_then_two_ranks_go_on_where_the_others_stopped(configure):
     changed = from_dict({**_tree(moving), "run": {**_tree(moving)["run"], "max_steps": 13}})
     train(changed)
     said = launch(path, 2)
-    assert "going on at step 13" in said
+    assert "resuming at step 13" in said
     np.testing.assert_allclose(losses_of(moving.run.folder), losses_of(alone.run.folder), rtol=1e-5)
 
 
@@ -128,8 +128,8 @@ def _tree(config):
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_ranks_share_an_epoch_without_overlap_or_loss(tiny_store, world):
-    from features.batches.order import epoch_order, rank_slice
+def test_ranks_divide_an_epoch_without_overlap_or_loss(tiny_store, world):
+    from features.batches.epoch_order import epoch_order, rank_slice
 
     store = tiny_store(images=24)
     rows = store.caption_rows("train")  # 60
@@ -160,7 +160,7 @@ def test_one_process_gathers_nothing(make_images, make_captions):
 
 
 @pytest.mark.cluster
-def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_path):
+def test_a_signal_to_torchrun_saves_and_the_same_command_resumes(configure, tmp_path):
     moving, path = configure("sgm", "moving", max_steps=4000, epochs=1000, eval_epochs=1000)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", "-m", "models.train", str(path)]
@@ -185,7 +185,7 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_goes_on(configure, tmp_
     assert position["step"] >= 20
     assert position["step"] % 10 == 0  # where the ranks ask each other
     step = position["step"] + 2
-    assert f"going on at step {position['step']}" in launch(path, 2, "--run.max_steps", str(step))
+    assert f"resuming at step {position['step']}" in launch(path, 2, "--run.max_steps", str(step))
     assert len(losses_of(moving.run.folder)) == step
 
 
@@ -202,7 +202,7 @@ def run_code(code, env):
 
 
 @pytest.mark.parametrize("ranked", [True, False])
-def test_a_rank_says_everything_and_leaves_without_closing_the_interpreter(ranked):
+def test_a_rank_flushes_its_output_and_exits_without_closing_the_interpreter(ranked):
     """Threads of a process group may hold tensors then, which ends an interpreter by SIGABRT."""
     code = (
         "import atexit, sys\n"

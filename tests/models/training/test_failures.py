@@ -1,7 +1,6 @@
-"""What ends a job in the night: one clear line, an exit code, a checkpoint to go on from.
+"""Failures of a job: one line, an exit code, and a checkpoint to resume from.
 
-Whole processes, as a shell or a scheduler sees them; ``test_train.py`` has the same faults one by
-one inside this process.
+These tests run whole processes; ``test_train.py`` tests the same faults inside one process.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from models.configuration.config import from_dict, to_yaml
 from models.train import train
 from models.training import checkpoint
 from models.training.logs import MetricsFile
+from models.training.run import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def start(module, words, *, file_limit=0, env=None):
-    """Start a command; ``file_limit``: bytes that no file may exceed, a disk that fills up."""
+    """Start a command; ``file_limit`` is the largest size of a file, to simulate a full disk."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
@@ -75,7 +75,7 @@ def setting(tiny_store, tmp_path):
 
 def first_size(path, folder):
     """Return the bytes of a checkpoint before the optimiser has moments; later ones are larger."""
-    from models.configuration.config import load
+    from models.configuration.files import load
 
     train(load(str(path), ["--run.max_steps", "1"]))
     last = folder / "last.pt"
@@ -88,24 +88,24 @@ def first_size(path, folder):
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_and_the_same_command_after_it_was_emptied(setting):
+def test_a_full_disk_and_the_same_command_with_space_again(setting):
     _, path, folder = setting
     room = first_size(path, folder)
     code, _, err = end(start("models.train", [path], file_limit=room))
     assert code == 1
     said = one_line(err)
-    assert f"{folder / 'last.pt'}: could not be written (File too large)" in said
-    assert "The one before is kept. Free some space" in said
+    assert f"{folder / 'last.pt'}: cannot be written (File too large)" in said
+    assert "The earlier contents are unchanged." in said
     assert checkpoint.load_last(folder / "last.pt")["position"]["step"] == 0
     assert not list(folder.glob("*.partial"))
     code, out, err = end(start("models.train", [path]))
     assert (code, err) == (0, "")
-    assert "going on at step 0" in out
+    assert "resuming at step 0" in out
     assert "done: best rsum" in out
 
 
 @pytest.mark.cluster
-def test_when_one_rank_fails_the_others_say_where_to_look(setting, rank_env):
+def test_when_one_rank_fails_the_others_refer_to_its_message(setting, rank_env):
     _, path, folder = setting
     room = first_size(path, folder)
     ranks = [start("models.train", [path], file_limit=room, env=world) for world in rank_env(2)]
@@ -115,7 +115,7 @@ def test_when_one_rank_fails_the_others_say_where_to_look(setting, rank_env):
         for process in ranks:
             process.kill()
     assert (code, other_code) == (1, 1)
-    assert "could not be written (File too large)" in one_line(err)
+    assert "cannot be written (File too large)" in one_line(err)
     assert "rank 1: a peer is gone, whose own message says why" in one_line(other_err)
     assert out == ""
     assert checkpoint.load_last(folder / "last.pt")["position"]["step"] == 0
@@ -132,14 +132,14 @@ def test_a_loss_that_explodes(setting):
     assert all(value.isfinite().all() for value in weights)
 
 
-def test_missing_and_other_stores(setting, tiny_store):
+def test_missing_and_mismatched_stores(setting, tiny_store):
     _, path, folder = setting
     other = tiny_store(images=24, seed=1)
     code, _, err = end(start("models.train", [path, "--data.store", "nowhere"]))
     assert code == 2
     assert "nowhere" in one_line(err)
     assert not folder.exists()
-    from models.configuration.config import load
+    from models.configuration.files import load
 
     train(load(str(path), ["--run.max_steps", "2"]))
     before = (folder / "last.pt").read_bytes()
@@ -157,9 +157,9 @@ def no_memory(*args, **options):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
 
 
-def test_no_memory_in_training_evaluation_export_and_search(setting, monkeypatch, capsys):
+def test_out_of_memory_in_training_evaluation_export_and_search(setting, monkeypatch, capsys):
     store, path, folder = setting
-    from models.configuration.config import load
+    from models.configuration.files import load
 
     def fails(main):
         with pytest.raises(SystemExit) as left:
@@ -172,24 +172,24 @@ def test_no_memory_in_training_evaluation_export_and_search(setting, monkeypatch
         return said
 
     train(load(str(path), ["--run.max_steps", "1"]))
-    model = type(evaluate.load_run(folder, store).model)
+    model = type(load_run(folder, store).model)
     monkeypatch.setattr(model, "encode_images", no_memory)
     capsys.readouterr()
     said = fails(lambda: train(load(str(path), [])))
     assert f"Lower --data.batch_size (and raise --optim.accumulate) and run again; {folder}" in said
     assert checkpoint.load_last(folder / "last.pt")["position"]["step"] == 1
     of = ["--store", str(store.path), "--split", "val"]
-    assert "--device cpu" in fails(lambda: evaluate.main([str(folder), *of]))
+    assert "--device cpu" in fails(lambda: evaluate.app.call([str(folder), *of]))
     out = ["--out", str(folder / "out")]
-    assert "--device cpu" in fails(lambda: export.main([str(folder), *of, *out]))
+    assert "--device cpu" in fails(lambda: export.app.call([str(folder), *of, *out]))
     image = store.images.id.iloc[0]
     words = [str(store.path), str(folder), "--image", image]
-    assert "--device cpu" in fails(lambda: search.main(words))
+    assert "--device cpu" in fails(lambda: search.app.call(words))
     monkeypatch.undo()
     assert train(load(str(path), [])) == 0
 
 
-def test_a_processor_without_memory_counts_and_other_errors_pass(tiny_store):
+def test_out_of_memory_on_a_cpu_is_reported_and_other_errors_pass(tiny_store):
     device = torch.device("cpu")
     with (
         pytest.raises(TrainingError, match=r"^out of memory on cpu: can't allocate.* Go home\.$"),
@@ -216,16 +216,17 @@ def test_errors_that_are_not_about_peers_pass(monkeypatch, rank_env):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1")
 
 
-def test_a_table_that_cannot_be_written_on(tmp_path):
+def test_a_metrics_file_that_cannot_be_written(tmp_path):
     table = MetricsFile(tmp_path / "metrics.csv")
     table.add(step=1, kind="train")
     (tmp_path / "metrics.csv").unlink()
     (tmp_path / "metrics.csv").mkdir()
-    with pytest.raises(TrainingError, match=r"metrics\.csv: cannot be written \(Is a directory\)"):
+    with pytest.raises(WriteError, match=r"metrics\.csv: cannot be written \(Is a directory\)"):
         table.add(step=2, kind="train")
 
 
 def test_an_index_that_cannot_be_written(tmp_path):
     pytest.importorskip("faiss", reason="optional: pip install faiss-cpu")
-    with pytest.raises(WriteError, match=r"nowhere/images\.faiss: cannot be written"):
-        export.write_index(tmp_path / "nowhere" / "images.faiss", np.eye(3, dtype=np.float32))
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/images\.faiss: cannot be written"):
+        export.write_index(tmp_path / "file" / "images.faiss", np.eye(3, dtype=np.float32))

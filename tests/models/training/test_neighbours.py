@@ -1,4 +1,4 @@
-"""Neighbour batches: clusters side by side, the same for every rank, exact to resume."""
+"""Batches of similar images: their clusters, the same on every rank and after a resume."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from features.errors import ConfigError, UsageError
 from models.compute.distributed import World
 from models.configuration.config import from_dict
+from models.training.data import open_data
 from models.training.neighbours import k_means, mean_regions, neighbour_batches, neighbour_order
-from models.training.runs import open_data
 from models.training.trainer import Trainer
 
 
@@ -81,15 +81,15 @@ def test_neighbours_begin_with_their_epoch_and_repeat_exactly(data):
 
 
 def test_a_run_goes_through_both_kinds_of_epochs(data):
-    from models.training.runs import make_model
+    from models.training.data import make_model
 
     found = data()
     trainer = Trainer(
         found.config, found, make_model(found.config, found), World(), torch.device("cpu")
     )
-    trainer.folder.mkdir(parents=True)
+    trainer.folder.path.mkdir(parents=True)
     assert trainer.fit().step == 20
-    with pytest.raises(ConfigError, match=r"12 is no multiple of data\.neighbours 5"):
+    with pytest.raises(ConfigError, match=r"12 is not a multiple of data\.neighbours 5"):
         data(neighbours=5).batches_per_epoch(1)
 
 
@@ -112,5 +112,5 @@ def test_neighbour_batches_draw_p_clusters_and_k_images_each():
         rows = [row for row, _ in batch]
         assert len(rows) == len(set(rows)) == 12
         assert all(caption // 5 == row for row, caption in batch)
-    with pytest.raises(UsageError, match="lower per_batch"):
+    with pytest.raises(UsageError, match=r"larger than the split.*Lower"):
         neighbour_batches(points, captions_of, clusters=4, per_batch=7, per_cluster=6, batches=1)

@@ -1,4 +1,4 @@
-"""TensorBoard's own reader finds in the event files what metrics.csv says."""
+"""TensorBoard's own reader finds the values of metrics.csv in the event files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def rows_of(config, kind):
         return [row for row in csv.DictReader(file) if row["kind"] == kind]
 
 
-def test_events_say_what_the_table_says(configure):
+def test_events_equal_the_metrics_file(configure):
     config = configure()
     train(config)
     curves = curves_of(Path(config.run.folder) / "events")
@@ -79,13 +79,13 @@ def test_steps_that_a_resume_repeats_are_shown_once(configure, tmp_path):
     assert len(rows_of(again, "train")) == 4
 
 
-def test_nobody_asks_nothing_is_written(configure):
+def test_no_events_unless_configured(configure):
     config = configure(tensorboard=False, max_steps=2)
     train(config)
     assert not (Path(config.run.folder) / "events").exists()
 
 
-def test_what_a_killed_first_attempt_left_is_not_shown(configure):
+def test_events_of_a_killed_first_attempt_are_hidden(configure):
     config = configure(max_steps=2)
     train(config)
     (Path(config.run.folder) / "last.pt").unlink()  # as if killed before it
@@ -110,7 +110,7 @@ def full_disk(monkeypatch):
     monkeypatch.setattr(RecordWriter, "write", full)
 
 
-def test_a_full_disk_is_one_line(configure, full_disk, capfd):
+def test_a_full_disk_is_reported_in_one_line(configure, full_disk, capfd):
     config = configure(epochs=20, log_steps=1)
     hook = threading.excepthook
     with pytest.raises(TrainingError, match=r"events: events cannot be written \(No space left"):
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(configure, full_disk, capfd):
     assert train(monkey) == 0
 
 
-def test_the_first_error_is_the_one_to_say(full_disk, tmp_path):
+def test_the_first_error_is_reported(full_disk, tmp_path):
     def fail():
         with Events(tmp_path) as events:
             for step in range(3):
@@ -133,7 +133,7 @@ def test_the_first_error_is_the_one_to_say(full_disk, tmp_path):
         fail()
 
 
-def test_other_threads_still_say_what_went_wrong(tmp_path):
+def test_errors_of_other_threads_are_still_reported(tmp_path):
     told = []
     before, threading.excepthook = threading.excepthook, lambda failure: told.append(failure)
     try:
@@ -146,7 +146,7 @@ def test_other_threads_still_say_what_went_wrong(tmp_path):
     assert [failure.exc_type for failure in told] == [ValueError]
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RuntimeError, match=r"file/events: events cannot be written \(Not a dir"):
         Events(tmp_path / "file" / "events")

@@ -1,4 +1,4 @@
-"""Training end to end on a tiny store: what a run leaves, exact resume, faults, golden curves."""
+"""Training end to end on a tiny store: files, exact resume, faults, golden losses."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ from features.errors import (
     MissingInput,
     TrainingError,
     UnknownName,
+    UsageError,
+    WriteError,
 )
-from models.configuration.config import from_dict, load
-from models.evaluation import score_shares
+from features.format import files
+from models.configuration.config import from_dict
+from models.configuration.files import load
+from models.evaluation import scoring
 from models.papers.sgm import Sgm
-from models.train import STOPPED, main, train
+from models.train import STOPPED, app, train
 from models.training import checkpoint
 from models.training.trainer import Trainer
 
@@ -74,7 +78,7 @@ def same_weights(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
-def test_a_run_leaves_everything_that_is_needed(configure, capsys):
+def test_the_files_of_a_run(configure, capsys):
     config = configure()
     assert train(config) == 0
     folder = Path(config.run.folder)
@@ -100,7 +104,7 @@ def test_a_run_leaves_everything_that_is_needed(configure, capsys):
     assert f"done: best rsum {best:.1f} on val" in said
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(configure):
+def test_the_seed_determines_the_run(configure):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(configure(name, run_seed=seed, run_max_steps=5, run_folder=name_of(configure, name)))
     a, b, c = (name_of(configure, name) for name in "abc")
@@ -113,11 +117,11 @@ def name_of(configure, name):
     return configure(name).run.folder
 
 
-def test_a_finished_run_has_nothing_to_do_and_more_epochs_go_on(configure, capsys):
+def test_a_finished_run_is_not_trained_again_unless_it_gets_more_epochs(configure, capsys):
     train(configure())
     before = losses_of(configure().run.folder)
     assert train(configure()) == 0
-    assert "going on at step 12" in capsys.readouterr().out
+    assert "resuming at step 12" in capsys.readouterr().out
     assert losses_of(configure().run.folder) == before
     tree = configure(run_epochs=4, run_folder=configure().run.folder)
     assert train(tree) == 0
@@ -157,8 +161,9 @@ KILLER = """
 import os, random, signal, sys, time
 import numpy, pandas, yaml, h5py, torch, torch._dynamo
 import features.batches.loader, features.vocab.codebook, features.store
-import models.training.trainer, models.training.runs, models.papers.sgm, models.evaluation.scoring, models.training.checkpoint
-from models.configuration.config import load
+import models.training.trainer, models.training.data
+import models.papers.sgm, models.evaluation.scoring, models.training.checkpoint
+from models.configuration.files import load
 from models.train import train
 
 path, folder, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -192,7 +197,7 @@ assert attempt("cut") == 0
 
 
 @pytest.mark.slow
-def test_kill_9_at_ten_moments_changes_no_bit(configure, tmp_path):
+def test_ten_kills_change_no_bit(configure, tmp_path):
     from models.configuration.config import to_yaml
 
     config = configure(run_epochs=15, run_save_steps=3)
@@ -243,11 +248,11 @@ def test_patience_ends_a_run_that_stopped_improving(configure):
     assert [int(row["step"]) for row in rows_of(config.run.folder, "val")] == [4, 8, 12]
 
 
-# Faults: one clear line, a usable checkpoint, an exit code that is not 0
+# Faults: one line, a usable checkpoint, an exit code that is not 0
 
 
 @pytest.mark.parametrize("log_steps", [1, 5])
-def test_nan_stops_the_run_and_the_checkpoint_before_it_is_good(configure, monkeypatch, log_steps):
+def test_nan_stops_the_run_and_keeps_the_earlier_checkpoint(configure, monkeypatch, log_steps):
     config = configure(run_save_steps=1, run_log_steps=log_steps)
     loss, calls = Sgm.loss, []
 
@@ -256,7 +261,7 @@ def test_nan_stops_the_run_and_the_checkpoint_before_it_is_good(configure, monke
         return loss(self, images, captions) * (float("nan") if len(calls) == 7 else 1)
 
     monkeypatch.setattr(Sgm, "loss", broken)
-    with pytest.raises(TrainingError, match=r"last\.pt is from before") as caught:
+    with pytest.raises(TrainingError, match=r"last\.pt is from an earlier step") as caught:
         train(config)
     assert "the loss is nan near step 7 (epoch 2)" in str(caught.value)
     assert "Lower --optim.lr" in str(caught.value)
@@ -265,7 +270,7 @@ def test_nan_stops_the_run_and_the_checkpoint_before_it_is_good(configure, monke
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
-def test_out_of_memory_says_what_to_lower(configure, monkeypatch):
+def test_out_of_memory_names_the_setting_to_lower(configure, monkeypatch):
     def fail(self, stream, group):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
 
@@ -277,12 +282,12 @@ def test_out_of_memory_says_what_to_lower(configure, monkeypatch):
     assert train(config) == 0
 
 
-def test_no_memory_in_validation_names_its_own_batch(configure, monkeypatch):
+def test_out_of_memory_in_validation_names_its_own_setting(configure, monkeypatch):
     def fail(*args, **options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
 
     config = configure(run_save_steps=1)
-    monkeypatch.setattr(score_shares, "score_all", fail)
+    monkeypatch.setattr(scoring, "score_all", fail)
     with pytest.raises(TrainingError, match=r"Lower --data\.eval_batch_size and run") as caught:
         train(config)
     assert "--data.batch_size" not in str(caught.value)
@@ -290,7 +295,7 @@ def test_no_memory_in_validation_names_its_own_batch(configure, monkeypatch):
     assert train(config) == 0
 
 
-def test_a_fresh_start_that_fails_drops_nothing(configure, tmp_path):
+def test_a_fresh_start_that_fails_deletes_nothing(configure, tmp_path):
     train(configure(run_max_steps=1))
     folder = Path(configure().run.folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -300,7 +305,7 @@ def test_a_fresh_start_that_fails_drops_nothing(configure, tmp_path):
         train(configure(model_name="sgn", run_resume="never"))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(TrainingError, match=r"file: cannot be written .*choose another --run"):
+    with pytest.raises(WriteError, match=r"file: cannot be written .*Check the folder"):
         train(configure("file", run_resume="never"))
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -320,20 +325,21 @@ def test_a_fresh_start_makes_its_own_codebook(configure):
     assert Codebook.load(book).labels == whole.labels
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(configure, monkeypatch):
+def test_a_full_disk_keeps_the_earlier_checkpoint(configure, monkeypatch):
     config = configure(run_save_steps=1)
     last = Path(config.run.folder) / "last.pt"
-    publish = checkpoint.publish
+    publish = files.publish
     calls = []
 
-    def full(partial, path):
-        calls.append(path)
+    def full(partial, path, **options):
+        if path in (last, last.with_name("best.safetensors")):
+            calls.append(path)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        publish(partial, path)
+        publish(partial, path, **options)
 
-    monkeypatch.setattr(checkpoint, "publish", full)
-    with pytest.raises(TrainingError, match=r"No space left on device.*The one before is kept"):
+    monkeypatch.setattr(files, "publish", full)
+    with pytest.raises(WriteError, match=r"last\.pt: .*No space left on device.*unchanged"):
         train(config)
     assert checkpoint.load_last(last)["position"]["step"] == 1
     assert not list(last.parent.glob("*.partial"))
@@ -344,21 +350,21 @@ def test_a_full_disk_keeps_the_checkpoint_before(configure, monkeypatch):
     assert losses_of(config.run.folder) == losses_of(whole.run.folder)
 
 
-def test_a_torn_checkpoint_is_refused(configure):
+def test_a_truncated_checkpoint_is_refused(configure):
     config = configure(run_max_steps=1)
     train(config)
     last = Path(config.run.folder) / "last.pt"
     whole = last.read_bytes()
     last.unlink()
     last.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TrainingError, match=r"is not a usable checkpoint.*--run\.resume never"):
+    with pytest.raises(TrainingError, match=r"not a usable checkpoint.*--run\.resume never"):
         train(config)
     fresh = configure(run_max_steps=1, run_resume="never", run_folder=config.run.folder)
     assert train(fresh) == 0
 
 
 def test_a_codebook_without_a_checkpoint_is_not_used(configure, tiny_store):
-    """It may be of another store; the same folder gives what a fresh one would."""
+    """It could belong to another store."""
     config = configure(run_max_steps=1)
     train(config)
     folder = Path(config.run.folder)
@@ -383,7 +389,7 @@ def test_two_jobs_in_one_folder(configure):
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)  # as the other job does
-        with pytest.raises(TrainingError, match=r"run: another job trains in this run folder"):
+        with pytest.raises(TrainingError, match=r"run: another job is training in this run folder"):
             train(config)
         assert list(folder.iterdir()) == []
     finally:
@@ -427,12 +433,14 @@ def test_another_experiment_is_not_resumed(configure, tiny_store):
         ({"model_options": {"embed_dmi": 4}}, ConfigError, "Did you mean 'embed_dim'"),
         ({"run_resume": "gone.pt", "run_folder": "x"}, MissingInput, r"gone\.pt"),
         ({"run_device": "cuda"}, ValueError, "no CUDA device"),
-        ({"run_device": "gpu"}, ValueError, "is no device"),
-        ({"optim_lr_scale": {"txt": 0.1}}, ConfigError, "'txt', which is the beginning of no"),
+        ({"run_device": "gpu"}, ValueError, "not a device"),
+        ({"optim_lr_scale": {"txt": 0.1}}, ConfigError, "no parameter starts with 'txt'"),
         ({"optim_betas": [0.9]}, ConfigError, "should be two numbers"),
     ],
 )
-def test_mistakes_end_before_training(configure, changes, error, says, tmp_path, monkeypatch):
+def test_wrong_settings_are_refused_before_training(
+    configure, changes, error, says, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     if "cuda" in changes.values() and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
@@ -441,14 +449,19 @@ def test_mistakes_end_before_training(configure, changes, error, says, tmp_path,
 
 
 def test_help_and_no_arguments(capsys):
-    assert main(["--help"]) == 0
-    assert "usage: python -m models.train CONFIG.yaml" in capsys.readouterr().out
-    assert main([]) == 2
+    for flag in ("--help", "-h"):
+        assert app.call([flag]) == 0
+        said = capsys.readouterr().out
+        assert "Usage: python -m models.train" in said
+        assert "--optim.lr " in said
+        assert "sgm_f30k" in said
+    with pytest.raises(UsageError, match="Missing argument 'CONFIG'"):
+        app.call([])
 
 
 @pytest.mark.parametrize("model", ["sgm", "gsmn", "racg", "hrem", "cfsgr", "scan", "vse"])
 def test_golden_loss_curve(model, configure):
-    """Fifty steps give the losses they always gave; rewrite with SCENESTORE_GOLDEN=write."""
+    """Fifty steps have the recorded losses; record them with SCENESTORE_GOLDEN=write."""
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     options = {**SMALL, **golden.get("options", {}).get(model, {})}
     config = configure(
@@ -472,13 +485,13 @@ def test_golden_loss_curve(model, configure):
         assert sum(losses[-10:]) < sum(losses[:10])
 
 
-def test_tensorboard_is_asked_for_by_name_when_it_is_missing(configure, monkeypatch):
+def test_missing_tensorboard_is_named(configure, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependency, match="pip install tensorboard"):
         train(configure(run_tensorboard=True))
 
 
-def test_easy_epochs_switch_the_negatives_and_then_switch_back(configure, monkeypatch):
+def test_easy_epochs_use_all_negatives_at_first(configure, monkeypatch):
     loss, seen = Sgm.loss, []
 
     def note(self, images, captions):

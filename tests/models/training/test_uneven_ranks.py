@@ -1,4 +1,4 @@
-"""Ranks that get different numbers of pairs, or none: nothing missed, twice or weighted wrongly."""
+"""Ranks with different numbers of pairs, or none: each pair once, with the right weight."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from features.batches.order import epoch_order, rank_slice
+from features.batches.epoch_order import epoch_order, rank_slice
 from models.compute.distributed import World
-from models.evaluation.score_shares import shares
+from models.evaluation.scoring import shares
 from models.training import checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -25,7 +25,7 @@ DRIVER = Path(__file__).with_name("ranks.py")
 
 @pytest.fixture
 def run_ranks(rank_env, tmp_path):
-    """Return what runs the driver as ``ranks`` processes over gloo."""
+    """Return a function that runs the driver as ``ranks`` processes over gloo."""
 
     def run(job, ranks):
         path = tmp_path / f"job-{ranks}.json"
@@ -89,7 +89,7 @@ def tree_of(tiny_store, tmp_path):
 
 
 def steps_of(folder):
-    """Return {(epoch, step): [rows of each rank]} as the ranks wrote it."""
+    """Return {(epoch, step): [rows of each rank]} from the files of the ranks."""
     found = {}
     for path in sorted(Path(folder).glob("rows-*.jsonl")):
         for line in path.read_text().splitlines():

@@ -6,10 +6,9 @@ import pytest
 import yaml
 
 import models
-import models.configuration.config
+import models.configuration.files
 from features.errors import ConfigError, MissingInput, UnknownName
 from workflows.experiments.compare import (
-    CONFIGS,
     PUBLISHED,
     as_markdown,
     published_rows,
@@ -161,7 +160,7 @@ def test_an_ablation_is_a_row_with_options(tiny_store, run_luigi, tmp_path):
     code, _, err = run_luigi("CompareModels", options)
     assert code == 0, err
     runs = tmp_path / "compare" / "runs"
-    used = models.configuration.config.load(runs / "gsmn_without_graph-seed0" / "config.yaml")
+    used = models.configuration.files.load(runs / "gsmn_without_graph-seed0" / "config.yaml")
     assert used.model.options["graph"] is False
     rows = json.loads((tmp_path / "compare" / "compare.json").read_text())["rows"]
     found = {row["name"]: row for row in rows}
@@ -178,7 +177,7 @@ def test_every_row_is_a_configuration_with_options_that_exist():
         for name, row in rows.items():
             assert len(row["recalls"]) in (0, 6), name
             for config in row["configs"]:
-                used = models.configuration.config.load(CONFIGS / f"{config}_{suffix}.yaml")
+                used = models.configuration.files.load(f"{config}_{suffix}")
                 models.create(used.model.name, **used.model.options | row.get("options", {}))
 
 
@@ -196,12 +195,11 @@ def test_changes_are_options_by_paper(tmp_path):
 
 
 def test_the_packaged_changes_fit_every_model(tmp_path):
-    changes = read_changes(str(CONFIGS / "compare" / "small.yaml"))
+    changes = read_changes("small")
     for paper, words in changes.items():
         for name, row in published_rows("sgm" if paper == "all" else paper, "f30k").items():
             for config in row["configs"]:
-                path = CONFIGS / f"{config}_f30k.yaml"
-                used = models.configuration.config.load(path, [*changes["all"], *words])
+                used = models.configuration.files.load(f"{config}_f30k", [*changes["all"], *words])
                 assert used.optim.lr == 1e-3, name
                 models.create(used.model.name, **used.model.options)
 

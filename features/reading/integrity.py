@@ -1,0 +1,132 @@
+"""Check the files of a group before anything is read from them.
+
+Readers find columns at the offsets that the manifest lists and would not notice damage elsewhere in
+a file. So ``open_checked`` compares a file's size and HDF5 headers with the manifest, and
+``HeaderCheck`` hashes all bytes outside the datasets when a shard is first read. Neither reads the
+shards that nobody asks for: a store of thousands of shards still opens fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import DamagedError
+from features.format.group import GroupManifest
+from features.format.hdf5 import REPAIR, open_file
+
+__all__ = ["HeaderCheck", "Piece", "open_checked"]
+
+Index = npt.NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """The part of a column that lies in one file.
+
+    Attributes:
+        path: the file.   size: its size in bytes.
+        offset, rows: first byte and number of rows of the column.
+        stop, head: end of the HDF5 headers and their CRC-32; "" = do not check.
+    """
+
+    path: str
+    size: int
+    offset: int = 0
+    rows: int = 0
+    stop: int = 0
+    head: str = ""
+
+
+def open_checked(piece: Piece) -> int:
+    """Open a shard file and check its size and HDF5 headers; return the file descriptor.
+
+    Raises:
+        DamagedError: the file is missing or differs from what was written.
+        StoreError: the operating system cannot open it.
+    """
+    descriptor = open_file(piece.path, piece.size)
+    if piece.head and f"{zlib.crc32(os.pread(descriptor, piece.stop, 0)):08x}" != piece.head:
+        os.close(descriptor)
+        raise DamagedError(f"{piece.path}: the HDF5 headers differ from what was written. {REPAIR}")
+    return descriptor
+
+
+class HeaderCheck:
+    """Check the bytes outside the datasets, HDF5 headers and gaps, once per shard of a group.
+
+    Attributes:
+        done: True when every shard has been checked.
+    """
+
+    def __init__(self, manifest: GroupManifest):
+        self.manifest = manifest
+        self.done = False
+        self._pending = np.ones(len(manifest.rows), bool)
+        self._ends = np.cumsum(manifest.rows)
+        self._spans: tuple[Index, Index] | None = None
+
+    def rows(self, rows: Index) -> None:
+        """Check the shards of these image rows that have not been checked.
+
+        Raises: DamagedError: a shard is missing or differs from what was written.
+        """
+        shards = np.searchsorted(self._ends, rows, side="right")
+        if self._pending[shards].any():
+            self._check(np.unique(shards[self._pending[shards]]))
+
+    def all(self) -> None:
+        """Check every shard that has not been checked.
+
+        Raises: DamagedError: a shard is missing or differs from what was written.
+        """
+        if not self.done:
+            self._check(np.flatnonzero(self._pending))
+
+    def _check(self, shards: Index) -> None:
+        manifest = self.manifest
+        starts, stops = self._gaps(shards)
+        for shard, begin, end in zip(shards.tolist(), starts.tolist(), stops.tolist(), strict=True):
+            piece = Piece(f"{manifest.folder}/{shard:05d}.h5", manifest.sizes[shard])
+            digest, descriptor = hashlib.sha256(), open_checked(piece)
+            try:
+                for start, stop in zip(begin, end, strict=True):
+                    if start < stop:
+                        digest.update(os.pread(descriptor, stop - start, start))
+            finally:
+                os.close(descriptor)
+            if digest.hexdigest() != manifest.rests[shard]:
+                raise DamagedError(
+                    f"{piece.path}: the HDF5 headers differ from what was written. {REPAIR}"
+                )
+            self._pending[shard] = False
+        self.done = not self._pending.any()
+
+    def _gaps(self, shards: Index) -> tuple[Index, Index]:
+        """Return start and stop of the bytes around the datasets, (shards, datasets + 1) each.
+
+        Raises: DamagedError: datasets overlap.
+        """
+        if self._spans is None:
+            begins, ends = [], []
+            for parts in self.manifest.parts.values():
+                row = math.prod(parts.shape) * np.dtype(parts.dtype).itemsize
+                # an empty dataset is placed at offset 0, before all others
+                begins.append(np.where(parts.lengths * row > 0, parts.offsets, 0))
+                ends.append(begins[-1] + parts.lengths * row)
+            self._spans = np.stack(begins, 1), np.stack(ends, 1)
+        begin, end = (span[shards] for span in self._spans)
+        order = np.argsort(begin, axis=1, kind="stable")
+        zero, sizes = np.zeros(len(shards), np.int64), np.asarray(self.manifest.sizes)[shards]
+        starts = np.column_stack([zero, np.take_along_axis(end, order, 1)])
+        stops = np.column_stack([np.take_along_axis(begin, order, 1), sizes])
+        wrong = np.flatnonzero((stops < starts).any(1))
+        if len(wrong):
+            path = f"{self.manifest.folder}/{shards[wrong[0]]:05d}.h5"
+            raise DamagedError(f"{path}: datasets overlap. Build the group again.")
+        return starts, stops

@@ -1,0 +1,106 @@
+"""Lineage of a run: what it was trained on, and whether a store or configuration still matches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ConfigError, MismatchError
+
+if TYPE_CHECKING:
+    from features.store import Store
+    from models.configuration.config import Config
+
+__all__ = ["check_keys", "check_resumable", "run_metadata", "store_keys", "store_reference"]
+
+_CHANGEABLE = {
+    "data": {"store", "eval_batch_size"},
+    "run": {
+        *("folder", "epochs", "max_steps", "device", "deterministic", "threads", "resume"),
+        *("eval_epochs", "eval_steps", "save_steps", "log_steps", "patience", "tensorboard"),
+    },
+}
+"""Settings that may change when a run is resumed."""
+
+
+def store_keys(store: Store) -> dict[str, str]:
+    """Return what identifies the data in a store: the key and content hash of each group."""
+    groups: Mapping[str, Mapping[str, Any]] = store.manifest["groups"]
+    keys = {name: f"{entry['key'][:12]}/{entry['hash'][:12]}" for name, entry in groups.items()}
+    return {"store": store.hash[:12], **dict(sorted(keys.items()))}
+
+
+def store_reference(store: Store) -> dict[str, Any]:
+    """Return the path, key, hash and groups of a store, for ``features gc`` to find in a run."""
+    manifest = store.manifest
+    return {"path": str(store.path), **{name: manifest[name] for name in ("key", "hash", "groups")}}
+
+
+def run_metadata(
+    config: Config, options: Any, keys: Mapping[str, str], **position: float
+) -> dict[str, Any]:
+    """Return what is needed to use the weights of a run without its configuration file.
+
+    Args:
+        config: the run.   options: the model's options dataclass.   keys: see ``store_keys``.
+        position: step, epoch and rsum of the weights.
+    """
+    from models.configuration.config import to_dict  # loads pydantic
+
+    return {
+        "config": to_dict(config),
+        "options": dataclasses.asdict(options),
+        "keys": dict(keys),
+        **position,
+    }
+
+
+def check_keys(
+    trained: Mapping[str, str], given: Mapping[str, str], what: str, advice: str
+) -> None:
+    """Check that a store has the data that weights were trained on.
+
+    Args:
+        trained: keys saved with the weights.   given: keys of the store at hand.
+        what: names the weights in the message.   advice: last sentence of the message.
+
+    Raises: MismatchError: a group differs.
+    """
+    different = sorted(
+        name for name in {*trained, *given} - {"store"} if trained.get(name) != given.get(name)
+    )
+    if different:
+        parts = [f"{n} {trained.get(n, 'none')} != {given.get(n, 'none')}" for n in different]
+        raise MismatchError(f"{what} was trained on other data: {'; '.join(parts)}. {advice}")
+
+
+def check_resumable(
+    state: Mapping[str, Any], config: Config, keys: Mapping[str, str], path: Path
+) -> None:
+    """Check that a checkpoint belongs to the same experiment as a configuration.
+
+    Length, place and frequency of evaluations may change; model, data, seed and optimiser may not.
+
+    Raises:
+        ConfigError: a setting differs, or the file is not the checkpoint of a run.
+        MismatchError: the store has other data.
+    """
+    from models.configuration.config import from_dict, to_dict  # loads pydantic
+
+    if missing := sorted({"config", "keys", "model", "position"} - state.keys()):
+        raise ConfigError(
+            f"{path}: not a checkpoint of a run; {missing[0]!r} is missing. "
+            "Start again with --run.resume never, or name another file."
+        )
+    before, now = to_dict(from_dict(state["config"], str(path))), to_dict(config)
+    for section, settings in now.items():
+        for name in settings.keys() - _CHANGEABLE.get(section, set()):
+            if before[section][name] != now[section][name]:
+                raise ConfigError(
+                    f"{path} was made with {section}.{name} = {before[section][name]!r}, now it is "
+                    f"{now[section][name]!r}. Use another --run.folder, or --run.resume never."
+                )
+    advice = "Use that store, another --run.folder, or --run.resume never."
+    check_keys(state["keys"], keys, str(path), advice)
