@@ -23,10 +23,10 @@ from features.errors import MissingInput
 from features.records import ImageEntry
 from pipeline.detect import create_detector
 from pipeline.vision.detectors.nanodet import SIDE, session
-from pipeline.vision.extractors.registry import create_extractor
-from pipeline.vision.images import Picture, read_image
+from pipeline.vision.extraction import create_extractor
+from pipeline.vision.graph_builder import GraphBuilder, rules_for
+from pipeline.vision.images import LazyImage, read_image
 from pipeline.vision.relations import create_relations
-from pipeline.vision.visual import build, rules_for
 
 COUNT = 60
 SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alone needs
@@ -64,7 +64,8 @@ def stage(paths: list[Path]) -> None:
     detector = create_detector("nanodet")
     tools = (detector, create_relations("geometric"), create_extractor("detector", detector))
     for path in paths:
-        build([ImageEntry(path.name, path.name, "")], path.parent, *tools, rules_for(detector))
+        builder = GraphBuilder(*tools, rules_for(detector), path.parent)
+        builder.build(ImageEntry(path.name, path.name, ""))
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -109,7 +110,7 @@ def main() -> int:
         pairs = [
             [
                 seconds(lambda: read_image(camera)),
-                seconds(lambda: Picture.opened("large", camera).reduced(most)),
+                seconds(lambda: LazyImage.open("large", camera).reduced(most)),
             ]
             for _ in range(7)
         ]

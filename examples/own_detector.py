@@ -14,7 +14,7 @@ class BrightSpot:
     """One box around the pixels that are nearly white."""
 
     needs_pixels = True
-    brings = frozenset({"labels", "scores", "size"})
+    provides = frozenset({"labels", "scores", "size"})
 
     def identity(self):
         return {"name": "bright-spot", "version": 1}  # all that its output depends on
@@ -22,12 +22,12 @@ class BrightSpot:
     def covers(self, image_id):
         return True
 
-    def detect(self, picture):
-        rows, columns = np.nonzero(picture.rgb().min(2) > 240)
+    def detect(self, image):
+        rows, columns = np.nonzero(image.rgb().min(2) > 240)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
         boxes = np.array(box, np.float32).reshape(-1, 4)
-        score = np.full(len(boxes), len(rows) / max(1, picture.rgb()[..., 0].size), np.float32)
-        return Detections(boxes, ("bright spot",) * len(boxes), score, picture.size)
+        score = np.full(len(boxes), len(rows) / max(1, image.rgb()[..., 0].size), np.float32)
+        return Detections(boxes, ("bright spot",) * len(boxes), score, image.size)
 
 
 if __name__ == "__main__":

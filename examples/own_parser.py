@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.parse import PARSERS
+from pipeline.parse import parsers
 
 
-@PARSERS.register("plain")
+@parsers.register("plain")
 class PlainParser:
     """Splits at spaces and hangs every word on the first: fast, and good for nothing else."""
 

@@ -219,7 +219,7 @@ def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], lis
     known = dict.fromkeys(source.ids())
     keys: dict[str, str] = {}
     for entry in listed.entries:
-        # the source may know an image by its folder and name, as val2014/1.jpg
+        # the source may name an image with its folder, as val2014/1.jpg
         forms = (*id_forms(entry.id), *id_forms(entry.file))
         if found := [form for form in forms if form in known]:
             keys[entry.id] = found[0]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import abc
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from features.convert.safe.values import check_text, integers
 from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections, ImageEntry, TextGraph
 
-__all__ = ["Source", "id_forms", "make_detections", "match_id"]
+__all__ = ["Source", "id_forms", "make_detections"]
 
 Array = npt.NDArray[np.float32]
 _SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
@@ -35,6 +36,7 @@ class Source(abc.ABC):
         provides: what it has beside boxes, of: labels scores attributes features relations size.
         classes, predicates: names in the file's order, () where the file has none.
         notes: what a user should know, for example dropped duplicates.
+        index: image id -> where the file has the image, in the order of the file.
     """
 
     provides: frozenset[str] = frozenset()
@@ -45,10 +47,23 @@ class Source(abc.ABC):
         self.path = Path(path)
         self.files = list(files)
         self.notes: list[str] = []
+        self.index: Mapping[str, Any] = {}
 
-    @abc.abstractmethod
     def ids(self) -> list[str]:
         """Return the image ids, in the order of the file."""
+        return list(self.index)
+
+    def key(self, image_id: str) -> str:
+        """Return the id of an image in the file: this one, or another of its forms.
+
+        Raises: UnknownName: the file does not have the image.
+        """
+        for form in id_forms(image_id):
+            if form in self.index:
+                return form
+        example = next(iter(self.index), None)
+        hint = f"its ids look like {example!r}" if example else "it has no images"
+        raise UnknownName(f"{self.path}: no image {image_id!r} in this file; {hint}.")
 
     @abc.abstractmethod
     def read(self, image_id: str) -> Detections:
@@ -86,24 +101,11 @@ def id_forms(image_id: str) -> list[str]:
     """
     stem = _SUFFIX.sub("", image_id)
     coco = _COCO.fullmatch(stem)
-    # COCO's 2014 and 2017 editions name the same photos, and files know them by number
+    # COCO's 2014 and 2017 editions have the same photos, and files often use their numbers
     number = [f"{n}{end}" for n in (int(coco[1]), coco[1]) for end in ("", ".jpg")] if coco else []
     return list(
         dict.fromkeys([image_id, stem, *([f"{stem}.jpg"] if stem == image_id else []), *number])
     )
-
-
-def match_id(known: Collection[str], image_id: str, path: Path) -> str:
-    """Return the key of an image: its id, or one of its other forms.
-
-    Raises: UnknownName: the file does not have the image.
-    """
-    for key in id_forms(image_id):
-        if key in known:
-            return key
-    example = next(iter(known), None)
-    hint = f"its ids look like {example!r}" if example else "it has no images"
-    raise UnknownName(f"{path}: no image {image_id!r} in this file; {hint}.")
 
 
 def make_detections(

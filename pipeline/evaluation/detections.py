@@ -19,8 +19,8 @@ from features.errors import InputError, MissingDependency, UsageError
 from features.records import Detections
 from pipeline.detect import Detector, detect
 from pipeline.vision.boxes import iou_matrix
+from pipeline.vision.graph_builder import GraphRules, apply_rules
 from pipeline.vision.relations import RelationPredictor
-from pipeline.vision.visual import GraphRules, apply_rules
 
 __all__ = [
     "BoxRecall",

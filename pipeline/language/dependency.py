@@ -9,6 +9,7 @@ this package read UD v2 only, so one rule set serves every parser. Stanford's to
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from features.errors import UnknownName
@@ -19,8 +20,8 @@ __all__ = [
     "SCHEMES",
     "clear_to_ud",
     "coarse_tag",
-    "convert",
     "one_tree",
+    "to_scheme",
     "ud_to_clear",
     "ud_to_v1",
     "v1_to_ud",
@@ -275,13 +276,15 @@ def one_tree(
     return head, rel
 
 
-def convert(graph: TextGraph, scheme: str) -> tuple[list[int], list[str]]:
-    """Return heads and labels of a parsed caption in another scheme.
+def to_scheme(graph: TextGraph, scheme: str) -> TextGraph:
+    """Return a parsed caption with heads and labels of another scheme.
 
     Raises: UnknownName: no such scheme.
     """
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
+    if graph.scheme == scheme:
+        return graph
     forms = [token.lower() for token in graph.tokens]
     heads, rels = list(graph.heads), list(graph.deprels)
     if graph.scheme == "clear":
@@ -289,10 +292,10 @@ def convert(graph: TextGraph, scheme: str) -> tuple[list[int], list[str]]:
     elif graph.scheme == "ud1-basic":
         heads, rels = v1_to_ud(graph.xpos, heads, rels)
     if scheme == "clear":
-        return ud_to_clear(graph.xpos, heads, rels)
-    if scheme == "ud1-basic":
-        return ud_to_v1(graph.xpos, heads, rels)
-    return heads, rels
+        heads, rels = ud_to_clear(graph.xpos, heads, rels)
+    elif scheme == "ud1-basic":
+        heads, rels = ud_to_v1(graph.xpos, heads, rels)
+    return replace(graph, heads=tuple(heads), deprels=tuple(rels), scheme=scheme)
 
 
 def ud_to_clear(

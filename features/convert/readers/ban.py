@@ -17,7 +17,7 @@ from typing import Any
 from features.convert.safe.inputs import need_file, read_bytes
 from features.convert.safe.pickles import load_pickle
 from features.convert.safe.values import MAX_BOXES, integers
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput, ScenestoreError
 from features.records import Detections
 
@@ -68,7 +68,7 @@ class BanFile(Source):
         try:
             with _hdf5_errors(self.path):
                 self._check()
-            self._rows = self._read_index(table_path)
+            self.index = self._read_index(table_path)
         except BaseException:
             self._file.close()
             raise
@@ -117,14 +117,10 @@ class BanFile(Source):
             raise InputError(f"{self.path}: {name!r} has chunks of {data.chunks}; too large.")
         return data
 
-    def ids(self) -> list[str]:
-        """Return the image ids in row order."""
-        return list(self._rows)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes and features."""
-        key = match_id(self._rows, image_id, self.path)
-        row = self._rows[key]
+        key = self.key(image_id)
+        row = self.index[key]
         where = f"{self.path}, image {key!r}, row {row}"
         with _hdf5_errors(where):
             if self._ranges is None:

@@ -22,7 +22,7 @@ from features.convert.safe.values import (
     integers,
     pick_names,
 )
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -73,15 +73,15 @@ class BottomUpFile(Source):
         self.files = [*self._files, *names]
         self.classes = () if objects is None else read_names(objects)
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)
-        self._places: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
+        self.index: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
         self._broken: dict[str, str] = {}  # id -> what is wrong with its line
         self._columns = PLAIN
         for number, file in enumerate(self._files):
             self._index(number, file)
-        if not self._places:
+        if not self.index:
             broken = next(iter(self._broken.values()), f"{self.path}:")
             raise InputError(f"{broken} no complete line in this file. Is it a feature TSV?")
-        self._broken = {k: v for k, v in self._broken.items() if k not in self._places}
+        self._broken = {k: v for k, v in self._broken.items() if k not in self.index}
         self.provides = frozenset({"features", "size"})
         if self._columns == LXMERT:
             self.provides |= {"scores"} | ({"labels"} if self.classes else set())
@@ -101,7 +101,7 @@ class BottomUpFile(Source):
                 where = f"{path}, line {at}, image {key[:_SHOWN]!r}"
                 if not line.strip() or key in ("image_id", "img_id"):
                     continue  # blank, or a header
-                if self._places and columns != self._columns:
+                if self.index and columns != self._columns:
                     columns = None
                 if not whole and not (columns and self._is_whole(line, columns, where)):
                     self.notes.append(f"{where}: the last line is torn and was left out.")
@@ -112,10 +112,10 @@ class BottomUpFile(Source):
                     self._broken.setdefault(key[:_SHOWN], broken)
                     continue
                 self._columns = columns
-                if key in self._places:
+                if key in self.index:
                     twice += 1
                 else:
-                    self._places[key] = (number, start, len(line), at)
+                    self.index[key] = (number, start, len(line), at)
         if twice:
             self.notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
 
@@ -128,14 +128,14 @@ class BottomUpFile(Source):
 
     def ids(self) -> list[str]:
         """Return the image ids in the order of the lines."""
-        return [*self._places, *self._broken]
+        return [*self.index, *self._broken]
 
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes and features, with labels if a class list was given."""
         if image_id in self._broken:
             raise InputError(f"{self._broken[image_id]} Delete the line.")
-        key = match_id(self._places, image_id, self.path)
-        number, offset, length, at = self._places[key]
+        key = self.key(image_id)
+        number, offset, length, at = self.index[key]
         path = self._files[number]
         with opened(path, buffering=0) as file:
             file.seek(offset)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from features.convert.safe.inputs import need_file, need_folder, read_bytes, read_text
 from features.convert.safe.values import integers
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -62,17 +62,15 @@ class EntitiesFolder(Source):
     ) -> None:
         super().__init__(need_folder(annotations_dir))
         self.sentences = None if sentences_dir is None else need_folder(sentences_dir)
-        self._files = {f"{path.stem}.jpg": path for path in self.path.glob("*.xml")}
-        if not self._files:
+        self.index: dict[str, Path] = {
+            f"{path.stem}.jpg": path for path in sorted(self.path.glob("*.xml"))
+        }
+        if not self.index:
             raise InputError(f"{self.path}: no XML file in this folder. Is it Annotations?")
-        self.files = [self._files[key] for key in sorted(self._files)]
+        self.files = list(self.index.values())
         if self.sentences is not None:
             self.files += sorted(self.sentences.glob("*.txt"))
         self.provides = frozenset({"size"} if self.sentences is None else {"labels", "size"})
-
-    def ids(self) -> list[str]:
-        """Return the image ids, sorted as strings."""
-        return sorted(self._files)
 
     def read(self, image_id: str) -> Detections:
         """Return the gold boxes of one image.
@@ -111,7 +109,7 @@ class EntitiesFolder(Source):
         ]
 
     def _path(self, image_id: str) -> Path:
-        return self._files[match_id(self._files, image_id, self.path)]
+        return self.index[self.key(image_id)]
 
 
 def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:

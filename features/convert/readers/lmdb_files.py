@@ -26,7 +26,7 @@ from features.convert.safe.values import (
     pick_names,
     real_rows,
 )
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingDependency
 from features.records import Detections
 
@@ -64,10 +64,10 @@ class LmdbFile(Source):
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
             )
             self._check_length(data)
-            self._keys = {_key_text(key): bytes(key) for key in self._scan()}
+            self.index = {_key_text(key): bytes(key) for key in self._scan()}
         except lmdb.Error as error:
             raise InputError(f"{self.path}: cannot be read as LMDB ({error}).") from error
-        if not self._keys:
+        if not self.index:
             raise InputError(f"{self.path}: no image in this database.")
         self.provides = frozenset({"features", "size", "scores"})
         self.provides |= {"labels"} if self.classes else set()
@@ -89,19 +89,15 @@ class LmdbFile(Source):
         """Close the database."""
         self._env.close()
 
-    def ids(self) -> list[str]:
-        """Return the keys as text, in the order of the database (sorted bytes)."""
-        return list(self._keys)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes and features."""
         import lmdb
 
-        key = match_id(self._keys, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, key {key!r}"
         try:
             with self._env.begin() as transaction:
-                value = transaction.get(self._keys[key])
+                value = transaction.get(self.index[key])
         except lmdb.Error as error:
             raise InputError(f"{where}: cannot be read ({error}).") from error
         entry = load_pickle(bytes(value or b""), where)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from features.convert.safe.inputs import need_file, need_folder
 from features.convert.safe.pickles import BROKEN_ARRAY, load_array
 from features.convert.safe.values import brief, integers, real_rows
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -44,13 +44,10 @@ class NpzFolder(Source):
 
     def __init__(self, path: Path | str, *, boxes: Path | str | None = None) -> None:
         super().__init__(need_folder(path))
-        self._files = {
-            file.stem: file
-            for suffix in ("npy", "npz")
-            for file in sorted(self.path.glob(f"*.{suffix}"))
-            if not file.stem.endswith("_info")
-        }
-        if not self._files:
+        files = sorted(self.path.glob("*.np[yz]"), key=lambda file: file.suffix)  # .npz wins
+        found = {file.stem: file for file in files if not file.stem.endswith("_info")}
+        self.index = dict(sorted(found.items()))
+        if not self.index:
             raise InputError(f"{self.path}: no .npz or .npy file in this folder.")
         whole = self.path.absolute()  # "." has no name
         beside = whole.parent / f"{whole.name.removesuffix('_att')}_box"
@@ -59,13 +56,9 @@ class NpzFolder(Source):
         if self._boxes is not None:
             self.files += sorted(self._boxes.glob("*.npy"))
 
-    def ids(self) -> list[str]:
-        """Return the image ids, sorted."""
-        return sorted(self._files)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's features, with boxes and size where the files have them."""
-        path = self._files[match_id(self._files, image_id, self.path)]
+        path = self.index[self.key(image_id)]
         arrays: dict[str, Any] = {}
         if path.suffix == ".npz":
             arrays = _open_npz(path)

@@ -18,7 +18,7 @@ from features.convert.readers.gsmn_text import read_graphs
 from features.convert.safe.inputs import BOM, need_folder, read_bytes
 from features.convert.safe.pickles import load_array
 from features.convert.safe.values import integers
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput
 from features.records import Caption, Detections, ImageEntry, TextGraph
 
@@ -79,7 +79,7 @@ class ScanFolder(Source):
             )
         self._copies = copies[rows]
         self._images = captions // CAPTIONS_PER_IMAGE
-        self._row_of = {key: row for row, key in enumerate(self._read_ids())}
+        self.index = {key: row for row, key in enumerate(self._read_ids())}
         self._boxes = self._optional("ims_bbx.npy", (shape[1], 4), "fiu")
         self._sizes = self._optional("ims_size.npy", (), "O")
         self.provides = frozenset({"features"} | ({"size"} if self._sizes is not None else set()))
@@ -136,14 +136,10 @@ class ScanFolder(Source):
             raise InputError(f"{path}: has {array.dtype}, expected {wanted}.")
         return array
 
-    def ids(self) -> list[str]:
-        """Return the image ids in row order."""
-        return list(self._row_of)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's features, with boxes and size if GSMN's files are present."""
-        key = match_id(self._row_of, image_id, self.path)
-        image = self._row_of[key]
+        key = self.key(image_id)
+        image = self.index[key]
         where = f"{self._name('ims.npy')}, image {key!r}, row {image * self._copies}"
         features = self._features[image * self._copies]
         boxes = np.zeros((len(features), 4), np.float32)
@@ -166,7 +162,7 @@ class ScanFolder(Source):
         """Return the images with their captions, under our names of splits (dev -> val)."""
         entries = []
         split = _NAMES.get(self.split, self.split)
-        for key, row in self._row_of.items():
+        for key, row in self.index.items():
             at = row * CAPTIONS_PER_IMAGE
             texts = self.texts[at : at + CAPTIONS_PER_IMAGE]
             captions = [Caption(f"{key}#{n}", text) for n, text in enumerate(texts)]
@@ -189,7 +185,7 @@ class ScanData(Source):
         every = list(self.folders.values())
         ids = [key for folder in every for key in folder.ids()]
         shared = len(set(ids)) < len(ids)
-        self._place = {
+        self.index: dict[str, tuple[ScanFolder, str]] = {
             f"{name}-{key}" if shared else key: (folder, key)
             for name, folder in self.folders.items()
             for key in folder.ids()
@@ -201,13 +197,9 @@ class ScanData(Source):
             self.notes.append(f"{self.path}: splits share ids; they became SPLIT-ID.")
         self.provides = frozenset.intersection(*(folder.provides for folder in every))
 
-    def ids(self) -> list[str]:
-        """Return the image ids, train first, in row order."""
-        return list(self._place)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's features, with boxes and size if GSMN's files are present."""
-        folder, key = self._place[match_id(self._place, image_id, self.path)]
+        folder, key = self.index[self.key(image_id)]
         return folder.read(key)
 
     def images(self) -> list[ImageEntry]:
@@ -223,7 +215,7 @@ class ScanData(Source):
                     for at, caption in enumerate(entry.captions)
                 ),
             )
-            for key, entry in zip(self._place, found, strict=True)
+            for key, entry in zip(self.index, found, strict=True)
         ]
 
     def tokens(self) -> dict[str, TextGraph] | None:

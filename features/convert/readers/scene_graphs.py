@@ -8,13 +8,14 @@ describes SGM's layout.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from features.convert.readers.sgm import SgmFile
 from features.convert.safe.json_files import JsonItems
 from features.convert.safe.values import brief, json_list, json_object
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
@@ -35,21 +36,19 @@ class SceneGraphFile(Source):
     def __init__(self, path: Path | str) -> None:
         super().__init__(path, [Path(path)])
         self._items = JsonItems(self.path)
+        self.index: Mapping[str, Any] = self._items.spans
         self._sgm: SgmFile | None = None
         if "img_to_sg" in self._items:
             self._sgm = SgmFile(self.path)
+            self.index = self._sgm.index
             self.classes, self.predicates = self._sgm.classes, self._sgm.predicates
             self.notes = self._sgm.notes
-
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return self._items.keys() if self._sgm is None else self._sgm.ids()
 
     def read(self, image_id: str) -> Detections:
         """Return one image's graph."""
         if self._sgm is not None:
             return self._sgm.read(image_id)
-        key = match_id(self._items.spans, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(key))
         if not {"labels", "bbox"} <= entry.keys():

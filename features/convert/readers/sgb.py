@@ -16,7 +16,7 @@ import numpy as np
 
 from features.convert.safe.json_files import JsonItems, read_json
 from features.convert.safe.values import integers, json_list, json_object, pick_names
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
@@ -45,31 +45,27 @@ class SceneGraphBenchmark(Source):
         names = json_object(str(info_path), read_json(info_path))
         self.classes = _strings(info_path, names, "ind_to_classes")
         self.predicates = _strings(info_path, names, "ind_to_predicates")
-        self._positions: dict[str, str] = {}
+        self.index: dict[str, str] = {}  # id -> key of the prediction
         twice = 0
         for at, file in enumerate(_strings(info_path, names, "idx_to_files")):
             if str(at) not in self._items:
                 raise InputError(f"{self.path}: no prediction {at} for {file!r} of {info_path}.")
             key = PurePosixPath(file.replace("\\", "/")).name
-            twice += key in self._positions
-            self._positions.setdefault(key, str(at))
+            twice += key in self.index
+            self.index.setdefault(key, str(at))
         if twice:
             self.notes.append(
                 f"{info_path}: {twice} images are listed twice; the first one counts."
             )
-        extra = len(self._items) - len(self._positions) - twice
+        extra = len(self._items) - len(self.index) - twice
         if extra:
             self.notes.append(f"{self.path}: {extra} predictions have no image in {info_path}.")
 
-    def ids(self) -> list[str]:
-        """Return the file names of the images, in prediction order."""
-        return list(self._positions)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes and relations."""
-        key = match_id(self._positions, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
-        entry = json_object(where, self._items.read(self._positions[key]))
+        entry = json_object(where, self._items.read(self.index[key]))
         labels = _names(where, entry, "bbox_labels", self.classes)
         predicates = _names(where, entry, "rel_labels", self.predicates)
         pairs = [integers(where, "a pair", p, 2) for p in json_list(where, entry, "rel_pairs")]

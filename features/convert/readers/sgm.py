@@ -18,7 +18,7 @@ from features.convert.safe.inputs import need_folder
 from features.convert.safe.json_files import read_json
 from features.convert.safe.pickles import load_array
 from features.convert.safe.values import integers, json_list
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections
 
@@ -56,14 +56,14 @@ class SgmFile(Source):
         self._predicate_of = _names(self.path, document, "predicate_dict")
         self.classes = tuple(name for _, name in sorted(self._class_of.items()))
         self.predicates = tuple(name for _, name in sorted(self._predicate_of.items()))
-        self._entries: dict[str, tuple[int, dict[str, object]]] = {}
+        self.index: dict[str, tuple[int, dict[str, object]]] = {}
         for at, item in enumerate(document["img_to_sg"]):
             if not isinstance(item, dict) or not isinstance(item.get("sg"), dict):
                 raise InputError(f"{self.path}: img_to_sg[{at}] has no graph 'sg'.")
             key = str(item.get("filename", at))
-            if key in self._entries:
+            if key in self.index:
                 raise InputError(f"{self.path}: image {key!r} is listed twice in img_to_sg.")
-            self._entries[key] = at, item["sg"]
+            self.index[key] = at, item["sg"]
         if unions_dir is not None and objects_dir is None:
             raise UsageError(
                 f"{unions_dir}: features of union boxes are stored with those of objects only; "
@@ -74,19 +74,15 @@ class SgmFile(Source):
         self.files = [self.path]
         for folder in (self._objects, self._unions):
             self.files += [] if folder is None else sorted(folder.glob("*.npy"))
-        if not all("bbox" in graph for _, graph in self._entries.values()):
+        if not all("bbox" in graph for _, graph in self.index.values()):
             self.notes.append(f"{self.path}: some graphs have no boxes; those boxes are zeros.")
         self.provides = frozenset({"labels", "relations"})
         self.provides |= {"features"} if self._objects else set()
 
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return list(self._entries)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's graph."""
-        key = match_id(self._entries, image_id, self.path)
-        at, graph = self._entries[key]
+        key = self.key(image_id)
+        at, graph = self.index[key]
         where = f"{self.path}, image {key!r}"
         if not {"object", "relationship"} <= graph.keys():
             raise InputError(f"{where}: 'sg' needs the lists 'object' and 'relationship'.")
@@ -112,8 +108,8 @@ class SgmFile(Source):
 
     def unions(self, image_id: str) -> Array | None:
         """Return the features of the union boxes; None without their folder."""
-        key = match_id(self._entries, image_id, self.path)
-        at, graph = self._entries[key]
+        key = self.key(image_id)
+        at, graph = self.index[key]
         if self._unions is None:
             return None
         relations = graph.get("relationship")

@@ -28,7 +28,7 @@ from features.convert.safe.values import (
     json_object,
     json_objects,
 )
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -137,7 +137,8 @@ class VinvlFile(Source):
     ) -> None:
         super().__init__(path)
         self._lines = _Lines(self.path, self.notes)
-        if not self._lines.offsets:
+        self.index = self._lines.offsets
+        if not self.index:
             raise InputError(f"{self.path}: no line in this file.")
         self._labels = self._beside("label", labels)
         self._sizes = self._beside("hw", sizes)
@@ -145,7 +146,7 @@ class VinvlFile(Source):
         self.files = [part.path for part in parts if part is not None]
         first = next(self._lines.entries(), None)
         if first is None:
-            self._lines.read(next(iter(self._lines.offsets)))  # raises what is wrong with it
+            self._lines.read(next(iter(self.index)))  # raises what is wrong with it
             raise InputError(f"{self.path}: no line has a JSON object. Is it VinVL's?")
         self._oscar = "num_boxes" in first
         labelled = {"labels", "scores"}
@@ -181,13 +182,9 @@ class VinvlFile(Source):
         beside = self.path.with_name(f"{stem}.{kind}.tsv")
         return _Lines(beside, self.notes) if beside.is_file() else None
 
-    def ids(self) -> list[str]:
-        """Return the keys in file order."""
-        return list(self._lines.offsets)
-
     def read(self, image_id: str) -> Detections:
         """Return one image's boxes, with features, relations and attributes if present."""
-        key = match_id(self._lines.offsets, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._lines.read(key))
         size = self._size(where, key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from features.convert.safe.json_files import JsonItems
 from features.convert.safe.values import brief, integers, json_list, json_object, json_objects
-from features.convert.source import Source, make_detections, match_id
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -28,7 +28,8 @@ class VisualGenomeFile(Source):
 
     def __init__(self, path: Path | str, *, image_data: Path | str | None = None) -> None:
         super().__init__(path, [Path(path)])
-        self._items = JsonItems(self.path, self._key)
+        self._items = JsonItems(self.path, self._entry_id)
+        self.index = self._items.spans
         if twice := self._items.repeated:
             self.notes.append(f"{self.path}: {twice} entries repeat an image; the first counts.")
         beside = self.path.with_name("image_data.json")
@@ -37,11 +38,11 @@ class VisualGenomeFile(Source):
         self._sizes: JsonItems | None = None
         self.provides = frozenset({"labels", "attributes", "relations"})
         if image_data is not None:
-            self._sizes = JsonItems(image_data, self._key)
+            self._sizes = JsonItems(image_data, self._entry_id)
             self.provides |= {"size"}
             self.files.append(Path(image_data))
 
-    def _key(self, entry: object, at: int) -> str:
+    def _entry_id(self, entry: object, at: int) -> str:
         if not isinstance(entry, dict) or not {"image_id", "id"} & set(entry):
             raise InputError(f"{self.path}: entry {at} has no 'image_id'.")
         return str(entry.get("image_id", entry.get("id")))
@@ -52,13 +53,9 @@ class VisualGenomeFile(Source):
         size = json_object(where, self._sizes.read(key))
         return integers(where, "size", [size.get("width"), size.get("height")], 2)
 
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return self._items.keys()
-
     def read(self, image_id: str) -> Detections:
         """Return one image's objects and relations."""
-        key = match_id(self._items.spans, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(key))
         boxes, labels, traits = [], [], []

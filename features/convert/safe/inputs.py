@@ -1,7 +1,8 @@
 """Open files and folders that a user names.
 
 A file can be missing, a folder, unreadable, or fail while it is read. Readers open files only
-here, so that each of these is a ``MissingInput`` with the path and the reason.
+here, so that each of these is a ``MissingInput`` with the path and the reason; text that cannot be
+decoded is an ``InputError``.
 """
 
 from __future__ import annotations
@@ -24,10 +25,7 @@ _MAX_RATIO = 100  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a t
 
 @contextlib.contextmanager
 def opened(path: Path | str, *, buffering: int = -1) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes.
-
-    Raises: MissingInput: it does not exist, is a folder, or cannot be read.
-    """
+    """Open a file for reading bytes."""
     path = Path(path)
     with _read_errors(path):
         if not path.is_file():
@@ -50,19 +48,13 @@ def _read_errors(path: Path) -> Iterator[None]:
 
 
 def need_file(path: Path | str) -> Path:
-    """Return the path of a readable file.
-
-    Raises: MissingInput: it does not exist, is a folder, or cannot be read.
-    """
+    """Return the path of a readable file."""
     with opened(path, buffering=0):
         return Path(path)
 
 
 def need_folder(path: Path | str) -> Path:
-    """Return the path of a readable folder.
-
-    Raises: MissingInput: it does not exist, is a file, or cannot be read.
-    """
+    """Return the path of a readable folder."""
     path = Path(path)
     with _read_errors(path):
         if not path.is_dir():
@@ -73,21 +65,13 @@ def need_folder(path: Path | str) -> Path:
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """Return the contents of a file.
-
-    Raises: MissingInput: it cannot be read.
-    """
+    """Return the contents of a file."""
     with opened(path) as file:
         return file.read()
 
 
 def read_text(path: Path | str) -> str:
-    """Return the UTF-8 text of a plain or gzipped file without its byte order mark.
-
-    Raises:
-        MissingInput: the file cannot be read.
-        InputError: it is not UTF-8, a damaged gzip file, or unpacks to far more than text does.
-    """
+    """Return the UTF-8 text of a plain or gzipped file without its byte order mark."""
     raw = _unpacked(Path(path))
     try:
         return raw.decode("utf-8-sig")

@@ -65,6 +65,7 @@ class JsonItems:
         key_of: item and position -> key, for lists.
 
     Attributes:
+        spans: key -> first byte and number of bytes of the item, in file order.
         repeated: number of list items with the key of an earlier one; the first one counts.
 
     Raises:
@@ -78,7 +79,7 @@ class JsonItems:
         self.path = need_file(path)
         self.repeated = 0
         self.key_of = key_of
-        self.spans: dict[str, tuple[int, int]] = {}  # key -> first byte, number of bytes
+        self.spans: dict[str, tuple[int, int]] = {}
         try:
             _Scan(self.path, self).run()
         except (ValueError, RecursionError) as error:
@@ -93,10 +94,6 @@ class JsonItems:
     def __len__(self) -> int:
         """Return the number of items."""
         return len(self.spans)
-
-    def keys(self) -> list[str]:
-        """Return the keys in file order."""
-        return list(self.spans)
 
     def read(self, key: str) -> object:
         """Return one item; duplicate keys inside it, and NaN, are errors."""

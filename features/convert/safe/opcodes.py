@@ -2,8 +2,8 @@
 
 The C unpickler trusts some numbers of the file before it reads the bytes after them: a memo index
 of 200,000,000 in a nine-byte pickle allocates 3 GB, and so does the stated length of a bytearray.
-A frame is read as one block, and an opcode that crosses its end makes the unpickler continue at
-another place than the bytes say; no pickler writes one.
+A frame is read as one block, and an opcode that crosses its end makes the unpickler continue at a
+wrong position; no pickler writes one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Check values from untrusted files before they are used, and shorten them for messages."""
+"""Check values from untrusted files before they are used, and shorten them for messages.
+
+A value that is not as expected is an InputError, which begins with ``where``: file and image.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,7 @@ MAX_BOXES = 10_000  # of one image; more means a broken file
 
 
 def integers(where: str, what: str, values: object, count: int) -> tuple[int, ...]:
-    """Return ``count`` integers from JSON, text or numpy values.
-
-    Raises: InputError: another count, or a value that is not an integer.
-    """
+    """Return ``count`` integers from JSON, text or numpy values."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim)
     if not listed or len(cast("Sequence[object]", values)) != count:
         raise InputError(f"{where}: {what} must be {count} numbers, not {brief(values)}.")
@@ -52,10 +52,7 @@ def integers(where: str, what: str, values: object, count: int) -> tuple[int, ..
 
 
 def box_count(where: str, stated: object) -> int:
-    """Return an image's number of boxes, from the file's ``num_boxes``.
-
-    Raises: InputError: not an integer, negative or above ``MAX_BOXES``.
-    """
+    """Return an image's number of boxes, from the file's ``num_boxes``."""
     (count,) = integers(where, "num_boxes", [stated], 1)
     if not 0 <= count <= MAX_BOXES:
         raise InputError(f"{where}: num_boxes {count} is not possible.")
@@ -67,8 +64,6 @@ def real_rows(where: str, stated: object, rows: int) -> int:
 
     MMF's extraction writes a fixed number of rows, best first; ``num_boxes`` is how many of them
     have a score.
-
-    Raises: InputError: more boxes than rows.
     """
     if stated is None:
         return rows
@@ -79,10 +74,7 @@ def real_rows(where: str, stated: object, rows: int) -> int:
 
 
 def pick_names(where: str, what: str, names: Sequence[str], codes: Iterable[int]) -> list[str]:
-    """Return the names that codes stand for.
-
-    Raises: InputError: a code outside the list.
-    """
+    """Return the names that codes stand for."""
     found = []
     for code in codes:
         if not 0 <= code < len(names):
@@ -92,20 +84,14 @@ def pick_names(where: str, what: str, names: Sequence[str], codes: Iterable[int]
 
 
 def json_object(where: str, value: object) -> dict[str, Any]:
-    """Return a value that must be a JSON object.
-
-    Raises: InputError: it is something else.
-    """
+    """Return a value that must be a JSON object."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: must be a JSON object, not {brief(value)}.")
     return value
 
 
 def json_list(where: str, entry: Mapping[str, Any], key: str) -> list[Any]:
-    """Return the list at ``key``, empty if the key is missing.
-
-    Raises: InputError: the value is not a list.
-    """
+    """Return the list at ``key``, empty if the key is missing."""
     value = entry.get(key, [])
     if not isinstance(value, list):
         raise InputError(f"{where}: {key!r} must be a list, not {brief(value)}.")
@@ -113,18 +99,12 @@ def json_list(where: str, entry: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def json_objects(where: str, entry: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return the list of JSON objects at ``key``, empty if the key is missing.
-
-    Raises: InputError: the value is not a list, or an item is not a JSON object.
-    """
+    """Return the list of JSON objects at ``key``, empty if the key is missing."""
     return [json_object(f"{where}, {key!r}", item) for item in json_list(where, entry, key)]
 
 
 def decode_base64(field: bytes | str, where: str) -> bytes:
-    """Decode a base64 field.
-
-    Raises: InputError: it is not base64.
-    """
+    """Decode a base64 field."""
     try:
         return binascii.a2b_base64(field)
     except (ValueError, binascii.Error) as error:
@@ -134,10 +114,7 @@ def decode_base64(field: bytes | str, where: str) -> bytes:
 def decode_floats(
     field: bytes | str, shape: tuple[int, int], where: str
 ) -> npt.NDArray[np.float32]:
-    """Decode base64 of little-endian float32 into ``shape``; -1 takes the width from the length.
-
-    Raises: InputError: not base64, or of another length.
-    """
+    """Decode base64 of little-endian float32 into ``shape``; -1 takes the width from the length."""
     rows, width = shape
     raw = decode_base64(field, where)
     if width < 0:
@@ -176,10 +153,7 @@ def brief(value: object) -> str:
 
 
 def check_text(where: object, what: str, names: Iterable[str]) -> None:
-    """Check that names can be written as UTF-8; JSON and file names may hold unpaired surrogates.
-
-    Raises: InputError: a name cannot be written.
-    """
+    """Check that names can be written as UTF-8; JSON and file names may have surrogates."""
     for name in names:
         if reason := bad_text(name):
             raise InputError(f"{where}: {what} {name[:80]!a}: {reason}. Rename it.")

@@ -7,7 +7,7 @@ moved onto the noun they count (*lots of dogs* is about dogs), and the anteceden
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.language.dependency import convert
+from pipeline.language.dependency import to_scheme
 from pipeline.language.words import phrases, words
 
 __all__ = ["Clauses"]
@@ -45,10 +45,8 @@ class Clauses:
         self.tag = graph.xpos
         self.lemma = graph.lemmas
         self.n = len(self.lower)
-        if graph.scheme == "ud":
-            self.head, self.rel = list(graph.heads), list(graph.deprels)
-        else:
-            self.head, self.rel = convert(graph, "ud")
+        graph = to_scheme(graph, "ud")
+        self.head, self.rel = list(graph.heads), list(graph.deprels)
         self.kids: list[list[int]] = [[] for _ in range(self.n)]
         for token, parent in enumerate(self.head):
             if parent >= 0:

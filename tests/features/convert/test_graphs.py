@@ -11,7 +11,7 @@ from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.readers.sgb import SceneGraphBenchmark
 from features.convert.readers.visual_genome import VisualGenomeFile
 from features.convert.safe.json_files import read_json
-from features.convert.source import make_detections, match_id
+from features.convert.source import make_detections
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
 from features.names import child
 
@@ -86,7 +86,7 @@ def test_lgsgm_hostile(tmp_path, change, message):
         '{"img_to_sg": 3}',
     ],
 )
-def test_json_that_is_none(tmp_path, text):
+def test_damaged_json(tmp_path, text):
     with pytest.raises(InputError):
         SceneGraphFile(put(tmp_path / "g.json", text))
 
@@ -132,7 +132,7 @@ def test_sgm(tmp_path):
     "sg",
     [
         {"object": [7], "relationship": []},
-        {"object": [0, -1], "relationship": [[0, 5, 1]]},  # points at padding
+        {"object": [0, -1], "relationship": [[0, 5, 1]]},  # refers to padding
         {"object": [0, 0], "bbox": [[0, 0, 1, 1]], "relationship": []},
         {"object": [0], "relationship": [[0, 6, 0]]},
         {"object": [0.5], "relationship": []},
@@ -173,7 +173,7 @@ def test_sgb(tmp_path):
     source = sgb(tmp_path, PREDICTION)
     assert source.ids() == ["a.jpg", "b.jpg"]
     found = source.read("a.jpg")
-    assert found.labels == ("hat", "man")  # best first: the rows changed places
+    assert found.labels == ("hat", "man")  # best first: the rows are swapped
     assert found.scores.tolist() == [0.75, 0.5]
     assert found.relations == ((0, "on", 1), (1, "wearing", 0))
     assert found.relation_scores.tolist() == [0.5, 0.25]
@@ -287,7 +287,7 @@ def test_entities(tmp_path):
     gold = entities(tmp_path)
     assert gold.ids() == ["5.jpg"]
     found = gold.read("5.jpg")
-    # pixels count from 1 and include the last: 1..20 is twenty pixels wide
+    # pixels are counted from 1, the last included: 1..20 is twenty pixels wide
     assert found.boxes.tolist() == [[0, 2, 20, 40], [4, 4, 6, 7]]
     assert found.size == (50, 40)
     assert found.labels == ("dogs", "boy")
@@ -335,14 +335,15 @@ def test_names_stay_in_their_folder(tmp_path):
 
 
 def test_an_image_is_found_under_its_other_names(tmp_path):
-    path = tmp_path / "file"
-    names = {"391895", "12.png", "COCO_train2014_000000000009"}
-    assert match_id(names, "COCO_val2014_000000391895.jpg", path) == "391895"
-    assert match_id(names, "000000391895.jpg", path) == "391895"
-    assert match_id(names, "COCO_train2014_000000000009.jpg", path) == "COCO_train2014_000000000009"
+    names = ["391895", "12.png", "COCO_train2014_000000000009"]
+    graph = {"labels": [], "bbox": []}
+    source = SceneGraphFile(put(tmp_path / "g.json", dict.fromkeys(names, graph)))
+    assert source.key("COCO_val2014_000000391895.jpg") == "391895"
+    assert source.key("000000391895.jpg") == "391895"
+    assert source.key("COCO_train2014_000000000009.jpg") == "COCO_train2014_000000000009"
     for other in ("img_391895.jpg", "391895_1", "12.jpg", "9.jpg", "v1.391895"):
         with pytest.raises(UnknownName, match="no image"):
-            match_id(names, other, path)
+            source.key(other)
 
 
 def test_order_follows_the_scores():

@@ -86,7 +86,7 @@ def test_vilbert_lmdb(tmp_path, names):
 
 
 class Runs:
-    """A pickle that leaves a mark where it is loaded without care."""
+    """A pickle that creates a file if it is loaded by the standard unpickler."""
 
     mark = Path(tempfile.mkdtemp()) / "ran"
 
@@ -122,7 +122,7 @@ def test_lmdb_hostile(tmp_path, value):
 
 
 def test_torn_lmdb(tmp_path):
-    """A missing page of the map would kill the process with SIGBUS."""
+    """Reading a missing page of the map would kill the process with SIGBUS."""
     values = {str(n): mmf_value(n, features=np.ones((3, 700), np.float32)) for n in range(30)}
     path = lmdb_file(tmp_path / "db", values)
     whole = (path / "data.mdb").read_bytes()
@@ -156,7 +156,7 @@ def test_a_failed_import_closes_the_database(tmp_path):
 
 
 def test_vilbert_arrays(tmp_path):
-    """What convert_to_lmdb.py of ViLBERT's multi-task code writes."""
+    """The output of convert_to_lmdb.py of ViLBERT's multi-task code."""
     boxes, features = image(4)
     value = {"image_id": "4", "num_boxes": 3, "boxes": boxes, "features": features}
     value |= {"image_w": 200, "image_h": np.int64(150)}
@@ -168,7 +168,7 @@ def test_vilbert_arrays(tmp_path):
 
 
 def test_mmf_rows_without_a_score(tmp_path):
-    """MMF writes 100 rows, and as num_boxes how many of them have a score."""
+    """MMF writes 100 rows; num_boxes is how many of them have a score."""
     (tmp_path / "objects.txt").write_text("dog\ncat\n")
     value = mmf_value(1, num_boxes=2)
     none = mmf_value(1, num_boxes=0)
@@ -181,7 +181,7 @@ def test_mmf_rows_without_a_score(tmp_path):
         assert source.read("2").labels == ()
 
 
-def test_keys_with_a_folder_meet_captions_whose_file_has_it(tmp_path):
+def test_keys_with_a_folder_match_captions_with_that_folder(tmp_path):
     name, folder = "COCO_val2014_000000000042.jpg", "val2014"
     path = lmdb_file(tmp_path / "db", {f"{folder}/{name[:-4]}": mmf_value(1)})
     entry = {"filename": name, "filepath": folder, "split": "val", "sentences": [{"raw": "a dog"}]}

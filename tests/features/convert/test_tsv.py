@@ -71,7 +71,9 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
         np.testing.assert_array_equal(source.read("1").features, image(1)[1])  # the first counts
         assert any("2 lines repeat" in note for note in source.notes)
         assert any("torn" in note for note in source.notes)
-    (tmp_path / "a.tsv.1").write_text(plain_line("4", 4)[:-1])  # whole, only the line end is gone
+    (tmp_path / "a.tsv.1").write_text(
+        plain_line("4", 4)[:-1]
+    )  # complete, only the line end is missing
     assert BottomUpFile(tmp_path / "a.tsv").ids() == ["1", "2", "4"]
 
 
@@ -116,7 +118,7 @@ def test_tsv_wrong_columns(tmp_path):
         BottomUpFile(path)
     path.write_text(plain_line("1", 1) + "a\tb\n" + plain_line("2", 2))
     source = BottomUpFile(path)
-    assert source.ids() == ["1", "2", "a"]  # "a" can be skipped; it is never passed over
+    assert source.ids() == ["1", "2", "a"]  # "a" can be skipped, but not silently
     assert any("line 2, image 'a': 2 columns" in note for note in source.notes)
     with pytest.raises(InputError, match=r"line 2, image 'a': 2 columns.*Delete the line"):
         source.read("a")
@@ -262,7 +264,7 @@ def test_formats_by_name(tmp_path):
 
 
 def test_csv_field_limit_does_not_matter(tmp_path):
-    """Python's csv stops at 131,072 characters; a line of 100 boxes of 2048 has a million."""
+    """Python's csv has a limit of 131,072 characters; a line of 100 boxes of 2048 has a million."""
     features, boxes = b64(np.ones((100, 2048))), b64(np.tile([0, 0, 1, 1], (100, 1)))
     (tmp_path / "a.tsv").write_text("\t".join(["1", "9", "9", "100", boxes, features]) + "\n")
     assert len(features) > csv.field_size_limit()
@@ -285,7 +287,7 @@ FULL = {"objects": [vinvl_object(1), vinvl_object(2)], "relations": RELATIONS}
 
 @pytest.mark.parametrize("objects", [[], [vinvl_object(1)]])
 @pytest.mark.parametrize("relations", [None, []])
-def test_vinvl_first_image_says_nothing(tmp_path, objects, relations):
+def test_vinvl_first_image_is_empty(tmp_path, objects, relations):
     first = {"objects": objects, "relations": relations}
     rows = {"1": first, "2": {"objects": [], "relations": None}, "3": FULL}
     source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
@@ -316,7 +318,7 @@ def test_vinvl_first_line_torn(tmp_path):
         VinvlFile(path)
 
 
-def test_vinvl_attributes_that_fill_the_row(tmp_path):
+def test_vinvl_attributes_that_are_padding(tmp_path):
     def read(**change: object) -> object:
         entry = {"objects": [vinvl_object(1, **change)], "relations": []}
         return VinvlFile(tsv(tmp_path / "p.tsv", {"1": entry})).read("1").attributes

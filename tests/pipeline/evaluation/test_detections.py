@@ -17,9 +17,9 @@ from pipeline.evaluation.detections import (
     entities_recall,
     predicate_quality,
 )
-from pipeline.vision.prior import Graph, fit_prior
+from pipeline.vision.graph_builder import GraphRules, rules_for
+from pipeline.vision.predictors.prior import LabelGraph, fit_prior
 from pipeline.vision.relations import create_relations
-from pipeline.vision.visual import GraphRules, rules_for
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="no development data here")
@@ -92,7 +92,7 @@ def coco(tmp_path):
 
 class Fixed:
     needs_pixels = True
-    brings = frozenset({"labels"})
+    provides = frozenset({"labels"})
 
     def __init__(self, boxes):
         self.boxes = boxes
@@ -170,7 +170,7 @@ def test_prior_on_graphs_it_has_not_seen(tmp_path):
     graphs = SceneGraphFile(SHARED / "flickr30k-dev/lgsgm/flickr30k_val_lowered_images_data.json")
     order = np.random.default_rng(0).permutation(graphs.ids())
     seen = [graphs.read(image_id) for image_id in order[:700]]
-    table = fit_prior([Graph(f.labels, f.relations, f.boxes) for f in seen])
+    table = fit_prior([LabelGraph(f.labels, f.relations, f.boxes) for f in seen])
     table.save(tmp_path / "t.npz")
     predictor = create_relations("prior", table=str(tmp_path / "t.npz"))
     result = predicate_quality(predictor, graphs, list(order[700:]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.dependency import clear_to_ud, coarse_tag, convert, one_tree, ud_to_v1
+from pipeline.language.dependency import clear_to_ud, coarse_tag, one_tree, to_scheme, ud_to_v1
 from pipeline.parse import parse
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
@@ -76,12 +76,12 @@ def test_schemes_lead_back_to_ud(caption: str, scheme: str) -> None:
     ud = parse([caption])[0]
     other = parse([caption], scheme=scheme)[0]
     assert other.scheme == scheme
-    assert convert(other, "ud")[0] == list(ud.heads)
+    assert to_scheme(other, "ud").heads == ud.heads
 
 
 def test_unknown_scheme_lists_the_known() -> None:
     with pytest.raises(UnknownName, match="ud1-basic"):
-        convert(TextGraph("x"), "ud3")
+        to_scheme(TextGraph("x"), "ud3")
 
 
 def test_coarse_tags_use_the_relation() -> None:
