@@ -184,8 +184,9 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
     given |= changes
     if get_origin(kind) is Literal:
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
-    kinds = {str: luigi.Parameter, int: luigi.IntParameter}
-    return kinds.get(kind, luigi.OptionalFloatParameter)(**given)
+    if kind is int:
+        return luigi.IntParameter(**given)
+    return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)
 
 
 def takes(options: type[TextOptions]) -> Callable[[_Task], _Task]:

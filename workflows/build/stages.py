@@ -137,8 +137,8 @@ class Stage(Task):
 
     def publish(self, line: str, percent: int) -> None:
         """Show progress in the scheduler's web page."""
-        self.set_status_message(line)
-        self.set_progress_percentage(percent)
+        self.set_status_message(line)  # type: ignore[misc]  # not None while the task runs
+        self.set_progress_percentage(percent)  # type: ignore[misc]
 
     def describe(self, number: int) -> str:
         """Return the images of a shard, for error messages."""
@@ -171,9 +171,9 @@ class DetectGraphs(BuildTask, Stage):
 
     label = "scene graphs"
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the index stage."""
-        return self.clone(IndexImages)
+        return [self.clone(IndexImages)]
 
     def groups(self) -> list[Group]:
         """Return graphs and features; features have a key of their own."""
@@ -247,17 +247,17 @@ class TripletStage(CaptionStage):
 class ParseCaptions(BuildTask, ParseStage):
     """Parse the captions of a build."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the index stage."""
-        return self.clone(IndexImages)
+        return [self.clone(IndexImages)]
 
 
 class ExtractTriplets(BuildTask, TripletStage):
     """Extract the text graphs of a build."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the parse stage."""
-        return self.clone(ParseCaptions)
+        return [self.clone(ParseCaptions)]
 
 
 class ParseStoredCaptions(TextTask, ParseStage):
@@ -267,6 +267,6 @@ class ParseStoredCaptions(TextTask, ParseStage):
 class ExtractStoredTriplets(TextTask, TripletStage):
     """Extract the text graphs of an existing store."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the parse stage."""
-        return self.clone(ParseStoredCaptions)
+        return [self.clone(ParseStoredCaptions)]

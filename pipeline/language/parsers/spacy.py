@@ -57,7 +57,7 @@ class SpacyParser(TokenParser):
         super().__init__(Lemmas.from_model(Path(self.nlp.path)))
         self.batch_size = batch_size
         meta = self.nlp.meta
-        self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.__version__}"
+        self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.about.__version__}"
         self.version += f"+lemmas-{LEMMAS_VERSION}"
         self._doc = Doc
         self._strings: dict[int, str] = {}
@@ -72,7 +72,7 @@ class SpacyParser(TokenParser):
         words = lowered(tokens.words)
         if words[-1] not in _FULL_STOPS:
             words = [*words, "."]  # the model was trained on complete sentences
-        begins: list[bool] = [False] * len(words)
+        begins: list[bool | int | None] = [False] * len(words)
         for start in tokens.starts:
             begins[start] = True
         return self._doc(self.nlp.vocab, words=words, sent_starts=begins)
