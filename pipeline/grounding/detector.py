@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from features.convert.readers.entities import EntitiesFolder
 from features.convert.source import id_forms
@@ -15,13 +14,9 @@ from features.format.keys import canonical_json
 from features.records import Detections
 from pipeline.grounding.graphs import GroundedGraph, GroundingCounts, ground
 from pipeline.parse import PARSE_VERSION, load_parser, parse
+from pipeline.vision.images import LazyImage
 
 __all__ = ["Grounded", "open_entities"]
-
-
-class _Image(Protocol):
-    @property
-    def image_id(self) -> str: ...
 
 
 def open_entities(folder: Path | str) -> EntitiesFolder:
@@ -41,7 +36,7 @@ class Grounded:
     """
 
     needs_pixels = False
-    provides = brings = frozenset({"labels", "attributes", "relations", "size"})
+    provides = frozenset({"labels", "attributes", "relations", "size"})
 
     def __init__(
         self, path: Path | str | None = None, parser: str = "spacy", profile: str = "spice"
@@ -89,6 +84,6 @@ class Grounded:
         entities = self.source.entities(image_id)
         return ground(sentences, parses, gold.boxes, entities, gold.size, self.counts)
 
-    def detect(self, image: _Image) -> Detections:
+    def detect(self, image: LazyImage) -> Detections:
         """Return the grounded graph of an image as detections."""
         return self.graph(image.image_id).detections()

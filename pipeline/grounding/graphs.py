@@ -19,19 +19,29 @@ __all__ = ["COLLECTIVES", "COLOURS", "Evidence", "GroundedGraph", "GroundingCoun
 Float = npt.NDArray[np.float32]
 Relation = tuple[int, str, int]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Nouns that leave the name of the object to the noun after "of": "a group of people".
-COLLECTIVES = frozenset(
+COLLECTIVES = _words(
     "array assortment body bouquet bunch bundle cluster collection couple crowd expanse flight "
     "flock gathering group herd kind line lot mound number pack pair patch piece pile row series "
-    "set sheet slice sort stack stretch strip type variety".split()
+    "set sheet slice sort stack stretch strip type variety"
 )
-COLOURS = frozenset(
+COLOURS = _words(
     "beige black blue brown gold gray green grey maroon orange pink purple red silver tan "
-    "turquoise white yellow".split()
+    "turquoise white yellow"
 )
 # Attributes that count or compare instead of describing.
-_COUNTS = frozenset(
-    "another both few many more multiple number numerous other same several some various".split()
+_COUNTS = _words(
+    "another both few many more multiple number numerous other same several some various"
+)
+# Nouns of scenes that name a place in the image instead of something in it.
+_PLACES = _words(
+    "back background bottom camera corner day distance edge end foreground front ground left "
+    "middle photo picture right shot side top view way"
 )
 
 
@@ -99,7 +109,9 @@ class GroundedGraph:
     @property
     def labels(self) -> tuple[str, ...]:
         """The most frequent noun of each box; ``object`` if no phrase has a noun."""
-        return tuple(max(names, key=lambda n: names[n]) if names else "object" for names in self.nouns)
+        return tuple(
+            max(names, key=lambda n: names[n]) if names else "object" for names in self.nouns
+        )
 
     def detections(self) -> Detections:
         """Return the graph as detections; the score of a relation is its share of the captions."""
@@ -156,10 +168,11 @@ def ground(
         _read_caption(number, sentence, parse, known, stated)
     corners = [*boxes]
     names = [list(ids) for ids in entities]
-    for entity in [e for e in known.values() if "scene" in e.types and not e.rows and e.nouns]:
-        entity.rows = (len(corners),)
-        corners.append(np.array([0, 0, *size], np.float32))
-        names.append([next(key for key, value in known.items() if value is entity)])
+    for name, entity in known.items():
+        if "scene" in entity.types and not entity.rows and entity.nouns.keys() - _PLACES:
+            entity.rows = (len(corners),)
+            corners.append(np.array([0, 0, *size], np.float32))
+            names.append([name])
     every = np.array(corners, np.float32).reshape(-1, 4)
     linked: dict[Relation, list[Evidence]] = defaultdict(list)
     counts.triplets += sum(len(parse.relations) for parse in parses)
@@ -201,8 +214,8 @@ def _read_caption(
         for positions in parse.object_positions
     ]
     named = _head_objects(parse, phrase_of, ends)
-    for phrase_number, node in named.items():
-        entity = known[sentence.phrases[phrase_number].entity]
+    for number_of_phrase, node in named.items():
+        entity = known[sentence.phrases[number_of_phrase].entity]
         noun = parse.objects[node]
         if noun in COLOURS and "clothing" in entity.types:  # "a girl in red"
             entity.attributes[noun] += 1
@@ -212,12 +225,12 @@ def _read_caption(
         parse.attributes, parse.attribute_objects, parse.attribute_positions, strict=True
     )
     for (_, word), node, at in described:
-        phrase_number = ends[node]
-        if phrase_number is None or named.get(phrase_number) != node or at in (-1, heads[node]):
+        place = ends[node]
+        if place is None or named.get(place) != node or at in (-1, heads[node]):
             continue
-        counted = parse.xpos[at] == "CD" or word in _COUNTS or word in COLLECTIVES
-        if phrase_of[at] == phrase_number and not counted:
-            known[sentence.phrases[phrase_number].entity].attributes[word] += 1
+        counted = parse.xpos[at] in ("CD", "DT", "PDT") or word in _COUNTS or word in COLLECTIVES
+        if phrase_of[at] == place and not counted:
+            known[sentence.phrases[place].entity].attributes[word] += 1
     for (subject, predicate, target), words in zip(
         parse.relations, parse.relation_positions, strict=True
     ):
@@ -240,18 +253,15 @@ def _head_objects(
         if phrase is not None and phrase_of[head] == phrase:
             inside[phrase].append(node)
     members = {s: o for s, p, o in parse.relations if p == "of" and ends[s] == ends[o]}
+    heads = [parse.heads[positions[0]] for positions in parse.object_positions]
     found = {}
     for phrase, nodes in inside.items():
-        tops = [
-            node
-            for node in nodes
-            if (above := parse.heads[parse.object_positions[node][0]]) < 0
-            or phrase_of[above] != phrase
-        ]
+        tops = [n for n in nodes if heads[n] < 0 or phrase_of[heads[n]] != phrase]
         node = (tops or nodes)[0]
         for _ in nodes:  # a chain is no longer than the phrase
-            if parse.objects[node] in COLLECTIVES and members.get(node) in nodes:
-                node = members[node]
+            member = members.get(node, -1)
+            if parse.objects[node] in COLLECTIVES and member in nodes:
+                node = member
         found[phrase] = node
     return found
 
@@ -260,7 +270,7 @@ def _phrases_of_tokens(sentence: Sentence, tokens: Sequence[str]) -> list[int | 
     """Return the phrase of each token; the tokens may split the words differently."""
     phrase_of_word: dict[int, int] = {}
     for number, phrase in enumerate(sentence.phrases):
-        for word in _words(phrase):
+        for word in _span(phrase):
             phrase_of_word[word] = number
     ours, owner = _letters(tokens)
     theirs, word_of = _letters(sentence.words)
@@ -276,7 +286,7 @@ def _phrases_of_tokens(sentence: Sentence, tokens: Sequence[str]) -> list[int | 
     return [phrase_of_word.get(at.get(token, -1)) for token in range(len(tokens))]
 
 
-def _words(phrase: Phrase) -> range:
+def _span(phrase: Phrase) -> range:
     return range(phrase.first_word, phrase.first_word + len(phrase.text.split()))
 
 
