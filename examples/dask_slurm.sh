@@ -1,5 +1,6 @@
 #!/bin/bash
-# A Dask cluster inside one SLURM allocation, and a build that uses it:  sbatch examples/dask_slurm.sh
+# Start a Dask cluster in one SLURM allocation and build a store with it:
+#   IMAGES_DIR=... CAPTIONS=... STORE_DIR=... sbatch examples/dask_slurm.sh
 #SBATCH --job-name=scenestore-build
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8
@@ -7,7 +8,7 @@
 #SBATCH --mem-per-cpu=4G
 #SBATCH --time=12:00:00
 set -euo pipefail
-: "${IMAGES_DIR:?folder of the pictures}" "${CAPTIONS:?caption file}" "${STORE_DIR:?store, on a file system that all nodes see}"
+: "${IMAGES_DIR:?folder of the images}" "${CAPTIONS:?captions file}" "${STORE_DIR:?store folder, on a file system shared by all nodes}"
 export OMP_NUM_THREADS=1
 file="$STORE_DIR/scheduler-$SLURM_JOB_ID.json"
 mkdir -p "$STORE_DIR"

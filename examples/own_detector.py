@@ -1,4 +1,4 @@
-"""Your own detector in 20 lines: python examples/own_detector.py PHOTO [PHOTO ...]."""
+"""A detector plug-in in 20 lines: python examples/own_detector.py PHOTO [PHOTO ...]."""
 
 import sys
 
@@ -11,23 +11,23 @@ from pipeline.detect import detectors
 
 @detectors.register("bright-spot")
 class BrightSpot:
-    """One box around the pixels that are nearly white."""
+    """One box around the nearly white pixels."""
 
     needs_pixels = True
-    brings = frozenset({"labels", "scores", "size"})
+    provides = frozenset({"labels", "scores", "size"})
 
     def identity(self):
-        return {"name": "bright-spot", "version": 1}  # all that its output depends on
+        return {"name": "bright-spot", "version": 1}  # everything its output depends on
 
     def covers(self, image_id):
         return True
 
-    def detect(self, picture):
-        rows, columns = np.nonzero(picture.rgb().min(2) > 240)
+    def detect(self, image):
+        rows, columns = np.nonzero(image.rgb().min(2) > 240)
         box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if len(rows) else []
         boxes = np.array(box, np.float32).reshape(-1, 4)
-        score = np.full(len(boxes), len(rows) / max(1, picture.rgb()[..., 0].size), np.float32)
-        return Detections(boxes, ("bright spot",) * len(boxes), score, picture.size)
+        score = np.full(len(boxes), len(rows) / max(1, image.rgb()[..., 0].size), np.float32)
+        return Detections(boxes, ("bright spot",) * len(boxes), score, image.size)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""A caption parser of your own: import this module, then ask for ``parser="plain"``."""
+"""A caption parser plug-in: import this module, then pass ``parser="plain"``."""
 
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.parse import PARSERS
+from pipeline.parse import parsers
 
 
-@PARSERS.register("plain")
+@parsers.register("plain")
 class PlainParser:
-    """Splits at spaces and hangs every word on the first: fast, and good for nothing else."""
+    """Split captions at spaces and attach every word to the first one."""
 
     name = "plain"
     version = "1"

@@ -1,55 +1,74 @@
-"""What splits and files may be called: both names come out of files and become paths later."""
+"""Which texts can be ids, split names and file names: they come from files and become paths.
+
+The ``bad_*`` functions return the reason why a text is refused, "" if it is accepted.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-__all__ = ["bad_file", "bad_name", "bad_split", "bad_text"]
+from features.errors import InputError
+
+__all__ = ["bad_file", "bad_name", "bad_split", "bad_text", "child"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def bad_text(text: str) -> str:
-    r"""Return why a caption cannot be stored, "" where it can.
+    r"""Check a text, which must be valid UTF-8 when it is written.
 
     >>> bad_text("a caf\udce9")
-    "it has half a character ('\\udce9')"
+    "it contains an unpaired surrogate ('\\udce9')"
     """
     found = _SURROGATE.search(text)
-    return f"it has half a character ({found[0]!r})" if found else ""
+    return f"it contains an unpaired surrogate ({found[0]!r})" if found else ""
 
 
 def bad_name(name: str) -> str:
-    r"""Return why an id cannot be stored, "" where it can: exports write one a line.
+    r"""Check an id; exports write one per line.
 
     >>> bad_name("1.jpg\n")
-    "it has a control character ('\\n')"
+    "it contains a control character ('\\n')"
     """
     if not name:
         return "it is empty"
     found = _CONTROL.search(name)
-    return f"it has a control character ({found[0]!r})" if found else bad_text(name)
+    return f"it contains a control character ({found[0]!r})" if found else bad_text(name)
 
 
 def bad_split(name: str) -> str:
-    """Return why a split cannot be called so, "" where it can: exports name files after it.
+    """Check the name of a split; exports use it in file names.
 
     >>> bad_split("../evil"), bad_split("train")
-    ("split '../evil' is no plain name", '')
+    ("split '../evil' is not a plain name", '')
     """
     plain = not re.search(r"[/\\]|\.\.", name) and not bad_name(name)
-    return "" if plain else f"split {name!r} is no plain name"
+    return "" if plain else f"split {name!r} is not a plain name"
 
 
 def bad_file(name: str) -> str:
-    """Return why a picture cannot be called so, "" where it can: it is looked up in a folder.
+    """Check the name of an image file, which is looked up in a folder.
 
     >>> bad_file("val2014/../../1.jpg"), bad_file("val2014/1.jpg")
-    ("file name 'val2014/../../1.jpg' leaves its folder", '')
+    ("file name 'val2014/../../1.jpg' leads out of its folder", '')
     """
+    return f"file name {name!r} leads out of its folder" if _leads_out(name) else bad_name(name)
+
+
+def child(folder: Path, name: str, where: object = "") -> Path:
+    """Return the path of ``name`` inside ``folder``, for names that come from a file.
+
+    Symbolic links inside the folder are followed: the user made them, not the file.
+
+    Raises: InputError: the name is empty, absolute or contains ``..``; ``where`` is named.
+    """
+    if _leads_out(name) or "\0" in name:
+        raise InputError(f"{where or folder}: the name {name!r} leads out of {folder}. Remove it.")
+    return folder / name.replace("\\", "/")
+
+
+def _leads_out(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
-    if not name or path.is_absolute() or ".." in path.parts or name[1:2] == ":":
-        return f"file name {name!r} leaves its folder"
-    return bad_name(name)
+    return not name or path.is_absolute() or ".." in path.parts or name[1:2] == ":"

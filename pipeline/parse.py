@@ -1,36 +1,36 @@
-"""Captions -> parsed captions: the parser protocol, its registry and the one-call interface.
+"""Parse captions into dependency graphs and SPICE-style scene graphs; the registry of parsers.
 
-Two steps, so that a change of rules never parses again: a parser fills tokens, tags, lemmas and
-dependencies of a ``TextGraph``; ``pipeline.language.spice.triplets.extract`` adds roles, objects, attributes and
-relations under a profile. ``parse`` does both. A parser of your own is any object with ``name``,
-``version`` and ``parse``; register it with ``PARSERS.register`` or as an entry point of the group
-``scenestore.parsers``.
+Parsing has two steps, so that a change of the extraction rules needs no new parse: a parser fills
+in tokens, tags, lemmas and dependencies of a ``TextGraph``, then ``extract`` (see
+``pipeline.language.spice.triplets``) adds roles, objects, attributes and relations. ``parse`` does
+both. To add a parser, write a class with the members of ``Parser`` and register it with the
+decorator ``parsers.register(name)`` or as an entry point of the group ``scenestore.parsers``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
-from features.errors import UnknownName, UsageError
+from features.errors import UnknownName
 from features.records import TextGraph
 from features.registry import Registry
-from pipeline.language.dependency import SCHEMES, convert
+from pipeline.language.dependency import SCHEMES, to_scheme
 from pipeline.language.spice.triplets import PROFILES, extract
 
-__all__ = ["PARSERS", "PARSE_VERSION", "CaptionParser", "load_parser", "parse"]
+__all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers"]
 
-PARSE_VERSION = "1"  # bump when tokens, lemmas or dependencies change
+PARSE_VERSION = "1"  # increase when tokens, lemmas or dependencies change
 
 
-class CaptionParser(Protocol):
-    """What a caption parser offers.
+class Parser(Protocol):
+    """Interface of a caption parser.
 
     Attributes:
-        name: registry name.
-        version: changes whenever the same caption may be parsed differently (model and package).
+        name: registered name.
+        version: part of the content key; must change whenever parses can change, for example with
+            the model or its package.
     """
 
     name: str
@@ -39,51 +39,43 @@ class CaptionParser(Protocol):
     def parse(self, captions: list[str]) -> list[TextGraph]:
         """Return one graph per caption, in order: tokens, lemmas, tags, heads, deprels, problem.
 
-        ``scheme`` of each graph tells how to read heads and deprels. No caption raises: what
-        cannot be parsed comes back with ``problem`` set.
+        ``scheme`` names the dependency scheme of heads and deprels. No caption may raise: those
+        that cannot be parsed are returned with ``problem`` set.
         """
         ...
 
 
-PARSERS: Registry[CaptionParser] = Registry("parser", "scenestore.parsers")
-
-
-@PARSERS.register("spacy")
-def _spacy(**options: object) -> CaptionParser:
-    from pipeline.language.parsers.spacy import SpacyParser
-
-    return SpacyParser(**options)  # type: ignore[arg-type]
-
-
-@PARSERS.register("stanza")
-def _stanza(**options: object) -> CaptionParser:
-    from pipeline.language.parsers.stanza import StanzaParser
-
-    return StanzaParser(**options)  # type: ignore[arg-type]
+parsers: Registry[Parser] = Registry(
+    "parser",
+    "scenestore.parsers",
+    {
+        "spacy": "pipeline.language.parsers.spacy:SpacyParser",
+        "stanza": "pipeline.language.parsers.stanza:StanzaParser",
+    },
+)
 
 
 @lru_cache(maxsize=4)
-def _loaded(name: str, options: tuple[tuple[str, object], ...]) -> CaptionParser:
-    return PARSERS.create(name, **dict(options))
+def _loaded(name: str, options: tuple[tuple[str, object], ...]) -> Parser:
+    return parsers.create(name, **dict(options))
 
 
-def load_parser(name: str, **options: object) -> CaptionParser:
+def load_parser(name: str, **options: object) -> Parser:
     """Return the parser called ``name``; a process loads each parser once.
 
     Args:
         name: ``spacy``, ``stanza`` or a registered plug-in.
-        options: of that parser, for example ``model=`` for spaCy, ``model_dir=`` for Stanza.
+        options: options of the parser, for example ``model=`` for spaCy, ``model_dir=`` for Stanza.
 
     Raises:
-        UnknownName: no such parser.
+        UnknownName: no parser has this name.
+        UsageError: the parser has no such option.
         MissingDependency: its package or model is not installed.
     """
     try:
         return _loaded(name, tuple(sorted(options.items())))
-    except TypeError as error:
-        if "unhashable" in str(error):
-            return PARSERS.create(name, **options)
-        raise UsageError(f"parser {name!r} does not take these options: {error}") from error
+    except TypeError:  # an option that cannot be hashed, so the parser cannot be cached
+        return parsers.create(name, **options)
 
 
 def parse(
@@ -96,32 +88,25 @@ def parse(
     """Parse captions into dependency graphs and SPICE-style scene graphs.
 
     Args:
-        captions: any number of captions.
-        parser: ``spacy`` or ``stanza``.
-        profile: ``extended`` (for training: clauses, passives, complements) or ``spice`` (what
-            SPICE extracts, with what it leaves out).
-        scheme: scheme of the heads and labels that come back: ``ud`` (UD v2), ``ud1-basic``
-            (Stanford basic dependencies as GSMN used them) or ``clear`` (spaCy's own).
-        options: of the parser.
+        captions: the captions (or a single one).
+        parser: ``spacy``, ``stanza`` or a registered plug-in.
+        profile: ``extended`` (for training: also clauses, passives, complements) or ``spice`` (the
+            tuples of SPICE 1.0, including what it omits).
+        scheme: dependency scheme of the returned heads and labels: ``ud`` (UD v2), ``ud1-basic``
+            (Stanford basic dependencies, used by GSMN) or ``clear`` (spaCy's).
+        options: options of the parser.
 
     Returns:
         One ``TextGraph`` per caption, in order.
 
     Raises:
-        UnknownName: parser, profile or scheme.
-        MissingDependency: the parser's package or model.
+        UnknownName: no such parser, profile or scheme.
+        MissingDependency: the parser's package or model is not installed.
     """
     texts = [captions] if isinstance(captions, str) else list(captions)
-    for what, value, known in (("profile", profile, PROFILES), ("scheme", scheme, SCHEMES)):
-        if value not in known:
-            raise UnknownName.of(what, value, known)
+    if scheme not in SCHEMES:
+        raise UnknownName.of("scheme", scheme, SCHEMES)
+    if profile not in PROFILES:
+        raise UnknownName.of("profile", profile, PROFILES)
     graphs = extract(load_parser(parser, **options).parse(texts), profile)
-    return [_in_scheme(graph, scheme) for graph in graphs]
-
-
-def _in_scheme(graph: TextGraph, scheme: str) -> TextGraph:
-    """Return the graph with heads and labels of another scheme."""
-    if graph.scheme == scheme:
-        return graph
-    heads, deprels = convert(graph, scheme)
-    return replace(graph, heads=tuple(heads), deprels=tuple(deprels), scheme=scheme)
+    return [to_scheme(graph, scheme) for graph in graphs]

@@ -76,7 +76,7 @@ class BuildDemo(EntryTask, BuildTask):
 
     def needs(self) -> list[luigi.Task]:
         """Return the task that writes the raw input."""
-        return [MakeDemoInput(folder=self.raw, images=self.images, seed=self.seed)]
+        return [self.clone(MakeDemoInput, folder=self.raw)]
 
     def work(self) -> Iterator[luigi.Task]:
         """Build the scenes last: the store folder then opens their store."""
@@ -106,7 +106,7 @@ class Demo(EntryTask):
 
     demo_dir = luigi.Parameter(default="demo", description="folder for everything")
     images = MakeDemoInput.images
-    jobs = BuildDemo.jobs
+    jobs = option_parameter(BuildOptions, "jobs")
 
     @property
     def store(self) -> Path:
@@ -115,14 +115,15 @@ class Demo(EntryTask):
 
     def needs(self) -> list[luigi.Task]:
         """Return the build of the stores."""
-        return [BuildDemo(store_dir=str(self.store), images=self.images, jobs=self.jobs)]
+        return [self.clone(BuildDemo, store_dir=str(self.store))]
 
     def work(self) -> Iterator[list[luigi.Task]]:
         """Train and evaluate both models, then write the report and print its path."""
         demo = Path(self.demo_dir)
         runs = {name: demo / "runs" / name for name in ("sgm", "tfidf")}
         yield [
-            EvaluateModel(
+            self.clone(
+                EvaluateModel,
                 config=f"demo_{name}",
                 store=str(self.store),
                 run_dir=str(folder),

@@ -66,11 +66,12 @@ def run_in_group(
 def _copy_output(process: subprocess.Popen[str], last: deque[str]) -> None:
     """Copy the output of the command line by line and keep the last lines."""
     assert process.stdout is not None
-    for line in process.stdout:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        if line.strip():
-            last.append(line.strip())
+    with process.stdout as lines:
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            if line.strip():
+                last.append(line.strip())
 
 
 class _Terminated(BaseException):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import luigi
 
@@ -11,9 +11,16 @@ from features.errors import ScenestoreError
 
 __all__ = ["EntryTask", "Task"]
 
+_T = TypeVar("_T", bound=luigi.Task)
+
 
 class Task(luigi.Task):
     """A Luigi task that reports an error by its message alone."""
+
+    def clone(self, cls: type[_T], **changes: Any) -> _T:  # type: ignore[override]
+        """Return a task of another class with the parameters that both have, and the changes."""
+        task: _T = super().clone(cls, **changes)  # type: ignore[no-untyped-call]
+        return task
 
     def on_failure(self, exception: BaseException) -> str:
         """Return the message that the scheduler shows; Luigi's own is a stack trace."""

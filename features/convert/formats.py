@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from features.convert.source import Source, check_text
+from features.convert.safe.values import check_text
+from features.convert.source import Source
 from features.errors import InputError, UnknownName, UsageError
 
 __all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "ExportFormat", "ImportFormat", "open_source"]
@@ -112,6 +113,6 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
     try:
         check_text(path, "the image id", source.ids())
     except InputError:
-        getattr(source, "close", lambda: None)()
+        source.close()
         raise
     return source

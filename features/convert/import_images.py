@@ -1,4 +1,4 @@
-"""Reads the images of a source one by one, as they go into the store, and counts what was cut."""
+"""Read the images of a source one by one in the shape and type of the store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +25,9 @@ __all__ = ["ImageReader", "ReadImage"]
 Features = npt.NDArray[np.floating]
 
 
-@runtime_checkable
-class _HasUnions(Protocol):
-    def unions(self, image_id: str) -> npt.NDArray[np.generic] | None: ...
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class ReadImage:
-    """One image on its way into the store.
+    """One image as it will be stored.
 
     Attributes:
         visual: boxes and graph, or why the image is skipped.
@@ -46,14 +40,14 @@ class ReadImage:
 
 
 class ImageReader:
-    """The images of one source, in the shape and type that the store holds.
+    """The images of one source, in the shape and type of the store.
 
     Args:
-        source: the opened file.
+        source: the opened source.
         keys: image id of the store -> id in the source.
         max_objects: K.   max_relations: R.   dtype: of the features.
         on_error: ``fail`` or ``skip``.
-        images_dir: photos, for sizes that the source does not know.
+        images_dir: photos, for sizes that the source lacks.
     """
 
     def __init__(
@@ -75,9 +69,9 @@ class ImageReader:
         self.has_unions = False
 
     def parameters(self, entries: Sequence[ImageEntry]) -> dict[str, object]:
-        """Return what decides the contents, for the keys.
+        """Return the parameters that determine the contents, for the keys.
 
-        Photos count by name and size in bytes: only their width and height are read.
+        Photos are represented by name and size in bytes: only their width and height are read.
         """
         found: dict[str, object] = {
             "max_objects": self.max_objects,
@@ -85,14 +79,14 @@ class ImageReader:
             "on_error": self.on_error,
         }
         if self.on_error == "skip":
-            found["dtype"] = self.dtype  # decides which images are skipped
+            found["dtype"] = self.dtype  # determines which images are skipped
         if self.photos is not None:
             photos = canonical_json([self.photos.stamp(entry) for entry in entries])
             found["photos"] = hashlib.sha256(photos.encode("utf-8", "surrogatepass")).hexdigest()
         return found
 
     def read(self, entry: ImageEntry) -> ReadImage:
-        """Return one image's detections, cut and in the stored type, or why there are none."""
+        """Return one image in the stored type, or the reason why it is skipped."""
         self.n_read += 1
         key = self.keys.get(entry.id)
         if key is None:
@@ -112,8 +106,8 @@ class ImageReader:
             return ReadImage(Skipped(str(error)))
 
     def _unions(self, image_id: str, key: str, found: Detections) -> Features | None:
-        """Return the features of the union boxes of those relations that the store keeps."""
-        unions = self.source.unions(key) if isinstance(self.source, _HasUnions) else None
+        """Return the features of the union boxes of the relations that the store keeps."""
+        unions = self.source.unions(key)
         if unions is None:
             return None
         self.has_unions = True
@@ -125,39 +119,36 @@ class ImageReader:
         return self._narrow(image_id, "union_features", unions[kept], self.max_relations)
 
     def _narrow(
-        self, image_id: str, column: str, values: npt.NDArray[np.generic] | None, most: int
+        self, image_id: str, column: str, values: npt.NDArray[np.generic] | None, limit: int
     ) -> Features | None:
         if values is None:
             return None
-        kept = np.asarray(values[:most], np.float32)
+        kept = np.asarray(values[:limit], np.float32)
         with np.errstate(over="ignore"):
             narrow: Features = kept.astype(self.dtype)
         if not np.isfinite(narrow).all():
             raise FeatureOverflow(
-                f"{self.where}: image {image_id!r}, column {column}: a value does not fit "
+                f"{self.source.path}: image {image_id!r}, column {column}: a value does not fit "
                 f"{self.dtype} (largest {float(np.abs(kept).max()):g}). Import with --dtype "
                 "float32, or --on-error skip."
             )
         if len(narrow):
             if not 1 <= narrow.shape[1] <= MAX_WIDTH:
                 raise InputError(
-                    f"{self.where}: image {image_id!r} has {column} of width {narrow.shape[1]}; "
-                    f"1 to {MAX_WIDTH} can be stored."
+                    f"{self.source.path}: image {image_id!r} has {column} of width "
+                    f"{narrow.shape[1]}; 1 to {MAX_WIDTH} can be stored."
                 )
             if self.width not in (None, narrow.shape[1]):
                 raise InputError(
-                    f"{self.where}: image {image_id!r} has {column} of width "
-                    f"{narrow.shape[1]}, what came before has {self.width}."
+                    f"{self.source.path}: image {image_id!r} has {column} of width "
+                    f"{narrow.shape[1]}, the images before it {self.width}."
                 )
             self.width = narrow.shape[1]
         return narrow
 
-    @property
-    def where(self) -> object:
-        """What messages call the source."""
-        return getattr(self.source, "path", "source")
-
-    def pack(self, group: str, ids: list[str], found: list[ReadImage]) -> Columns:
+    def pack(
+        self, group: str, entries: Sequence[ImageEntry], found: Sequence[ReadImage]
+    ) -> Columns:
         """Return the columns of one shard."""
         if group == "visual":
             visual = [image.visual for image in found]
@@ -170,29 +161,29 @@ class ImageReader:
             self.max_relations,
             dtype=self.dtype,
             dim=self._width(),
-            ids=ids,
+            ids=[entry.id for entry in entries],
         )
 
     def image_bytes(self) -> dict[str, int]:
-        """Return how many bytes an image takes in each group, as far as that is known by now."""
+        """Return the number of bytes of an image in each group."""
         k, r = self.max_objects, self.max_relations
         regions = (k + r) * (self._find_width() or 0) * np.dtype(self.dtype).itemsize
-        # boxes, label, score of an object; pair, predicate, score, union box of a relation
+        # an object: box, label, score; a relation: pair, predicate, score, union box
         return {"visual": 24 * k + 32 * r, "regions": regions}
 
     def _width(self) -> int:
         """Return D."""
         self.width = self.width or self._find_width()
         if self.width is None:
-            raise InputError(f"{self.where}: no image has a box with features.")
+            raise InputError(f"{self.source.path}: no image has a box with features.")
         return self.width
 
     def _find_width(self) -> int | None:
-        """Return D of the first image that has a box and can be read, of the wanted ones first."""
-        if "features" not in self.source.brings:
+        """Return D of the first readable image with a box, looking at the wanted ones first."""
+        if "features" not in self.source.provides:
             return None
         for key in dict.fromkeys((*self.keys.values(), *self.source.ids())):
-            # a broken image is an error when its turn comes, or is skipped
+            # a broken image is reported, or skipped, when it is read
             with contextlib.suppress(InputError, FeatureOverflow, MissingInput):
                 found = self.source.read(key).features
                 if found is not None and len(found) and 1 <= found.shape[1] <= MAX_WIDTH:
@@ -200,12 +191,12 @@ class ImageReader:
         return None
 
     def notes(self) -> list[str]:
-        """Return what was cut or is unknown."""
+        """Return notes on what was cut or is unknown."""
         notes = []
         if self.cut:
-            notes.append(f"{self.cut} images have more than {self.max_objects} boxes; cut.")
+            notes.append(f"{self.cut} images have more than {self.max_objects} boxes; cut to that.")
         if self.sizeless:
-            notes.append(f"{self.sizeless} images of unknown size (0, 0); pass --images-dir.")
-        if {"features", "relations"} <= self.source.brings and not self.has_unions:
+            notes.append(f"{self.sizeless} images have the unknown size (0, 0); pass --images-dir.")
+        if {"features", "relations"} <= self.source.provides and not self.has_unions:
             notes.append("The source has no features of union boxes: they are zeros.")
         return notes

@@ -1,7 +1,7 @@
-"""A foreign file becomes a store: index, visual, regions and, where it has them, tokens.
+"""Import a foreign file into a store: index, visual, regions and, if it has them, tokens.
 
-One shard at a time is read and written, so the size of the source does not matter. Shards that are
-already there under the same key are kept: a broken import goes on where it stopped.
+One shard at a time is read and written, so the size of the source does not matter. Shards that
+exist under the same key are kept: an interrupted import continues where it stopped.
 """
 
 from __future__ import annotations
@@ -11,53 +11,36 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from features.convert.captions import NO_SPLIT, CaptionSet, check_entries, read_captions
 from features.convert.formats import open_source
-from features.convert.import_groups import ImportPlan, fingerprint, need_space
 from features.convert.import_images import ImageReader
+from features.convert.import_plan import ImportPlan, fingerprint, need_space
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
 from features.format.codec import pack_index, pack_tokens
-from features.format.group import Group, read_group
+from features.format.group import Group
 from features.format.keys import hash_file
 from features.format.manifest import bind_store, read_store_manifest
-from features.format.schema import shard_ranges
 from features.names import bad_file, bad_split
-from features.records import ImageEntry, TextGraph
+from features.records import ImageEntry
 from features.store import open_store
 
 __all__ = ["ImportReport", "import_store"]
 
-_NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # what bind_store takes, after all is read
+_NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # bind_store takes no other, but comes last
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-
-
-@runtime_checkable
-class _HasImages(Protocol):
-    def images(self) -> list[ImageEntry]: ...
-
-
-@runtime_checkable
-class _HasTokens(Protocol):
-    def tokens(self) -> dict[str, TextGraph] | None: ...
-
-
-@runtime_checkable
-class _HasClose(Protocol):
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class ImportReport:
-    """What an import did.
+    """The result of an import.
 
     Attributes:
         manifest: the store manifest.
         images, captions: how many are in the store.
         skipped: (image id, reason) of images without detections; they stay in the index.
-        notes: duplicates, torn lines, cut boxes and whatever else a user should know.
+        notes: duplicates, torn lines, dropped boxes and whatever else a user should know.
     """
 
     manifest: Path
@@ -87,21 +70,21 @@ def import_store(
     Args:
         format_name: a key of ``IMPORT_FORMATS``.
         source_path: the file or folder.
-        store_dir: where the store goes; other data sets and variants there are not touched.
-        name: name of the data set, the format's name when not given.
-        captions: what ``read_captions`` takes; its images, in its order, are the rows. Without it
+        store_dir: folder of the store; other data sets and variants in it are not touched.
+        name: name of the data set; None for the name of the format.
+        captions: what ``read_captions`` takes. Its images, in its order, are the rows. Without it
             the rows are the images of the source, with the captions that the source has.
-        images_dir: folder of photos, for image sizes that the source does not know.
-        split: split of all images when neither captions nor source say.
+        images_dir: folder of photos, for image sizes that the source lacks.
+        split: split of all images if neither captions nor source have one.
         max_objects: K, boxes kept per image.
-        max_relations: R, 25 when not given, 1 (empty) where the source has no relations.
+        max_relations: R; None for 25, or 1 (empty) if the source has no relations.
         dtype: float16 or float32, of the features.
-        on_error: ``fail``, or ``skip``: an image that cannot be read is named in the store.
-        extras: more files of the format.
+        on_error: ``fail``; or ``skip``, to list images that cannot be read in the store.
+        extras: further files of the format.
 
     Raises:
-        InputError, FeatureOverflow: the source is broken; file, image and column are named.
-        WriteError: the store cannot be written, or the disk has too little space for it; finished
+        InputError, FeatureOverflow: the source is broken; the message names file, image, column.
+        WriteError: the store cannot be written, or its disk has too little free space; finished
             shards are kept.
     """
     if on_error not in ("fail", "skip"):
@@ -113,15 +96,11 @@ def import_store(
     if name and not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r}: use letters, digits, '.', '_' and '-'.")
     if reason := bad_split(split):
-        raise UsageError(f"--split: {reason}; exports name files after it.")
+        raise UsageError(f"--split: {reason}; exports use it in file names.")
     store_dir = Path(store_dir)
-    with contextlib.ExitStack() as stack:
-        source = open_source(format_name, source_path, extras)
-        if isinstance(source, _HasClose):
-            stack.callback(source.close)
-        relations = max_relations or (25 if "relations" in source.brings else 1)
+    with contextlib.closing(open_source(format_name, source_path, extras)) as source:
+        relations = max_relations or (25 if "relations" in source.provides else 1)
         listed = _listed(source, captions, split, on_error)
-        entries = list(listed.entries)
         keys, notes = _source_ids(source, listed)
         reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
         inputs = {"source": fingerprint(source.files)}
@@ -130,36 +109,37 @@ def import_store(
             inputs["captions"] = (
                 hash_file(listed.files[0]) if by_content else fingerprint(listed.files)
             )
-        plan = ImportPlan(store_dir, shard_ranges(len(entries)), inputs)
-        # the same file can be given as one extra or as another, and means something else then
-        named = sorted(extras or {})
-        parameters: dict[str, object] = {"format": format_name, "split": split, "extras": named}
-        index = plan.group("index", parameters)
-        plan.write(index, lambda rows: pack_index([entries[row] for row in rows]))
+        # named, because a file can be given as one extra or as another
+        parameters = {"format": format_name, "split": split, "extras": sorted(extras or {})}
+        plan = ImportPlan(store_dir, listed.entries, parameters, inputs)
+        index = plan.write(plan.group("index"), pack_index)
         groups = {"index": index.folder}
-        groups |= _write_images(plan, reader, entries, parameters, index.folder)
-        graphs = source.tokens() if isinstance(source, _HasTokens) and captions is None else None
-        if graphs is not None:
-            groups["tokens"] = _write_tokens(plan, graphs, entries, parameters, index.folder)
-        # notes count what was read: where every shard was there, the manifest still knows them
+        groups |= _write_images(plan, reader, index.image_index)
+        if captions is None and (graphs := source.tokens()) is not None:
+            tokens = plan.write(
+                plan.group("tokens"),
+                lambda entries: pack_tokens([graphs[c.id] for e in entries for c in e.captions]),
+                index.image_index,
+            )
+            groups["tokens"] = tokens.folder
+        # notes count what was read; if nothing was, an earlier manifest has them
         known = None if reader.n_read else _known_notes(store_dir, groups)
         notes = [*notes, *source.notes, *reader.notes()] if known is None else known
-        if known is None and reader.n_read < len(entries):
-            notes.append("Images that an earlier, broken import stored are not in these counts.")
-    n_captions = sum(len(entry.captions) for entry in entries)
+        if known is None and reader.n_read < len(listed.entries):
+            notes.append("Images that an interrupted import stored are not in these counts.")
     summary = {
         "imported from": format_name,
-        "images": len(entries),
-        "captions": n_captions,
+        "images": len(listed.entries),
+        "captions": listed.n_captions,
         "notes": notes,
     }
     manifest = bind_store(store_dir, name or format_name, groups, summary)
     skipped = list(open_store(manifest).skipped.items())
-    return ImportReport(manifest, len(entries), n_captions, skipped, notes)
+    return ImportReport(manifest, len(listed.entries), listed.n_captions, skipped, notes)
 
 
 def _known_notes(store_dir: Path, groups: Mapping[str, Path]) -> list[str] | None:
-    """Return the notes of an earlier import of the same groups, None where there was none."""
+    """Return the notes of an earlier import of the same groups, None if there is none."""
     folders = {name: folder.name for name, folder in groups.items()}
     for path in sorted(store_dir.glob("*.json")):
         with contextlib.suppress(ScenestoreError):
@@ -171,57 +151,32 @@ def _known_notes(store_dir: Path, groups: Mapping[str, Path]) -> list[str] | Non
     return None
 
 
-def _write_images(
-    plan: ImportPlan,
-    reader: ImageReader,
-    entries: list[ImageEntry],
-    parameters: Mapping[str, object],
-    index: Path,
-) -> dict[str, Path]:
-    """Write the visual group and, where the source has features, the regions; return folders."""
-    limits = {**parameters, **reader.parameters(entries)}
-    groups = {"visual": plan.group("visual", limits)}
-    if "features" in reader.source.brings:
-        groups["regions"] = plan.group("regions", {**limits, "dtype": reader.dtype})
+def _write_images(plan: ImportPlan, reader: ImageReader, index: str) -> dict[str, Path]:
+    """Write the visual group and, if the source has features, the regions; return folders."""
+    limits = reader.parameters(plan.entries)
+    groups = [plan.group("visual", limits)]
+    if "features" in reader.source.provides:
+        groups.append(plan.group("regions", {**limits, "dtype": reader.dtype}))
     gaps: dict[int, list[Group]] = {}
-    for group in groups.values():
+    for group in groups:
         for number in group.missing(plan.ranges):
             gaps.setdefault(number, []).append(group)
     sizes = reader.image_bytes() if gaps else {}
     need_space(
         plan.store_dir,
         sum(
-            len(plan.ranges[number]) * sizes.get(group.name, 0)
-            for number, missing in gaps.items()
-            for group in missing
+            len(plan.ranges[k]) * sizes[group.name] for k, found in gaps.items() for group in found
         ),
     )
     for number, missing in sorted(gaps.items()):
         rows = plan.ranges[number]
-        found = [reader.read(entries[row]) for row in rows]
+        entries = plan.entries[rows.start : rows.stop]
+        images = [reader.read(entry) for entry in entries]
         for group in missing:
-            ids = [entries[row].id for row in rows]
-            group.write(number, rows, reader.pack(group.name, ids, found))
-    for group in groups.values():
-        group.finish(len(plan.ranges), index=read_group(index).image_index)
-    return {name: group.folder for name, group in groups.items()}
-
-
-def _write_tokens(
-    plan: ImportPlan,
-    graphs: Mapping[str, TextGraph],
-    entries: list[ImageEntry],
-    parameters: Mapping[str, object],
-    index: Path,
-) -> Path:
-    """Write the tokens group; return its folder."""
-    tokens = plan.group("tokens", parameters)
-    plan.write(
-        tokens,
-        lambda rows: pack_tokens([graphs[c.id] for row in rows for c in entries[row].captions]),
-        read_group(index).image_index,
-    )
-    return tokens.folder
+            group.write(number, rows, reader.pack(group.name, entries, images))
+    for group in groups:
+        group.finish(len(plan.ranges), index=index)
+    return {group.name: group.folder for group in groups}
 
 
 def _listed(
@@ -236,28 +191,24 @@ def _listed(
     """
     if captions is not None:
         return read_captions(captions, on_error=on_error)
-    where = getattr(source, "path", "source")
-    if isinstance(source, _HasImages):
-        listed = check_entries(source.images(), where, on_error=on_error)
+    entries = source.images()
+    if entries is not None:
+        listed = check_entries(entries, source.path, on_error=on_error)
     else:
         # An id may be a path on another machine: no photo is looked up under such an id.
+        files = {key: key.lower().endswith(_SUFFIXES) and not bad_file(key) for key in source.ids()}
         listed = CaptionSet(
-            tuple(
-                ImageEntry(
-                    key, key if key.lower().endswith(_SUFFIXES) and not bad_file(key) else "", split
-                )
-                for key in source.ids()
-            )
+            tuple(ImageEntry(key, key if known else "", split) for key, known in files.items())
         )
     if not listed.entries:
-        raise InputError(f"{where}: no image in it.")
+        raise InputError(f"{source.path}: no image in it.")
     return listed
 
 
 def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], list[str]]:
-    """Return the id of each row's image in the source, where it has the image, and notes.
+    """Return the source's id of each image that the source has, and notes.
 
-    Raises: InputError: no image is in the source, or two images would be the same one.
+    Raises: InputError: the source has none of the images, or two of them would be the same one.
     """
     notes: list[str] = []
     if listed.dropped:
@@ -268,14 +219,14 @@ def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], lis
     known = dict.fromkeys(source.ids())
     keys: dict[str, str] = {}
     for entry in listed.entries:
-        # the source may know an image by its folder and name, as val2014/1.jpg
+        # the source may name an image with its folder, as val2014/1.jpg
         forms = (*id_forms(entry.id), *id_forms(entry.file))
         if found := [form for form in forms if form in known]:
             keys[entry.id] = found[0]
     where = ", ".join(map(str, listed.files[:3]))
     if not keys:
         raise InputError(
-            f"{where}: none of its images is in the source; the captions know "
+            f"{where}: the source has none of these images; the captions name them "
             f"{id_forms(listed.entries[0].id)}, the source {list(known)[:3]}."
         )
     if len(set(keys.values())) < len(keys):

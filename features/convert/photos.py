@@ -1,4 +1,4 @@
-"""The folder of photos beside an import: which photo is whose, and how large it is."""
+"""The folder of photos beside an import: find the photo of an image and read its size."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from features.convert.source import child, id_forms, need_folder
+from features.convert.safe.inputs import need_folder
+from features.convert.source import id_forms
 from features.errors import ImageError, InputError, MissingInput
+from features.names import child
 from features.records import Detections, ImageEntry
 
 __all__ = ["Photos"]
@@ -17,8 +19,8 @@ __all__ = ["Photos"]
 class Photos:
     """A folder of photos.
 
-    A photo is looked up under the image's file name, then under its id; ids without a suffix, or
-    with COCO's long names, are found under every form that ``id_forms`` gives either name.
+    A photo is looked up under the image's file name, then under its id, then under any form of
+    the id that ``id_forms`` gives: without a suffix, or COCO's number.
 
     Args:
         folder: the photos.
@@ -26,14 +28,16 @@ class Photos:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = need_folder(folder)
-        self._by_form: dict[str, list[Path]] | None = None  # made when a plain look-up fails
+        self._by_form: dict[str, list[Path]] | None = (
+            None  # made when a photo is not found directly
+        )
 
     def find(self, entry: ImageEntry) -> Path:
         """Return the photo of an image.
 
         Raises:
             MissingInput: there is none.
-            InputError: several could be it, or the name leads out of the folder.
+            InputError: several photos match, or the name leads out of the folder.
         """
         plain = [child(self.folder, name) for name in dict.fromkeys((entry.file, entry.id)) if name]
         for path in plain:
@@ -49,7 +53,9 @@ class Photos:
         found = [path for path in near if path.is_file()]
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise InputError(f"{self.folder}: image {entry.id!r} could be {names}. Remove one.")
+            raise InputError(
+                f"{self.folder}: image {entry.id!r} matches {names}. Remove all but one of them."
+            )
         if not found:
             raise MissingInput(
                 f"{self.folder}: there is no photo of image {entry.id!r}. Check --images-dir."
@@ -57,7 +63,7 @@ class Photos:
         return found[0]
 
     def stamp(self, entry: ImageEntry) -> tuple[str, int]:
-        """Return name and bytes of an image's photo, for the keys; -1 where there is none."""
+        """Return name and bytes of an image's photo, for the keys; -1 if there is none."""
         try:
             path = self.find(entry)
             return path.name, path.stat().st_size
@@ -65,11 +71,11 @@ class Photos:
             return entry.id, -1
 
     def sized(self, found: Detections, entry: ImageEntry) -> Detections:
-        """Take the size of the picture from the photo, after EXIF rotation; clip the boxes to it.
+        """Add the size of the image from its photo, after EXIF rotation, and clip the boxes to it.
 
-        Raises: MissingInput, InputError: as ``find``. ImageError: not a picture.
+        Raises: MissingInput, InputError: as ``find``. ImageError: not an image file.
         """
-        from PIL import Image
+        from PIL import Image  # loads Pillow
 
         path = self.find(entry)
         try:
@@ -78,7 +84,7 @@ class Photos:
                 if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
                     width, height = height, width
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{path}: cannot be read as a picture ({error}).") from error
+            raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
         limit = np.asarray([width, height, width, height], np.float32)
         boxes = np.minimum(found.boxes, limit)
         return dataclasses.replace(found, boxes=boxes, size=(width, height))

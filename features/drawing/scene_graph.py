@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import child
 from features.drawing.lettering import Word, place_words, shared_area
 from features.errors import ImageError, MissingDependency, UsageError, WriteError
+from features.names import child
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
 from features.store import Store
 

@@ -30,6 +30,7 @@ __all__ = [
     "read_sealed",
     "replacing",
     "sweep",
+    "sync_file",
     "sync_folder",
     "unreadable",
     "write_errors",
@@ -103,11 +104,7 @@ def _host() -> str:
 
 def publish(partial: Path, path: Path, *, read_only: bool = True) -> None:
     """Flush a finished partial file to disk and rename it to ``path``."""
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(partial)
     if read_only:
         partial.chmod(0o444)
     partial.replace(path)
@@ -136,6 +133,15 @@ def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Flush the contents of a file to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -169,7 +169,9 @@ def gather_rows(parts: Code, world: World) -> Code:
         wide = part.new_zeros(part.shape[0], *widths)
         wide[(slice(None), *(slice(size) for size in part.shape[1:]))] = part
         exchanged = wide.to(torch.uint8) if part.dtype is torch.bool else wide
-        rows: Tensor = _Gather.apply(exchanged, counts, world.rank)
+        rows: Tensor = _Gather.apply(  # type: ignore[no-untyped-call]
+            exchanged, counts, world.rank
+        )
         whole.append(rows.to(part.dtype))
     return rebuild(parts, whole)
 

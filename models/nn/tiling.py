@@ -15,8 +15,8 @@ __all__ = ["score_in_tiles", "tiles"]
 CPU_TILE = 6 * 2**20  # bytes; measured best between 4 and 8 MiB, a small share of an L3 cache
 CUDA_TILE = 512 * 2**20  # bytes; large enough that the cost of kernel launches is negligible
 
-I = TypeVar("I")  # noqa: E741
-C = TypeVar("C")
+Images = TypeVar("Images")
+Captions = TypeVar("Captions")
 
 
 def score_in_tiles(
@@ -24,9 +24,9 @@ def score_in_tiles(
     word_mask: Tensor,
     pair_bytes: int,
     *,
-    cut_images: Callable[[slice], I],
-    cut_captions: Callable[[Tensor, int], C],
-    score: Callable[[I, C], Tensor],
+    cut_images: Callable[[slice], Images],
+    cut_captions: Callable[[Tensor, int], Captions],
+    score: Callable[[Images, Captions], Tensor],
     shape: float = 3.0,
     recompute: bool = False,
 ) -> Tensor:

@@ -1,65 +1,60 @@
-"""Commands of ``python -m pipeline`` about captions: parse, rules."""
+"""Commands for captions: ``parse``, ``rules``."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
 from collections.abc import Iterator
+from typing import Annotated
 
+import typer
+
+from features.commands.program import Program
 from features.records import TextGraph
+from pipeline.language.spice.rules import markdown
+from pipeline.parse import parse as parse_captions
 
-__all__ = ["add_commands", "draw_arcs", "table"]
+__all__ = ["app", "draw_arcs", "table"]
 
-
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add this module's commands to the parser of ``python -m pipeline``."""
-    add = commands.add_parser("parse", help="graphs of captions", description=_parse.__doc__)
-    add.add_argument("captions", nargs="+", metavar="CAPTION", help="- reads lines from stdin")
-    add.add_argument("--parser", default="spacy", help="spacy (default) or stanza")
-    add.add_argument("--profile", default="extended", help="extended (default) or spice")
-    add.add_argument("--scheme", default="ud", help="ud (default), ud1-basic or clear")
-    add.add_argument("--model", help="spaCy: package or folder of a model")
-    add.add_argument("--model-dir", help="stanza: folder of the models")
-    add.add_argument("--json", action="store_true", help="one JSON object per caption")
-    add.set_defaults(run=_parse)
-
-    add = commands.add_parser("rules", help="the rules as Markdown", description=_rules.__doc__)
-    add.set_defaults(run=_rules)
+app = Program("python -m pipeline")
 
 
-def _parse(args: argparse.Namespace) -> int:
-    """Print tokens, dependency arcs, objects, attributes and relations of captions."""
-    from pipeline.parse import parse
+@app.command("parse")
+def parse(
+    captions: Annotated[
+        list[str], typer.Argument(metavar="CAPTION", help="Captions; - reads lines from stdin.")
+    ],
+    parser: Annotated[str, typer.Option(help="Parser: spacy or stanza.")] = "spacy",
+    profile: Annotated[str, typer.Option(help="Rules: extended or spice.")] = "extended",
+    scheme: Annotated[str, typer.Option(help="Dependency scheme: ud, ud1-basic or clear.")] = "ud",
+    model: Annotated[str, typer.Option(help="spaCy: package or folder of a model.")] = "",
+    model_dir: Annotated[str, typer.Option(help="stanza: folder of the models.")] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per caption.")
+    ] = False,
+) -> None:
+    """Parse captions into graphs.
 
-    options: dict[str, object] = {}
-    if args.model:
-        options["model"] = args.model
-    if args.model_dir:
-        options["model_dir"] = args.model_dir
-    graphs = parse(
-        list(_captions(args.captions)),
-        parser=args.parser,
-        profile=args.profile,
-        scheme=args.scheme,
-        **options,
-    )
-    for graph in graphs:
-        sys.stdout.write((_json(graph) if args.json else table(graph)) + "\n")
-    return 0
-
-
-def _rules(args: argparse.Namespace) -> int:
-    """Print the rules of both profiles with an example each, as in docs/rules.md."""
-    from pipeline.language.spice.rules import markdown
-
-    sys.stdout.write(markdown())
-    return 0
+    Prints tokens, dependency arcs, objects, attributes and relations.
+    """
+    given = {"model": model, "model_dir": model_dir}
+    options = {name: value for name, value in given.items() if value}
+    for graph in parse_captions(_lines(captions), parser, profile, scheme, **options):
+        typer.echo(_json(graph) if as_json else table(graph))
 
 
-def _captions(given: list[str]) -> Iterator[str]:
-    for caption in given:
+@app.command("rules")
+def rules() -> None:
+    """Print the page docs/rules.md.
+
+    It lists the rules of both profiles with an example each.
+    """
+    typer.echo(markdown(), nl=False)
+
+
+def _lines(captions: list[str]) -> Iterator[str]:
+    for caption in captions:
         if caption == "-":
             yield from (line.rstrip("\n") for line in sys.stdin)
         else:
@@ -68,11 +63,11 @@ def _captions(given: list[str]) -> Iterator[str]:
 
 def _json(graph: TextGraph) -> str:
     document = {**dataclasses.asdict(graph), "triplets": graph.triplets}
-    return json.dumps(document, ensure_ascii=True)  # lone surrogates survive as escapes
+    return json.dumps(document, ensure_ascii=True)  # keeps unpaired surrogates, as escapes
 
 
 def table(graph: TextGraph) -> str:
-    """Return a caption's graph as text: token table with arcs, then the scene graph."""
+    """Return a caption's graph as text: a token table with arcs, then the scene graph."""
     lines = [_printable(graph.caption), ""]
     if graph.problem:
         lines += [f"problem: {graph.problem}", ""]
@@ -108,7 +103,7 @@ def _printable(text: str) -> str:
 
 
 def draw_arcs(heads: tuple[int, ...]) -> list[str]:
-    """Return one string per token that draws the dependency arcs as brackets, longest outermost.
+    """Draw the dependency arcs as brackets, longest outermost: one string per token.
 
     >>> draw_arcs((1, -1, 1))
     ['┌>', '├─', '└>']
@@ -141,7 +136,7 @@ def draw_arcs(heads: tuple[int, ...]) -> list[str]:
 
 
 def _bridge(line: list[str]) -> list[str]:
-    """Draw the horizontal part from the outermost corner to the token."""
+    """Draw the horizontal line from the outermost corner to the token."""
     corner = next((x for x, mark in enumerate(line) if mark in "┌└├"), None)
     if corner is None:
         return line

@@ -1,1 +1,1 @@
-"""vision."""
+"""Scene graphs and region features of images: decoding, detection, relations, extraction."""

@@ -1,12 +1,12 @@
-"""Pictures as they are found in the wild, decoded to one form: RGB bytes, upright, first frame.
+"""Decoding of image files: upright RGB arrays, at reduced size where a network needs no more.
 
-Every way in which a file can be broken ends in one ImageError with the path and the reason, so that
-a build can count the picture as skipped and go on.
+Every decoding error becomes an ``ImageError`` with the path and the reason, so that a build can
+skip the image.
 
-Networks look at a few hundred pixels, cameras make thousands: a network says how far a picture may
-be averaged down before it scales it, and a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size,
-which leaves most of the work undone. What a network sees depends on the picture and on this network
-alone, never on who looked before.
+Networks take inputs of a few hundred pixels, photos have thousands. A network states by how much
+an image may be averaged down before the network's own resizing; a JPEG is then decoded at 1/2, 1/4
+or 1/8 of its size, which saves most of the work. The reduced image depends only on the file and
+the factor, never on earlier calls.
 """
 
 from __future__ import annotations
@@ -28,77 +28,75 @@ from features.errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MAX_PIXELS", "Picture", "Pixels", "read_image", "read_size"]
+__all__ = ["MAX_PIXELS", "LazyImage", "Pixels", "read_image", "read_size"]
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; a photo of 20,000 x 8,900 still fits
+MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; 20,000 x 8,900 pixels are still allowed
 WHITE = (255, 255, 255, 255)
-# What Pillow's decoders raise on damaged files, beside OSError.
-BROKEN: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, EOFError)
-BROKEN += (KeyError, IndexError, OverflowError, MemoryError, NotImplementedError)
-BROKEN += (struct.error, zlib.error)
+# Exceptions, beside OSError, that Pillow's decoders raise on damaged files.
+DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, EOFError)
+DAMAGE += (KeyError, IndexError, OverflowError, MemoryError, NotImplementedError)
+DAMAGE += (struct.error, zlib.error)
 
 
 @dataclass(slots=True, eq=False)
-class Picture:
-    """One picture on its way through detector, relations and feature extractor.
+class LazyImage:
+    """One image for detectors and feature extractors; its pixels are decoded on first use.
 
     Attributes:
-        image_id: the image's id.
-        pixels: (H, W, 3) uint8 RGB, or None where nobody needs pixels, or not yet.
-        size: (width, height), (0, 0) where unknown.
-        computed: network outputs by name, so that two steps share one pass over the picture.
-        path: the file, decoded when somebody looks; None when there are pixels, or no picture.
+        image_id: id of the image.
+        pixels: (H, W, 3) uint8 RGB once decoded, else None.
+        size: (width, height) in pixels, (0, 0) where unknown.
+        computed: network outputs by name, shared by the steps that run the same network.
+        path: file to decode; None for images given as pixels and for those without a file.
     """
 
     image_id: str
-    pixels: Pixels | None
+    pixels: Pixels | None = None
     size: tuple[int, int] = (0, 0)
     computed: dict[str, object] = field(default_factory=dict)
     path: Path | None = None
     _reduced: dict[int, Pixels] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, image_id: str, pixels: Pixels) -> Picture:
-        """Build a picture from its pixels, (H, W, 3) uint8 RGB."""
+    def from_pixels(cls, image_id: str, pixels: Pixels) -> LazyImage:
+        """Make an image from (H, W, 3) uint8 RGB."""
         return cls(image_id, pixels, (pixels.shape[1], pixels.shape[0]))
 
     @classmethod
-    def opened(cls, image_id: str, path: Path | str) -> Picture:
-        """Read the header of a file; its pixels are decoded when somebody looks at them.
+    def open(cls, image_id: str, path: Path | str) -> LazyImage:
+        """Read the header of an image file.
 
-        Raises: ImageError: as ``read_size``.
+        Raises: ImageError: see ``read_size``.
         """
-        return cls(image_id, None, read_size(path), path=Path(path))
+        return cls(image_id, size=read_size(path), path=Path(path))
 
     def rgb(self) -> Pixels:
-        """Return all pixels.
+        """Return all pixels, (H, W, 3) uint8.
 
-        Raises: ImageError: the picture was opened without them, or its file is damaged.
+        Raises: ImageError: the image has no file, or the file is damaged.
         """
         if self.pixels is None:
             if self.path is None:
-                raise ImageError(
-                    f"{self.image_id}: pixels are needed here; give the images folder."
-                )
+                raise ImageError(f"{self.image_id}: pixels are needed. Pass the images folder.")
             self.pixels = read_image(self.path)
         return self.pixels
 
-    def reduced(self, most: float) -> tuple[Pixels, int]:
-        """Return the picture at 1/factor, averaged, for readers that scale it down further.
+    def reduced(self, limit: float) -> tuple[Pixels, int]:
+        """Return the image averaged down by a power of two, for callers that resize it further.
 
         Args:
-            most: the factor is the largest power of two up to this, at least 1.
+            limit: the factor is the largest power of two up to this, at least 1.
 
         Returns:
-            (ceil(H / factor), ceil(W / factor), 3) uint8 RGB and the factor. A pixel stands for
-            factor x factor pixels from the top left corner on.
+            (ceil(H / factor), ceil(W / factor), 3) uint8 RGB and the factor. Each pixel is the mean
+            of factor x factor pixels, counted from the top left corner.
 
-        Raises: ImageError: as ``rgb``.
+        Raises: ImageError: see ``rgb``.
         """
         factor = 1
-        while 2 * factor <= most:
+        while 2 * factor <= limit:
             factor *= 2
         if factor == 1:
             return self.rgb(), 1
@@ -111,23 +109,23 @@ class Picture:
 
 
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, factor: int = 1) -> Pixels:
-    """Decode a picture: upright by its EXIF tag, first frame, transparency on white.
+    """Decode an image file: upright by its EXIF tag, first frame, transparency on white.
 
-    16-bit and float grey values are scaled to 0..255; CMYK, palette and two-level pictures become
-    RGB. The file's content decides about its format, not its extension.
+    16-bit and float grey values are scaled to 0..255; CMYK, palette and bilevel images become RGB.
+    The format is detected from the file's content, not its extension.
 
     Args:
         path: the file.
-        max_pixels: pictures with more pixels are refused before they are decoded.
-        factor: a power of two: average so many pixels a side into one. A JPEG is decoded at a
-            fraction of its size, which differs from the average by a few levels.
+        max_pixels: larger images are refused before they are decoded.
+        factor: a power of two: average factor x factor pixels into one. A JPEG is decoded at a
+            fraction of its size, which differs from the exact mean by a few levels.
 
     Returns:
         (ceil(H / factor), ceil(W / factor), 3) uint8 RGB, writable and contiguous.
 
-    Raises: ImageError: not there, empty, no picture, damaged, truncated or too large.
+    Raises: ImageError: the file is missing, empty, not an image, damaged, truncated or too large.
     """
-    from PIL import ImageOps
+    from PIL import ImageOps  # loads Pillow
 
     with _opened(Path(path), max_pixels) as image:
         done = _draft(image, factor)
@@ -137,9 +135,9 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, factor: int = 
 
 
 def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return (width, height) after EXIF rotation from the file's header alone.
+    """Return (width, height) after EXIF rotation; reads only the header.
 
-    Raises: ImageError: as ``read_image``, but damage behind the header goes unnoticed.
+    Raises: ImageError: see ``read_image``; damage behind the header is not detected.
     """
     with _opened(Path(path), max_pixels) as image:
         turned = _orientation(image) in (5, 6, 7, 8)
@@ -147,9 +145,10 @@ def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
 
 
 def _draft(image: Image.Image, factor: int) -> int:
-    """Let a JPEG's decoder scale by up to ``factor``; return by how much it will."""
+    """Ask the JPEG decoder to scale down by up to ``factor``; return the factor it will use."""
     width, height = image.size
-    # Turned about, incomplete pixels at the right and bottom would come first and shift the rest.
+    # Incomplete blocks are at the right and bottom of the file; rotation would move them to the
+    # top or left and shift all others.
     if factor == 1 or (_orientation(image) != 1 and (width % factor or height % factor)):
         return 1
     box = image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
@@ -157,54 +156,54 @@ def _draft(image: Image.Image, factor: int) -> int:
 
 
 def _averaged(pixels: Pixels, factor: int) -> Pixels:
-    """Average factor x factor pixels into one; at the right and bottom what is left of them."""
-    from PIL import Image
+    """Average factor x factor pixels into one; blocks at the right and bottom may be smaller."""
+    from PIL import Image  # loads Pillow
 
     return np.array(Image.fromarray(pixels).reduce(factor))
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return how the camera was held, by the EXIF tag; 1 is upright."""
+    """Return the EXIF orientation; 1 is upright."""
     return int(image.getexif().get(0x0112, 1))
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture, check its size, and turn whatever goes wrong into an ImageError."""
-    from PIL import Image, UnidentifiedImageError
+    """Open an image file and check its size; raise every failure as ``ImageError``."""
+    from PIL import Image, UnidentifiedImageError  # loads Pillow
 
     try:
-        # The limit is ours and checked below, so Pillow's own warning about it has no say.
+        # Pillow's own size warning is silenced: max_pixels is checked below.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(
-                        f"{path}: {image.width} x {image.height} pixels are more than the limit of "
-                        f"{max_pixels:,}. Scale the picture down."
+                        f"{path}: {image.width} x {image.height} pixels exceed the limit of "
+                        f"{max_pixels:,}. Scale the image down."
                     )
                 yield image
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{path}: more pixels than the limit of {max_pixels:,}. Scale the picture down."
+            f"{path}: exceeds the limit of {max_pixels:,} pixels. Scale the image down."
         ) from error
     except UnidentifiedImageError as error:
         empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else "not a picture that Pillow can read"
+        reason = "the file is empty" if empty else "not an image that Pillow can read"
         raise ImageError(f"{path}: {reason}. Replace or remove the file.") from error
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: there is no such file. Check the images folder.") from error
+        raise ImageError(f"{path}: no such file. Check the images folder.") from error
     except (PermissionError, IsADirectoryError) as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except BROKEN as error:
+    except DAMAGE as error:
         raise ImageError(f"{path}: damaged ({error}). Replace or remove the file.") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB without losing the range of deep greys or the shape of cut-outs."""
-    from PIL import Image
+    """Convert any mode to RGB; deep grey levels are rescaled, transparency is put on white."""
+    from PIL import Image  # loads Pillow
 
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         grey = np.asarray(image, dtype=np.float64)

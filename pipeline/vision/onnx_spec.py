@@ -1,19 +1,20 @@
-"""What a small YAML says about an ONNX file: how pictures go in and what the outputs mean.
+"""The YAML file that describes an ONNX model: its input, and what its outputs mean.
 
 ::
 
-    model: yolo.onnx                # beside the YAML, or an absolute path
+    model: yolo.onnx                # relative to the YAML, or an absolute path
     input:
       size: [640, 640]              # width, height
       resize: letterbox             # letterbox (top-left), centre (letterbox, centred), stretch
-      pad: 114                      # value of the padding, before the normalisation
+      pad: 114                      # value of the padding, before normalisation
       colour: rgb                   # rgb or bgr
-      mean: [0, 0, 0]               # subtracted from 0..255 values, in the order of ``colour``
+      mean: [0, 0, 0]               # subtracted from values 0..255, in the order of ``colour``
       std: [255, 255, 255]
       layout: nchw                  # nchw or nhwc
-      type: float32                 # float32 or uint8 (uint8: neither mean nor std)
+      type: float32                 # float32, or uint8 without mean and std
 
-The detector's and the extractor's own keys are described where they are read.
+The further keys of detectors and extractors are described in ``detectors.onnx_model`` and
+``extractors.networks``.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import need_file
 from features.errors import ConfigError, InputError
 from features.format.keys import hash_file
-from pipeline.vision.images import Picture
+from pipeline.vision.images import LazyImage
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -40,25 +42,25 @@ Float = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where the picture lies in the network's input: input = picture * scale + shift."""
+    """Position of the image in the network's input: input = image * scale + shift."""
 
     scale: tuple[float, float]  # x, y
     shift: tuple[float, float]
 
     def to_input(self, boxes: Float) -> Float:
-        """Turn picture pixels into input pixels."""
+        """Convert boxes in image pixels to input pixels."""
         moved = boxes * np.tile(self.scale, 2) + np.tile(self.shift, 2)
         return np.asarray(moved, np.float32)
 
-    def to_picture(self, boxes: Float) -> Float:
-        """Turn input pixels into picture pixels."""
+    def to_image(self, boxes: Float) -> Float:
+        """Convert boxes in input pixels to image pixels."""
         moved = (boxes - np.tile(self.shift, 2)) / np.tile(self.scale, 2)
         return np.asarray(moved, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """How a picture becomes the network's input; see the module's top."""
+    """How an image becomes the network's input; the module docstring describes the fields."""
 
     size: tuple[int, int]
     resize: str
@@ -69,15 +71,14 @@ class InputSpec:
     layout: str
     type: str
 
-    def prepare(self, picture: Picture) -> tuple[npt.NDArray[Any], Fit]:
-        """Return the input tensor, one picture, and where the picture lies in it.
+    def prepare(self, image: LazyImage) -> tuple[npt.NDArray[Any], Fit]:
+        """Return the input tensor, a batch of one, and the image's position in it.
 
-        Large pictures come averaged down to twice the input's size or more; the filter of the
-        scaling below evens out how.
+        Large images are decoded at no less than twice the input's size and resized from there.
         """
-        from PIL import Image
+        from PIL import Image  # loads Pillow
 
-        (width, height), (w, h) = picture.size, self.size
+        (width, height), (w, h) = image.size, self.size
         scale = (w / width, h / height)
         if self.resize != "stretch":
             scale = (min(scale), min(scale))
@@ -85,7 +86,7 @@ class InputSpec:
         left, top = (
             ((w - inside[0]) // 2, (h - inside[1]) // 2) if self.resize == "centre" else (0, 0)
         )
-        pixels, factor = picture.reduced(0.5 / max(scale))
+        pixels, factor = image.reduced(0.5 / max(scale))
         small = Image.fromarray(pixels).resize(
             (inside[0], inside[1]),
             Image.Resampling.BILINEAR,
@@ -106,7 +107,7 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class OnnxSpec:
-    """A YAML that was read: where the model lies, its input, and the rest of the keys."""
+    """A model description: its path, the model's path, the input, and all keys of the YAML."""
 
     path: Path
     model: Path
@@ -117,8 +118,8 @@ class OnnxSpec:
         """Return the hashes of description and weights."""
         return {"description": hash_file(self.path), "weights": hash_file(self.model)}
 
-    def pick(self, *names: str) -> None:
-        """Check that there is no key beside ``names``.
+    def check_keys(self, *names: str) -> None:
+        """Check that the YAML has no keys but ``names``.
 
         Raises: ConfigError: an unknown key.
         """
@@ -133,12 +134,10 @@ def read_spec(path: Path | str) -> OnnxSpec:
     """Read the description of an ONNX model.
 
     Raises:
-        MissingInput: no such file, or no model where it says.
-        ConfigError: not YAML, or a value that makes no sense.
+        MissingInput: the description or its model does not exist.
+        ConfigError: not YAML, or an invalid value.
     """
-    import yaml
-
-    from features.convert.source import need_file
+    import yaml  # not needed by other detectors
 
     path = need_file(path)
     try:
@@ -146,20 +145,23 @@ def read_spec(path: Path | str) -> OnnxSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML ({error}).") from error
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
-        raise ConfigError(f"{path}: needs the key 'model', the ONNX file.")
+        raise ConfigError(f"{path}: the key 'model', the ONNX file, is missing.")
     given = document.get("input") or {}
     known = {"size", "resize", "pad", "colour", "mean", "std", "layout", "type"}
     if not isinstance(given, dict) or set(given) - known or "size" not in given:
-        raise ConfigError(f"{path}: 'input' needs 'size' and knows {', '.join(sorted(known))}.")
+        raise ConfigError(f"{path}: 'input' needs 'size'; its keys are {', '.join(sorted(known))}.")
     try:
         size = tuple(int(side) for side in given["size"])
         mean = tuple(float(value) for value in given.get("mean", (0, 0, 0)))
         std = tuple(float(value) for value in given.get("std", (255, 255, 255)))
         pad = float(given.get("pad", 0))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: 'input' has a value that is no number ({error}).") from error
+        raise ConfigError(f"{path}: a value of 'input' is not a number ({error}).") from error
     if len(size) != 2 or min(size) < 1 or len(mean) != 3 or len(std) != 3 or 0 in std:
-        raise ConfigError(f"{path}: 'size' is [width, height]; 'mean' and 'std' are three numbers.")
+        raise ConfigError(
+            f"{path}: 'size' must be [width, height]; 'mean' and 'std' must be three numbers, "
+            "those of 'std' not 0."
+        )
     spec = InputSpec(
         (size[0], size[1]),
         choice(path, given, "resize", "letterbox", "centre", "stretch"),
@@ -174,27 +176,27 @@ def read_spec(path: Path | str) -> OnnxSpec:
 
 
 def choice(path: Path, given: Mapping[str, Any], key: str, *options: str) -> str:
-    """Return one of several words; the first is the default.
+    """Return the value of ``key``, one of ``options``; the first is the default.
 
-    Raises: ConfigError: another word.
+    Raises: ConfigError: any other value.
     """
     value = given.get(key, options[0])
     if value not in options:
-        raise ConfigError(f"{path}: {key} is {value!r}, it must be one of {', '.join(options)}.")
+        raise ConfigError(f"{path}: {key} is {value!r}; it must be one of {', '.join(options)}.")
     return str(value)
 
 
 def open_session(model: Path) -> InferenceSession:
-    """Load an ONNX file on one thread, because the build runs one process a core.
+    """Load an ONNX file; it runs on one thread because a build runs one process per core.
 
-    Raises: InputError: onnxruntime cannot load it.
+    Raises: InputError: onnxruntime cannot load the file.
     """
-    import onnxruntime
+    import onnxruntime  # loads the ONNX runtime
 
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise InputError(f"{model}: onnxruntime cannot load it ({error}).") from error

@@ -1,4 +1,4 @@
-"""Features of regions: RoIAlign in numpy, pooling of several maps at once, and a colour map.
+"""RoIAlign in numpy, mean pooling of several feature maps, and a feature map of colours.
 
 RoIAlign averages bilinear samples on a regular grid. Both the grid and bilinear interpolation are
 separable, so the average is two small matrix products per map: rows first, then columns.
@@ -20,7 +20,7 @@ Float = npt.NDArray[np.float32]
 
 COLOUR_DIM = 16
 # Reference colours of the soft palette, RGB: black, grey, white, red, orange, yellow, green, cyan,
-# blue, purple; a pixel belongs to each in proportion to exp(-distance^2 / (2 * width^2)).
+# blue, purple. A pixel's membership in each is proportional to exp(-distance^2 / (2 * width^2)).
 PALETTE = np.array(
     [
         (20, 20, 20),
@@ -40,7 +40,7 @@ PALETTE_WIDTH = 45.0
 
 
 class FeatureMap(NamedTuple):
-    """A map of C channels whose cells are ``stride`` pixels apart."""
+    """A feature map of C channels; neighbouring cells are ``stride`` input pixels apart."""
 
     values: Float  # (C, H, W)
     stride: float
@@ -49,16 +49,16 @@ class FeatureMap(NamedTuple):
 def roi_align(
     values: Float, boxes: Float, stride: float, *, size: int = 1, sampling: int = 2
 ) -> Float:
-    """Average bilinear samples of a map over the cells of each box. Mask R-CNN, section 3.
+    """Average bilinear samples of a map over the bins of each box. Mask R-CNN, section 3.
 
-    The continuous coordinate convention of ``aligned=True``: cell i covers stride * [i, i + 1].
+    Coordinates as with ``aligned=True``: cell i covers stride * [i, i + 1].
 
     Args:
         values: (C, H, W).
         boxes: (n, 4) xyxy in input pixels.
         stride: input pixels per map cell.
         size: bins per side.
-        sampling: samples per bin and side; 0 takes one per map cell, as ``ceil(side / size)``.
+        sampling: samples per bin and side; 0: one per map cell, ``ceil(side / size)``.
 
     Returns:
         (n, C, size, size) float32.
@@ -68,29 +68,29 @@ def roi_align(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Where the boxes sample a map, cut to the part that any of them reaches."""
+    """Sampling weights of boxes on a map, cropped to the cells that any box samples."""
 
-    rows: Float  # (n, size, H'), weights of the map's rows
+    rows: Float  # (n, size, H'): weights of the map's rows
     columns: Float  # (n, size, W')
     part: tuple[slice, slice]  # the H' rows and W' columns
 
     @cached_property
     def cells(self) -> Float:
-        """Weights of the map's cells, (n, H' * W'), where each box is one bin."""
+        """Weights of the map's cells for boxes of one bin, (n, H' * W')."""
         table: Float = self.rows[:, 0, :, None] * self.columns[:, 0, None, :]
         return table.reshape(len(table), self.rows.shape[2] * self.columns.shape[2])
 
 
 def _sample(boxes: Float, stride: float, cells: tuple[int, ...], size: int, sampling: int) -> _Grid:
-    """Return the weights of a map's rows and columns."""
+    """Return the sampling weights of boxes on a map of (H, W) ``cells``."""
     rows, columns = _both_axes(boxes, stride, cells, size, sampling)
-    # A picture rarely fills the square input: what is padding needs no multiplication.
+    # An image rarely fills the square input: skip the cells of the padding.
     part = _reached(rows), _reached(columns)
     return _Grid(rows[:, :, part[0]], columns[:, :, part[1]], part)
 
 
 def _reached(weights: Float) -> slice:
-    """Return the cells between the first and the last that count in any bin."""
+    """Return the range of cells with a weight in any bin."""
     used = np.flatnonzero(weights.any((0, 1)))
     return slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
 
@@ -100,7 +100,7 @@ def _both_axes(
 ) -> tuple[Float, Float]:
     """Return the weights of all rows (n, size, H) and columns (n, size, W)."""
     scaled = boxes.astype(np.float64) / stride - 0.5
-    if cells[0] == cells[1]:  # one call for both axes costs half
+    if cells[0] == cells[1]:  # one call for both axes takes half the time
         low, high = scaled[:, [1, 0]].T.reshape(-1), scaled[:, [3, 2]].T.reshape(-1)
         both = _weights(low, high, cells[0], size, sampling)
         return both[: len(boxes)], both[len(boxes) :]
@@ -109,11 +109,11 @@ def _both_axes(
 
 
 def _pool(values: Float, grid: _Grid) -> Float:
-    """Mix the rows of a map, then its columns: (n, C, size, size)."""
+    """Combine the rows of a map, then its columns: (n, C, size, size)."""
     rows, columns = grid.rows, grid.columns
     values = values[:, grid.part[0], grid.part[1]]
     (channels, height, width), (n, size, _) = values.shape, rows.shape
-    if size == 1 and channels > height:  # then the weights of all cells are less than the mixture
+    if size == 1 and channels > height:  # weights per cell are then smaller than combined rows
         whole: Float = grid.cells @ values.reshape(channels, height * width).T
         return whole.reshape(n, channels, 1, 1)
     by_row = values.transpose(1, 0, 2).reshape(height, channels * width)
@@ -129,19 +129,18 @@ def _weights(
     size: int,
     sampling: int,
 ) -> Float:
-    """Return how much each map cell counts in each bin along one axis, (n, size, cells).
+    """Return the weight of each map cell in each bin along one axis, (n, size, cells).
 
-    Samples more than one cell outside count as zero, those on the rim as the rim's cell.
+    Samples more than one cell outside the map count as zero; nearer ones take the outermost cell.
     """
     n = len(low)
     step = (high - low) / size
     counts = np.full(n, sampling) if sampling else np.maximum(np.ceil(step), 1).astype(np.int64)
-    most = int(counts.max(initial=1))
-    index = np.arange(most)
-    used = index < counts[:, None]  # (n, most)
+    index = np.arange(int(counts.max(initial=1)))  # samples of a bin, S at most
+    used = index < counts[:, None]  # (n, S)
     within = (index + 0.5) / counts[:, None]
     starts = low[:, None] + step[:, None] * np.arange(size)  # (n, size)
-    at = starts[:, :, None] + (step[:, None] * within)[:, None, :]  # (n, size, most)
+    at = starts[:, :, None] + (step[:, None] * within)[:, None, :]  # (n, size, S)
     share = np.where(used[:, None, :] & (at >= -1) & (at <= cells), 1.0, 0.0)
     share /= counts[:, None, None]
     at = np.clip(at, 0, cells - 1)
@@ -155,9 +154,9 @@ def _weights(
 
 
 def pool_maps(maps: Sequence[FeatureMap], boxes: Float) -> Float:
-    """Return the mean of every map over every box, side by side: (n, sum of channels).
+    """Return the mean of each map over each box, concatenated: (n, sum of channels).
 
-    Every map cell under a box is sampled, so large boxes are true means.
+    Every map cell under a box is sampled, so the means of large boxes are exact.
     """
     known: dict[tuple[float, tuple[int, ...]], _Grid] = {}
     pooled = []
@@ -170,15 +169,16 @@ def pool_maps(maps: Sequence[FeatureMap], boxes: Float) -> Float:
 
 
 def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
-    """Return colours at a quarter of the resolution, (16, H // 4, W // 4).
+    """Return a feature map of colours at a quarter of the resolution, (16, H // 4, W // 4).
 
-    Three means in [-1, 1], three deviations within 4 x 4 pixels, ten memberships of a soft palette.
+    Three means in [-1, 1], three standard deviations within 4 x 4 pixels, ten memberships in a soft
+    palette.
     """
     height, width = pixels.shape[0] // 4, pixels.shape[1] // 4
     whole = pixels[: height * 4, : width * 4].astype(np.float32)
     mean = _block_sums(whole) / 16  # (3, H * W)
     square = _block_sums(np.square(whole, out=whole)) / 16
-    # Squared distances to the palette but for a term that all ten share.
+    # Squared distances to the palette colours, without the term that all ten share.
     values = np.empty((COLOUR_DIM, height * width), np.float32)
     nearness = np.matmul(PALETTE, mean, out=values[6:])
     nearness -= (PALETTE**2).sum(1, keepdims=True) / 2
@@ -192,10 +192,10 @@ def colour_map(pixels: npt.NDArray[np.uint8]) -> Float:
 
 
 def _block_sums(values: Float) -> Float:
-    """Sum 4 x 4 pixels: (4 H, 4 W, 3) -> (3, H * W); exact, they stay far below 2^24."""
+    """Sum blocks of 4 x 4 pixels: (4 H, 4 W, 3) -> (3, H * W); exact, all sums are below 2^24."""
     rows = values[0::4] + values[1::4]
     rows += values[2::4]
     rows += values[3::4]
-    # Four pixels of three colours side by side: a product adds them up faster than strided sums.
+    # A row holds four pixels of three colours: a matrix product is faster than strided sums.
     sums: Float = np.tile(np.eye(3, dtype=np.float32), 4) @ rows.reshape(-1, 12).T
     return sums

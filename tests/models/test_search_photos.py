@@ -24,11 +24,11 @@ from models import search
 from models.configuration.config import from_dict
 from models.train import train
 from models.training.run import load_run
-from pipeline.commands.photo import recipe_of
 from pipeline.detect import create_detector
-from pipeline.vision.extractors.registry import create_extractor
+from pipeline.vision.extraction import create_extractor
+from pipeline.vision.graph_builder import GraphBuilder
 from pipeline.vision.relations import create_relations
-from pipeline.vision.visual import build
+from pipeline.vision.store_recipe import recipe_of
 from workflows.build.options import BuildOptions
 from workflows.build.plan import Plan
 
@@ -75,14 +75,14 @@ def build_like_luigi(tmp: Path, names: list[str], **given: str):
     photos = str(tmp / "photos")
     options = {"dataset": "x", "images_dir": photos, "captions": str(captions), **given}
     plan = Plan(BuildOptions(store_dir=str(tmp / "plan"), max_objects=12, **options))
-    graphs, objects, unions = build(
-        entries,
-        Path(photos),
+    builder = GraphBuilder(
         plan.detector,
         create_relations(plan.relations),
         create_extractor(plan.features, plan.detector),
         plan.rules,
+        Path(photos),
     )
+    graphs, objects, unions = builder.build_all(entries)
     made = {
         **plan.visual.params["parameters"],
         **plan.regions.params["parameters"],
@@ -118,13 +118,13 @@ def photos(tmp_path_factory):
 @pytest.fixture
 def here(monkeypatch):
     """Run ``python -m pipeline`` inside this process, which has its networks loaded already."""
-    from pipeline.__main__ import main
+    from pipeline.commands.app import app
 
     def run(words):
         quiet = io.StringIO()
         with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
             try:
-                main(list(words))
+                app.call(list(words))
             except Exception as error:
                 return subprocess.CompletedProcess(words, 1, "", f"noise\nerror: {error}\n")
         return subprocess.CompletedProcess(words, 0, "", "")
@@ -201,12 +201,12 @@ def test_other_parts_are_notes_and_other_widths_are_refused(photos, here, tmp_pa
     path = str(pictures / "1.jpg")
     (seen,), notes = search.detect_photos([path], store, {"relations": "geometric"})
     assert notes == [
-        "relations: geometric instead of the store's prior; what a run says about the photo may "
-        "be worse."
+        "relations: geometric instead of the store's prior; scores of the photo may be less "
+        "accurate."
     ]
     assert {name for _, name, _ in seen.found.relations} <= {"on", "inside", "next to", "above",
         "below", "in front of", "behind", "overlapping"}  # fmt: skip
-    with pytest.raises(UsageError, match="features of 384 numbers, but the store's have 576"):
+    with pytest.raises(UsageError, match="features have width 384, those of the store 576"):
         search.detect_photos([path], store, {"features": "label"})
     with pytest.raises(UsageError, match="unknown detector 'nanodett'"):
         search.detect_photos([path], store, {"detector": "nanodett"})
@@ -224,7 +224,7 @@ def test_a_store_from_a_file_names_its_detector_and_the_way_out(tmp_path):
     store = build_like_luigi(
         tmp_path, list(names), detector="scene-graphs", detections=str(graphs), features="label"
     )
-    with pytest.raises(UsageError, match=r"graphs from 'scene-graphs': a file.*--detector nanodet"):
+    with pytest.raises(UsageError, match=r"detector 'scene-graphs'.*--detector nanodet"):
         recipe_of(store)
     again = recipe_of(store, detections=str(graphs))
     assert again.notes == ()
@@ -236,15 +236,15 @@ def test_a_store_from_a_file_names_its_detector_and_the_way_out(tmp_path):
         "detector: nanodet instead of the store's scene-graphs",
         "relations: geometric instead of the store's precomputed",
     ]
-    assert other.rules.whole_image == "always"
+    assert other.builder.rules.whole_image == "always"
     assert other.photo(str(pictures / "a.jpg")).object_features.shape[1] == 384
     wide = recipe_of(store, detector="nanodet", features="detector")
-    with pytest.raises(MismatchError, match="of 576 numbers, but the store's have 384"):
+    with pytest.raises(MismatchError, match="width 576, those of the store 384"):
         wide.photo(str(pictures / "a.jpg"))
 
 
 def test_a_store_that_was_imported_says_so(tiny_store):
-    with pytest.raises(UsageError, match="does not say how its graphs were made"):
+    with pytest.raises(UsageError, match="does not record how its graphs were made"):
         recipe_of(tiny_store(images=6))
 
 
@@ -252,11 +252,11 @@ def test_the_stores_own_thresholds_are_used(photos, monkeypatch):
     store = open_store(photos[0].path)
     made = store.group("visual").manifest.params["parameters"]
     made["detector"] = create_detector("nanodet", min_score=0.5, candidates=99).identity()
-    assert recipe_of(store).detector.identity() == made["detector"]
+    assert recipe_of(store).builder.detector.identity() == made["detector"]
     made["detector"]["weights"] = "other"
-    with pytest.raises(MismatchError, match=r"nanodet is not the one of the store \(weights\)"):
+    with pytest.raises(MismatchError, match=r"this nanodet differs from the store's \(weights\)"):
         recipe_of(store)
-    assert "(weights); what a run says" in recipe_of(store, detector="nanodet").notes[0]
+    assert "(weights); scores of the photo" in recipe_of(store, detector="nanodet").notes[0]
 
 
 def test_photos_round_trip_through_their_file(tmp_path):
@@ -304,6 +304,6 @@ def test_the_command_line_of_the_pipeline(photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: {pictures}/nowhere.jpg: there is no such file. Check the images folder.\n"
+        f"error: {pictures}/nowhere.jpg: no such file. Check the images folder.\n"
     )
     assert not (tmp_path / "x.npz").exists()

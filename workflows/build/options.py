@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import luigi
 
 from features.errors import UsageError
-from pipeline.vision.visual import GraphRules
+from pipeline.vision.graph_builder import GraphRules
 from workflows.cluster import usable_cores
 
 __all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]
@@ -184,8 +184,9 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
     given |= changes
     if get_origin(kind) is Literal:
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
-    kinds = {str: luigi.Parameter, int: luigi.IntParameter}
-    return kinds.get(kind, luigi.OptionalFloatParameter)(**given)
+    if kind is int:
+        return luigi.IntParameter(**given)
+    return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)
 
 
 def takes(options: type[TextOptions]) -> Callable[[_Task], _Task]:

@@ -17,14 +17,10 @@ from features.format.hash_cache import HashCache
 from features.format.keys import hash_json
 from features.records import ImageEntry
 from pipeline.detect import Detector, create_detector
-from pipeline.vision.extractors.registry import (
-    extractor_identity,
-    extractor_needs_pixels,
-    resolve_features,
-)
-from pipeline.vision.image_files import ImageFolder, keep_available, keep_covered
-from pipeline.vision.relations import relations_identity, resolve_relations
-from pipeline.vision.visual import REGIONS_VERSION, VISUAL_VERSION, GraphRules, rules_for
+from pipeline.vision.extraction import create_extractor, resolve_features
+from pipeline.vision.graph_builder import REGIONS_VERSION, VISUAL_VERSION, GraphRules, rules_for
+from pipeline.vision.image_folder import ImageFolder, keep_available, keep_covered
+from pipeline.vision.relations import create_relations, resolve_relations
 from workflows.build.options import BuildOptions
 from workflows.build.text_plan import TextPlan
 
@@ -81,7 +77,7 @@ class Plan(TextPlan):
         )
         # Features of boxes from a file are pooled from the images; a file with relations or
         # features needs no images.
-        boxes_only = not detector.brings & {"features", "relations"}
+        boxes_only = not detector.provides & {"features", "relations"}
         pools = boxes_only and options.features not in ("label", "none")
         if folder is None or not (detector.needs_pixels or pools):
             return entries, unknown
@@ -140,14 +136,14 @@ class Plan(TextPlan):
     @cached_property
     def features(self) -> str:
         """Name of the feature extractor."""
-        return resolve_features(self.options.features, self.detector, pictures=self.has_files)
+        return resolve_features(self.options.features, self.detector, has_pixels=self.has_files)
 
     @cached_property
     def visual(self) -> Group:
         """Boxes, labels, relations and union boxes."""
         parameters = {
             "detector": self.detector.identity(),
-            "relations": relations_identity(self.relations),
+            "relations": create_relations(self.relations).identity(),
             "rules": self.rules.identity(),
         }
         inputs = {"index": self.index.key}
@@ -158,16 +154,16 @@ class Plan(TextPlan):
     @cached_property
     def regions(self) -> Group:
         """Features of every object box and union box."""
-        identity = extractor_identity(self.features, self.detector)
+        extractor = create_extractor(self.features, self.detector)
         inputs = {"visual": self.visual.key}
-        if extractor_needs_pixels(self.features, self.detector):
+        if extractor.needs_pixels:
             if not self.has_files:
                 raise UsageError(
                     f"--features {self.features} needs the images, and some are not on disk. Use "
                     "--features label, or pass a folder with all images."
                 )
             inputs["pictures"] = self.files_hash
-        parameters = {"features": identity, "dtype": "float16"}
+        parameters = {"features": extractor.identity(), "dtype": "float16"}
         return Group.of(self.store_dir, "regions", REGIONS_VERSION, parameters, inputs)
 
     def groups(self) -> dict[str, Group]:

@@ -137,8 +137,8 @@ class Stage(Task):
 
     def publish(self, line: str, percent: int) -> None:
         """Show progress in the scheduler's web page."""
-        self.set_status_message(line)
-        self.set_progress_percentage(percent)
+        self.set_status_message(line)  # type: ignore[misc]  # not None while the task runs
+        self.set_progress_percentage(percent)  # type: ignore[misc]
 
     def describe(self, number: int) -> str:
         """Return the images of a shard, for error messages."""
@@ -171,9 +171,9 @@ class DetectGraphs(BuildTask, Stage):
 
     label = "scene graphs"
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the index stage."""
-        return self.clone(IndexImages)
+        return [self.clone(IndexImages)]
 
     def groups(self) -> list[Group]:
         """Return graphs and features; features have a key of their own."""
@@ -183,9 +183,9 @@ class DetectGraphs(BuildTask, Stage):
         """Return the function that writes one shard, and the job that it takes."""
         plan, options = self.plan, self.options
         return visual_shard, VisualJob(
-            index=plan.index.folder,
-            visual=(plan.visual.folder, plan.visual.key),
-            regions=(plan.regions.folder, plan.regions.key),
+            index=plan.index,
+            visual=plan.visual,
+            regions=plan.regions,
             images_dir=options.images_dir if plan.has_files else "",
             detector=options.detector,
             detections=options.detections,
@@ -217,9 +217,8 @@ class ParseStage(CaptionStage):
 
     def shard(self) -> tuple[Callable[[Any, int], Any], object]:
         """Return the function that writes one shard, and the job that it takes."""
-        plan, parses = self.plan, self.plan.parses
-        job = ParseJob(plan.index.folder, (parses.folder, parses.key), self.options.parser)
-        return parse_shard, job
+        plan = self.plan
+        return parse_shard, ParseJob(plan.index, plan.parses, self.options.parser)
 
 
 class TripletStage(CaptionStage):
@@ -236,10 +235,10 @@ class TripletStage(CaptionStage):
         """Return the function that writes one shard, and the job that it takes."""
         plan = self.plan
         return text_shard, TextJob(
-            index=plan.index.folder,
-            parses=plan.parses.folder,
-            text=(plan.text.folder, plan.text.key),
-            tokens=None if plan.tokens is plan.parses else (plan.tokens.folder, plan.tokens.key),
+            index=plan.index,
+            parses=plan.parses,
+            text=plan.text,
+            tokens=None if plan.tokens is plan.parses else plan.tokens,
             profile=self.options.profile,
             scheme=self.options.scheme,
         )
@@ -248,17 +247,17 @@ class TripletStage(CaptionStage):
 class ParseCaptions(BuildTask, ParseStage):
     """Parse the captions of a build."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the index stage."""
-        return self.clone(IndexImages)
+        return [self.clone(IndexImages)]
 
 
 class ExtractTriplets(BuildTask, TripletStage):
     """Extract the text graphs of a build."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the parse stage."""
-        return self.clone(ParseCaptions)
+        return [self.clone(ParseCaptions)]
 
 
 class ParseStoredCaptions(TextTask, ParseStage):
@@ -268,6 +267,6 @@ class ParseStoredCaptions(TextTask, ParseStage):
 class ExtractStoredTriplets(TextTask, TripletStage):
     """Extract the text graphs of an existing store."""
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the parse stage."""
-        return self.clone(ParseStoredCaptions)
+        return [self.clone(ParseStoredCaptions)]

@@ -9,7 +9,7 @@ from features.errors import StoreError
 from features.format.group import read_group
 from features.format.manifest import read_store_manifest, store_manifest_path
 from features.reading.group_reader import GroupReader
-from pipeline.vision.image_files import describe_missing
+from pipeline.vision.image_folder import describe_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

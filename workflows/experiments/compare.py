@@ -128,12 +128,8 @@ class CompareModels(EntryTask):
         words += _words({f"model.options.{key}": value for key, value in options.items()})
         words += [*shlex.split(self.overrides), "--run.seed", str(seed)]
         folder = Path(self.out) / "runs" / f"{row if options else config}-seed{seed}"
-        return TrainModel(
-            config=str(path),
-            store=self.store,
-            run_dir=str(folder),
-            overrides=shlex.join(words),
-            gpus=self.gpus,
+        return self.clone(
+            TrainModel, config=str(path), run_dir=str(folder), overrides=shlex.join(words)
         )
 
     def trainings(self, name: str, row: dict[str, Any], seed: int) -> list[TrainModel]:
@@ -143,11 +139,9 @@ class CompareModels(EntryTask):
 
     def evaluation(self, name: str, row: dict[str, Any], seed: int) -> EvaluateRuns:
         """Return the evaluation of a row: of its run, or of the ensemble of its runs."""
-        return EvaluateRuns(
+        return self.clone(
+            EvaluateRuns,
             runs=[str(task.folder) for task in self.trainings(name, row, seed)],
-            store=self.store,
-            split=self.split,
-            fold5=self.fold5,
             results=str(Path(self.out) / "results" / f"{name}-seed{seed}.json"),
         )
 

@@ -78,7 +78,7 @@ class TrainingTask(Task):
     )
 
     @property
-    def resources(self) -> dict[str, int]:
+    def resources(self) -> dict[str, int]:  # type: ignore[override]
         """The GPUs to reserve."""
         return {"gpu": self.gpus} if self.gpus else {}
 
@@ -141,9 +141,9 @@ class EvaluateModel(TrainingTask):
     fold5 = luigi.BoolParameter(description="average over five folds (COCO 1K)")
     rerank = luigi.BoolParameter(description="evaluate with re-ranking, too")
 
-    def requires(self) -> luigi.Task:
+    def requires(self) -> list[luigi.Task]:
         """Return the training."""
-        return self.clone(TrainModel)
+        return [self.clone(TrainModel)]
 
     @property
     def results(self) -> Path:

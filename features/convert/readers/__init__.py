@@ -1,1 +1,1 @@
-"""readers."""
+"""Readers of foreign formats: each file has a ``Source`` per published layout."""

@@ -1,9 +1,9 @@
-"""BAN's and ReGAT's HDF5 features, with the pickled table of image ids.
+"""HDF5 features of BAN and ReGAT, with the pickled table of image ids.
 
 Fixed: ``image_features`` (N, 36, 2048), ``image_bb`` (N, 36, 4). Adaptive: ``image_features``
-(total, 2048), ``image_bb`` (total, 4), ``pos_boxes`` (N, 2) first and end row of each image.
-``{split}36_imgid2idx.pkl`` is ``{image id: N row}``. Only single rows are read: the file can be
-larger than memory.
+(total, 2048), ``image_bb`` (total, 4), ``pos_boxes`` (N, 2), the first and end row of each image.
+``{split}36_imgid2idx.pkl`` maps image ids to rows of N. Rows are read one by one, because the file
+can be larger than memory.
 """
 
 from __future__ import annotations
@@ -16,65 +16,65 @@ from typing import Any
 
 from features.convert.safe.inputs import need_file, read_bytes
 from features.convert.safe.pickles import load_pickle
-from features.convert.source import integers, make_detections, match_id
+from features.convert.safe.values import MAX_BOXES, integers
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput, ScenestoreError
 from features.records import Detections
 
 __all__ = ["BanFile"]
 
-_MAX_BYTES = 1 << 28  # one row; real ones have 300 kB
-_MAX_BOXES = 10_000
+_MAX_BYTES = 1 << 28  # of one row; real ones have 300 kB
 
 
 @contextlib.contextmanager
 def _hdf5_errors(where: object) -> Iterator[None]:
-    """Turn whatever h5py raises for a damaged file into an InputError."""
+    """Turn any error of h5py for a damaged file into an InputError."""
     try:
         yield
     except ScenestoreError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
-        raise InputError(f"{where}: not a whole HDF5 file of features ({error}).") from error
+        raise InputError(f"{where}: not a complete HDF5 file of features ({error}).") from error
 
 
-class BanFile:
+class BanFile(Source):
     """One HDF5 file of BAN or ReGAT.
 
     Args:
         path: for example ``train36.hdf5``.
-        index: the pickle of ids; ``<stem>_imgid2idx.pkl`` beside the file when not given.
+        index: pickle of ids; by default ``<stem>_imgid2idx.pkl`` beside the file.
 
     Raises:
-        MissingInput: a file is not there.
-        InputError: not such a file, or the index points outside.
+        MissingInput: a file does not exist.
+        InputError: not such a file, or a row of the index is outside it.
     """
+
+    provides = frozenset({"features"})
 
     def __init__(self, path: Path | str, *, index: Path | str | None = None) -> None:
         import h5py
 
-        self.path = need_file(path)
-        self.notes: list[str] = []
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self.brings = frozenset({"features"})
+        super().__init__(need_file(path))
         table_path = (
             Path(index) if index else self.path.with_name(f"{self.path.stem}_imgid2idx.pkl")
         )
         if not table_path.is_file():
-            raise MissingInput(f"{table_path}: there is no such file; it names the rows. Pass it.")
+            raise MissingInput(
+                f"{table_path}: there is no such file, which names the rows. Pass it as index."
+            )
         with _hdf5_errors(self.path):
             self._file: Any = h5py.File(self.path, "r")
         self.files = [self.path, table_path]
         try:
             with _hdf5_errors(self.path):
                 self._check()
-            self._rows = self._read_index(table_path)
+            self.index = self._read_index(table_path)
         except BaseException:
             self._file.close()
             raise
 
     def _check(self) -> None:
-        """Find the datasets and compare their shapes."""
+        """Find the datasets and check their shapes."""
         self._features = self._dataset("image_features", (2, 3))
         self._boxes = self._dataset("image_bb", (self._features.ndim,))
         flat = self._features.ndim == 2
@@ -89,7 +89,7 @@ class BanFile:
         rows = len(self._features) if self._ranges is None else len(self._ranges)
         table = load_pickle(read_bytes(path), str(path))
         if not isinstance(table, dict):
-            raise InputError(f"{path}: the pickle is no dict of ids and rows.")
+            raise InputError(f"{path}: the pickle is not a dict of ids and rows.")
         places = integers(str(path), "rows", list(table.values()), len(table))
         if len(set(places)) != len(places) or any(not 0 <= place < rows for place in places):
             raise InputError(f"{path}: rows repeat or lie outside 0 .. {rows - 1}.")
@@ -97,7 +97,7 @@ class BanFile:
         return {key: place for place, key in ordered}
 
     def close(self) -> None:
-        """Close the file; the object cannot be used afterwards."""
+        """Close the HDF5 file."""
         self._file.close()
 
     def _dataset(self, name: str, ranks: tuple[int, ...]) -> Any:
@@ -110,31 +110,24 @@ class BanFile:
         if not isinstance(data, h5py.Dataset) or data.ndim not in ranks:
             raise InputError(f"{self.path}: no dataset {name!r} with {ranks} axes.")
         if data.dtype.kind not in "fiu" or data.external or data.is_virtual:
-            raise InputError(f"{self.path}: {name!r} holds no numbers of its own.")
+            raise InputError(f"{self.path}: {name!r} holds no numbers itself.")
         if data.dtype.itemsize * math.prod(data.shape[1:]) > _MAX_BYTES:
-            raise InputError(f"{self.path}: a row of {name!r} is {data.shape[1:]}; refused.")
+            raise InputError(f"{self.path}: a row of {name!r} is {data.shape[1:]}; too large.")
         if data.dtype.itemsize * math.prod(data.chunks or ()) > _MAX_BYTES:
-            raise InputError(f"{self.path}: {name!r} lies in chunks of {data.chunks}; refused.")
+            raise InputError(f"{self.path}: {name!r} has chunks of {data.chunks}; too large.")
         return data
 
-    def ids(self) -> list[str]:
-        """Return the image ids in row order."""
-        return list(self._rows)
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features; its size is unknown (0, 0).
-
-        Raises: InputError: ``pos_boxes`` points outside the file.
-        """
-        key = match_id(self._rows, image_id, self.path)
-        row = self._rows[key]
+        """Return one image's boxes and features."""
+        key = self.key(image_id)
+        row = self.index[key]
         where = f"{self.path}, image {key!r}, row {row}"
         with _hdf5_errors(where):
             if self._ranges is None:
                 boxes, features = self._boxes[row], self._features[row]
             else:
                 start, end = (int(value) for value in self._ranges[row])
-                if not 0 <= start <= end <= min(len(self._features), start + _MAX_BOXES):
-                    raise InputError(f"{where}: pos_boxes {start} .. {end} lies outside the file.")
+                if not 0 <= start <= end <= min(len(self._features), start + MAX_BOXES):
+                    raise InputError(f"{where}: pos_boxes {start} .. {end} is outside the file.")
                 boxes, features = self._boxes[start:end], self._features[start:end]
         return make_detections(where, boxes, features=features)

@@ -2,9 +2,9 @@
 
 Anderson's files have six columns (image_id image_w image_h num_boxes boxes features), LXMERT's
 ten (img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features);
-arrays are base64. The files are written by several processes, so lines come in any order, an image
-may stand twice and the last line of a killed process is torn. The first pass notes the byte offset
-of every line and reads the ids alone; ``read`` then decodes one line.
+arrays are base64. Several processes write these files, so lines come in any order, an image may be
+listed twice, and the last line of a killed process is torn. The first pass notes the byte offset of
+every line and reads only the ids; ``read`` decodes one line.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from features.convert.safe.inputs import BOM, need_file, opened
-from features.convert.source import (
+from features.convert.safe.inputs import BOM, need_file, opened, read_names
+from features.convert.safe.values import (
+    box_count,
     decode_base64,
     decode_floats,
     integers,
-    make_detections,
-    match_id,
-    read_names,
+    pick_names,
 )
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -41,21 +41,20 @@ LXMERT: tuple[str, ...] = (
     "boxes",
     "features",
 )
-_MAX_BOXES = 10_000
 _ID_BYTES = 4096
-_SHOWN = 80  # of an id that may be anything
+_SHOWN = 80  # characters of an id in messages
 
 
-class BottomUpFile:
+class BottomUpFile(Source):
     """One TSV, or several parts of one (``out.tsv.0``, ``out.tsv.1`` ...).
 
     Args:
-        path: the file; when it is not there, its parts ``path.*`` are used.
+        path: the file; if it does not exist, its parts ``path.*``.
         parts: more files of the same layout.
-        objects: file of class names (LXMERT's layout names classes by number, from 0).
+        objects: file of class names (LXMERT's layout has class numbers, from 0).
         attributes: file of attribute names, likewise.
 
-    Raises: MissingInput: no such file. InputError: neither layout, or nothing whole in it.
+    Raises: MissingInput: no such file. InputError: neither layout, or no complete line.
     """
 
     def __init__(
@@ -66,30 +65,27 @@ class BottomUpFile:
         objects: Path | str | None = None,
         attributes: Path | str | None = None,
     ) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         found = sorted(self.path.parent.glob(f"{self.path.name}.*"))
         files = [self.path] if self.path.is_file() or not found else found
         self._files = [need_file(file) for file in (*files, *parts)]
         names = [Path(extra) for extra in (objects, attributes) if extra is not None]
         self.files = [*self._files, *names]
-        self.notes: list[str] = []
-        self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
+        self.classes = () if objects is None else read_names(objects)
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)
-        self.predicates: tuple[str, ...] = ()
-        self._places: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
+        self.index: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
         self._broken: dict[str, str] = {}  # id -> what is wrong with its line
         self._columns = PLAIN
         for number, file in enumerate(self._files):
             self._index(number, file)
-        if not self._places:
+        if not self.index:
             broken = next(iter(self._broken.values()), f"{self.path}:")
-            raise InputError(f"{broken} no whole line in this file. Is it a feature TSV?")
-        self._broken = {k: v for k, v in self._broken.items() if k not in self._places}
-        brings = {"features", "size"}
+            raise InputError(f"{broken} no complete line in this file. Is it a feature TSV?")
+        self._broken = {k: v for k, v in self._broken.items() if k not in self.index}
+        self.provides = frozenset({"features", "size"})
         if self._columns == LXMERT:
-            brings |= {"scores"} | ({"labels"} if self.classes else set())
-            brings |= {"attributes"} if self.traits else set()
-        self.brings = frozenset(brings)
+            self.provides |= {"scores"} | ({"labels"} if self.classes else set())
+            self.provides |= {"attributes"} if self.traits else set()
 
     def _index(self, number: int, path: Path) -> None:
         twice = 0
@@ -104,23 +100,22 @@ class BottomUpFile:
                 start, offset = offset, offset + len(line)
                 where = f"{path}, line {at}, image {key[:_SHOWN]!r}"
                 if not line.strip() or key in ("image_id", "img_id"):
-                    continue  # blank, or a header that somebody added
-                if columns is None or (self._places and columns != self._columns):
-                    if not whole:
-                        self.notes.append(f"{where}: the last line is torn and was left out.")
-                        continue
+                    continue  # blank, or a header
+                if self.index and columns != self._columns:
+                    columns = None
+                if not whole and not (columns and self._is_whole(line, columns, where)):
+                    self.notes.append(f"{where}: the last line is torn and was left out.")
+                    continue
+                if columns is None:
                     broken = f"{where}: {fields} columns, expected 6 (or LXMERT's 10)."
                     self.notes.append(broken)
                     self._broken.setdefault(key[:_SHOWN], broken)
                     continue
-                if not whole and not self._is_whole(line, columns, where):
-                    self.notes.append(f"{where}: the last line is torn and was left out.")
-                    continue
                 self._columns = columns
-                if key in self._places:
+                if key in self.index:
                     twice += 1
                 else:
-                    self._places[key] = (number, start, len(line), at)
+                    self.index[key] = (number, start, len(line), at)
         if twice:
             self.notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
 
@@ -133,17 +128,14 @@ class BottomUpFile:
 
     def ids(self) -> list[str]:
         """Return the image ids in the order of the lines."""
-        return [*self._places, *self._broken]
+        return [*self.index, *self._broken]
 
     def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features; labels where a class list was given.
-
-        Raises: InputError: the line is torn or its columns contradict each other.
-        """
+        """Return one image's boxes and features, with labels if a class list was given."""
         if image_id in self._broken:
             raise InputError(f"{self._broken[image_id]} Delete the line.")
-        key = match_id(self._places, image_id, self.path)
-        number, offset, length, at = self._places[key]
+        key = self.key(image_id)
+        number, offset, length, at = self.index[key]
         path = self._files[number]
         with opened(path, buffering=0) as file:
             file.seek(offset)
@@ -153,10 +145,8 @@ class BottomUpFile:
     def _decode(self, line: bytes, columns: tuple[str, ...], where: str) -> Detections:
         row = dict(zip(columns, line.split(b"\t"), strict=True))
         names = ("img_w", "img_h") if columns == LXMERT else ("image_w", "image_h")
-        texts = [row[name].decode("latin1") for name in (*names, "num_boxes")]
-        width, height, count = integers(where, "width, height and num_boxes", texts, 3)
-        if not 0 <= count <= _MAX_BOXES:
-            raise InputError(f"{where}: num_boxes {count} makes no sense.")
+        size = integers(where, "width and height", [row[n].decode("latin1") for n in names], 2)
+        count = box_count(where, row["num_boxes"].decode("latin1"))
         boxes = decode_floats(row["boxes"], (count, 4), f"{where}, column 'boxes'")
         features = decode_floats(row["features"], (count, -1), f"{where}, column 'features'")
         labels = scores = traits = None
@@ -165,30 +155,24 @@ class BottomUpFile:
             objects = _decode_ids(row["objects_id"], count, f"{where}, 'objects_id'")
             attrs = _decode_ids(row["attrs_id"], count, f"{where}, 'attrs_id'")
             if self.classes:
-                labels = [_pick(self.classes, code, where, "object class") for code in objects]
+                labels = pick_names(where, "object class", self.classes, objects)
             if self.traits:
-                traits = [[_pick(self.traits, code, where, "attribute")] for code in attrs]
+                traits = [[name] for name in pick_names(where, "attribute", self.traits, attrs)]
         return make_detections(
             where,
             boxes,
             labels=labels,
             scores=None if scores is None else scores[:, 0],
-            size=(width, height),
+            size=size,
             features=features,
             attributes=traits,
         )
 
 
 def _decode_ids(field: bytes, count: int, where: str) -> list[int]:
-    """Decode base64 of int64 (LXMERT's extraction) or int32 ids; the length tells which."""
+    """Decode base64 of int64 ids (LXMERT's extraction) or int32 ids, known by their length."""
     raw = decode_base64(field, where)
     if len(raw) not in (4 * count, 8 * count):
         raise InputError(f"{where}: {len(raw)} bytes for {count} ids of 4 or 8 bytes.")
     codes = np.frombuffer(raw, dtype="<i8" if len(raw) == 8 * count else "<i4")
     return [int(code) for code in codes]
-
-
-def _pick(names: tuple[str, ...], code: int, where: str, what: str) -> str:
-    if not 0 <= code < len(names):
-        raise InputError(f"{where}: {what} {code} is not in a list of {len(names)}.")
-    return names[code]

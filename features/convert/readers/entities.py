@@ -1,27 +1,20 @@
-"""Flickr30k Entities: gold boxes of phrases (Plummer et al., 2015).
+"""Gold boxes of phrases from Flickr30k Entities (Plummer et al., 2015).
 
 ``Annotations/<id>.xml`` has one ``object`` per box with one or more entity ids, or ``nobndbox``;
 ``Sentences/<id>.txt`` has five captions with ``[/EN#<entity>/<type> phrase]``. Pixels in the XML
 count from 1 and include the last one, so a box becomes ``[xmin - 1, ymin - 1, xmax, ymax]``.
-
-API::
-
-    gold = EntitiesFolder(annotations_dir, sentences_dir=None)
-    gold.ids()                    # "1001773457.jpg" ..., sorted as strings
-    gold.read(image_id)           # Detections: a box per object, scores 1, size known
-    gold.entities(image_id)       # for each box of read(): the entity ids that share it
-    gold.phrases(image_id)        # list of Phrase: text, sentence, entity, rows of its boxes
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.convert.safe.inputs import need_file, need_folder, read_bytes, read_text
-from features.convert.source import integers, make_detections, match_id
+from features.convert.safe.values import integers
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -31,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MARKED", "EntitiesFolder", "Phrase"]
 
 MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
-"""A marked phrase of a caption: entity id, types parted by slashes, words."""
+"""A marked phrase of a caption: entity id, types separated by slashes, words."""
 _MAX_BYTES = 8 << 20  # the largest real file has some kilobytes
 
 
@@ -41,22 +34,22 @@ class Phrase:
 
     Attributes:
         text: the words of the phrase.
-        entity: its entity id; "0" is something that cannot be seen.
-        kinds: its types: people, clothing, bodyparts, animals, vehicles, scene, other ...
+        entity: its entity id; "0" is something that is not visible.
+        types: people, clothing, bodyparts, animals, vehicles, scene, other ...
         sentence: which caption of the image, from 0.
-        first_word: position of its first word in the caption without the markup, from 0.
-        boxes: rows of its boxes in ``EntitiesFolder.read``, () where it has none.
+        first_word: position of its first word in the caption without markup, from 0.
+        boxes: rows of its boxes in ``EntitiesFolder.read``; () if it has none.
     """
 
     text: str
     entity: str
-    kinds: tuple[str, ...]
+    types: tuple[str, ...]
     sentence: int
     first_word: int
     boxes: tuple[int, ...] = ()
 
 
-class EntitiesFolder:
+class EntitiesFolder(Source):
     """The annotations of Flickr30k Entities.
 
     Args:
@@ -67,25 +60,20 @@ class EntitiesFolder:
     def __init__(
         self, annotations_dir: Path | str, sentences_dir: Path | str | None = None
     ) -> None:
-        self.annotations = need_folder(annotations_dir)
+        super().__init__(need_folder(annotations_dir))
         self.sentences = None if sentences_dir is None else need_folder(sentences_dir)
-        self._files = {f"{path.stem}.jpg": path for path in self.annotations.glob("*.xml")}
-        if not self._files:
-            raise InputError(f"{self.annotations}: no XML file in this folder. Is it Annotations?")
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self.notes: list[str] = []
-        self.files = [self._files[key] for key in sorted(self._files)]
+        self.index: dict[str, Path] = {
+            f"{path.stem}.jpg": path for path in sorted(self.path.glob("*.xml"))
+        }
+        if not self.index:
+            raise InputError(f"{self.path}: no XML file in this folder. Is it Annotations?")
+        self.files = list(self.index.values())
         if self.sentences is not None:
             self.files += sorted(self.sentences.glob("*.txt"))
-        self.brings = frozenset({"size"} if self.sentences is None else {"labels", "size"})
-
-    def ids(self) -> list[str]:
-        """Return the image ids, sorted as strings."""
-        return sorted(self._files)
+        self.provides = frozenset({"size"} if self.sentences is None else {"labels", "size"})
 
     def read(self, image_id: str) -> Detections:
-        """Return the gold boxes of one image; no relations, features or attributes.
+        """Return the gold boxes of one image.
 
         The label is the last word of the first phrase that names the box's entity.
         """
@@ -107,21 +95,21 @@ class EntitiesFolder:
     def phrases(self, image_id: str) -> list[Phrase]:
         """Return all phrases of an image's captions with the rows of their boxes.
 
-        Raises: InputError: the captions' folder was not given or lacks the image.
+        Raises: InputError: the folder of captions was not given or lacks the image.
         """
         path = self._path(image_id)
         if self.sentences is None:
             raise InputError(f"{path}: phrases need the folder Sentences: pass sentences_dir.")
         entities = _read_annotation(path)[2]
-        found = []
-        for phrase in _read_sentences(self.sentences, path.stem):
-            rows = tuple(row for row, names in enumerate(entities) if phrase.entity in names)
-            values = (phrase.text, phrase.entity, phrase.kinds, phrase.sentence, phrase.first_word)
-            found.append(Phrase(*values, boxes=rows))
-        return found
+        return [
+            replace(
+                phrase, boxes=tuple(r for r, names in enumerate(entities) if phrase.entity in names)
+            )
+            for phrase in _read_sentences(self.sentences, path.stem)
+        ]
 
     def _path(self, image_id: str) -> Path:
-        return self._files[match_id(self._files, image_id, self.annotations)]
+        return self.index[self.key(image_id)]
 
 
 def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:
@@ -137,7 +125,7 @@ def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list
         raise InputError(f"{path}: not a safe XML annotation ({error}).") from error
     named = Path(_text(root.find("filename"))).stem
     if named != path.stem:
-        raise InputError(f"{path}: says it belongs to {named!r}. Rename one of them.")
+        raise InputError(f"{path}: its <filename> is {named!r}. Rename one of them.")
     size = integers(str(path), "size", _texts(root.find("size"), "width", "height"), 2)
     boxes: list[list[int]] = []
     entities: list[tuple[str, ...]] = []
@@ -171,15 +159,15 @@ def _read_sentences(folder: Path | None, stem: str) -> list[Phrase]:
         end = words = 0
         for mark in MARKED.finditer(line):
             words += len(line[end : mark.start()].split())
-            entity, kinds, text = mark[1], tuple(mark[2].split("/")), mark[3]
-            found.append(Phrase(text, entity, kinds, at, words))
+            entity, types, text = mark[1], tuple(mark[2].split("/")), mark[3]
+            found.append(Phrase(text, entity, types, at, words))
             words += len(text.split())
             end = mark.end()
     return found
 
 
 def _head_word(phrase: str) -> str:
-    """Return the last word, which is the head of a plain English noun phrase.
+    """Return the last word, the head of a plain English noun phrase.
 
     >>> _head_word("a white dog")
     'dog'

@@ -1,15 +1,15 @@
-"""GSMN's caption files: word ids, dependency pairs and the vocabulary they count in.
+"""GSMN's caption files: word ids, dependency pairs and their vocabulary.
 
 ``{split}_precaps_stan.txt``: word ids of a caption, separated by commas, ``<start>`` first and
-``<end>`` last. ``{split}_caps.json``: for each caption a list of ``[head, dependent]``; words count
-from 1 and 0 is ROOT, as CoreNLP writes it, ROOT's own pair first. The released code skips that
-first pair and uses the numbers as rows of the word ids, which fits exactly because row 0 is
-``<start>``: **word i of the caption (from 1) is row i**. ``{name}_vocab.json``: ``{"word2idx",
-"idx2word", "idx"}`` with ``<pad> <start> <end> <unk>`` as 0 to 3.
+``<end>`` last. ``{split}_caps.json``: for each caption a list of ``[head, dependent]``, ROOT's pair
+first; words are numbered from 1 and 0 is ROOT, as in CoreNLP. The released code skips the first
+pair and uses the numbers as rows of the word ids, which is right because row 0 is ``<start>``:
+**word i of the caption (from 1) is row i**. ``{name}_vocab.json``: ``{"word2idx", "idx2word",
+"idx"}`` with ``<pad> <start> <end> <unk>`` as 0 to 3.
 
-A caption of several sentences comes out of stanfordcorenlp with a pair ``[0, r]`` and numbers from
-1 for each of them; the released code does not know that and ties words of the second sentence to
-those of the first. Here the sentences are told apart, see ``_join``, and counted through.
+For a caption of several sentences, stanfordcorenlp gives a pair ``[0, r]`` and numbers from 1 for
+each sentence; the released code ignores that and connects words of the second sentence to those of
+the first. Here ``_join`` separates the sentences and numbers their words consecutively.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.convert.safe.inputs import BOM, read_bytes
-from features.convert.source import integers, read_json
+from features.convert.safe.json_files import read_json
+from features.convert.safe.values import integers
 from features.errors import InputError
 from features.records import TextGraph
 
@@ -32,9 +33,9 @@ _STOPS = frozenset({".", "!", "?", "..."})
 
 
 def dependency_pairs(graph: TextGraph) -> Pairs:
-    """Return ``[head, dependent]`` of a caption, from 1, the pair of the first root in front.
+    """Return the ``[head, dependent]`` pairs of a caption, from 1, the first root's pair first.
 
-    Roots of further sentences get no pair: the released code would tie them to ``<start>``.
+    Roots of further sentences get no pair: the released code would connect them to ``<start>``.
 
     >>> dependency_pairs(TextGraph("a dog ran", ("a", "dog", "ran"), heads=(1, 2, -1)))
     [[0, 3], [2, 1], [3, 2]]
@@ -51,19 +52,19 @@ def word_ids(graph: TextGraph, word2idx: Mapping[str, int]) -> list[int]:
 
 
 def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextGraph] | None:
-    """Read tokens and heads of a split's captions, None where a file is missing.
+    """Read tokens and heads of a split's captions; None if a file is missing.
 
-    Tokens are the vocabulary's words (rare ones ``<unk>``), lemmas equal them; tags are empty, the
-    relation of an edge is ``dep`` because the format has no names for them.
+    Tokens are words of the vocabulary (rare ones ``<unk>``), and so are lemmas; tags are empty, and
+    the relation of every edge is ``dep``, because the format has no names for them.
 
     Args:
-        folder: the precomputed folder; it also has the vocabulary, ``*_vocab.json``.
+        folder: the precomputed folder, which also has the vocabulary, ``*_vocab.json``.
         split: SCAN's name of the split.
         captions: the split's captions.
 
     Raises:
-        InputError: lengths that differ, ids without a word, heads outside the caption, in a
-            circle or twice for a word, sentences that cannot be told apart, several vocabularies.
+        InputError: lengths that differ, ids without a word, heads outside the caption or in a
+            cycle, a word with two heads, sentences that cannot be separated, several vocabularies.
     """
     words_path = folder / f"{split}_precaps_stan.txt"
     pairs_path = folder / f"{split}_caps.json"
@@ -76,7 +77,7 @@ def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextG
     lines = read_bytes(words_path).removeprefix(BOM).decode("ascii", "replace").splitlines()
     pairs = read_json(pairs_path)
     if not isinstance(pairs, list) or not len(pairs) == len(lines) == len(captions):
-        n_pairs = len(pairs) if isinstance(pairs, list) else "no list of"
+        n_pairs = len(pairs) if isinstance(pairs, list) else "not a list of"
         raise InputError(
             f"{pairs_path}: {n_pairs} entries, {words_path.name} has {len(lines)} lines, "
             f"there are {len(captions)} captions."
@@ -88,15 +89,15 @@ def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextG
 
 
 def _vocabulary(folder: Path) -> Path | None:
-    """Return the vocabulary that is named as the folder, else the only one."""
+    """Return the vocabulary with the name of the folder, else the only one."""
     found = sorted(folder.glob("*_vocab.json"))
     named = folder / f"{folder.absolute().name}_vocab.json"
     if named in found or len(found) < 2:
         return named if named in found else next(iter(found), None)
     names = " and ".join(path.name for path in found)
     raise InputError(
-        f"{folder}: {names} are vocabularies; which one the word ids count in cannot be known. "
-        f"Keep one, or name it {named.name}."
+        f"{folder}: {names} are vocabularies; the one of the word ids cannot be determined. "
+        f"Keep only that one, or name it {named.name}."
     )
 
 
@@ -104,7 +105,7 @@ def _read_vocabulary(path: Path) -> dict[int, str]:
     document = read_json(path)
     table = document.get("word2idx") if isinstance(document, dict) else None
     if not isinstance(table, dict):
-        raise InputError(f"{path}: no vocabulary; it needs 'word2idx'.")
+        raise InputError(f"{path}: not a vocabulary, which has 'word2idx'.")
     return dict(
         zip(integers(str(path), "ids", list(table.values()), len(table)), table, strict=True)
     )
@@ -116,7 +117,7 @@ def _graph(
     parts = line.split(",")
     ids = list(integers(where, "word ids", parts, len(parts)))
     if ids[:1] != [_START] or ids[-1:] != [_END] or len(ids) < 2:
-        raise InputError(f"{where}: word ids must begin with <start> and stop with <end>.")
+        raise InputError(f"{where}: word ids must begin with <start> and end with <end>.")
     if unknown := [code for code in ids if code not in words]:
         raise InputError(f"{where}: word id {unknown[0]} is not in the vocabulary.")
     tokens = tuple(words[code] for code in ids[1:-1])
@@ -135,16 +136,16 @@ def _graph(
 
 
 def _heads(where: str, edges: object, tokens: Sequence[str]) -> list[int]:
-    """Return the head of each word, counted from 0; -1 for roots and words without a pair."""
+    """Return the head of each word, from 0; -1 for roots and words without a pair."""
     if not isinstance(edges, list):
-        raise InputError(f"{where}: the dependencies are no list of pairs.")
+        raise InputError(f"{where}: the dependencies are not a list of pairs.")
     pairs = []
     for edge in edges:
         head, dependent = integers(where, "a dependency", edge, 2)
         if not (0 <= head <= len(tokens) and 1 <= dependent <= len(tokens)):
-            raise InputError(f"{where}: dependency {edge} lies outside {len(tokens)} words.")
+            raise InputError(f"{where}: dependency {edge} is outside the {len(tokens)} words.")
         pairs.append((head, dependent))
-    # numbers that do not repeat count through the whole caption already
+    # without repeats, the numbers already cover the whole caption
     repeated = len({dependent for _, dependent in pairs}) < len(pairs)
     if repeated and sum(head == 0 for head, _ in pairs) > 1:
         pairs = _join(where, pairs, tokens)
@@ -160,14 +161,14 @@ def _heads(where: str, edges: object, tokens: Sequence[str]) -> list[int]:
 
 
 def _join(where: str, pairs: Sequence[Pair], tokens: Sequence[str]) -> list[Pair]:
-    """Count the words of several sentences through, each of which counts from 1.
+    """Number the words of several sentences consecutively; in ``pairs`` each starts at 1.
 
-    Assumed, as CoreNLP's basic dependencies are: each sentence begins with its ``[0, r]`` and has
-    one pair for every word, so that it has as many words as pairs. That is believed where the
-    dependents of each are exactly 1 .. n, and either all sentences together have the caption's
-    words or each but the last ends at a full stop, exclamation or question mark.
+    CoreNLP's basic dependencies start each sentence with its ``[0, r]`` and have one pair per word,
+    so a sentence has as many words as pairs. This is accepted if the dependents of each sentence
+    are exactly 1 .. n, and either all sentences together have the caption's words, or each but
+    the last ends at a full stop, exclamation or question mark.
 
-    Raises: InputError: otherwise; where the sentences end cannot be known then.
+    Raises: InputError: otherwise, because the ends of the sentences are unknown.
     """
     starts = [at for at, (head, _) in enumerate(pairs) if head == 0]
     joined: list[Pair] = []
@@ -183,21 +184,21 @@ def _join(where: str, pairs: Sequence[Pair], tokens: Sequence[str]) -> list[Pair
     missing = len(tokens) - len(joined)
     if len(joined) < len(pairs) or missing < 0 or (missing and not closed):
         raise InputError(
-            f"{where}: the dependencies belong to {len(starts)} sentences, and where these end in "
-            f"the {len(tokens)} words cannot be known. Parse the caption again, or move _caps.json "
-            "away to import without words."
+            f"{where}: the dependencies belong to {len(starts)} sentences whose ends in the "
+            f"{len(tokens)} words cannot be determined. Parse the caption again, or move "
+            "_caps.json away to import without words."
         )
     return joined
 
 
 def _check_tree(where: str, heads: Sequence[int]) -> None:
-    """Refuse words whose heads lead back to them."""
+    """Refuse cycles."""
     safe: set[int] = {-1}
     for word in range(len(heads)):
         path: set[int] = set()
         while word not in safe:
             if word in path:
-                raise InputError(f"{where}: the heads of word {word + 1} go in a circle.")
+                raise InputError(f"{where}: the heads of word {word + 1} form a cycle.")
             path.add(word)
             word = heads[word]
         safe |= path

@@ -3,49 +3,47 @@
 A value is a pickle. MMF: arrays under ``features, bbox, objects, cls_prob, num_boxes, image_width,
 image_height``, keyed by relative path; ViLBERT's multi-task code: arrays under ``features, boxes,
 num_boxes, image_w, image_h``. ViLBERT's released files: base64 of float32 under ``features, boxes,
-cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h``). Base64 is known
-by the type of ``features``. ``b"keys"`` is a pickled list of all keys.
+cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h``). The type of
+``features`` tells base64 from arrays. ``b"keys"`` is a pickled list of all keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
+from features.convert.safe.inputs import need_file, read_names
 from features.convert.safe.pickles import load_pickle
-from features.convert.source import (
+from features.convert.safe.values import (
+    box_count,
     brief,
     decode_floats,
     integers,
-    make_detections,
-    match_id,
-    read_names,
+    pick_names,
     real_rows,
 )
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingDependency
 from features.records import Detections
 
 __all__ = ["LmdbFile"]
 
-_MAX_BOXES = 10_000
 _KEYS = b"keys"
 _SIZES = (("image_width", "image_height"), ("image_w", "image_h"), ("img_w", "img_h"))
 
 
-class LmdbFile:
+class LmdbFile(Source):
     """One LMDB environment: a folder with ``data.mdb``, or a single file.
 
     Args:
         path: the folder or file.
-        objects: file of class names; ``objects`` (MMF) or the best column of ``cls_prob`` then
-            becomes a label. Bottom-up-attention's ``cls_prob`` has the background as column 0,
-            which is left out; MMF left it out itself where ``objects`` is the best column.
+        objects: file of class names; with it, labels come from ``objects`` (MMF) or from the best
+            column of ``cls_prob``. Bottom-up-attention's ``cls_prob`` has the background as column
+            0, which is skipped; MMF omits that column where ``objects`` is the best column.
 
     Raises:
         MissingDependency: the package ``lmdb`` is not installed.
@@ -57,27 +55,25 @@ class LmdbFile:
             import lmdb
         except ImportError as error:
             raise MissingDependency.of("lmdb", "Reading LMDB", "pip install lmdb") from error
-        self.path = Path(path)
+        super().__init__(path)
         data = need_file(self.path / "data.mdb" if self.path.is_dir() else self.path)
-        self.notes: list[str] = []
         self.files = [data] if objects is None else [data, Path(objects)]
-        self.classes: tuple[str, ...] = () if objects is None else read_names(objects)
-        self.predicates: tuple[str, ...] = ()
+        self.classes = () if objects is None else read_names(objects)
         try:
             self._env = lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
             )
             self._check_length(data)
-            self._keys = {_key_text(key): bytes(key) for key in self._scan()}
+            self.index = {_key_text(key): bytes(key) for key in self._scan()}
         except lmdb.Error as error:
             raise InputError(f"{self.path}: cannot be read as LMDB ({error}).") from error
-        if not self._keys:
+        if not self.index:
             raise InputError(f"{self.path}: no image in this database.")
-        scored = {"scores"} | ({"labels"} if self.classes else set())
-        self.brings = frozenset({"features", "size"} | scored)
+        self.provides = frozenset({"features", "size", "scores"})
+        self.provides |= {"labels"} if self.classes else set()
 
     def _check_length(self, data: Path) -> None:
-        """Refuse a torn file: LMDB maps it, so that a missing page would kill the process."""
+        """Refuse a torn file: LMDB maps it, and reading a missing page would kill the process."""
         wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
         if data.stat().st_size < wanted:
             self._env.close()
@@ -90,43 +86,23 @@ class LmdbFile:
             yield from (key for key in transaction.cursor().iternext(values=False) if key != _KEYS)
 
     def close(self) -> None:
-        """Close the database; the object cannot be used afterwards."""
+        """Close the database."""
         self._env.close()
 
-    def __enter__(self) -> Self:
-        """Use as ``with LmdbFile(path) as source``."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the database."""
-        self.close()
-
-    def ids(self) -> list[str]:
-        """Return the keys as text, in the order of the database (sorted bytes)."""
-        return list(self._keys)
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features.
-
-        Raises: InputError: the value is no plain pickle, or its parts contradict each other.
-        """
+        """Return one image's boxes and features."""
         import lmdb
 
-        key = match_id(self._keys, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, key {key!r}"
         try:
             with self._env.begin() as transaction:
-                value = transaction.get(self._keys[key])
+                value = transaction.get(self.index[key])
         except lmdb.Error as error:
             raise InputError(f"{where}: cannot be read ({error}).") from error
         entry = load_pickle(bytes(value or b""), where)
         if not isinstance(entry, dict) or "features" not in entry:
-            raise InputError(f"{where}: the pickle is no dict with 'features'.")
+            raise InputError(f"{where}: the pickle is not a dict with 'features'.")
         if isinstance(entry["features"], (str, bytes)):
             return self._read_base64(where, entry)
         return self._read_arrays(where, entry)
@@ -163,9 +139,7 @@ class LmdbFile:
         )
 
     def _read_base64(self, where: str, entry: dict[str, Any]) -> Detections:
-        (count,) = integers(where, "num_boxes", [entry.get("num_boxes")], 1)
-        if not 0 <= count <= _MAX_BOXES:
-            raise InputError(f"{where}: num_boxes {count} makes no sense.")
+        count = box_count(where, entry.get("num_boxes"))
         boxes = decode_floats(_base64(where, entry, "boxes"), (count, 4), f"{where}, 'boxes'")
         field = _base64(where, entry, "features")
         features = decode_floats(field, (count, -1), f"{where}, 'features'")
@@ -180,13 +154,7 @@ class LmdbFile:
         )
 
     def _labels(self, where: str, codes: npt.NDArray[np.generic]) -> list[str] | None:
-        if not self.classes:
-            return None
-        numbers = [int(code) for code in codes]
-        for code in numbers:
-            if not 0 <= code < len(self.classes):
-                raise InputError(f"{where}: class {code} is not in a list of {len(self.classes)}.")
-        return [self.classes[code] for code in numbers]
+        return pick_names(where, "class", self.classes, map(int, codes)) if self.classes else None
 
 
 def _key_text(key: bytes) -> str:
@@ -196,7 +164,7 @@ def _key_text(key: bytes) -> str:
 def _best(
     probability: npt.NDArray[np.generic], *, background: bool = True
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return score and class of the best column, the background (column 0) left out."""
+    """Return score and class of the best column, without the background (column 0)."""
     real = np.asarray(probability, dtype=np.float32)[:, 1 if background else 0 :]
     if not real.shape[1]:
         return np.ones(len(real), np.float32), np.zeros(len(real), np.int64)
@@ -204,10 +172,10 @@ def _best(
 
 
 def _chosen(codes: object, probability: npt.NDArray[np.generic]) -> bool:
-    """Say whether ``objects`` is the best of all columns: then none of them is the background.
+    """Return whether ``objects`` is the best of all columns; none is then the background.
 
-    MMF's later versions write both without the background; the earlier ones kept it in
-    ``cls_prob`` alone, where ``objects`` is one less than the best column.
+    Later versions of MMF write both without the background. Earlier ones keep it in ``cls_prob``
+    alone, where ``objects`` is one less than the best column.
     """
     if not isinstance(codes, np.ndarray) or not probability.size:
         return False
@@ -217,14 +185,14 @@ def _chosen(codes: object, probability: npt.NDArray[np.generic]) -> bool:
 def _table(where: str, entry: dict[str, Any], key: str) -> npt.NDArray[np.generic]:
     value = entry[key]
     if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "fiu":
-        raise InputError(f"{where}: {key!r} is no table of numbers.")
+        raise InputError(f"{where}: {key!r} is not a table of numbers.")
     return value
 
 
 def _base64(where: str, entry: dict[str, Any], key: str) -> bytes | str:
     value = entry.get(key)
     if not isinstance(value, (bytes, str)):
-        raise InputError(f"{where}: {key!r} is no base64 text.")
+        raise InputError(f"{where}: {key!r} is not base64 text.")
     return value
 
 

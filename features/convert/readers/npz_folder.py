@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from features.convert.safe.inputs import need_file, need_folder
 from features.convert.safe.pickles import BROKEN_ARRAY, load_array
-from features.convert.source import brief, integers, make_detections, match_id, real_rows
+from features.convert.safe.values import brief, integers, real_rows
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
@@ -31,45 +32,33 @@ _BROKEN_ZIP = (RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 _MAX_BYTES = 1 << 30  # one image; real files have less than a megabyte
 
 
-class NpzFolder:
+class NpzFolder(Source):
     """One folder of arrays; ids are file names without the suffix.
 
     Args:
         path: the folder.
-        boxes: folder of ``<id>.npy`` boxes; ``X_box`` beside ``X_att`` when not given.
+        boxes: folder of ``<id>.npy`` boxes; by default ``X_box`` beside ``X_att``.
     """
 
+    provides = frozenset({"features"})
+
     def __init__(self, path: Path | str, *, boxes: Path | str | None = None) -> None:
-        self.path = need_folder(path)
-        self.notes: list[str] = []
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self._files = {
-            file.stem: file
-            for suffix in ("npy", "npz")
-            for file in sorted(self.path.glob(f"*.{suffix}"))
-            if not file.stem.endswith("_info")
-        }
-        if not self._files:
+        super().__init__(need_folder(path))
+        files = sorted(self.path.glob("*.np[yz]"), key=lambda file: file.suffix)  # .npz wins
+        found = {file.stem: file for file in files if not file.stem.endswith("_info")}
+        self.index = dict(sorted(found.items()))
+        if not self.index:
             raise InputError(f"{self.path}: no .npz or .npy file in this folder.")
         whole = self.path.absolute()  # "." has no name
         beside = whole.parent / f"{whole.name.removesuffix('_att')}_box"
         self._boxes = need_folder(boxes) if boxes else (beside if beside.is_dir() else None)
-        self.brings = frozenset({"features"})
         self.files = sorted(self.path.glob("*.np[yz]"))
         if self._boxes is not None:
             self.files += sorted(self._boxes.glob("*.npy"))
 
-    def ids(self) -> list[str]:
-        """Return the image ids, sorted."""
-        return sorted(self._files)
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's features, with boxes and size where they are there.
-
-        Raises: InputError: a torn file, a pickle, or shapes that contradict each other.
-        """
-        path = self._files[match_id(self._files, image_id, self.path)]
+        """Return one image's features, with boxes and size where the files have them."""
+        path = self.index[self.key(image_id)]
         arrays: dict[str, Any] = {}
         if path.suffix == ".npz":
             arrays = _open_npz(path)
@@ -85,9 +74,9 @@ class NpzFolder:
         if boxes is None and self._boxes is not None:
             boxes = load_array(self._boxes / f"{path.stem}.npy")
         if boxes is not None and not (isinstance(boxes, np.ndarray) and boxes.ndim):
-            raise InputError(f"{path}: the boxes are {brief(boxes)}, no array.")
-        said = next((arrays[name] for name in ("num_bbox", "num_boxes") if name in arrays), None)
-        features, boxes = _fit(str(path), features, boxes, said)
+            raise InputError(f"{path}: the boxes are {brief(boxes)}, not an array.")
+        stated = next((arrays[name] for name in ("num_bbox", "num_boxes") if name in arrays), None)
+        features, boxes = _fit(str(path), features, boxes, stated)
         size = [arrays.get("image_w", arrays.get("image_width", 0))]
         size += [arrays.get("image_h", arrays.get("image_height", 0))]
         return make_detections(
@@ -101,18 +90,18 @@ class NpzFolder:
         value = load_array(info)
         entry = value.item() if value.ndim == 0 else None
         if not isinstance(entry, dict):
-            raise InputError(f"{info}: no pickled dict.")
+            raise InputError(f"{info}: not a pickled dict.")
         return entry
 
 
-def _fit(where: str, features: Table, boxes: Table | None, said: object) -> tuple[Table, Table]:
+def _fit(where: str, features: Table, boxes: Table | None, stated: object) -> tuple[Table, Table]:
     """Return features (n, D) and boxes of equal length, zeros where there are none."""
     if features.ndim == 2 and boxes is not None and len(boxes) == len(features):
-        count = real_rows(where, said, len(features))
+        count = real_rows(where, stated, len(features))
         return features[:count], boxes[:count]
     count = len(features) if boxes is None else len(boxes)
-    if said is not None:
-        (count,) = integers(where, "the number of boxes", [said], 1)
+    if stated is not None:
+        (count,) = integers(where, "the number of boxes", [stated], 1)
     if features.ndim == 2 and len(features) != count and features.shape[1] == count:
         features = features.T  # MILVLG writes (D, n)
     if features.ndim != 2 or len(features) != count:
@@ -121,13 +110,13 @@ def _fit(where: str, features: Table, boxes: Table | None, said: object) -> tupl
 
 
 def _open_npz(path: Path) -> dict[str, Table]:
-    """Read the plain arrays of an .npz; object arrays (``info``) are left out, never unpickled."""
+    """Read the plain arrays of an .npz; object arrays (``info``) are skipped, never unpickled."""
     found: dict[str, Table] = {}
     need_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
-                raise InputError(f"{path}: unpacks to more than 1 GiB; refused.")
+                raise InputError(f"{path}: unpacks to more than 1 GiB, too much for one image.")
         with np.load(path, allow_pickle=False) as arrays:
             for name in arrays.files:
                 try:
@@ -138,5 +127,5 @@ def _open_npz(path: Path) -> dict[str, Table]:
     except InputError:
         raise
     except (*BROKEN_ARRAY, *_BROKEN_ZIP) as error:
-        raise InputError(f"{path}: not a whole .npz file ({error}).") from error
+        raise InputError(f"{path}: not a complete .npz file ({error}).") from error
     return found

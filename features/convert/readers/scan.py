@@ -1,10 +1,10 @@
-"""SCAN's precomputed folders, with the extra files of GSMN where they are.
+"""SCAN's precomputed folders, with the extra files of GSMN if present.
 
 ``{split}_ims.npy`` (rows, regions, D), ``{split}_caps.txt`` one caption per line,
-``{split}_ids.txt`` one image id per line. Five captions describe an image. Rows are one per image,
-or one per caption with every image five times in a row: SCAN tells them apart by comparing the
-number of rows with the number of captions. GSMN adds ``{split}_ims_bbx.npy`` (rows, regions, 4)
-xyxy pixels and ``{split}_ims_size.npy``, an object array of ``{"image_h", "image_w"}``.
+``{split}_ids.txt`` one image id per line. An image has five captions. Rows are one per image, or
+one per caption with every image five times in a row; the number of captions tells which. GSMN adds
+``{split}_ims_bbx.npy`` (rows, regions, 4) xyxy pixels and ``{split}_ims_size.npy``, an object array
+of ``{"image_h", "image_w"}``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy.typing as npt
 from features.convert.readers.gsmn_text import read_graphs
 from features.convert.safe.inputs import BOM, need_folder, read_bytes
 from features.convert.safe.pickles import load_array
-from features.convert.source import integers, make_detections, match_id
+from features.convert.safe.values import integers
+from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput
 from features.records import Caption, Detections, ImageEntry, TextGraph
 
@@ -28,7 +29,7 @@ _NAMES = {"dev": "val", "testall": "test"}  # SCAN's name -> ours
 
 
 def scan_splits(folder: Path | str) -> list[str]:
-    """Return the splits that a folder has, train first; ``test`` is left out beside ``testall``.
+    """Return the splits of a folder, train first; ``test`` is left out beside ``testall``.
 
     COCO's ``test`` is the first fifth of ``testall``.
 
@@ -44,11 +45,11 @@ def scan_splits(folder: Path | str) -> list[str]:
     return sorted(found, key=lambda name: (order.index(name) if name in order else 9, name))
 
 
-class ScanFolder:
+class ScanFolder(Source):
     """One split of a precomputed folder.
 
-    Ids are the lines of ``{split}_ids.txt``; without that file, ``{split}-{row}``. Repeated ids
-    (a line per caption) are taken once.
+    Ids are the lines of ``{split}_ids.txt``; without that file, ``{split}-{row}``. Ids that repeat
+    for each caption are taken once.
 
     Args:
         folder: for example ``f30k_precomp``.
@@ -56,16 +57,13 @@ class ScanFolder:
 
     Raises:
         MissingInput: no such split.
-        InputError: lengths that do not belong together, not five captions per image.
+        InputError: lengths that do not match, or not five captions per image.
     """
 
     def __init__(self, folder: Path | str, split: str = "train") -> None:
-        self.path = need_folder(folder)
+        super().__init__(need_folder(folder))
         self.split = split
-        self.notes: list[str] = []
         self.files = sorted(file for file in self.path.glob(f"{split}_*") if file.is_file())
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
         self._features = load_array(self.path / f"{split}_ims.npy")
         shape = self._features.shape
         if len(shape) != 3 or not shape[2] or self._features.dtype.kind != "f":
@@ -81,11 +79,10 @@ class ScanFolder:
             )
         self._copies = copies[rows]
         self._images = captions // CAPTIONS_PER_IMAGE
-        self._row_of = {key: row for row, key in enumerate(self._read_ids())}
+        self.index = {key: row for row, key in enumerate(self._read_ids())}
         self._boxes = self._optional("ims_bbx.npy", (shape[1], 4), "fiu")
         self._sizes = self._optional("ims_size.npy", (), "O")
-        brings = {"features"} | ({"size"} if self._sizes is not None else set())
-        self.brings = frozenset(brings)
+        self.provides = frozenset({"features"} | ({"size"} if self._sizes is not None else set()))
         if self._boxes is None:
             self.notes.append(
                 f"{self.path}: {split} has no boxes (*_ims_bbx.npy): all boxes are zeros."
@@ -95,7 +92,7 @@ class ScanFolder:
         return self.path / f"{self.split}_{suffix}"
 
     def _read_lines(self, suffix: str) -> list[str]:
-        """Return the lines of a text file; only line feeds part them, as in the released code."""
+        """Return the lines of a text file, split at line feeds only, as in the released code."""
         path = self._name(suffix)
         raw = read_bytes(path).removeprefix(BOM).split(b"\n")
         if not raw[-1].strip():
@@ -111,7 +108,9 @@ class ScanFolder:
     def _read_ids(self) -> list[str]:
         path = self._name("ids.txt")
         if not path.is_file():
-            self.notes.append(f"{path}: not there; images are called {self.split}-0, -1 ...")
+            self.notes.append(
+                f"{path}: missing; images are named {self.split}-0, {self.split}-1 ..."
+            )
             return [f"{self.split}-{row}" for row in range(self._images)]
         ids = self._read_lines("ids.txt")
         if len(ids) == self._images * CAPTIONS_PER_IMAGE:
@@ -131,20 +130,16 @@ class ScanFolder:
         array = load_array(path)
         rows = (len(self._features), self._images)
         if len(array.shape) == 0 or len(array) not in rows or array.shape[1:] != row:
-            raise InputError(f"{path}: shape {array.shape} does not belong to {rows[0]} rows.")
+            raise InputError(f"{path}: shape {array.shape} does not match {rows[0]} rows.")
         if array.dtype.kind not in kinds:
             wanted = "a dict per row" if kinds == "O" else "numbers"
-            raise InputError(f"{path}: holds {array.dtype}, {wanted} needed.")
+            raise InputError(f"{path}: has {array.dtype}, expected {wanted}.")
         return array
 
-    def ids(self) -> list[str]:
-        """Return the image ids in row order."""
-        return list(self._row_of)
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's features, with boxes and size where GSMN's files are there."""
-        key = match_id(self._row_of, image_id, self.path)
-        image = self._row_of[key]
+        """Return one image's features, with boxes and size if GSMN's files are present."""
+        key = self.key(image_id)
+        image = self.index[key]
         where = f"{self._name('ims.npy')}, image {key!r}, row {image * self._copies}"
         features = self._features[image * self._copies]
         boxes = np.zeros((len(features), 4), np.float32)
@@ -164,10 +159,10 @@ class ScanFolder:
         return integers(where, "image size", [entry["image_w"], entry["image_h"]], 2)
 
     def images(self) -> list[ImageEntry]:
-        """Return the images with their captions; split names are ours (dev -> val)."""
+        """Return the images with their captions, under our names of splits (dev -> val)."""
         entries = []
         split = _NAMES.get(self.split, self.split)
-        for key, row in self._row_of.items():
+        for key, row in self.index.items():
             at = row * CAPTIONS_PER_IMAGE
             texts = self.texts[at : at + CAPTIONS_PER_IMAGE]
             captions = [Caption(f"{key}#{n}", text) for n, text in enumerate(texts)]
@@ -175,22 +170,22 @@ class ScanFolder:
         return entries
 
 
-class ScanData:
+class ScanData(Source):
     """All splits of a precomputed folder as one source.
 
-    Ids that occur in several splits (row numbers, for example) get the split's name in front.
+    If an id occurs in several splits (row numbers, for example), all ids become ``SPLIT-ID``.
 
     Args:
         path: for example ``f30k_precomp``.
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = need_folder(path)
+        super().__init__(need_folder(path))
         self.folders = {name: ScanFolder(self.path, name) for name in scan_splits(self.path)}
         every = list(self.folders.values())
         ids = [key for folder in every for key in folder.ids()]
         shared = len(set(ids)) < len(ids)
-        self._place = {
+        self.index: dict[str, tuple[ScanFolder, str]] = {
             f"{name}-{key}" if shared else key: (folder, key)
             for name, folder in self.folders.items()
             for key in folder.ids()
@@ -200,17 +195,11 @@ class ScanData:
         self.files += sorted(self.path.glob("*_vocab.json"))
         if shared:
             self.notes.append(f"{self.path}: splits share ids; they became SPLIT-ID.")
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self.brings = frozenset.intersection(*(folder.brings for folder in every))
-
-    def ids(self) -> list[str]:
-        """Return the image ids, train first, in row order."""
-        return list(self._place)
+        self.provides = frozenset.intersection(*(folder.provides for folder in every))
 
     def read(self, image_id: str) -> Detections:
-        """Return one image's features, with boxes and size where GSMN's files are there."""
-        folder, key = self._place[match_id(self._place, image_id, self.path)]
+        """Return one image's features, with boxes and size if GSMN's files are present."""
+        folder, key = self.index[self.key(image_id)]
         return folder.read(key)
 
     def images(self) -> list[ImageEntry]:
@@ -226,11 +215,11 @@ class ScanData:
                     for at, caption in enumerate(entry.captions)
                 ),
             )
-            for key, entry in zip(self._place, found, strict=True)
+            for key, entry in zip(self.index, found, strict=True)
         ]
 
     def tokens(self) -> dict[str, TextGraph] | None:
-        """Return caption id -> tokens and heads, None unless every split has GSMN's files."""
+        """Return caption id -> tokens and heads; None unless every split has GSMN's files."""
         graphs: list[TextGraph] = []
         for name, folder in self.folders.items():
             found = read_graphs(self.path, name, folder.texts)

@@ -1,34 +1,29 @@
-"""Scene graphs as JSON: the files of LGSGM, and those of SGM through the same door.
+"""Scene graphs as JSON in the layouts of LGSGM and SGM.
 
 LGSGM: ``{file name: {"labels": [n], "bbox": [[x1, y1, x2, y2]], "rels": [["man:1", "wearing",
-"hat:0"]]}}``; the number behind a label is the row of the box. SGM: ``features.convert.readers.sgm``.
-
-API::
-
-    graphs = SceneGraphFile(path)      # tells the two layouts apart by their keys
-    graphs.ids()                       # image ids, in file order
-    graphs.read(image_id)              # Detections; finds "1.jpg" for "1" and the other way round
-    graphs.brings, graphs.classes, graphs.predicates, graphs.notes
-    write_scene_graphs(path, items)    # LGSGM layout, items = (file name, SceneGraph)
+"hat:0"]]}}``; the number after a label is the row of its box. ``features.convert.readers.sgm``
+describes SGM's layout.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from features.convert.readers.sgm import SgmFile
-from features.convert.safe.json_items import JsonItems
-from features.convert.source import make_detections, match_id
+from features.convert.safe.json_files import JsonItems
+from features.convert.safe.values import brief, json_list, json_object
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
-__all__ = ["SceneGraphFile", "write_scene_graphs"]
+__all__ = ["SceneGraphFile", "write_entries", "write_scene_graphs"]
 
 
-class SceneGraphFile:
-    """One scene graph file of LGSGM or SGM.
+class SceneGraphFile(Source):
+    """One scene graph file of LGSGM or SGM; the keys tell which.
 
     Args:
         path: the JSON file.
@@ -36,78 +31,72 @@ class SceneGraphFile:
     Raises: InputError: the file has neither layout.
     """
 
+    provides = frozenset({"labels", "relations"})
+
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self.notes: list[str] = []
-        self.files = [self.path]
+        super().__init__(path, [Path(path)])
         self._items = JsonItems(self.path)
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self.brings = frozenset({"labels", "relations"})
+        self.index: Mapping[str, Any] = self._items.spans
         self._sgm: SgmFile | None = None
         if "img_to_sg" in self._items:
             self._sgm = SgmFile(self.path)
+            self.index = self._sgm.index
             self.classes, self.predicates = self._sgm.classes, self._sgm.predicates
             self.notes = self._sgm.notes
 
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return self._items.keys() if self._sgm is None else self._sgm.ids()
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's graph; sizes and scores are unknown: (0, 0) and ones."""
+        """Return one image's graph."""
         if self._sgm is not None:
             return self._sgm.read(image_id)
-        key = match_id(self._items.spans, image_id, self.path)
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
-        entry = self._items.read(key)
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: a graph must be a JSON object.")
-        return _read_lgsgm(where, entry)
-
-
-def _read_lgsgm(where: str, entry: dict[str, object]) -> Detections:
-    labels, boxes, rels = entry.get("labels"), entry.get("bbox"), entry.get("rels", [])
-    if not isinstance(labels, list) or not isinstance(boxes, list) or not isinstance(rels, list):
-        raise InputError(f"{where}: a graph needs the lists 'labels', 'bbox' and 'rels'.")
-    links: list[tuple[int, str, int]] = []
-    for item in rels:
-        if (
-            not isinstance(item, list)
-            or len(item) != 3
-            or not all(isinstance(p, str) for p in item)
-        ):
-            raise InputError(f"{where}: relation {str(item)[:80]} is not three strings.")
-        subject, predicate, target = item
-        links.append((_row(where, subject, labels), predicate, _row(where, target, labels)))
-    return make_detections(where, boxes, labels=labels, relations=links)
+        entry = json_object(where, self._items.read(key))
+        if not {"labels", "bbox"} <= entry.keys():
+            raise InputError(f"{where}: a graph needs the lists 'labels', 'bbox' and 'rels'.")
+        labels = json_list(where, entry, "labels")
+        links: list[tuple[int, str, int]] = []
+        for item in json_list(where, entry, "rels"):
+            if not (isinstance(item, list) and [type(part) for part in item] == [str] * 3):
+                raise InputError(f"{where}: relation {brief(item)} is not three strings.")
+            subject, predicate, target = item
+            links.append((_row(where, subject, labels), predicate, _row(where, target, labels)))
+        boxes = json_list(where, entry, "bbox")
+        return make_detections(where, boxes, labels=labels, relations=links)
 
 
 def _row(where: str, end: str, labels: list[object]) -> int:
     name, _, digits = end.rpartition(":")
     row = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else -1
     if not 0 <= row < len(labels) or labels[row] != name:
-        raise InputError(f"{where}: {end!r} names no box; it must be LABEL:ROW with that label.")
+        raise InputError(f"{where}: {end!r} does not name a box; it must be LABEL:ROW of a box.")
     return row
 
 
 def write_scene_graphs(path: Path, items: Iterable[tuple[str, SceneGraph]]) -> int:
-    """Write graphs in LGSGM's layout, one image per line; return how many.
+    """Write graphs in LGSGM's layout; return how many.
 
     Args:
         path: file to write.
-        items: (key, graph) in the order of the file; LGSGM uses file names as keys.
+        items: (key, graph); LGSGM uses file names as keys.
     """
+    return write_entries(path, ((key, _entry(graph)) for key, graph in items))
+
+
+def _entry(graph: SceneGraph) -> dict[str, object]:
+    ends = [f"{label}:{row}" for row, label in enumerate(graph.labels)]
+    return {
+        "labels": list(graph.labels),
+        "bbox": graph.boxes.tolist(),
+        "rels": [[ends[s], predicate, ends[o]] for s, predicate, o in graph.relations],
+    }
+
+
+def write_entries(path: Path, entries: Iterable[tuple[str, dict[str, object]]]) -> int:
+    """Write a JSON object, one entry per line as they come; return the number of entries."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         file.write("{")
-        for key, graph in items:
-            ends = [f"{label}:{row}" for row, label in enumerate(graph.labels)]
-            entry = {
-                "labels": list(graph.labels),
-                "bbox": graph.boxes.tolist(),
-                "rels": [[ends[s], predicate, ends[o]] for s, predicate, o in graph.relations],
-            }
+        for key, entry in entries:
             file.write(f"{',' if count else ''}\n{json.dumps(key)}: {json.dumps(entry)}")
             count += 1
         file.write("\n}\n")

@@ -1,8 +1,8 @@
 """Scene-Graph-Benchmark: ``custom_prediction.json`` with ``custom_data_info.json``.
 
-Predictions are keyed by position; the info file says which picture stands at which position
-(``idx_to_files``) and names classes and predicates (``ind_to_classes``, ``ind_to_predicates``;
-index 0 is ``__background__``, so labels count from 1).
+Predictions are keyed by position; the info file lists the image at each position
+(``idx_to_files``), the classes and the predicates (``ind_to_classes``, ``ind_to_predicates``; index
+0 is ``__background__``, so labels start at 1).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
-from features.convert.safe.json_items import JsonItems
-from features.convert.source import integers, make_detections, match_id, read_json
+from features.convert.safe.json_files import JsonItems, read_json
+from features.convert.safe.values import integers, json_list, json_object, pick_names
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections, SceneGraph
 
@@ -24,71 +26,61 @@ BACKGROUND = "__background__"
 PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"
 
 
-class SceneGraphBenchmark:
-    """Predictions of Scene-Graph-Benchmark; ids are the file names of the pictures.
+class SceneGraphBenchmark(Source):
+    """Predictions of Scene-Graph-Benchmark; ids are the file names of the images.
 
     Args:
-        path: ``custom_prediction.json`` or the folder that holds it.
-        info: ``custom_data_info.json``; taken from the same folder when not given.
+        path: ``custom_prediction.json`` or its folder.
+        info: ``custom_data_info.json``; by default the one in the same folder.
     """
+
+    provides = frozenset({"labels", "scores", "relations"})
 
     def __init__(self, path: Path | str, info: Path | str | None = None) -> None:
         path = Path(path)
-        self.path = path / PREDICTION if path.is_dir() else path
-        self.notes: list[str] = []
+        super().__init__(path / PREDICTION if path.is_dir() else path)
         self._items = JsonItems(self.path)
         info_path = self.path.with_name(INFO) if info is None else Path(info)
         self.files = [self.path, info_path]
-        names = read_json(info_path)
-        if not isinstance(names, dict):
-            raise InputError(f"{info_path}: the info must be a JSON object.")
+        names = json_object(str(info_path), read_json(info_path))
         self.classes = _strings(info_path, names, "ind_to_classes")
         self.predicates = _strings(info_path, names, "ind_to_predicates")
-        self._positions: dict[str, str] = {}
+        self.index: dict[str, str] = {}  # id -> key of the prediction
         twice = 0
         for at, file in enumerate(_strings(info_path, names, "idx_to_files")):
             if str(at) not in self._items:
                 raise InputError(f"{self.path}: no prediction {at} for {file!r} of {info_path}.")
             key = PurePosixPath(file.replace("\\", "/")).name
-            twice += key in self._positions
-            self._positions.setdefault(key, str(at))
+            twice += key in self.index
+            self.index.setdefault(key, str(at))
         if twice:
-            self.notes.append(f"{info_path}: {twice} pictures stand twice; the first one counts.")
-        extra = len(self._items) - len(self._positions) - twice
+            self.notes.append(
+                f"{info_path}: {twice} images are listed twice; the first one counts."
+            )
+        extra = len(self._items) - len(self.index) - twice
         if extra:
-            self.notes.append(f"{self.path}: {extra} predictions have no picture in {info_path}.")
-        self.brings = frozenset({"labels", "scores", "relations"})
-
-    def ids(self) -> list[str]:
-        """Return the file names of the pictures, in prediction order."""
-        return list(self._positions)
+            self.notes.append(f"{self.path}: {extra} predictions have no image in {info_path}.")
 
     def read(self, image_id: str) -> Detections:
-        """Return one picture's boxes and relations; its size is unknown (0, 0)."""
-        key = match_id(self._positions, image_id, self.path)
+        """Return one image's boxes and relations."""
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
-        entry = self._items.read(self._positions[key])
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: a prediction must be a JSON object.")
-        columns = {}
-        for name in ("bbox", "bbox_labels", "bbox_scores", "rel_pairs", "rel_labels", "rel_scores"):
-            value = entry.get(name, [])
-            if not isinstance(value, list):
-                raise InputError(f"{where}: {name!r} must be a list.")
-            columns[name] = value
-        labels = _pick(where, self.classes, columns["bbox_labels"], "bbox_labels")
-        predicates = _pick(where, self.predicates, columns["rel_labels"], "rel_labels")
-        pairs = [integers(where, "a pair", pair, 2) for pair in columns["rel_pairs"]]
+        entry = json_object(where, self._items.read(self.index[key]))
+        labels = _names(where, entry, "bbox_labels", self.classes)
+        predicates = _names(where, entry, "rel_labels", self.predicates)
+        pairs = [integers(where, "a pair", p, 2) for p in json_list(where, entry, "rel_pairs")]
         if len(pairs) != len(predicates):
             raise InputError(f"{where}: {len(pairs)} rel_pairs, {len(predicates)} rel_labels.")
         links = [(pair[0], name, pair[1]) for pair, name in zip(pairs, predicates, strict=True)]
         return make_detections(
             where,
-            columns["bbox"],
+            json_list(where, entry, "bbox"),
             labels=labels,
-            scores=columns["bbox_scores"],
+            scores=json_list(where, entry, "bbox_scores"),
             relations=links,
-            relation_scores=columns["rel_scores"] if "rel_scores" in entry else None,
+            relation_scores=json_list(where, entry, "rel_scores")
+            if "rel_scores" in entry
+            else None,
         )
 
 
@@ -99,12 +91,9 @@ def _strings(path: Path, document: dict[str, object], key: str) -> tuple[str, ..
     return tuple(values)
 
 
-def _pick(where: str, names: tuple[str, ...], codes: list[object], what: str) -> list[str]:
-    numbers = integers(where, what, codes, len(codes))
-    for number in numbers:
-        if not 0 <= number < len(names):
-            raise InputError(f"{where}: {what} {number} is not one of {len(names)} names.")
-    return [names[number] for number in numbers]
+def _names(where: str, entry: dict[str, Any], key: str, names: tuple[str, ...]) -> list[str]:
+    codes = json_list(where, entry, key)
+    return pick_names(where, key, names, integers(where, key, codes, len(codes)))
 
 
 def write_predictions(
@@ -116,12 +105,12 @@ def write_predictions(
 ) -> int:
     """Write both files; return the number of images.
 
-    ``rel_all_scores`` is the score of the one predicate that the store keeps, zeros elsewhere.
+    ``rel_all_scores`` has the score of the predicate that the store keeps, zeros elsewhere.
 
     Args:
         prediction, info: the two files.
         items: (file name, graph), in order.
-        classes: every class name that occurs.   predicates: likewise.
+        classes: all class names that occur.   predicates: likewise.
     """
     names = {
         "ind_to_classes": [BACKGROUND, *(name for name in classes if name != BACKGROUND)],

@@ -1,10 +1,10 @@
-"""SGM's image files: scene graphs as JSON, region and union features as one .npy per image.
+"""Scene graphs of SGM as JSON, with region and union features as one .npy per image.
 
 ``{"object_dict": {name: id}, "predicate_dict": {name: id}, "img_to_sg": [{"filename",
 "filepath", "imageid", "sg": {"object": [class id], "bbox": [[x1, y1, x2, y2]], "relationship":
-[[subject row, predicate id, object row]]}}]}``. The lists are padded with -1; the first padding
-ends them. ``<row>.npy`` holds the features of the image at that position of ``img_to_sg``: of
-objects in one folder, of union boxes, row i for relationship i, in the other.
+[[subject row, predicate id, object row]]}}]}``. The lists are padded with -1 and end at the first
+one. ``<row>.npy`` has the features of the image at that position of ``img_to_sg``: of objects in
+one folder, of union boxes, row i for relationship i, in the other.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.convert.safe.inputs import need_folder
+from features.convert.safe.json_files import read_json
 from features.convert.safe.pickles import load_array
-from features.convert.source import integers, make_detections, match_id, read_json
+from features.convert.safe.values import integers, json_list
+from features.convert.source import Source, make_detections
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections
 
@@ -26,10 +28,10 @@ Array = npt.NDArray[np.generic]
 _PADDING = [-1, -1, -1]
 
 
-class SgmFile:
-    """One graph file of SGM, with its features where their folders are given.
+class SgmFile(Source):
+    """One graph file of SGM, with features if their folders are given.
 
-    Ids are file names, positions where the file has none.
+    Ids are file names, or positions where the file has no names.
 
     Args:
         path: for example ``flickr30k_train_image_sg_by_NeuralMotifs_36_25.json``.
@@ -44,26 +46,27 @@ class SgmFile:
         objects_dir: Path | str | None = None,
         unions_dir: Path | str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.notes: list[str] = []
+        super().__init__(path)
         document = read_json(self.path)
         if not isinstance(document, dict) or not isinstance(document.get("img_to_sg"), list):
-            raise InputError(f"{self.path}: no graph file of SGM; it needs the list 'img_to_sg'.")
+            raise InputError(
+                f"{self.path}: not a graph file of SGM, which has the list 'img_to_sg'."
+            )
         self._class_of = _names(self.path, document, "object_dict")
         self._predicate_of = _names(self.path, document, "predicate_dict")
         self.classes = tuple(name for _, name in sorted(self._class_of.items()))
         self.predicates = tuple(name for _, name in sorted(self._predicate_of.items()))
-        self._entries: dict[str, tuple[int, dict[str, object]]] = {}
+        self.index: dict[str, tuple[int, dict[str, object]]] = {}
         for at, item in enumerate(document["img_to_sg"]):
             if not isinstance(item, dict) or not isinstance(item.get("sg"), dict):
                 raise InputError(f"{self.path}: img_to_sg[{at}] has no graph 'sg'.")
             key = str(item.get("filename", at))
-            if key in self._entries:
-                raise InputError(f"{self.path}: image {key!r} stands twice in img_to_sg.")
-            self._entries[key] = at, item["sg"]
+            if key in self.index:
+                raise InputError(f"{self.path}: image {key!r} is listed twice in img_to_sg.")
+            self.index[key] = at, item["sg"]
         if unions_dir is not None and objects_dir is None:
             raise UsageError(
-                f"{unions_dir}: features of union boxes are stored beside those of the objects; "
+                f"{unions_dir}: features of union boxes are stored with those of objects only; "
                 "pass objects_dir, too."
             )
         self._objects = None if objects_dir is None else need_folder(objects_dir)
@@ -71,23 +74,20 @@ class SgmFile:
         self.files = [self.path]
         for folder in (self._objects, self._unions):
             self.files += [] if folder is None else sorted(folder.glob("*.npy"))
-        if not all("bbox" in graph for _, graph in self._entries.values()):
-            self.notes.append(f"{self.path}: graphs without boxes; those boxes are zeros.")
-        found = {"labels", "relations"} | ({"features"} if self._objects else set())
-        self.brings = frozenset(found)
-
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return list(self._entries)
+        if not all("bbox" in graph for _, graph in self.index.values()):
+            self.notes.append(f"{self.path}: some graphs have no boxes; those boxes are zeros.")
+        self.provides = frozenset({"labels", "relations"})
+        self.provides |= {"features"} if self._objects else set()
 
     def read(self, image_id: str) -> Detections:
-        """Return one image's graph; sizes and scores are unknown: (0, 0) and ones."""
-        key = match_id(self._entries, image_id, self.path)
-        at, graph = self._entries[key]
+        """Return one image's graph."""
+        key = self.key(image_id)
+        at, graph = self.index[key]
         where = f"{self.path}, image {key!r}"
-        objects, relations = graph.get("object"), graph.get("relationship")
-        if not isinstance(objects, list) or not isinstance(relations, list):
+        if not {"object", "relationship"} <= graph.keys():
             raise InputError(f"{where}: 'sg' needs the lists 'object' and 'relationship'.")
+        objects = json_list(where, graph, "object")
+        relations = json_list(where, graph, "relationship")
         codes = integers(where, "'object'", objects, len(objects))
         count = codes.index(-1) if -1 in codes else len(codes)
         labels = [_name(where, "object", self._class_of, code) for code in codes[:count]]
@@ -107,9 +107,9 @@ class SgmFile:
         )
 
     def unions(self, image_id: str) -> Array | None:
-        """Return the features of the union boxes, a row per relation; None without their folder."""
-        key = match_id(self._entries, image_id, self.path)
-        at, graph = self._entries[key]
+        """Return the features of the union boxes; None without their folder."""
+        key = self.key(image_id)
+        at, graph = self.index[key]
         if self._unions is None:
             return None
         relations = graph.get("relationship")
@@ -127,7 +127,7 @@ def _load(path: Path, count: int, where: str) -> Array:
         raise InputError(f"{where}: {path} is {features.shape}, expected ({count} or more, D).")
     rows = features[:count]
     if not np.isfinite(np.asarray(rows, np.float32)).all():
-        raise FeatureOverflow(f"{where}: features of {path} hold a value that is not finite.")
+        raise FeatureOverflow(f"{where}: the features of {path} have a value that is not finite.")
     return rows
 
 
@@ -138,14 +138,14 @@ def _name(where: str, what: str, names: dict[int, str], code: int) -> str:
 
 
 def _names(path: Path, document: dict[str, object], key: str) -> dict[int, str]:
-    """Read a class table written as {name: id}, {"id": name} or a list of names."""
+    """Read a table of classes: {name: id}, {"id": name} or a list of names."""
     table = document.get(key)
     where = f"{path}, {key!r}"
     if isinstance(table, list):
         return dict(enumerate(map(str, table)))
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table of names and ids.")
-    if all(type(value) is int for value in table.values()):  # true is no id
+    if all(type(value) is int for value in table.values()):  # true is not an id
         return dict(
             zip(integers(where, "the ids", list(table.values()), len(table)), table, strict=True)
         )

@@ -1,9 +1,9 @@
-"""VinVL and Oscar: TSV of ``key<TAB>JSON`` with a ``.lineidx`` of byte offsets.
+"""VinVL's and Oscar's TSV of ``key<TAB>JSON`` with a ``.lineidx`` of byte offsets.
 
-Two contents, told apart by the JSON: scene_graph_benchmark's predictions, ``{"objects": [{"rect",
+Two layouts, told apart by the JSON: scene_graph_benchmark's predictions, ``{"objects": [{"rect",
 "class", "conf", "feature", "attributes", "attr_scores"}], "relations": [{"subj_id", "obj_id",
 "class", "conf"}] | null}``; and Oscar's features, ``{"num_boxes", "features"}`` (n, 2054: 2048 and
-six numbers of the box, x1 y1 x2 y2 w h as fractions of the picture) with ``X.label.tsv``
+six numbers of the box, x1 y1 x2 y2 w h as fractions of the image) with ``X.label.tsv``
 ``[{"rect", "class", "conf"}]`` and ``X.hw.tsv`` ``[{"height", "width"}]`` beside it.
 """
 
@@ -20,14 +20,21 @@ from typing import Any
 import numpy as np
 
 from features.convert.safe.inputs import BOM, need_file, opened, read_bytes
-from features.convert.source import brief, decode_floats, integers, make_detections, match_id
+from features.convert.safe.values import (
+    box_count,
+    brief,
+    decode_floats,
+    integers,
+    json_object,
+    json_objects,
+)
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
 __all__ = ["VinvlFile"]
 
 _BOX_NUMBERS = 6
-_MAX_BOXES = 10_000
 _SOME_OBJECTS = re.compile(rb'"objects"\s*:\s*\[\s*[^]\s]')
 _SOME_RELATIONS = re.compile(rb'"relations"\s*:\s*[^n\s]')  # anything but null
 _NO_ATTRIBUTE = "__no_attribute__"  # class 0 of scene_graph_benchmark's attributes
@@ -36,8 +43,8 @@ _NO_ATTRIBUTE = "__no_attribute__"  # class 0 of scene_graph_benchmark's attribu
 class _Lines:
     """A TSV of two columns addressed by the text of the first.
 
-    The ``.lineidx`` beside it is only a promise: where an offset does not stand at the start of a
-    line, the file is scanned instead.
+    If an offset of the ``.lineidx`` beside it is not the start of a line, the file is scanned
+    instead.
     """
 
     def __init__(self, path: Path, notes: list[str]) -> None:
@@ -60,7 +67,7 @@ class _Lines:
             notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
 
     def _starts(self, index: Path) -> list[int] | None:
-        """Return the offsets of the index, or None where one is not the start of a line."""
+        """Return the offsets of the index, or None if one is not the start of a line."""
         try:
             starts = [int(line) for line in read_bytes(index).decode("ascii").split()]
         except (ValueError, UnicodeDecodeError):
@@ -92,7 +99,7 @@ class _Lines:
             return self._parse(key, file.readline())
 
     def entries(self, pattern: re.Pattern[bytes] | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the JSON objects of the lines that match; torn lines are left to ``read``."""
+        """Yield the JSON objects of matching lines; torn lines are skipped."""
         with opened(self.path) as file:
             for key, start in self.offsets.items():
                 file.seek(start)
@@ -112,13 +119,13 @@ class _Lines:
             ) from error
 
 
-class VinvlFile:
+class VinvlFile(Source):
     """Predictions or features of VinVL.
 
     Args:
         path: the ``.tsv``.
-        labels: Oscar's label file; ``X.label.tsv`` beside ``X.feature.tsv`` when not given.
-        sizes: Oscar's ``X.hw.tsv``; taken likewise.
+        labels: Oscar's label file; by default ``X.label.tsv`` beside ``X.feature.tsv``.
+        sizes: Oscar's ``X.hw.tsv``, likewise.
     """
 
     def __init__(
@@ -128,12 +135,10 @@ class VinvlFile:
         labels: Path | str | None = None,
         sizes: Path | str | None = None,
     ) -> None:
-        self.path = Path(path)
-        self.notes: list[str] = []
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
+        super().__init__(path)
         self._lines = _Lines(self.path, self.notes)
-        if not self._lines.offsets:
+        self.index = self._lines.offsets
+        if not self.index:
             raise InputError(f"{self.path}: no line in this file.")
         self._labels = self._beside("label", labels)
         self._sizes = self._beside("hw", sizes)
@@ -141,21 +146,21 @@ class VinvlFile:
         self.files = [part.path for part in parts if part is not None]
         first = next(self._lines.entries(), None)
         if first is None:
-            self._lines.read(next(iter(self._lines.offsets)))  # says what is wrong with it
-            raise InputError(f"{self.path}: no line holds a JSON object. Is it VinVL's?")
+            self._lines.read(next(iter(self.index)))  # raises what is wrong with it
+            raise InputError(f"{self.path}: no line has a JSON object. Is it VinVL's?")
         self._oscar = "num_boxes" in first
-        brings = {"labels", "scores"}
+        labelled = {"labels", "scores"}
         if self._oscar:
-            brings = {"features"} | (brings if self._labels else set())
+            found = {"features"} | (labelled if self._labels else set())
         else:
-            brings |= self._columns(first)
-        self.brings = frozenset(brings | ({"size"} if self._sizes else set()))
+            found = labelled | self._columns(first)
+        self.provides = frozenset(found | ({"size"} if self._sizes else set()))
 
     def _columns(self, first: dict[str, Any]) -> set[str]:
-        """Return what the objects and relations of a predictions file have.
+        """Return the columns of a predictions file beside labels and scores.
 
-        An image without objects says nothing about features, and null nothing about relations, so
-        each is looked for in the first line that has some. Lines without are searched, not parsed.
+        Features and attributes are looked for in the first line with objects, relations in the
+        first line where they are not null. Lines without are searched, not parsed.
         """
         found = set()
         for entry in self._lines.entries(_SOME_OBJECTS):
@@ -177,20 +182,11 @@ class VinvlFile:
         beside = self.path.with_name(f"{stem}.{kind}.tsv")
         return _Lines(beside, self.notes) if beside.is_file() else None
 
-    def ids(self) -> list[str]:
-        """Return the keys in file order."""
-        return list(self._lines.offsets)
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's boxes, with features, relations and attributes where they are there.
-
-        Raises: InputError: the line is torn, or its parts contradict each other.
-        """
-        key = match_id(self._lines.offsets, image_id, self.path)
+        """Return one image's boxes, with features, relations and attributes if present."""
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
-        entry = self._lines.read(key)
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: expected a JSON object.")
+        entry = json_object(where, self._lines.read(key))
         size = self._size(where, key)
         if self._oscar:
             return self._read_features(where, key, entry, size)
@@ -200,17 +196,15 @@ class VinvlFile:
         if self._sizes is None or key not in self._sizes.offsets:
             return (0, 0)
         found = self._sizes.read(key)
-        found = found[0] if isinstance(found, list) and found else found
-        if not isinstance(found, dict):
-            raise InputError(f"{where}: the size is no JSON object.")
-        return integers(where, "image size", [found.get("width"), found.get("height")], 2)
+        size = json_object(where, found[0] if isinstance(found, list) and found else found)
+        return integers(where, "image size", [size.get("width"), size.get("height")], 2)
 
     def _read_features(
         self, where: str, key: str, entry: dict[str, Any], size: tuple[int, ...]
     ) -> Detections:
-        (count,) = integers(where, "num_boxes", [entry.get("num_boxes")], 1)
-        if not 0 <= count <= _MAX_BOXES or not isinstance(entry.get("features"), str):
-            raise InputError(f"{where}: num_boxes {count} or 'features' makes no sense.")
+        count = box_count(where, entry.get("num_boxes"))
+        if not isinstance(entry.get("features"), str):
+            raise InputError(f"{where}: 'features' must be base64 text.")
         wide = decode_floats(entry["features"], (count, -1), f"{where}, 'features'")
         if count and wide.shape[1] <= _BOX_NUMBERS:
             raise InputError(f"{where}: features of width {wide.shape[1]} have no box in them.")
@@ -219,9 +213,7 @@ class VinvlFile:
         labels: list[str] | None = None
         scores: list[Any] | None = None
         if self._labels is not None and key in self._labels.offsets:
-            found = self._labels.read(key)
-            if not isinstance(found, list) or not all(isinstance(i, dict) for i in found):
-                raise InputError(f"{where}: the labels are no list of JSON objects.")
+            found = json_objects(where, {"labels": self._labels.read(key)}, "labels")
             labels = [str(item.get("class", "object")) for item in found]
             scores = [item.get("conf", 1.0) for item in found]
             rects = [item.get("rect") for item in found]
@@ -234,9 +226,9 @@ class VinvlFile:
 
 
 def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> Detections:
-    objects, relations = entry.get("objects"), entry.get("relations")
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise InputError(f"{where}: 'objects' must be a list of JSON objects.")
+    if "objects" not in entry:
+        raise InputError(f"{where}: the list 'objects' is missing.")
+    objects = json_objects(where, entry, "objects")
     boxes = [_rect(where, item.get("rect")) for item in objects]
     features = None
     if objects and all(isinstance(item.get("feature"), str) for item in objects):
@@ -248,9 +240,8 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
     if objects and all(isinstance(item.get("attributes"), list) for item in objects):
         traits = [_attributes(where, item) for item in objects]
     links, weights = None, None
-    if isinstance(relations, list):
-        if not all(isinstance(item, dict) for item in relations):
-            raise InputError(f"{where}: 'relations' must be a list of JSON objects.")
+    if isinstance(entry.get("relations"), list):
+        relations = json_objects(where, entry, "relations")
         links, weights = [], [item.get("conf", 1.0) for item in relations]
         for item in relations:
             ends = [item.get("subj_id"), item.get("obj_id")]
@@ -270,7 +261,7 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
 
 
 def _attributes(where: str, item: dict[str, Any]) -> list[str]:
-    """Return the attributes of an object without those that only fill the row, of score 0."""
+    """Return the attributes of an object without the padding, which has score 0."""
     names = [str(name) for name in item["attributes"]]
     scores = item.get("attr_scores")
     if scores is None:

@@ -1,7 +1,7 @@
 """Visual Genome's ``scene_graphs.json``: objects with boxes, attributes and relationships.
 
 A list of ``{"image_id", "objects": [{"object_id", "x", "y", "w", "h", "names" or "name",
-"attributes"}], "relationships": [{"predicate", "subject_id", "object_id"}]}``. Sizes stand in
+"attributes"}], "relationships": [{"predicate", "subject_id", "object_id"}]}``. Image sizes are in
 ``image_data.json`` beside it.
 """
 
@@ -9,42 +9,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features.convert.safe.json_items import JsonItems
-from features.convert.source import brief, integers, make_detections, match_id
+from features.convert.safe.json_files import JsonItems
+from features.convert.safe.values import brief, integers, json_list, json_object, json_objects
+from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
 __all__ = ["VisualGenomeFile"]
 
 
-class VisualGenomeFile:
+class VisualGenomeFile(Source):
     """Ground truth of Visual Genome; ids are image numbers as text.
 
     Args:
         path: ``scene_graphs.json``.
-        image_data: ``image_data.json`` for the sizes; taken from the same folder when it is there.
+        image_data: ``image_data.json`` for the sizes; by default the one in the same folder.
     """
 
     def __init__(self, path: Path | str, *, image_data: Path | str | None = None) -> None:
-        self.path = Path(path)
-        self.notes: list[str] = []
-        self.classes: tuple[str, ...] = ()
-        self.predicates: tuple[str, ...] = ()
-        self._items = JsonItems(self.path, self._key)
+        super().__init__(path, [Path(path)])
+        self._items = JsonItems(self.path, self._entry_id)
+        self.index = self._items.spans
         if twice := self._items.repeated:
             self.notes.append(f"{self.path}: {twice} entries repeat an image; the first counts.")
         beside = self.path.with_name("image_data.json")
         if image_data is None and beside.is_file() and beside != self.path:
             image_data = beside
         self._sizes: JsonItems | None = None
-        self.brings = frozenset({"labels", "attributes", "relations"})
-        self.files = [self.path]
+        self.provides = frozenset({"labels", "attributes", "relations"})
         if image_data is not None:
-            self._sizes = JsonItems(image_data, self._key)
-            self.brings |= {"size"}
+            self._sizes = JsonItems(image_data, self._entry_id)
+            self.provides |= {"size"}
             self.files.append(Path(image_data))
 
-    def _key(self, entry: object, at: int) -> str:
+    def _entry_id(self, entry: object, at: int) -> str:
         if not isinstance(entry, dict) or not {"image_id", "id"} & set(entry):
             raise InputError(f"{self.path}: entry {at} has no 'image_id'.")
         return str(entry.get("image_id", entry.get("id")))
@@ -52,31 +50,25 @@ class VisualGenomeFile:
     def _size(self, where: str, key: str) -> tuple[int, ...]:
         if self._sizes is None or key not in self._sizes:
             return (0, 0)
-        size = _dict(where, self._sizes.read(key))
+        size = json_object(where, self._sizes.read(key))
         return integers(where, "size", [size.get("width"), size.get("height")], 2)
 
-    def ids(self) -> list[str]:
-        """Return the image ids in file order."""
-        return self._items.keys()
-
     def read(self, image_id: str) -> Detections:
-        """Return one image's objects; scores are ones."""
-        key = match_id(self._items.spans, image_id, self.path)
+        """Return one image's objects and relations."""
+        key = self.key(image_id)
         where = f"{self.path}, image {key!r}"
-        entry = _dict(where, self._items.read(key))
+        entry = json_object(where, self._items.read(key))
         boxes, labels, traits = [], [], []
         row_of: dict[object, int] = {}
-        for row, item in enumerate(_dicts(where, entry, "objects")):
+        for row, item in enumerate(json_objects(where, entry, "objects")):
             row_of[_identity(where, item, "object_id")] = row
             x, y, width, height = _numbers(where, item)
             boxes.append([x, y, x + width, y + height])
             labels.append(_name(where, item))
-            attributes = item.get("attributes") or []
-            if not isinstance(attributes, list):
-                raise InputError(f"{where}: the attributes of an object must be a list.")
+            attributes = json_list(where, item, "attributes") if item.get("attributes") else []
             traits.append([str(value) for value in attributes])
         links = []
-        for item in _dicts(where, entry, "relationships"):
+        for item in json_objects(where, entry, "relationships"):
             ends = []
             for side in ("subject_id", "object_id"):
                 end = _identity(where, item, side)
@@ -94,23 +86,10 @@ class VisualGenomeFile:
         )
 
 
-def _dict(where: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected a JSON object.")
-    return value
-
-
-def _dicts(where: str, entry: dict[str, object], key: str) -> list[dict[str, object]]:
-    items = entry.get(key, [])
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InputError(f"{where}: {key!r} must be a list of JSON objects.")
-    return items
-
-
 def _identity(where: str, item: dict[str, object], key: str) -> int | float | str | None:
     value = item.get(key)
     if value is not None and not isinstance(value, (int, float, str)):
-        raise InputError(f"{where}: {key!r} is {brief(value)}, no number or text.")
+        raise InputError(f"{where}: {key!r} is {brief(value)}, not a number or text.")
     return value
 
 

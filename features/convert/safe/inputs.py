@@ -1,7 +1,8 @@
-"""Files and folders that a user names; whatever the system refuses is one clear error.
+"""Open files and folders that a user names.
 
-A file can be missing, a folder, unreadable, or fail while it is read; readers open files here only,
-so that each of these is a MissingInput with the file and the reason.
+A file can be missing, a folder, unreadable, or fail while it is read. Readers open files only
+here, so that each of these is a ``MissingInput`` with the path and the reason; text that cannot be
+decoded is an ``InputError``.
 """
 
 from __future__ import annotations
@@ -10,26 +11,23 @@ import contextlib
 import gzip
 import zlib
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from features.errors import InputError, MissingInput, ScenestoreError
 
-__all__ = ["BOM", "child", "need_file", "need_folder", "opened", "read_bytes", "read_text"]
+__all__ = ["BOM", "need_file", "need_folder", "opened", "read_bytes", "read_names", "read_text"]
 
+BOM = b"\xef\xbb\xbf"  # Windows editors put it before UTF-8 text
 _MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
-_MAX_RATIO = 100  # JSON of captions shrinks to a fifth, a gzip bomb to a thousandth
-BOM = b"\xef\xbb\xbf"  # what Windows editors put before UTF-8
+_MAX_RATIO = 100  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a thousandth
 
 
 @contextlib.contextmanager
 def opened(path: Path | str, *, buffering: int = -1) -> Iterator[BinaryIO]:
-    """Open a file for reading bytes.
-
-    Raises: MissingInput: it is not there, a folder, or the system does not let us read it.
-    """
+    """Open a file for reading bytes."""
     path = Path(path)
-    with _refusals(path):
+    with _read_errors(path):
         if not path.is_file():
             what = "is a folder, a file is needed" if path.is_dir() else "there is no such file"
             raise MissingInput(f"{path}: {what}. Check the path.")
@@ -38,7 +36,7 @@ def opened(path: Path | str, *, buffering: int = -1) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except ScenestoreError:  # some are OSErrors, too
@@ -50,44 +48,30 @@ def _refusals(path: Path) -> Iterator[None]:
 
 
 def need_file(path: Path | str) -> Path:
-    """Return the path of a file that must exist and be readable.
-
-    Raises: MissingInput: it is not, or it is a folder.
-    """
+    """Return the path of a readable file."""
     with opened(path, buffering=0):
         return Path(path)
 
 
 def need_folder(path: Path | str) -> Path:
-    """Return the path of a folder that must exist and be readable.
-
-    Raises: MissingInput: it is not, or it is a file.
-    """
+    """Return the path of a readable folder."""
     path = Path(path)
-    with _refusals(path):
+    with _read_errors(path):
         if not path.is_dir():
             what = "is a file, a folder is needed" if path.exists() else "there is no such folder"
             raise MissingInput(f"{path}: {what}. Check the path.")
-        next(path.iterdir(), None)  # glob would find nothing in a folder that may not be listed
+        next(path.iterdir(), None)  # glob finds nothing, silently, in a folder it cannot list
     return path
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """Return what a file holds.
-
-    Raises: MissingInput: it cannot be read.
-    """
+    """Return the contents of a file."""
     with opened(path) as file:
         return file.read()
 
 
 def read_text(path: Path | str) -> str:
-    """Return the UTF-8 text of a plain or gzipped file without its byte order mark.
-
-    Raises:
-        MissingInput: the file cannot be read.
-        InputError: it is not UTF-8, a damaged gzip file, or unpacks to far more than text does.
-    """
+    """Return the UTF-8 text of a plain or gzipped file without its byte order mark."""
     raw = _unpacked(Path(path))
     try:
         return raw.decode("utf-8-sig")
@@ -98,7 +82,7 @@ def read_text(path: Path | str) -> str:
 
 
 def _unpacked(path: Path) -> bytes:
-    """Return the bytes of a plain or gzipped file; a gzip bomb is read up to its limit only."""
+    """Return the bytes of a plain or gzipped file; a gzip bomb is read only up to a limit."""
     with opened(path) as file:
         head = file.read(2)
         if head != b"\x1f\x8b" and path.suffix != ".gz":
@@ -112,21 +96,19 @@ def _unpacked(path: Path) -> bytes:
             raise InputError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
     if len(raw) > limit:
         raise InputError(
-            f"{path}: unpacks to more than {limit:,} bytes, which no text file of this kind does. "
+            f"{path}: unpacks to more than {limit:,} bytes, too much for a text file of this size. "
             "If it is one, unpack it first."
         )
     return raw
 
 
-def child(folder: Path, name: str, where: object = "") -> Path:
-    """Return the path of ``name`` inside ``folder``, for names that come out of a file.
+def read_names(path: Path | str, *, background: str | None = None) -> tuple[str, ...]:
+    """Read a list of class names, one per line (``name,alias`` keeps the name).
 
-    Links that the user made inside the folder are followed: they are not the file's doing.
-
-    Raises: InputError: the name is empty, absolute or has ``..``.
+    Args:
+        path: text file.
+        background: name to put before the list, for files whose ids start at 1.
     """
-    parts = PurePosixPath(name.replace("\\", "/"))
-    drive = name[1:2] == ":"
-    if not name or "\0" in name or parts.is_absolute() or ".." in parts.parts or drive:
-        raise InputError(f"{where or folder}: the name {name!r} leads out of {folder}. Remove it.")
-    return folder / parts
+    lines = read_text(path).splitlines()
+    names = tuple(line.split(",")[0].strip() for line in lines if line.strip())
+    return names if background is None else (background, *names)

@@ -1,9 +1,9 @@
-"""A look at the opcodes of a pickle before anything is made of them.
+"""Check the opcodes of a pickle before it is loaded.
 
-The C unpickler believes some numbers of the file before it looks at the bytes behind them: memo
-place 200,000,000 of a nine-byte pickle takes 3 GB, and a bytearray is allocated in the length that
-it is said to have. A frame is read as a block, and an opcode that reaches over its end makes the
-unpickler go on somewhere else than the bytes say; no pickler writes one.
+The C unpickler trusts some numbers of the file before it reads the bytes after them: a memo index
+of 200,000,000 in a nine-byte pickle allocates 3 GB, and so does the stated length of a bytearray.
+A frame is read as one block, and an opcode that crosses its end makes the unpickler continue at a
+wrong position; no pickler writes one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COUNTS = {
 
 
 def _widths() -> tuple[list[int | None], list[int]]:
-    """Return, per opcode, the bytes of its argument (or a kind of line), and of its length."""
+    """Return for each opcode the bytes of its argument (or a line code) and of its length."""
     widths: list[int | None] = [None] * 256
     counts = [0] * 256
     for opcode in pickletools.opcodes:
@@ -46,15 +46,15 @@ _PUT, _LONG_PUT = pickle.PUT[0], pickle.LONG_BINPUT[0]
 
 
 def check_opcodes(data: bytes) -> None:
-    """Compare what a pickle says about itself with its length; cheap: arrays are stepped over.
+    """Compare the numbers stated in a pickle with its length; cheap, because data are skipped.
 
-    Raises: UnpicklingError: a memo place, a length or a frame that the pickle cannot have.
+    Raises: UnpicklingError: a memo index, length or frame that the pickle cannot have.
     """
     at = frame = 0
     end = len(data)
     while at < end:
         if at >= frame:
-            frame = end  # the frame, if there was one, is used up
+            frame = end  # past the frame, if there was one
         code = data[at]
         start, at = at + 1, at + 1
         width = _WIDTHS[code]
@@ -63,7 +63,7 @@ def check_opcodes(data: bytes) -> None:
                 return
             continue
         if width is None:
-            return  # the unpickler stops here as well
+            return  # unknown opcode: the unpickler stops here, too
         if width < 0:
             for _ in range(-width):
                 at = data.find(b"\n", at) + 1 or end + 1
@@ -72,15 +72,15 @@ def check_opcodes(data: bytes) -> None:
             if _LENGTHS[code]:
                 at += int.from_bytes(data[start:at], "little")
         if at > frame:
-            raise pickle.UnpicklingError(f"byte {start - 1} asks for more than there is")
+            raise pickle.UnpicklingError(f"the opcode at byte {start - 1} reads past the end")
         if code == _FRAME:
             if frame != end:
                 raise pickle.UnpicklingError("a frame inside a frame")
             frame = at + int.from_bytes(data[start:at], "little")
             if frame > end:
-                raise pickle.UnpicklingError("a frame that is longer than the pickle")
+                raise pickle.UnpicklingError("a frame longer than the pickle")
         elif code in (_PUT, _LONG_PUT):
             place = data[start:at]
             number = int.from_bytes(place, "little") if code == _LONG_PUT else int(place)
-            if number > end:  # every memo place was written by bytes of its own
-                raise pickle.UnpicklingError(f"a memo place beyond {end} bytes")
+            if number > end:  # every memo entry needs bytes of its own
+                raise pickle.UnpicklingError(f"a memo index beyond {end}")

@@ -1,8 +1,8 @@
-"""Pickles and .npy files from strangers, without running what they contain.
+"""Load pickles and .npy files from untrusted sources without running code.
 
-A pickle is a program. The unpickler here knows no class or function of the system at all: the few
-names that numpy arrays, numbers and plain containers need are replaced by stand-ins of this file,
-which check what they are told, and every other name is an InputError.
+A pickle is a program. The unpickler here resolves no class or function of the system: the few
+names that numpy arrays, numbers and plain containers need are replaced by stand-ins defined here,
+which check their arguments; every other name is an InputError.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ BROKEN_ARRAY = (
     SyntaxError,
     tokenize.TokenError,
 )
-"""What numpy raises for a damaged .npy header, which it reads as a Python literal."""
+"""Errors of numpy for a damaged .npy header, which it parses as a Python literal."""
 
 
 class _Budget:
-    """What stand-ins may make of one pickle: the bytes of an honest one become data once or twice.
+    """How much data stand-ins may create from one pickle: four times its size.
 
-    Without it a few bytes each would turn one long text into bytes again and again.
+    Without a limit, a few bytes each could turn one long text into bytes again and again.
     """
 
     def __init__(self, size: int) -> None:
@@ -72,11 +72,11 @@ class _Budget:
     def spend(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
-            raise pickle.UnpicklingError("more data than there are bytes")
+            raise pickle.UnpicklingError("more data than the pickle has bytes")
 
 
 class _Call:
-    """A function that a pickle may name and call, and cannot set anything on."""
+    """A function that a pickle may name and call but not modify."""
 
     __slots__ = ("_budget", "_function")
 
@@ -87,11 +87,11 @@ class _Call:
         return self._function(self._budget, *args)
 
     def __setstate__(self, state: object) -> None:
-        raise pickle.UnpicklingError("a change of a function")
+        raise pickle.UnpicklingError("state for a function")
 
 
 class _Type:
-    """Stands for ``numpy.dtype``: only plain numbers, strings and object."""
+    """Stand-in for ``numpy.dtype``: only plain numbers, strings and object."""
 
     def __init__(self, _: _Budget, code: object = "", *_more: object) -> None:
         if not isinstance(code, str) or not _NUMERIC.fullmatch(code):
@@ -99,7 +99,7 @@ class _Type:
         self.code = code
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
-        # of the state only the byte order is used; fields, sizes and flags could be lies
+        # only the byte order of the state is used; fields, sizes and flags could be forged
         if state[1] in ("<", ">") and self.code[0] not in "<>|=":
             self.code = f"{state[1]}{self.code}"
 
@@ -109,7 +109,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for an array while it is being read; ``value`` holds the real one."""
+    """Stand-in for an array while it is loaded; ``value`` is the real one."""
 
     value: Array | None = None
 
@@ -122,7 +122,7 @@ class _Array:
 
 
 def _nothing(*_: object) -> None:
-    """Stand for ``numpy.ndarray``, which may be named but not called."""
+    """Stand-in for ``numpy.ndarray``, which may be named but not called."""
     raise pickle.UnpicklingError("a direct call of numpy.ndarray")
 
 
@@ -134,15 +134,15 @@ def _build(budget: _Budget, shape: object, kind: object, data: object, *, fortra
         budget.spend(len(data))
     if dtype.kind == "O":
         if not isinstance(data, list):
-            raise pickle.UnpicklingError("an object array that is no list")
+            raise pickle.UnpicklingError("an object array whose data are not a list")
         flat = np.empty(len(data), dtype=object)
         for at, item in enumerate(data):
             flat[at] = item  # one by one: numpy would unpack lists
-        fortran = False  # numpy lists objects row by row whatever their order in memory
+        fortran = False  # numpy pickles objects row by row whatever their order in memory
     else:
         raw = data.encode("latin1") if isinstance(data, str) else data  # Python 2 wrote str
         if not isinstance(raw, (bytes, bytearray)):
-            raise pickle.UnpicklingError("an array whose data are no bytes")
+            raise pickle.UnpicklingError("an array whose data are not bytes")
         flat = np.frombuffer(raw, dtype=dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -178,7 +178,7 @@ def _bytes(_: _Budget, *parts: object) -> bytes:
 
 def _ordered(budget: _Budget, pairs: object = ()) -> dict[Any, Any]:
     if not isinstance(pairs, (list, tuple)):
-        raise pickle.UnpicklingError("an OrderedDict of no pairs")
+        raise pickle.UnpicklingError("an OrderedDict without pairs")
     budget.spend(len(pairs))
     return dict(pairs)
 
@@ -202,19 +202,19 @@ class _Unpickler(pickle.Unpickler):
         self._budget = _Budget(len(data))
 
     def find_class(self, module: str, name: str) -> object:
-        """Return the stand-in for a name; refuse every other."""
+        """Return the stand-in for a name; refuse any other name."""
         try:
             return _Call(_KNOWN[module, name], self._budget)
         except KeyError:
             raise pickle.UnpicklingError(f"the name {module}.{name}") from None
 
     def persistent_load(self, pid: object) -> object:
-        """Refuse references to things outside the pickle."""
-        raise pickle.UnpicklingError("a reference to something outside")
+        """Refuse references to objects outside the pickle."""
+        raise pickle.UnpicklingError("a reference to an object outside")
 
 
 def load_pickle(data: bytes, where: str) -> object:
-    """Return what a pickle holds: dict, list, tuple, str, bytes, numbers and numpy arrays.
+    """Load a pickle of dicts, lists, tuples, strings, bytes, numbers and numpy arrays.
 
     Args:
         data: the pickle.
@@ -229,12 +229,12 @@ def load_pickle(data: bytes, where: str) -> object:
     except _BROKEN as error:
         raise InputError(
             f"{where}: not a plain pickle ({error}). Only numbers, text, lists, dicts and numpy "
-            "arrays are read, because a pickle with anything else can run code."
+            "arrays are loaded, because a pickle with anything else can run code."
         ) from error
 
 
 def _finish(value: object, done: dict[int, object], depth: int) -> object:
-    """Replace the stand-ins inside containers by the real arrays; refuse what is not plain."""
+    """Replace stand-ins inside containers with the real arrays; refuse anything not plain."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, _Array) and value.value is not None:
@@ -253,7 +253,7 @@ def _finish(value: object, done: dict[int, object], depth: int) -> object:
         for key in value:
             parts = key if isinstance(key, tuple) else (key,)
             if not all(isinstance(part, _PLAIN) for part in parts):
-                raise pickle.UnpicklingError("a key that is no number or text")
+                raise pickle.UnpicklingError("a key that is not a number or text")
             value[key] = _finish(value[key], done, depth + 1)
         return value
     if isinstance(value, list):
@@ -268,7 +268,7 @@ def _finish(value: object, done: dict[int, object], depth: int) -> object:
 
 
 def load_array(path: Path | str) -> Array:
-    """Open a .npy file: numbers as a read-only mapping, object arrays through ``load_pickle``.
+    """Open a .npy file: numbers as a read-only memory map, object arrays with ``load_pickle``.
 
     Raises: MissingInput: no such file. InputError: not a .npy file, or a torn one.
     """
@@ -283,7 +283,7 @@ def load_array(path: Path | str) -> Array:
             if dtype.hasobject:
                 value = load_pickle(file.read(), str(path))
                 if not isinstance(value, np.ndarray) or value.shape != shape:
-                    raise InputError(f"{path}: the pickle inside is no array of shape {shape}.")
+                    raise InputError(f"{path}: the pickle inside is not an array of shape {shape}.")
                 return value
         if dtype.names is not None:
             raise ValueError("a table with named fields")
@@ -293,4 +293,4 @@ def load_array(path: Path | str) -> Array:
     except ScenestoreError:
         raise
     except BROKEN_ARRAY as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}).") from error
+        raise InputError(f"{path}: not a complete .npy file ({error}).") from error

@@ -1,9 +1,13 @@
-"""Numbers and text out of foreign files, checked before use and cut short for messages."""
+"""Check values from untrusted files before they are used, and shorten them for messages.
+
+A value that is not as expected is an InputError, which begins with ``where``: file and image.
+"""
 
 from __future__ import annotations
 
+import binascii
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,14 +16,26 @@ import numpy.typing as npt
 from features.errors import InputError
 from features.names import bad_text
 
-__all__ = ["brief", "check_text", "integers", "real_rows"]
+__all__ = [
+    "MAX_BOXES",
+    "box_count",
+    "brief",
+    "check_text",
+    "decode_base64",
+    "decode_floats",
+    "integers",
+    "json_list",
+    "json_object",
+    "json_objects",
+    "pick_names",
+    "real_rows",
+]
+
+MAX_BOXES = 10_000  # of one image; more means a broken file
 
 
 def integers(where: str, what: str, values: object, count: int) -> tuple[int, ...]:
-    """Return ``count`` whole numbers from JSON, text or numpy values.
-
-    Raises: InputError: another count, or a value that is no whole number.
-    """
+    """Return ``count`` integers from JSON, text or numpy values."""
     listed = isinstance(values, (list, tuple)) or (isinstance(values, np.ndarray) and values.ndim)
     if not listed or len(cast("Sequence[object]", values)) != count:
         raise InputError(f"{where}: {what} must be {count} numbers, not {brief(values)}.")
@@ -28,38 +44,98 @@ def integers(where: str, what: str, values: object, count: int) -> tuple[int, ..
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{where}: {what} {brief(value)} is no number.") from error
+            raise InputError(f"{where}: {what} {brief(value)} is not a number.") from error
         if number != number // 1 or not -(2**62) < number < 2**62:
-            raise InputError(f"{where}: {what} {brief(value)} is no whole number.")
+            raise InputError(f"{where}: {what} {brief(value)} is not an integer.")
         numbers.append(int(number))
     return tuple(numbers)
 
 
-def real_rows(where: str, said: object, rows: int) -> int:
-    """Return how many of ``rows`` rows are boxes, from what the file says (None: all).
+def box_count(where: str, stated: object) -> int:
+    """Return an image's number of boxes, from the file's ``num_boxes``."""
+    (count,) = integers(where, "num_boxes", [stated], 1)
+    if not 0 <= count <= MAX_BOXES:
+        raise InputError(f"{where}: num_boxes {count} is not possible.")
+    return count
 
-    MMF's extraction writes a fixed number of rows, best first, and as ``num_boxes`` how many of
-    them have a score.
 
-    Raises: InputError: more boxes than rows.
+def real_rows(where: str, stated: object, rows: int) -> int:
+    """Return how many of ``rows`` rows are boxes, from the file's ``num_boxes`` (None: all).
+
+    MMF's extraction writes a fixed number of rows, best first; ``num_boxes`` is how many of them
+    have a score.
     """
-    if said is None:
+    if stated is None:
         return rows
-    (count,) = integers(where, "num_boxes", [said], 1)
+    (count,) = integers(where, "num_boxes", [stated], 1)
     if not 0 <= count <= rows:
         raise InputError(f"{where}: num_boxes is {count}, there are {rows} features.")
     return count
 
 
+def pick_names(where: str, what: str, names: Sequence[str], codes: Iterable[int]) -> list[str]:
+    """Return the names that codes stand for."""
+    found = []
+    for code in codes:
+        if not 0 <= code < len(names):
+            raise InputError(f"{where}: {what} {code} is not in a list of {len(names)}.")
+        found.append(names[code])
+    return found
+
+
+def json_object(where: str, value: object) -> dict[str, Any]:
+    """Return a value that must be a JSON object."""
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: must be a JSON object, not {brief(value)}.")
+    return value
+
+
+def json_list(where: str, entry: Mapping[str, Any], key: str) -> list[Any]:
+    """Return the list at ``key``, empty if the key is missing."""
+    value = entry.get(key, [])
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {key!r} must be a list, not {brief(value)}.")
+    return value
+
+
+def json_objects(where: str, entry: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the list of JSON objects at ``key``, empty if the key is missing."""
+    return [json_object(f"{where}, {key!r}", item) for item in json_list(where, entry, key)]
+
+
+def decode_base64(field: bytes | str, where: str) -> bytes:
+    """Decode a base64 field."""
+    try:
+        return binascii.a2b_base64(field)
+    except (ValueError, binascii.Error) as error:
+        raise InputError(f"{where}: not base64 ({error}). The line may be torn.") from error
+
+
+def decode_floats(
+    field: bytes | str, shape: tuple[int, int], where: str
+) -> npt.NDArray[np.float32]:
+    """Decode base64 of little-endian float32 into ``shape``; -1 takes the width from the length."""
+    rows, width = shape
+    raw = decode_base64(field, where)
+    if width < 0:
+        width = len(raw) // (4 * rows) if rows else 0
+    if len(raw) != 4 * rows * width:
+        raise InputError(
+            f"{where}: {len(raw)} bytes, expected {4 * rows * width} for {rows} boxes of {width} "
+            "float32. The line is torn, or the columns are in another order."
+        )
+    return np.frombuffer(raw, dtype="<f4").reshape(rows, width).astype(np.float32, copy=False)
+
+
 class _Brief(reprlib.Repr):
-    """Few characters of any value: a list that holds itself a million times must not be printed."""
+    """Short text of any value, even of a list that contains itself a million times."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxstring, self.maxother = 2, 60, 60
 
     def repr_int(self, value: int, level: int) -> str:
-        # Python itself refuses to write out more than 4,300 digits
+        # Python refuses to print more than 4,300 digits
         bits = value.bit_length()
         return super().repr_int(value, level) if bits < 999 else f"an integer of {bits} bits"
 
@@ -68,7 +144,7 @@ class _Brief(reprlib.Repr):
 
 
 def brief(value: object) -> str:
-    """Return a value out of a foreign file as text for a message, at most 80 characters.
+    """Return a value as text for a message, at most 80 characters.
 
     >>> brief([[[[1] * 9] * 9] * 9] * 9)[:20]
     '[[[...], [...], [...'
@@ -77,10 +153,7 @@ def brief(value: object) -> str:
 
 
 def check_text(where: object, what: str, names: Iterable[str]) -> None:
-    """Refuse text that no file can hold: halves of characters, which JSON and file names may have.
-
-    Raises: InputError: a name cannot be written as UTF-8.
-    """
+    """Check that names can be written as UTF-8; JSON and file names may have surrogates."""
     for name in names:
         if reason := bad_text(name):
             raise InputError(f"{where}: {what} {name[:80]!a}: {reason}. Rename it.")

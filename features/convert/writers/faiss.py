@@ -1,4 +1,4 @@
-"""Embeddings with their ids, and a FAISS index over them."""
+"""Write embeddings with their ids and a FAISS index."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def export_faiss(
 ) -> list[str]:
     """Write ``embeddings.npy``, ``ids.txt`` and ``index.faiss`` (inner product); return notes.
 
-    Row i of all three is image (or caption) i of the splits, in row order. Vectors go in as they
-    are: bring them to unit length first where cosine is meant.
+    Row i of all three is image (or caption) i of the splits, in row order. Vectors are written as
+    they are: normalize them first if you want cosine similarity.
 
     Args:
-        store: gives the ids.
+        store: the store, for the ids.
         target: the folder.
         embeddings: .npy (n, D), rows in the order of the splits.
         of: ``images`` or ``captions``.
-        splits: names; all when None.
-        overwrite: replace files that are there.
+        splits: names; None for all.
+        overwrite: replace existing files.
 
     Raises:
         MissingDependency: faiss is not installed.
-        InputError: as many rows as the splits have not.
+        InputError: not one row per image or caption of the splits.
         FeatureOverflow: a value that is not finite.
         UsageError: an id that is not one line.
         WriteError: the index cannot be written.
@@ -51,7 +51,7 @@ def export_faiss(
     if embeddings is None or of not in ("images", "captions"):
         raise UsageError("faiss needs --embeddings FILE.npy and --of images or captions.")
     try:
-        import faiss
+        import faiss  # optional
     except ImportError as error:
         raise MissingDependency.of("faiss", "The index", "pip install faiss-cpu") from error
     vectors = load_array(embeddings)
@@ -85,10 +85,10 @@ def export_faiss(
         ids_path.write_text(lines, encoding="utf-8")
         try:
             faiss.write_index(index, str(index_path))
-        except RuntimeError as error:  # faiss knows no other; the system's reason stands in it
+        except RuntimeError as error:  # faiss raises no other; the system's reason is in the text
             reason = " ".join(str(error).rpartition("(")[2].rstrip(")\n ").split())
             raise WriteError(
                 f"{Path(target) / 'index.faiss'}: cannot be written ({reason}). Is the disk full? "
-                "Free some space and run again. What stood there before still stands."
+                "Free some space and run again. The earlier files are unchanged."
             ) from error
     return []

@@ -1,4 +1,4 @@
-"""Scene graphs out of a store: LGSGM's three files, Scene-Graph-Benchmark's two."""
+"""Write scene graphs: LGSGM's three files, Scene-Graph-Benchmark's two."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from features.convert.readers.scene_graphs import write_scene_graphs
+from features.convert.readers.scene_graphs import write_entries, write_scene_graphs
 from features.convert.readers.sgb import BACKGROUND, INFO, PREDICTION, write_predictions
-from features.convert.writers.outputs import Outputs
+from features.convert.writers.outputs import Outputs, of_splits
 from features.errors import UsageError
 from features.records import SceneGraph
 
@@ -21,19 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["export_lgsgm", "export_sgb"]
 
 
-def _graphs(store: Store, splits: list[str] | None) -> Iterator[tuple[str, SceneGraph]]:
-    ids = _image_ids(store, splits)
-    return ((image_id, store.graph(image_id)) for image_id in ids)
-
-
 def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
     if not store.has("labels"):
         raise UsageError(f"{store.path}: no scene graphs; build the stage visual.")
-    images = store.images
-    if splits:
-        rows = [row for split in splits for row in store.image_rows(split).tolist()]
-        images = images[images["row"].isin(rows)]
-    return [str(key) for key in images["id"]]
+    return [str(key) for key in of_splits(store, store.images, splits)["id"]]
 
 
 def export_sgb(
@@ -45,11 +36,11 @@ def export_sgb(
 ) -> list[str]:
     """Write ``custom_prediction.json`` and ``custom_data_info.json``; return notes.
 
-    ``rel_all_scores`` has the score of the stored predicate only; the store keeps no others.
-    In this format 0 is ``__background__``, "no relation" and nothing else: an object without a
-    label is background, a relation without a predicate is left out.
+    ``rel_all_scores`` has the score of the stored predicate only; the store keeps no others. In
+    this format 0 is ``__background__`` or "no relation": an object without a label becomes
+    background, a relation without a predicate is left out.
 
-    Raises: UsageError: no scene graphs, or two images whose names would be one.
+    Raises: UsageError: no scene graphs, or two images with the same file name.
     """
     ids = _image_ids(store, splits)
     files = _file_names(store, ids)
@@ -67,7 +58,7 @@ def export_sgb(
     with Outputs(target, overwrite=overwrite) as out:
         predictions, info = out.path(PREDICTION), out.path(INFO)
         write_predictions(predictions, info, named(), classes, predicates)
-    notes = ["rel_all_scores has only the score of the predicate that the store keeps."]
+    notes = ["rel_all_scores has the score of the stored predicate only."]
     if left["objects"]:
         notes.append(f"{left['objects']} objects without a label became {BACKGROUND}.")
     if left["relations"]:
@@ -89,7 +80,7 @@ def _named(graph: SceneGraph) -> SceneGraph:
 
 
 def _file_names(store: Store, ids: list[str]) -> list[str]:
-    """Return names that stay apart without their folders, which readers of the format drop."""
+    """Return names that are distinct without folders, which readers of the format drop."""
 
     def bare(names: list[str]) -> set[str]:
         return {PurePosixPath(name.replace("\\", "/")).name for name in names}
@@ -98,7 +89,9 @@ def _file_names(store: Store, ids: list[str]) -> list[str]:
         return ids
     flat = [re.sub(r"[/\\]", "_", key) for key in ids]
     if len(bare(flat)) < len(flat):
-        raise UsageError(f"{store.path}: file names of several images would be one. Rename them.")
+        raise UsageError(
+            f"{store.path}: several images would have the same file name. Rename them."
+        )
     return flat
 
 
@@ -119,8 +112,8 @@ def export_lgsgm(
         graphs, matching = out.path("images_data.json"), out.path("image_caption_matching.json")
         captions_path = out.path("caps_data.json") if with_text else None
         if captions_path is None:
-            out.absent("caps_data.json")  # captions of another store
-        write_scene_graphs(graphs, _graphs(store, splits))
+            out.absent("caps_data.json")  # it would have captions of another store
+        write_scene_graphs(graphs, ((key, store.graph(key)) for key in ids))
         captions = store.captions
         captions = captions[captions["image"].isin(ids)]
         of_image: dict[str, list[str]] = {key: [] for key in ids}
@@ -128,12 +121,9 @@ def export_lgsgm(
             of_image[image].append(key)
         matching.write_text(json.dumps(of_image), encoding="utf-8")
         if captions_path is not None:
-            with captions_path.open("w", encoding="utf-8") as file:
-                file.write("{")
-                for at, (key, text) in enumerate(
-                    zip(captions["id"], captions["text"], strict=True)
-                ):
-                    entry = {"sent": text, "rels": [list(t) for t in store.text(key).triplets]}
-                    file.write(f"{',' if at else ''}\n{json.dumps(key)}: {json.dumps(entry)}")
-                file.write("\n}\n")
+            texts = zip(captions["id"], captions["text"], strict=True)
+            write_entries(
+                captions_path,
+                ((key, {"sent": text, "rels": store.text(key).triplets}) for key, text in texts),
+            )
     return [] if with_text else ["No caps_data.json: the store has no triplets."]

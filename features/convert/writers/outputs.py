@@ -1,30 +1,33 @@
-"""Exported files: written under a partial name, renamed when all of them are whole."""
+"""What the writers share: files that appear together, ids as lines, rows of some splits."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from features.errors import UsageError
-from features.format.files import partial_path, sync_folder, write_errors
+from features.format.files import partial_path, publish, sync_file, write_errors
 from features.names import bad_name
 
-__all__ = ["Outputs", "id_lines"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from features.store import Store
+
+__all__ = ["Outputs", "id_lines", "of_splits"]
 
 
 class Outputs:
-    """The files of one export; a context that publishes all of them, or none.
+    """The files of one export: a context that publishes all of them at its end, or none.
 
-    Only files with the names of the export are ever replaced or removed; whatever else is in a
-    folder stays.
+    Only files with the names of the export are replaced or removed; other files in a folder stay.
 
     Args:
         target: the file, or the folder of the files.
-        overwrite: replace files that are already there.
+        overwrite: replace existing files.
     """
 
     def __init__(self, target: Path | str, *, overwrite: bool = False) -> None:
@@ -34,12 +37,12 @@ class Outputs:
         self._stale: list[Path] = []
 
     def path(self, name: str = "") -> Path:
-        """Return where to write a file; name every file before the first is written.
+        """Return the partial path of a file; call it for every file before writing the first.
 
         Args:
             name: name inside the folder ``target``; "" for ``target`` itself.
 
-        Raises: UsageError: the file is there and may not be overwritten, or would lie elsewhere.
+        Raises: UsageError: the file exists and may not be overwritten, or is outside ``target``.
         """
         final = self._final(name)
         if final not in self._partial:
@@ -49,23 +52,21 @@ class Outputs:
         return self._partial[final]
 
     def absent(self, name: str) -> None:
-        """Say that the export has no such file: an old one beside the new ones would be read.
+        """Remove an old file that this export does not have; readers would take it for new.
 
-        Raises: UsageError: it is there and may not be overwritten.
+        Raises: UsageError: it exists and may not be overwritten.
         """
         final = self._final(name)
         if final.exists():
             self._stale.append(final)
 
     def _final(self, name: str) -> Path:
-        # names of splits are part of file names, and a store can come from anybody
+        # file names contain the names of splits, which come from the store
         if name in (".", "..") or any(mark in name for mark in "/\\\0"):
-            raise UsageError(
-                f"{self.target}: the file {name!r} would lie outside. Choose other --splits."
-            )
+            raise UsageError(f"{self.target}: {name!r} is outside it. Choose other --splits.")
         final = self.target / name if name else self.target
         if final.is_dir() or (final.exists() and not self.overwrite):
-            what = "is a folder" if final.is_dir() else "is already there"
+            what = "is a folder" if final.is_dir() else "exists already"
             raise UsageError(f"{final}: {what}. Choose another path, or pass --overwrite.")
         return final
 
@@ -87,21 +88,15 @@ class Outputs:
                     with write_errors(self.target):
                         raise error
                 return
-            for final, partial in written.items():
+            for final, partial in written.items():  # all of them before the first is renamed
                 with write_errors(final):
-                    descriptor = os.open(partial, os.O_RDONLY)
-                    try:
-                        os.fsync(descriptor)
-                    finally:
-                        os.close(descriptor)
-            for final in self._stale:  # first: a file too few is found out, a wrong one is read
+                    sync_file(partial)
+            for final in self._stale:  # first: a missing file is noticed, a wrong one is not
                 with write_errors(final):
                     final.unlink(missing_ok=True)
             for final, partial in written.items():
                 with write_errors(final):
-                    partial.replace(final)
-            for folder in {final.parent for final in written}:
-                sync_folder(folder)
+                    publish(partial, final, read_only=False)
         finally:
             for partial in written.values():
                 with contextlib.suppress(OSError):
@@ -109,15 +104,30 @@ class Outputs:
 
 
 def id_lines(ids: Iterable[str]) -> str:
-    """Return ids one a line.
+    """Return ids, one per line.
 
-    Raises: UsageError: an id would be two lines, and shift all behind it.
+    Raises: UsageError: an id that is not one line, which would shift all others.
     """
     lines = []
     for key in ids:
         if reason := bad_name(key):
             raise UsageError(
-                f"id {key!r}: {reason}; ids.txt has one a line. Rename it and import again."
+                f"id {key!r}: {reason}; ids.txt has one id per line. Rename it and import again."
             )
         lines.append(f"{key}\n")
     return "".join(lines)
+
+
+def of_splits(store: Store, table: pd.DataFrame, splits: Sequence[str] | None) -> pd.DataFrame:
+    """Return the rows of a table of the store that belong to some splits; all for None.
+
+    Args:
+        table: one of ``store.table``.   splits: as ``store.image_rows`` takes them.
+
+    Raises: UnknownName: the store has no such split.
+    """
+    if not splits:
+        return table
+    rows = [row for split in splits for row in store.image_rows(split).tolist()]
+    images = store.images["id"].iloc[rows]
+    return table[table["image" if "image" in table else "id"].isin(images)]

@@ -1,4 +1,4 @@
-"""SCAN's precomputed folder with GSMN's extra files, as the released loaders read them.
+"""Write SCAN's precomputed folder with GSMN's extra files, as the released loaders read them.
 
 ========================== =====================================================================
 ``{split}_ims.npy``        float32 (rows, K, D); train a row per image, dev and test every image
@@ -13,9 +13,9 @@
 ``{name}_vocab.json``      ``word2idx``, ``idx2word``, ``idx``
 ========================== =====================================================================
 
-Splits are train, dev (our val), test; more than 1,000 test images all go to ``testall`` and the
-first 1,000 to ``test``, as in COCO. Images with fewer than five captions are left out and
-counted; of more, the first five are taken.
+Splits are train, dev (our val), test; if there are more than 1,000 test images, all go to
+``testall`` and the first 1,000 to ``test``, as in COCO. Images with fewer than five captions are
+left out and counted; of more captions, the first five are taken.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SPLITS = {"val": "dev"}  # ours -> SCAN's
 _BASE = ("ims.npy", "caps.txt", "ids.txt")
 _SIZED = ("ims_bbx.npy", "ims_size.npy")
 _PARSED = ("precaps_stan.txt", "caps.json")
-_DEV_CAPTIONS = 5000  # the released loaders take this as the length of dev, whatever it has
+_DEV_CAPTIONS = 5000  # the length that the released loaders assume for dev
 _FOLD_IMAGES = 1000
 _BLOCK = 256  # images per write
 
@@ -62,20 +62,20 @@ def export_scan(
 ) -> list[str]:
     """Write the folder; return notes for the user.
 
-    GSMN's files are written where the store has what they need: boxes and all image sizes for the
-    two box files, parsed captions for the three caption files.
+    GSMN's files are written if the store has their data: boxes and all image sizes for the two box
+    files, parsed captions for the three caption files.
 
     Args:
         store: an opened store with ``object_features``.
         target: the folder; its name becomes the name of the vocabulary.
-        splits: names in the store; all when None.
-        min_count: least occurrences of a vocabulary word in training and validation captions.
-        vocab: an existing ``*_vocab.json`` to count in, for a released checkpoint.
-        overwrite: replace files that are there, and remove those of these splits that the new
-            export has not.
+        splits: names in the store; None for all.
+        min_count: least count of a vocabulary word in training and validation captions.
+        vocab: an existing ``*_vocab.json`` to use, for a released checkpoint.
+        overwrite: replace existing files, and remove those of these splits that the new export
+            does not have.
 
-    Raises: UsageError: the store has no region features, no image with five captions, or names
-        that cannot be files or lines.
+    Raises: UsageError: the store has no region features or no image with five captions, or a name
+        cannot be part of a file name or line.
     """
     from features.vocab.codebook import Codebook
 
@@ -101,12 +101,12 @@ def export_scan(
     sized = store.has("image_size") and all(
         bool((store.column("image_size")[images] > 0).all()) for images, _ in parts.values()
     )
-    _say_what_is_missing(store, parts, codebook, sized, notes)
+    _note_missing(store, parts, codebook, sized, notes)
     with Outputs(target, overwrite=overwrite) as out:
         names = [*_BASE, *(_SIZED if sized else ()), *(_PARSED if codebook else ())]
         paths = {(part, name): out.path(f"{part}_{name}") for part in parts for name in names}
         every = (*_BASE, *_SIZED, *_PARSED)
-        for name in every:  # readers take what lies beside, and testall instead of test
+        for name in every:  # readers use any file in the folder, and testall instead of test
             for part in {*parts, *(("testall",) if "test" in parts else ())}:
                 if (part, name) not in paths:
                     out.absent(f"{part}_{name}")
@@ -145,7 +145,7 @@ def _five_each(store: Store, split: str, notes: list[str]) -> tuple[Index, Index
     return images, offsets[images][:, None] + np.arange(CAPTIONS_PER_IMAGE)
 
 
-def _say_what_is_missing(
+def _note_missing(
     store: Store,
     parts: dict[str, tuple[Index, Index]],
     codebook: Codebook | None,
@@ -154,15 +154,17 @@ def _say_what_is_missing(
 ) -> None:
     regions = store.row_shape("object_features")[0]
     if regions != 36:
-        notes.append(f"{regions} regions per image; GSMN's loader insists on 36.")
+        notes.append(f"{regions} regions per image; GSMN's loader requires 36.")
     if not sized:
-        notes.append("No *_ims_bbx.npy and *_ims_size.npy: the store does not know all sizes.")
+        notes.append(
+            "No *_ims_bbx.npy and *_ims_size.npy: the store does not have all image sizes."
+        )
     if codebook is None:
         notes.append("No *_precaps_stan.txt and *_caps.json: the store has no parsed captions.")
     if "dev" in parts and parts["dev"][1].size < _DEV_CAPTIONS:
         notes.append(
-            f"dev has {parts['dev'][1].size} captions; the released loaders take its length as "
-            f"{_DEV_CAPTIONS} and fail beyond the end."
+            f"dev has {parts['dev'][1].size} captions; the released loaders assume "
+            f"{_DEV_CAPTIONS} and read past its end."
         )
 
 
@@ -175,12 +177,12 @@ def _write_captions(store: Store, path: Path, captions: Index) -> None:
     texts = store.group("index").text("caption")
     with path.open("wb") as file:
         for row in captions.reshape(-1).tolist():
-            line = " ".join(texts[row].split())  # a line break would shift all captions behind it
+            line = " ".join(texts[row].split())  # a line break would shift all later captions
             file.write(line.encode("utf-8", "replace") + b"\n")
 
 
 def _write_rows(store: Store, path: Path, column: str, images: Index, copies: int) -> None:
-    """Write a .npy block by block; a memory map would die, not raise, on a full disk."""
+    """Write a .npy block by block; on a full disk, a memory map would kill the process."""
     shape = (len(images) * copies, *store.row_shape(column))
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
@@ -191,13 +193,13 @@ def _write_rows(store: Store, path: Path, column: str, images: Index, copies: in
 
 
 def _write_sizes(store: Store, path: Path, images: Index, copies: int) -> None:
-    """Write the object array so that numpy 1 and 2, and Python 2, can load it."""
+    """Write an object array that numpy 1 and 2, and Python 2, can load."""
     sizes = store.column("image_size")[images]
     entries = np.empty(len(images) * copies, dtype=object)
     for at, (width, height) in enumerate(np.repeat(sizes, copies, axis=0).tolist()):
         entries[at] = {"image_h": height, "image_w": width}
     header = {"descr": "|O", "fortran_order": False, "shape": entries.shape}
-    # numpy 2 calls its core numpy._core, a name that older ones do not know; both know numpy.core
+    # numpy 2 writes numpy._core, which numpy 1 does not have; both can load numpy.core
     data = pickle.dumps(entries, protocol=2).replace(b"cnumpy._core.", b"cnumpy.core.", 1)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -205,7 +207,7 @@ def _write_sizes(store: Store, path: Path, images: Index, copies: int) -> None:
 
 
 def _graphs(store: Store, captions: Index) -> Iterator[TextGraph]:
-    """Yield tokens and heads of captions; a store without triplets has these already."""
+    """Yield tokens and heads of captions; the store needs no triplets for them."""
     offsets, form, heads = store.offsets("token_offsets"), store.coded("form"), store.column("head")
     for row in captions.reshape(-1).tolist():
         span = slice(int(offsets[row]), int(offsets[row + 1]))

@@ -1,4 +1,4 @@
-"""Captions as other tools read them: CoNLL-U, COCO's captions JSON, Parquet tables."""
+"""Write captions and tables: CoNLL-U, COCO's captions JSON, Parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.convert.writers.outputs import Outputs
+from features.convert.writers.outputs import Outputs, of_splits
 from features.errors import MissingDependency, UsageError
 
 if TYPE_CHECKING:
@@ -26,15 +26,12 @@ _TABLES = {
     "visual_objects": "labels",
     "visual_relations": "predicates",
 }
-"""Table -> a column that the store must have for it."""
+"""Table -> a column that it needs in the store."""
 
 
 def _caption_rows(store: Store, splits: list[str] | None) -> list[tuple[str, str, int]]:
     """Return (id, text, row) of the captions of some splits, in row order."""
-    table = store.captions
-    if splits:
-        rows = [row for split in splits for row in store.caption_rows(split).tolist()]
-        table = table[table["row"].isin(rows)]
+    table = of_splits(store, store.captions, splits)
     return list(zip(table["id"], table["text"], table["row"], strict=True))
 
 
@@ -47,9 +44,9 @@ def export_conllu(
 ) -> list[str]:
     """Write parsed captions as CoNLL-U, one block per sentence; return notes.
 
-    ``sent_id`` is the caption's id, with ``-2`` and so on for further sentences of one caption.
-    Captions without tokens are left out and counted. A sentence is a tree with one root, as the
-    format wants it: what else has no head hangs on the root as ``dep``, and is counted.
+    ``sent_id`` is the caption's id, with ``-2`` and so on for further sentences of a caption.
+    Captions without tokens are left out and counted. The format requires trees with one root: any
+    other token without a head becomes a ``dep`` of the root, and such captions are counted.
 
     Raises: UsageError: the store has no parsed captions.
     """
@@ -57,7 +54,7 @@ def export_conllu(
         raise UsageError(f"{store.path}: no parsed captions; build the stage tokens.")
     offsets, heads = store.offsets("token_offsets"), store.column("head")
     columns = {name: store.coded(name) for name in _FIELDS}
-    empty = mended = 0
+    empty = changed = 0
     with (
         Outputs(target, overwrite=overwrite) as out,
         out.path().open("w", encoding="utf-8") as file,
@@ -71,7 +68,7 @@ def export_conllu(
                 for column in columns.values()
             ]
             starts, whole = sentence_trees(local)
-            mended += whole != local
+            changed += whole != local
             for number, start in enumerate(starts, 1):
                 stop = starts[number] if number < len(starts) else len(local)
                 suffix = f"-{number}" if number > 1 else ""
@@ -85,20 +82,20 @@ def export_conllu(
                     file.write("\t".join(map(str, cells)) + "\n")
                 file.write("\n")
     notes = [f"{empty} captions have no tokens and were left out."] if empty else []
-    if mended:
-        notes.append(f"{mended} captions are no trees in the store; heads were changed for them.")
+    if changed:
+        notes.append(f"{changed} captions are not trees in the store; their heads were changed.")
     return notes
 
 
 def sentence_trees(heads: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return the first token of each sentence and heads that make each sentence a tree.
+    """Return the first token of each sentence, and heads that make each sentence a tree.
 
-    Sentences part where no head lies on the other side. The first token of a cycle becomes a root,
-    and further roots of a sentence hang on that with the most children.
+    A sentence ends where no edge crosses. The first token of a cycle becomes a root, and further
+    roots of a sentence become children of the root with the most children.
 
     >>> sentence_trees([1, -1, 1, 4, -1])
     ([0, 3], [1, -1, 1, 4, -1])
-    >>> sentence_trees([1, 3, -1, -1, 3, 5])  # a token without a head inside, a head of itself
+    >>> sentence_trees([1, 3, -1, -1, 3, 5])  # two roots in a sentence, a token as its own head
     ([0, 5], [1, 3, 3, -1, 3, -1])
     """
     whole = list(heads)
@@ -109,7 +106,7 @@ def sentence_trees(heads: Sequence[int]) -> tuple[list[int], list[int]]:
             at = whole[at]
         if at >= 0:
             whole[at] = -1
-    reach = list(range(len(whole)))  # the last token that an edge from here, or to here, reaches
+    reach = list(range(len(whole)))  # the last token of any edge that starts or ends here
     for token, head in enumerate(whole):
         if head >= 0:
             low = min(token, head)
@@ -144,14 +141,11 @@ def export_coco_captions(
 ) -> list[str]:
     """Write images and captions in COCO's captions schema; return notes.
 
-    COCO wants whole numbers as ids: ids of the store that are different numbers are kept, otherwise
-    the ids are rows and the store's own id stands in ``image_name`` and ``caption_name``.
+    Ids in COCO are integers. Ids of the store that are distinct integers are kept; otherwise rows
+    are used. ``image_name`` and ``caption_name`` always have the ids of the store.
     """
     captions = _caption_rows(store, splits)
-    images = store.images
-    if splits:
-        rows = [row for split in splits for row in store.image_rows(split).tolist()]
-        images = images[images["row"].isin(rows)]
+    images = of_splits(store, store.images, splits)
     keep_images = _are_numbers(images["id"].tolist())
     keep_captions = _are_numbers([key for key, _, _ in captions])
     number = {
@@ -192,11 +186,11 @@ def export_coco_captions(
         out.path().write_text(json.dumps(document), encoding="utf-8")
     if keep_images:
         return []
-    return ["Image ids are not different numbers: rows are used, see image_name."]
+    return ["Image ids are not distinct integers: rows are used, see image_name."]
 
 
 def _are_numbers(ids: list[str]) -> bool:
-    """Say whether ids can be COCO's: numbers of 64 bits that stay apart (7 and 007 do not)."""
+    """Return whether ids are distinct integers of 64 bits (7 and 007 are not distinct)."""
     if not all(key.isascii() and key.isdigit() and len(key) <= 18 for key in ids):
         return False
     return len({int(key) for key in ids}) == len(ids)
@@ -209,26 +203,22 @@ def export_parquet(
     splits: list[str] | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Write a folder with one Parquet file per table that the store has; return notes.
+    """Write a folder with a Parquet file for each table of the store; return notes.
 
     Raises: MissingDependency: pyarrow is not installed.
     """
     try:
-        import pyarrow as pa
+        import pyarrow as pa  # optional
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingDependency.of("pyarrow", "Parquet", "pip install pyarrow") from error
     names = [name for name, column in _TABLES.items() if store.has(column)]
-    for split in splits or ():
-        store.image_rows(split)
     with Outputs(target, overwrite=overwrite) as out:
         paths = {name: out.path(f"{name}.parquet") for name in names}
         for name in set(_TABLES) - set(names):
-            out.absent(f"{name}.parquet")  # rows of another store
+            out.absent(f"{name}.parquet")  # it would have rows of another store
         for name, path in paths.items():
-            table = store.table(name)
-            if splits:
-                table = table[table["split"].isin(splits)]
+            table = of_splits(store, store.table(name), splits)
             made = pa.Table.from_pandas(table, preserve_index=False)
             origin = {b"scenestore": store.hash.encode()}
             pq.write_table(made.replace_schema_metadata({**made.schema.metadata, **origin}), path)

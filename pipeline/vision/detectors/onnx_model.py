@@ -1,21 +1,21 @@
-"""Any detector exported to ONNX, described by a small YAML: YOLO, SSD, DETR and their kin.
+"""Detectors exported to ONNX (YOLO, SSD, DETR and others), described by a small YAML file.
 
-Beside ``model`` and ``input`` (``pipeline.vision.onnx_spec``) the YAML has::
+Keys of the YAML beside ``model`` and ``input`` (see ``pipeline.vision.onnx_spec``)::
 
-    labels: [person, dog]           # or a text file beside the YAML, one label a line
-    decode: dense                   # dense: one tensor, a row per candidate: box, scores
-                                    # split: a tensor of boxes and one of class scores
-                                    # final: boxes, scores and class numbers, NMS done inside
+    labels: [person, dog]           # or a text file beside the YAML, one label per line
+    decode: dense                   # dense: one tensor, one row per candidate: box, scores
+                                    # split: one tensor of boxes, one of class scores
+                                    # final: boxes, scores and class numbers after NMS
     tensor: output0                 # dense: name of the tensor, (N, 4 + C) or (4 + C, N)
-    objectness: false               # dense: column 5 is a score that multiplies the classes'
+    objectness: false               # dense: column 5 multiplies the class scores
     boxes: boxes                    # split, final: names of the tensors
     scores: scores
     classes: labels                 # final
     box: cxcywh                     # cxcywh, xyxy, xywh or yxyx
     unit: input                     # input pixels, fraction (0..1 of the input)
     activation: none                # of class scores: none, sigmoid, softmax
-    background: none                # softmax column without an object: none, first, last
-    first_class: 0                  # final: class number of the first label
+    background: none                # score column of no object: none, first, last
+    first_class: 0                  # final: number of the first class
     min_score: 0.05
     nms_iou: 0.6                    # per class; 1 for models that need no NMS
 """
@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import need_file
 from features.errors import ConfigError, InputError, UsageError
 from features.records import Detections
-from pipeline.detect import detectors
 from pipeline.vision.boxes import clip_boxes, nms
-from pipeline.vision.images import Picture
+from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import choice, open_session, read_spec
 
 if TYPE_CHECKING:
@@ -46,27 +46,26 @@ Float = npt.NDArray[np.float32]
 KEYS: tuple[str, ...] = ("labels", "decode", "tensor", "objectness", "boxes", "scores", "classes")
 KEYS += ("box", "unit", "activation", "background", "first_class", "min_score", "nms_iou")
 NEEDED = {"dense": (), "split": ("boxes", "scores"), "final": ("boxes", "scores", "classes")}
-CANDIDATES = 3000  # best scored boxes that enter NMS
+CANDIDATES = 3000  # best boxes that enter NMS
 
 
-@detectors.register("onnx")
 class OnnxDetector:
     """A detector from an ONNX file.
 
     Args:
-        path: the YAML that describes it.
+        path: the YAML file that describes it.
 
-    Raises: ConfigError: a key or value that makes no sense.
+    Raises: ConfigError: an unknown key or an invalid value.
     """
 
     needs_pixels = True
-    brings = frozenset({"labels", "scores", "size"})
+    provides = frozenset({"labels", "scores", "size"})
 
     def __init__(self, path: Path | str | None = None) -> None:
         if path is None:
-            raise UsageError("the detector 'onnx' reads a YAML: give it with --detections PATH.")
+            raise UsageError("the detector 'onnx' needs a YAML file: pass --detections PATH.")
         self.spec = spec = read_spec(path)
-        spec.pick(*KEYS)
+        spec.check_keys(*KEYS)
         keys, where = spec.keys, spec.path
         self.decode = choice(where, keys, "decode", "dense", "split", "final")
         self.box = choice(where, keys, "box", "cxcywh", "xyxy", "xywh", "yxyx")
@@ -75,36 +74,36 @@ class OnnxDetector:
         self.background = choice(where, keys, "background", "none", "first", "last")
         for name in NEEDED[self.decode]:
             if not isinstance(keys.get(name), str):
-                raise ConfigError(f"{where}: decode {self.decode!r} needs {name!r}: a tensor name.")
+                raise ConfigError(f"{where}: decode {self.decode!r} needs {name!r}, a tensor name.")
         self.labels = self._read_labels()
         try:
             self.min_score = float(keys.get("min_score", 0.05))
             self.nms_iou = float(keys.get("nms_iou", 0.6))
             self.first_class = int(keys.get("first_class", 0))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: a threshold is no number ({error}).") from error
+            raise ConfigError(f"{where}: a threshold is not a number ({error}).") from error
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of description, weights and labels."""
         return {"name": "onnx", "version": 2, "labels": list(self.labels), **self.spec.identity()}
 
     def covers(self, image_id: str) -> bool:
-        """Every picture can be looked at."""
+        """Return True: any image can be processed."""
         return True
 
     @cached_property
     def session(self) -> InferenceSession:
-        """The network, loaded at first use."""
+        """The network, loaded on first use."""
         return open_session(self.spec.model)
 
-    def detect(self, picture: Picture) -> Detections:
-        """Return the objects of one picture, best first."""
-        tensor, fit = self.spec.input.prepare(picture)
+    def detect(self, image: LazyImage) -> Detections:
+        """Return the objects of an image, best first."""
+        tensor, fit = self.spec.input.prepare(image)
         boxes, scores, classes = self._candidates(self._run(tensor))
         boxes = to_xyxy(boxes, self.box)
         if self.unit == "fraction":
             boxes = boxes * np.array([*self.spec.input.size] * 2, np.float32)
-        boxes = clip_boxes(fit.to_picture(boxes), picture.size)
+        boxes = clip_boxes(fit.to_image(boxes), image.size)
         good = (scores >= self.min_score) & (boxes[:, 2:] > boxes[:, :2]).all(1)
         rows = np.flatnonzero(good)
         rows = rows[np.argsort(-scores[rows], kind="stable")[:CANDIDATES]]
@@ -114,7 +113,7 @@ class OnnxDetector:
             boxes[kept],
             tuple(self.labels[row] for row in classes[kept]),
             np.clip(scores[kept], 0, 1),
-            picture.size,
+            image.size,
         )
 
     def _run(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -130,7 +129,7 @@ class OnnxDetector:
             )
         try:
             results = self.session.run(wanted, {self.session.get_inputs()[0].name: tensor})
-        except Exception as error:  # onnxruntime's errors share no base of their own
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise InputError(
                 f"{self.spec.model}: {error}. Check 'input' of {self.spec.path}."
             ) from error
@@ -181,24 +180,22 @@ class OnnxDetector:
     def _check(self, found: int, wanted: int) -> None:
         if found != wanted:
             raise ConfigError(
-                f"{self.spec.path}: the output has {found} columns, {wanted} are expected for "
+                f"{self.spec.path}: the output has {found} columns, expected {wanted} for "
                 f"{len(self.labels)} labels. Check 'labels', 'objectness' and 'background'."
             )
 
     def _read_labels(self) -> tuple[str, ...]:
-        from features.convert.source import need_file
-
         given = self.spec.keys.get("labels")
         if isinstance(given, str):
             lines = need_file(self.spec.path.parent / given).read_text(encoding="utf-8")
             given = [line.strip() for line in lines.splitlines() if line.strip()]
         if not isinstance(given, list) or not given:
-            raise ConfigError(f"{self.spec.path}: 'labels' is a list of names or a text file.")
+            raise ConfigError(f"{self.spec.path}: 'labels' must be a list of names or a text file.")
         return tuple(map(str, given))
 
 
 def to_xyxy(boxes: Float, form: str) -> Float:
-    """Turn (n, 4) boxes of another form into xyxy.
+    """Convert (n, 4) boxes of another form to xyxy.
 
     >>> to_xyxy(np.array([[5, 6, 4, 2]], np.float32), "cxcywh").tolist()
     [[3.0, 5.0, 7.0, 7.0]]

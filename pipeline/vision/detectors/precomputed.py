@@ -1,4 +1,4 @@
-"""Detections that somebody computed before: a detector per file format of ``features.convert``."""
+"""Precomputed detections: one detector per file format of ``features.convert``."""
 
 from __future__ import annotations
 
@@ -11,34 +11,33 @@ from features.errors import UsageError
 from features.format.hash_cache import HashCache
 from features.format.keys import canonical_json
 from features.records import Detections
-from pipeline.detect import detectors
-from pipeline.vision.images import Picture
+from pipeline.vision.images import LazyImage
 
 __all__ = ["Precomputed", "entities", "scene_graphs"]
 
 
 class Precomputed:
-    """A file of detections behind the detector protocol.
+    """A file of detections as a detector.
 
     Args:
         name: the detector's name.
-        source: the opened file; the hashes of its files stand in the content key.
+        source: the opened file; the hashes of its contents are part of the content key.
     """
 
     needs_pixels = False
 
     def __init__(self, name: str, source: Source) -> None:
         self.name, self.source = name, source
-        self.brings = source.brings
+        self.provides = source.provides
         self.notes = list(source.notes)
         self._known = set(source.ids())
         self._digest = ""
 
     def identity(self) -> dict[str, object]:
-        """Return name, version and the hash of the files' content."""
+        """Return name, version and the hash of the file contents."""
         if not self._digest:
             hashes = HashCache().files(self.source.files)
-            if len(hashes) == 1:  # wherever the file lies and whatever it is called
+            if len(hashes) == 1:  # independent of the file's path and name
                 self._digest = hashes[0]
             else:
                 names = [path.name for path in self.source.files]
@@ -47,27 +46,26 @@ class Precomputed:
         return {"name": self.name, "version": 1, "content": self._digest}
 
     def covers(self, image_id: str) -> bool:
-        """Say whether the file has this image under a name by which it can be read."""
+        """Return whether the file has this image, under any of the names it may have there."""
         return not self._known.isdisjoint(id_forms(image_id))
 
-    def detect(self, picture: Picture) -> Detections:
-        """Return what the file says about the picture."""
-        return self.source.read(picture.image_id)
+    def detect(self, image: LazyImage) -> Detections:
+        """Return the file's detections of the image."""
+        return self.source.read(image.image_id)
 
 
 def _open(name: str, form: str, path: Path | str | None, what: str, **extras: str) -> Precomputed:
     if path is None:
-        raise UsageError(f"the detector {name!r} reads {what}: give it with --detections PATH.")
+        raise UsageError(f"the detector {name!r} reads {what}: pass --detections PATH.")
     return Precomputed(name, open_source(form, path, extras))
 
 
-@detectors.register("entities")
 def entities(path: Path | str | None = None) -> Precomputed:
-    """Gold boxes of Flickr30k Entities.
+    """Open the gold boxes of Flickr30k Entities.
 
     Args:
-        path: the folder that holds ``Annotations`` (and ``Sentences``, which name the boxes), or
-            the folder ``Annotations`` itself.
+        path: the folder with ``Annotations`` (and ``Sentences``, the source of the labels), or the
+            folder ``Annotations`` itself.
     """
     if path is not None and (Path(path) / "Annotations").is_dir():
         path = Path(path) / "Annotations"
@@ -76,37 +74,33 @@ def entities(path: Path | str | None = None) -> Precomputed:
     return _open("entities", "entities", path, "the folder of Flickr30k Entities", **extras)
 
 
-@detectors.register("scene-graphs")
 def scene_graphs(path: Path | str | None = None) -> Precomputed:
-    """Scene graphs as LGSGM and SGM publish them: boxes, labels and relations in one JSON file."""
+    """Open scene graphs as published by LGSGM and SGM: one JSON file."""
     return _open("scene-graphs", "lgsgm", path, "a scene graph JSON file")
 
 
-@detectors.register("visual-genome")
 def visual_genome(path: Path | str | None = None) -> Precomputed:
-    """Visual Genome's ``scene_graphs.json``; sizes from ``image_data.json`` beside it."""
+    """Open Visual Genome's ``scene_graphs.json``; sizes come from ``image_data.json`` beside it."""
     return _open("visual-genome", "visual-genome", path, "Visual Genome's scene_graphs.json")
 
 
-@detectors.register("scene-graph-benchmark")
 def scene_graph_benchmark(path: Path | str | None = None) -> Precomputed:
-    """Scene-Graph-Benchmark's ``custom_prediction.json``, its info file beside it."""
+    """Open Scene-Graph-Benchmark's ``custom_prediction.json``, with its info file beside it."""
     return _open("scene-graph-benchmark", "sgb", path, "a custom_prediction.json")
 
 
-@detectors.register("bottom-up")
 def bottom_up(path: Path | str | None = None) -> Precomputed:
-    """Bottom-up-attention boxes and features, in any of the layouts they are passed on in.
+    """Open bottom-up-attention boxes and features in any of their published layouts.
 
     Args:
-        path: a TSV (parts too), VinVL's or Oscar's TSV (with ``.lineidx``), a folder of npz or npy
-            files, SCAN's precomputed folder, an LMDB, or the HDF5 of BAN.
+        path: a TSV or a part of one, a TSV of VinVL or Oscar (with ``.lineidx``), a folder of npz
+            or npy files, SCAN's precomputed folder, an LMDB, or BAN's HDF5 file.
     """
     return _open("bottom-up", _layout(Path(path or "")), path, "bottom-up-attention features")
 
 
 def _layout(path: Path) -> str:
-    """Tell the layout of a bottom-up file or folder by its names."""
+    """Guess the layout of a bottom-up-attention file or folder from its name and files."""
     if path.is_dir():
         if (path / "data.mdb").is_file():
             return "lmdb"

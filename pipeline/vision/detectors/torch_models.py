@@ -1,4 +1,4 @@
-"""Detectors of torchvision and transformers, both optional; loaded at first use."""
+"""Detectors of torchvision and transformers, both optional; loaded on first use."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from features.convert.safe.inputs import need_file, read_names
 from features.errors import InputError, MissingDependency, UsageError
 from features.format.keys import hash_file
 from features.records import Detections
-from pipeline.detect import detectors
 from pipeline.vision.boxes import clip_boxes
-from pipeline.vision.images import Picture
+from pipeline.vision.images import LazyImage
 
 __all__ = ["TorchvisionDetector", "TransformersDetector"]
 
-OPEN = ("owlvit", "owlv2")  # networks without classes of their own
+OPEN = ("owlvit", "owlv2")  # open-vocabulary networks: labels are given as queries
 PROMPT = "a photo of a {}"
 
 
-@detectors.register("torchvision")
 class TorchvisionDetector:
-    """Faster R-CNN, Mask R-CNN and the other detectors of torchvision, COCO's classes.
+    """The detectors of torchvision (Faster R-CNN, Mask R-CNN, ...) with COCO's classes.
 
     Args:
         path: ``NAME`` or ``NAME=WEIGHTS.pth``, for example ``fasterrcnn_resnet50_fpn``. Without
-            weights of your own, torchvision downloads its default ones.
-        min_score: boxes below are dropped.
+            a weights file torchvision downloads its default weights.
+        min_score: boxes with a lower score are dropped.
     """
 
     needs_pixels = True
-    brings = frozenset({"labels", "scores", "size"})
+    provides = frozenset({"labels", "scores", "size"})
 
     def __init__(
         self, path: str | Path = "fasterrcnn_resnet50_fpn", min_score: float = 0.05
@@ -54,14 +53,14 @@ class TorchvisionDetector:
         }
 
     def covers(self, image_id: str) -> bool:
-        """Every picture can be looked at."""
+        """Return True: any image can be processed."""
         return True
 
     @cached_property
     def loaded(self) -> tuple[Any, tuple[str, ...]]:
         """The network in evaluation mode and its class names.
 
-        Raises: MissingDependency: torchvision is missing, or does not fit torch.
+        Raises: MissingDependency: torchvision is missing, or does not match torch.
         """
         try:
             from torchvision.models import detection, get_model, get_model_weights, list_models
@@ -78,43 +77,40 @@ class TorchvisionDetector:
             return get_model(self.model, weights=default).eval(), names
         import torch
 
-        from features.convert.source import need_file
-
         network = get_model(self.model, weights=None, weights_backbone=None)
         state = torch.load(need_file(self.weights), map_location="cpu", weights_only=True)
         network.load_state_dict(state)
         return network.eval(), names
 
-    def detect(self, picture: Picture) -> Detections:
-        """Return the objects of one picture, best first."""
+    def detect(self, image: LazyImage) -> Detections:
+        """Return the objects of an image, best first."""
         import torch
 
         network, names = self.loaded
-        image = torch.from_numpy(picture.rgb()).permute(2, 0, 1).float() / 255
+        tensor = torch.from_numpy(image.rgb()).permute(2, 0, 1).float() / 255
         with torch.inference_mode():
-            found = network([image])[0]
+            found = network([tensor])[0]
         labels = [names[row] for row in found["labels"].tolist()]
         return _ordered(
-            picture, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
+            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
         )
 
 
-@detectors.register("transformers")
 class TransformersDetector:
-    """Object detectors of transformers: DETR, RT-DETR, YOLOS; OWL-ViT and OWLv2 for any classes.
+    """Object detectors of transformers: DETR, RT-DETR, YOLOS, and open-vocabulary OWL-ViT, OWLv2.
 
-    OWL-ViT and OWLv2 find what they are told to look for: they need ``queries``, which become the
-    labels. A label is asked for as "a photo of a LABEL".
+    OWL-ViT and OWLv2 need ``queries``: the labels to look for. Each is sent to the network as
+    "a photo of a LABEL".
 
     Args:
-        path: a local folder as ``save_pretrained`` writes it, or a name of the hub;
-            ``PATH=QUERIES`` gives the queries too.
-        min_score: boxes below are dropped.
-        queries: labels with commas between them, a text file of one label a line, or a list.
+        path: a folder written by ``save_pretrained`` or a name on the hub; ``PATH=QUERIES`` gives
+            the queries too.
+        min_score: boxes with a lower score are dropped.
+        queries: comma-separated labels, a text file with one label per line, or a list.
     """
 
     needs_pixels = True
-    brings = frozenset({"labels", "scores", "size"})
+    provides = frozenset({"labels", "scores", "size"})
 
     def __init__(
         self,
@@ -124,8 +120,8 @@ class TransformersDetector:
     ) -> None:
         if path is None:
             raise UsageError(
-                "the detector 'transformers' needs a model: --detections FOLDER or a hub name, for "
-                "example facebook/detr-resnet-50."
+                "the detector 'transformers' needs a model: pass --detections FOLDER or a name on "
+                "the hub, for example facebook/detr-resnet-50."
             )
         self.path, self.min_score = str(path), min_score
         if not queries and not Path(self.path).exists():
@@ -147,18 +143,18 @@ class TransformersDetector:
         }
 
     def covers(self, image_id: str) -> bool:
-        """Every picture can be looked at."""
+        """Return True: any image can be processed."""
         return True
 
     @cached_property
     def loaded(self) -> tuple[Any, Any, dict[str, Any]]:
-        """The processor, the network, and its inputs that say what to look for.
+        """The processor, the network, and its inputs for the queries.
 
         Raises:
             MissingDependency: transformers is missing.
-            InputError: it cannot be loaded.
-            UsageError: queries for a network with classes of its own, none for one without, or
-                one that is too long.
+            InputError: the model cannot be loaded.
+            UsageError: queries for a network with fixed classes, none for an open-vocabulary
+                network, or one that is too long.
         """
         try:
             import transformers
@@ -170,14 +166,14 @@ class TransformersDetector:
         if config.model_type not in OPEN:
             if self.queries:
                 raise UsageError(
-                    f"{self.path} is {config.model_type!r}, which has classes of its own: drop the "
+                    f"{self.path} is {config.model_type!r}, which has fixed classes: drop the "
                     "queries."
                 )
             network = self._load(transformers.AutoModelForObjectDetection)
             return self._load(transformers.AutoImageProcessor), network.eval(), {}
         if not self.queries:
             raise UsageError(
-                f"{self.path} is {config.model_type!r}, which must be told what to look for: "
+                f"{self.path} is {config.model_type!r}, which needs the labels to look for: pass "
                 "--detections PATH=person,dog or PATH=labels.txt."
             )
         processor = self._load(transformers.AutoProcessor)
@@ -188,31 +184,31 @@ class TransformersDetector:
         if len(tokens[longest]) > room:
             raise UsageError(
                 f"the query {self.queries[longest]!r} has {len(tokens[longest])} tokens as "
-                f"{prompts[longest]!r}, {room} are the limit. Shorten it."
+                f"{prompts[longest]!r}; the limit is {room}. Shorten it."
             )
         network = self._load(transformers.AutoModelForZeroShotObjectDetection)
         return processor, network.eval(), dict(processor(text=[prompts], return_tensors="pt"))
 
-    def _load(self, kind: Any) -> Any:
-        """Load one part.
+    def _load(self, loader: Any) -> Any:
+        """Load one part of the model.
 
-        Raises: InputError: it is not there, or of another kind.
+        Raises: InputError: the part is missing, or the model is not a detector.
         """
         try:
-            return kind.from_pretrained(self.path)
+            return loader.from_pretrained(self.path)
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: no object detector ({error}).") from error
+            raise InputError(f"{self.path}: not an object detector ({error}).") from error
 
-    def detect(self, picture: Picture) -> Detections:
-        """Return the objects of one picture, best first."""
+    def detect(self, image: LazyImage) -> Detections:
+        """Return the objects of an image, best first."""
         import torch
         from PIL import Image
 
         processor, network, asked = self.loaded
-        inputs = processor(images=Image.fromarray(picture.rgb()), return_tensors="pt")
+        inputs = processor(images=Image.fromarray(image.rgb()), return_tensors="pt")
         with torch.inference_mode():
             outputs = network(**inputs, **asked)
-        size = torch.tensor([[picture.size[1], picture.size[0]]])
+        size = torch.tensor([[image.size[1], image.size[0]]])
         reader = getattr(processor, "image_processor", processor)
         found = reader.post_process_object_detection(
             outputs, threshold=self.min_score, target_sizes=size
@@ -220,36 +216,34 @@ class TransformersDetector:
         names = self.queries or network.config.id2label
         labels = [str(names[row]) for row in found["labels"].tolist()]
         return _ordered(
-            picture, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
+            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
         )
 
 
 def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Return labels from a file, from words with commas, or from a list.
+    """Return the labels of a file, a comma-separated string or a list.
 
-    Raises: InputError: a file that is no text. UsageError: a label twice.
+    Raises: InputError: the file is not text. UsageError: a label is listed twice.
     """
     if isinstance(given, (str, Path)):
         file = Path(given)
         if isinstance(given, Path) or file.suffix == ".txt":
-            from features.convert.source import read_names
-
             given = read_names(file)
         else:
             given = given.split(",")
     labels = tuple(label.strip() for label in given if label.strip())
     if len(set(labels)) < len(labels):
-        raise UsageError(f"a query stands twice in {', '.join(labels)}.")
+        raise UsageError(f"a query is listed twice: {', '.join(labels)}.")
     return labels
 
 
 def _ordered(
-    picture: Picture, boxes: Any, labels: list[str], scores: Any, min_score: float
+    image: LazyImage, boxes: Any, labels: list[str], scores: Any, min_score: float
 ) -> Detections:
-    """Clip, drop what is empty or doubtful, and put the best first."""
-    clipped = clip_boxes(np.asarray(boxes, np.float32).reshape(-1, 4), picture.size)
-    marks = np.clip(np.asarray(scores, np.float32).reshape(-1), 0, 1)
-    good = (marks >= min_score) & (clipped[:, 2:] > clipped[:, :2]).all(1)
+    """Clip boxes, drop empty and low-scored ones, and sort them by score."""
+    clipped = clip_boxes(np.asarray(boxes, np.float32).reshape(-1, 4), image.size)
+    scores = np.clip(np.asarray(scores, np.float32).reshape(-1), 0, 1)
+    good = (scores >= min_score) & (clipped[:, 2:] > clipped[:, :2]).all(1)
     rows = np.flatnonzero(good)
-    rows = rows[np.argsort(-marks[rows], kind="stable")]
-    return Detections(clipped[rows], tuple(labels[row] for row in rows), marks[rows], picture.size)
+    rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return Detections(clipped[rows], tuple(labels[row] for row in rows), scores[rows], image.size)

@@ -1,1 +1,1 @@
-"""extractors."""
+"""The packaged feature extractors; ``pipeline.vision.extraction`` loads them by name."""

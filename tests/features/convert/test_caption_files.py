@@ -1,4 +1,4 @@
-"""Caption readers: every layout, its traps, and what happens to broken files."""
+"""Read caption files: every layout, its pitfalls, and broken files."""
 
 import gzip
 import json
@@ -55,7 +55,7 @@ def test_html_entities_controls_and_surrogates_are_cleaned():
     assert clean_text(" \t\r\n ") == ""
 
 
-def test_karpathy_without_raw_uses_tokens_and_without_split_says_so(tmp_path):
+def test_karpathy_without_raw_uses_tokens_and_without_split_is_unsplit(tmp_path):
     document = karpathy([{"filename": "a.jpg", "sentences": [{"tokens": ["a", "dog"]}]}])
     entry = read_captions(write(tmp_path / "d.json", document)).entries[0]
     assert entry.split == NO_SPLIT
@@ -143,7 +143,7 @@ def test_missing_paths_and_unknown_policy(tmp_path):
         ([image(), image(split="test", first=5)], "a.jpg"),
     ],
 )
-def test_what_cannot_be_kept_fails_or_is_counted(tmp_path, images, item):
+def test_bad_entries_fail_or_are_listed(tmp_path, images, item):
     path = write(tmp_path / "d.json", karpathy(images))
     with pytest.raises(InputError, match="--on-error skip"):
         read_captions(path)

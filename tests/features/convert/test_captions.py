@@ -1,4 +1,4 @@
-"""Captions files from strangers: names that lead out, broken text, ids twice, bombs."""
+"""Untrusted caption files: names that lead out of a folder, broken text, duplicate ids, bombs."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from features.store import open_store
 
 
 def write(path, *images, **changes):
-    """Write a captions file; an image has what ``changes`` say."""
+    """Write a captions file of ``images``, or of one image with ``changes``."""
     plain = {"filename": "1.jpg", "split": "train", "sentences": [{"raw": "a dog", "sentid": 1}]}
     path.write_text(json.dumps({"images": list(images) or [{**plain, **changes}]}))
     return path
@@ -26,9 +26,9 @@ OUTSIDE = ["../../evil", "/tmp/evil", "a\\b", "..", "a\0b", "a\nb", "a\x1b[31m",
 
 
 @pytest.mark.parametrize("split", OUTSIDE)
-def test_splits_that_are_no_plain_names(tmp_path, split):
+def test_splits_must_be_plain_names(tmp_path, split):
     path = write(tmp_path / "c.json", split=split)
-    with pytest.raises(InputError, match=r"c\.json: image '1\.jpg': .* is no plain name"):
+    with pytest.raises(InputError, match=r"c\.json: image '1\.jpg': .* is not a plain name"):
         read_captions(path)
     write(path, split="my split-2")
     assert read_captions(path).splits() == {"my split-2": 1}
@@ -46,9 +46,9 @@ def test_splits_that_are_no_plain_names(tmp_path, split):
         {"filename": "1.jpg", "filepath": "..\\secret"},
     ],
 )
-def test_pictures_that_lie_outside(tmp_path, names):
+def test_image_files_outside_the_folder(tmp_path, names):
     path = write(tmp_path / "c.json", **names)
-    with pytest.raises(InputError, match=r"c\.json.*leaves its folder"):
+    with pytest.raises(InputError, match=r"c\.json.*leads out of its folder"):
         read_captions(path)
 
 
@@ -67,24 +67,24 @@ def test_folders_inside_are_kept(tmp_path):
         {"sentences": [{"raw": "a", "sentid": "1\n2"}]},
     ],
 )
-def test_text_that_no_export_could_write(tmp_path, changes):
-    with pytest.raises(InputError, match=r"c\.json: (image|caption) .*(half a|control|empty)"):
+def test_ids_that_cannot_be_exported(tmp_path, changes):
+    with pytest.raises(InputError, match=r"c\.json: (image|caption) .*(unpaired|control|empty)"):
         read_captions(write(tmp_path / "c.json", **changes))
 
 
 @pytest.mark.parametrize("sentences", [["a dog"], "a dog", [3], [["a"]], {"a": 1}])
-def test_sentences_that_are_no_objects(tmp_path, sentences):
+def test_sentences_that_are_not_objects(tmp_path, sentences):
     with pytest.raises(InputError, match=r"\[0\]: caption 0 of '1\.jpg' is no object with 'raw'"):
         read_captions(write(tmp_path / "c.json", sentences=sentences))
 
 
-def test_an_image_that_is_no_object(tmp_path):
+def test_an_image_that_is_not_an_object(tmp_path):
     for image in ("1.jpg", 3, None, ["filename"]):
         with pytest.raises(InputError, match=r"images\[0\]: .*known layout"):
             read_captions(write(tmp_path / "c.json", image))
 
 
-def test_caption_ids_twice(tmp_path):
+def test_duplicate_caption_ids(tmp_path):
     images = [
         {"filename": f"{at}.jpg", "sentences": [{"raw": "a", "sentid": n} for n in range(2)]}
         for at in range(2)
@@ -105,7 +105,7 @@ def test_images_of_a_source_are_checked_too():
         check_entries([entry], "folder")
     found = check_entries([entry, replace(entry, split="dev")], "folder", on_error="skip")
     assert found.splits() == {"val": 1}
-    assert found.dropped == (("a", "split '../x' is no plain name"),)
+    assert found.dropped == (("a", "split '../x' is not a plain name"),)
 
 
 def test_gzip_bombs_stop_at_a_limit(tmp_path):
@@ -125,7 +125,7 @@ def test_gzip_bombs_stop_at_a_limit(tmp_path):
         read_captions(path)
 
 
-def test_ids_that_are_paths_elsewhere_are_no_file_names(tmp_path):
+def test_ids_that_are_absolute_paths_are_not_file_names(tmp_path):
     graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
     names = ["/data/x/1.jpg", "../2.jpg", "a/3.jpg"]
     (tmp_path / "g.json").write_text(json.dumps(dict.fromkeys(names, graph)))
@@ -135,9 +135,11 @@ def test_ids_that_are_paths_elsewhere_are_no_file_names(tmp_path):
     assert np.array_equal(store.column("num_objects"), [1, 1, 1])
 
 
-def test_ids_of_a_source_that_no_key_can_hold(tmp_path):
+def test_source_ids_must_be_valid_text(tmp_path):
     graph = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
     (tmp_path / "g.json").write_text(json.dumps({"1.jpg": graph, "a\ud800.jpg": graph}))
-    with pytest.raises(InputError, match=r"g\.json: the image id 'a.*jpg': it has half"):
+    with pytest.raises(
+        InputError, match=r"g\.json: the image id 'a.*jpg': it contains an unpaired"
+    ):
         import_store("lgsgm", tmp_path / "g.json", tmp_path / "s")
     assert not (tmp_path / "s").exists()

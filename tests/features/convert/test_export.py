@@ -64,7 +64,7 @@ def build(folder: Path, sizes: dict[str, int], *, captions: int = 5) -> Store:
         for _ in range(count):
             row = len(images)
             graphs = [text(row * captions + n) for n in range(captions)]
-            # a line break in a caption must not shift the lines behind it
+            # a line break in a caption must not shift later lines
             said = [
                 Caption(str(100 + row * 9 + n), g.caption.replace(" ", "\n", 1))
                 for n, g in enumerate(graphs)
@@ -92,7 +92,7 @@ def run(*arguments: object) -> int:
 
 
 class ReleasedLoader:
-    """What SCAN's and GSMN's data.py rely on, said again: which row belongs to which caption."""
+    """Read a folder as SCAN's and GSMN's data.py do: which row belongs to which caption."""
 
     def __init__(self, folder: Path, split: str):
         self.captions = (folder / f"{split}_caps.txt").read_bytes().split(b"\n")[:-1]
@@ -115,15 +115,12 @@ class ReleasedLoader:
 def test_scan_is_what_the_released_loaders_read(store, tmp_path, capsys):
     out = tmp_path / "toy_precomp"
     assert run("scan-precomp", store.path, out, "--min-count", 1) == 0
-    assert (
-        "dev has 15 captions; the released loaders take its length as 5000"
-        in capsys.readouterr().out
-    )
+    assert "dev has 15 captions; the released loaders assume 5000" in capsys.readouterr().out
     vocab = json.loads((out / "toy_precomp_vocab.json").read_text())
     assert [vocab["idx2word"][str(i)] for i in range(4)] == ["<pad>", "<start>", "<end>", "<unk>"]
     assert vocab["idx"] == len(vocab["word2idx"]) == len(vocab["idx2word"])
     raw = (out / "train_ims_size.npy").read_bytes()
-    assert b"numpy.core.multiarray" in raw  # numpy 1 does not know numpy._core
+    assert b"numpy.core.multiarray" in raw  # numpy 1 has no numpy._core
     for split, ours, div in (("train", "train", 5), ("dev", "val", 1), ("test", "test", 1)):
         data = ReleasedLoader(out, split)
         assert data.div == div
@@ -167,7 +164,7 @@ def test_scan_round_trip(store, tmp_path):
     assert back.coded("deprel").tolist() == store.coded("deprel").tolist()
 
 
-def test_scan_leaves_out_what_has_no_five_captions(tmp_path):
+def test_scan_leaves_out_images_with_fewer_than_five_captions(tmp_path):
     few = build(tmp_path / "few", {"train": 3}, captions=4)
     with pytest.raises(UsageError, match="five captions"):
         run("scan-precomp", few.path, tmp_path / "p")
@@ -322,7 +319,7 @@ def test_faiss(store, tmp_path):
         run("faiss", store.path, tmp_path / "g", *given[:3], "captions", "--splits", "val")
 
 
-def test_nothing_is_overwritten_or_left_half(store, tmp_path):
+def test_nothing_is_overwritten_or_left_unfinished(store, tmp_path):
     out = tmp_path / "p"
     out.mkdir()
     (out / "mine.txt").write_text("mine")

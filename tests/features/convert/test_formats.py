@@ -1,4 +1,4 @@
-"""Every format, end to end: it becomes a store, and changed bytes give a typed error."""
+"""Every format end to end: import into a store, and typed errors for changed bytes."""
 
 import base64
 import io
@@ -163,7 +163,7 @@ def test_every_format_becomes_a_store(name, tmp_path):
     store = open_store(report.manifest)
     assert store.images["id"].tolist() == source.ids()
     assert report.skipped == []
-    assert store.has("object_features") == ("features" in source.brings)
+    assert store.has("object_features") == ("features" in source.provides)
     for row, image_id in enumerate(source.ids()):
         read, kept = source.read(image_id), store.graph(image_id)
         n = len(read.labels)
@@ -177,7 +177,7 @@ def test_every_format_becomes_a_store(name, tmp_path):
         )
         if read.features is not None:
             got = store.gather("object_features", [row])[0]
-            np.testing.assert_array_equal(got[:n], read.features)  # small whole numbers fit float16
+            np.testing.assert_array_equal(got[:n], read.features)  # small integers fit float16
             assert not got[n:].any()
     assert store.has("form") == (name == "scan-precomp")
     if hasattr(source, "close"):
@@ -220,7 +220,7 @@ def test_changed_bytes(name, tmp_path):
 
 
 def refuse(monkeypatch, name: str) -> None:
-    """Let the system refuse to open files of this name; root may read whatever its mode is."""
+    """Make opening files of this name fail; file modes do not stop root."""
 
     def refusing(file, *args, **kwargs):
         if Path(str(file)).name == name:
@@ -258,17 +258,17 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
         open_source("npz", tmp_path)
 
 
-def test_names_that_are_no_text(tmp_path):
-    """A file name of other bytes, or JSON with half a character, would break every export."""
+def test_names_that_are_not_valid_text(tmp_path):
+    """Undecodable file names, and JSON with an unpaired surrogate, would break every export."""
     folder = tmp_path / "npz"
     folder.mkdir()
     np.savez(folder / "1.npz", x=FEATURES)
     (folder / "1.npz").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.npz"))
-    with pytest.raises(InputError, match=r"caf.udce9.*half a character"):
+    with pytest.raises(InputError, match=r"caf.udce9.*unpaired surrogate"):
         open_source("npz", folder)
     good = {"labels": ["dog"], "bbox": [[0, 0, 5, 5]], "rels": []}
     (tmp_path / "id.json").write_text(json.dumps({"a\ud800.jpg": good}))
-    with pytest.raises(InputError, match=r"a.ud800.*half a character"):
+    with pytest.raises(InputError, match=r"a.ud800.*unpaired surrogate"):
         open_source("lgsgm", tmp_path / "id.json")
     (tmp_path / "label.json").write_text(json.dumps({"a": {**good, "labels": ["dog\udfff"]}}))
     with pytest.raises(InputError, match=r"image 'a'.*dog.udfff"):
@@ -284,7 +284,7 @@ def test_a_refused_source_is_closed(tmp_path, monkeypatch):
     path = lmdb_file(tmp_path)
     monkeypatch.setattr("features.convert.readers.lmdb_files.LmdbFile.ids", lambda _: ["\udfff"])
     for _ in range(2):  # LMDB refuses to open a database twice in one process
-        with pytest.raises(InputError, match="half a character"):
+        with pytest.raises(InputError, match="unpaired surrogate"):
             open_source("lmdb", path)
 
 
@@ -293,8 +293,8 @@ def test_a_refused_source_is_closed(tmp_path, monkeypatch):
     [10**400, 10**5000, {"a": 1}, None, [1], "x" * 999],
     ids=lambda value: type(value).__name__,
 )
-def test_numbers_that_are_none(value):
-    with pytest.raises(InputError, match=r"file: size .* no number") as caught:
+def test_values_that_are_not_numbers(value):
+    with pytest.raises(InputError, match=r"file: size .* not a number") as caught:
         integers("file", "size", [value], 1)
     assert len(str(caught.value)) < 140
     with pytest.raises(InputError, match="file: size must be 7 numbers"):
@@ -303,12 +303,12 @@ def test_numbers_that_are_none(value):
         integers("file", "size", np.array(3), 1)
 
 
-def test_a_list_of_itself_a_million_times_is_not_printed():
+def test_messages_of_self_referencing_lists_are_short():
     nested: object = [1] * 10
     for _ in range(30):
         nested = [nested] * 10
     boxed = np.empty(1, object)
     boxed[0] = nested
     for value in (nested, boxed):
-        with pytest.raises(InputError, match="no number"):
+        with pytest.raises(InputError, match="not a number"):
             integers("file", "size", [value], 1)

@@ -10,8 +10,10 @@ from features.convert.readers.entities import EntitiesFolder
 from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.readers.sgb import SceneGraphBenchmark
 from features.convert.readers.visual_genome import VisualGenomeFile
-from features.convert.source import child, make_detections, match_id, read_json
+from features.convert.safe.json_files import read_json
+from features.convert.source import make_detections
 from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName
+from features.names import child
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 
@@ -48,16 +50,19 @@ def test_lgsgm(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rels": [["man:3", "on", "hat:1"]]}, "names no box"),
-        ({"rels": [["hat:0", "on", "man:2"]]}, "names no box"),  # the label is not that of row 0
-        ({"rels": [["man:-1", "on", "man:0"]]}, "names no box"),
+        ({"rels": [["man:3", "on", "hat:1"]]}, "does not name a box"),
+        (
+            {"rels": [["hat:0", "on", "man:2"]]},
+            "does not name a box",
+        ),  # the label is not that of row 0
+        ({"rels": [["man:-1", "on", "man:0"]]}, "does not name a box"),
         ({"rels": [["man:0", "on"]]}, "three strings"),
         ({"labels": ["man"], "rels": []}, "1 labels for 3 boxes"),
         ({"bbox": [[1, 2, 3]] * 3}, "not \\(n, 4\\)"),
         ({"bbox": [[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]]}, "table of numbers"),
         ({"bbox": [["a", 2, 3, 4]] * 3}, "table of numbers"),
         ({"bbox": [[10, 2, 3, 4]] * 3}, "x2 < x1"),
-        ({"bbox": 7}, "needs the lists"),
+        ({"bbox": 7}, "must be a list"),
     ],
 )
 def test_lgsgm_hostile(tmp_path, change, message):
@@ -81,7 +86,7 @@ def test_lgsgm_hostile(tmp_path, change, message):
         '{"img_to_sg": 3}',
     ],
 )
-def test_json_that_is_none(tmp_path, text):
+def test_damaged_json(tmp_path, text):
     with pytest.raises(InputError):
         SceneGraphFile(put(tmp_path / "g.json", text))
 
@@ -120,14 +125,14 @@ def test_sgm(tmp_path):
     assert found.boxes.tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert graphs.read("77").labels == ()
     assert (graphs.classes, graphs.predicates) == (("man", "hat"), ("wearing",))
-    assert any("without boxes" in note for note in graphs.notes)
+    assert any("have no boxes" in note for note in graphs.notes)
 
 
 @pytest.mark.parametrize(
     "sg",
     [
         {"object": [7], "relationship": []},
-        {"object": [0, -1], "relationship": [[0, 5, 1]]},  # points at padding
+        {"object": [0, -1], "relationship": [[0, 5, 1]]},  # refers to padding
         {"object": [0, 0], "bbox": [[0, 0, 1, 1]], "relationship": []},
         {"object": [0], "relationship": [[0, 6, 0]]},
         {"object": [0.5], "relationship": []},
@@ -168,11 +173,11 @@ def test_sgb(tmp_path):
     source = sgb(tmp_path, PREDICTION)
     assert source.ids() == ["a.jpg", "b.jpg"]
     found = source.read("a.jpg")
-    assert found.labels == ("hat", "man")  # best first: the rows changed places
+    assert found.labels == ("hat", "man")  # best first: the rows are swapped
     assert found.scores.tolist() == [0.75, 0.5]
     assert found.relations == ((0, "on", 1), (1, "wearing", 0))
     assert found.relation_scores.tolist() == [0.5, 0.25]
-    assert any("1 predictions have no picture" in note for note in source.notes)
+    assert any("1 predictions have no image" in note for note in source.notes)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +287,7 @@ def test_entities(tmp_path):
     gold = entities(tmp_path)
     assert gold.ids() == ["5.jpg"]
     found = gold.read("5.jpg")
-    # pixels count from 1 and include the last: 1..20 is twenty pixels wide
+    # pixels are counted from 1, the last included: 1..20 is twenty pixels wide
     assert found.boxes.tolist() == [[0, 2, 20, 40], [4, 4, 6, 7]]
     assert found.size == (50, 40)
     assert found.labels == ("dogs", "boy")
@@ -293,7 +298,7 @@ def test_entities(tmp_path):
         ("the park", 0, 4, ()),
         ("two Dogs !", 1, 2, (0,)),
     ]
-    assert phrases[0].kinds == ("people", "other")
+    assert phrases[0].types == ("people", "other")
     assert EntitiesFolder(tmp_path / "A").read("5").labels == ("object", "object")
 
 
@@ -330,14 +335,15 @@ def test_names_stay_in_their_folder(tmp_path):
 
 
 def test_an_image_is_found_under_its_other_names(tmp_path):
-    path = tmp_path / "file"
-    names = {"391895", "12.png", "COCO_train2014_000000000009"}
-    assert match_id(names, "COCO_val2014_000000391895.jpg", path) == "391895"
-    assert match_id(names, "000000391895.jpg", path) == "391895"
-    assert match_id(names, "COCO_train2014_000000000009.jpg", path) == "COCO_train2014_000000000009"
+    names = ["391895", "12.png", "COCO_train2014_000000000009"]
+    graph = {"labels": [], "bbox": []}
+    source = SceneGraphFile(put(tmp_path / "g.json", dict.fromkeys(names, graph)))
+    assert source.key("COCO_val2014_000000391895.jpg") == "391895"
+    assert source.key("000000391895.jpg") == "391895"
+    assert source.key("COCO_train2014_000000000009.jpg") == "COCO_train2014_000000000009"
     for other in ("img_391895.jpg", "391895_1", "12.jpg", "9.jpg", "v1.391895"):
         with pytest.raises(UnknownName, match="no image"):
-            match_id(names, other, path)
+            source.key(other)
 
 
 def test_order_follows_the_scores():

@@ -1,4 +1,4 @@
-"""GSMN's caption files: sentences that count from 1 each, heads that make no tree, vocabularies."""
+"""GSMN's caption files: sentences numbered from 1 each, heads that form no tree, vocabularies."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a", "dog", ".", "cat", "runs", "
 
 
 def read(folder: Path, caption: str, pairs: list[list[int]]) -> tuple[int, ...]:
-    """Write one caption as GSMN does and return the heads that are read, counted from 0."""
+    """Write one caption in GSMN's format; return the heads that are read, from 0."""
     ids = {word: number for number, word in enumerate(WORDS)}
     (folder / "g_vocab.json").write_text(json.dumps({"word2idx": ids}))
     codes = [1, *(ids.get(word, 3) for word in caption.split()), 2]
@@ -30,19 +30,19 @@ CAT = [[0, 3], [2, 1], [3, 2], [3, 4]]  # a cat runs .
 def test_one_sentence(tmp_path):
     assert read(tmp_path, "a cat runs .", CAT) == (1, 2, -1, 2)
     assert read(tmp_path, "a cat runs .", CAT[:3]) == (1, 2, -1, -1)  # without the full stop
-    # two roots whose numbers count through
+    # two roots, words numbered through the caption
     pairs = [[0, 2], [2, 1], [2, 3], [0, 6], [5, 4], [6, 5], [6, 7]]
     assert read(tmp_path, "a dog . a cat runs .", pairs) == (1, -1, 1, 4, 5, -1, 5)
 
 
-def test_sentences_that_count_from_one_each(tmp_path):
+def test_sentences_numbered_from_one_each(tmp_path):
     assert read(tmp_path, "a dog . a cat runs .", DOG + CAT) == (1, -1, 1, 4, 5, -1, 5)
     assert read(tmp_path, "a cat runs ! a dog .", CAT + DOG) == (1, 2, -1, 2, 5, -1, 5)
     heads = read(tmp_path, "a dog . a dog . a cat runs .", DOG + DOG + CAT)
     assert heads == (1, -1, 1, 4, -1, 4, 7, 8, -1, 8)
-    # no sign where the first ends, but together they have the caption's words
+    # the end of the first is unmarked, but together they have the caption's words
     assert read(tmp_path, "a dog x a cat runs .", DOG + CAT) == (1, -1, 1, 4, 5, -1, 5)
-    # a word more than was parsed, but the first ends at a full stop
+    # one word more than parsed, but the first ends at a full stop
     assert read(tmp_path, "a dog . a cat runs . x", DOG + CAT) == (1, -1, 1, 4, 5, -1, 5, -1)
 
 
@@ -57,8 +57,8 @@ def test_sentences_that_count_from_one_each(tmp_path):
         ("a dog . a cat runs .", [DOG[1], DOG[0], DOG[2], *CAT]),
     ],
 )
-def test_sentences_that_cannot_be_told_apart(tmp_path, caption, pairs):
-    with pytest.raises(InputError, match=r"line 1: .* 2 sentences.*cannot be known"):
+def test_sentences_that_cannot_be_separated(tmp_path, caption, pairs):
+    with pytest.raises(InputError, match=r"line 1: .* 2 sentences.*cannot be determined"):
         read(tmp_path, caption, pairs)
 
 
@@ -66,11 +66,11 @@ def test_sentences_that_cannot_be_told_apart(tmp_path, caption, pairs):
     ("pairs", "message"),
     [
         ([[0, 2], [2, 1], [3, 1], [2, 3]], "word 1 has two heads"),
-        ([[0, 2], [1, 1], [2, 3]], "word 1 go in a circle"),
-        ([[0, 2], [3, 1], [1, 3]], "word 1 go in a circle"),
+        ([[0, 2], [1, 1], [2, 3]], "word 1 form a cycle"),
+        ([[0, 2], [3, 1], [1, 3]], "word 1 form a cycle"),
     ],
 )
-def test_heads_that_make_no_tree(tmp_path, pairs, message):
+def test_heads_that_form_no_tree(tmp_path, pairs, message):
     with pytest.raises(InputError, match=f"line 1: .*{message}"):
         read(tmp_path, "a dog .", pairs)
 

@@ -1,4 +1,4 @@
-"""Exports of stores that came from anybody: odd names, empty labels, parses that are no trees."""
+"""Exports of untrusted stores: odd names, empty labels, parses that are not trees."""
 
 import itertools
 import json
@@ -92,24 +92,24 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("split", ["../../evil", "/tmp/evil_of_a_test", "a\0b", "a\\b"])
-def test_a_split_that_leads_out(tmp_path, split):
+def test_a_split_name_that_leads_out_of_the_folder(tmp_path, split):
     evil = store(tmp_path / "s", splits=(split,))
     out = tmp_path / "x" / "y" / "out"
-    with pytest.raises(UsageError, match="would lie outside"):
+    with pytest.raises(UsageError, match="is outside it"):
         export_scan(evil, out)
     assert not list(tmp_path.rglob("*evil*"))
     assert not list(Path("/tmp").glob("evil_of_a_test*"))
 
 
 @pytest.mark.parametrize("name", ["..", ".", "a/b", "/a", "a\\b", "\0"])
-def test_outputs_take_bare_names_only(tmp_path, name):
+def test_outputs_accept_plain_names_only(tmp_path, name):
     outputs = Outputs(tmp_path / "o")
     for method in (outputs.path, outputs.absent):
         with pytest.raises(UsageError, match="outside"):
             method(name)
 
 
-def test_old_files_of_the_format_do_not_stay_beside_new_ones(tmp_path):
+def test_old_files_of_the_format_are_removed(tmp_path):
     out = tmp_path / "p"
     full = store(tmp_path / "full", ("1.jpg", "2.jpg"), splits=("train", "val"))
     export_scan(full, out, min_count=1)
@@ -127,14 +127,14 @@ def test_old_files_of_the_format_do_not_stay_beside_new_ones(tmp_path):
     export_scan(bare, out, overwrite=True)
     gone = {"train_ims_bbx.npy", "train_ims_size.npy", "train_precaps_stan.txt", "train_caps.json"}
     kept = {*before, "notes.txt", "testall_ims.npy"} - gone
-    assert set(names(out)) == kept  # dev is another split: it stays
+    assert set(names(out)) == kept  # dev is another split
     tested = store(tmp_path / "tested", splits=("test",))
     export_scan(tested, out, overwrite=True, min_count=1)
     assert "testall_ims.npy" not in names(out)  # it would hide the new test
     assert "test_ims.npy" in names(out)
 
 
-def test_old_tables_and_captions_go_too(tmp_path):
+def test_old_tables_and_captions_are_removed(tmp_path):
     full, bare = store(tmp_path / "full"), store(tmp_path / "bare", parsed=False)
     for export, name in ((export_parquet, "objects.parquet"), (export_lgsgm, "caps_data.json")):
         out = tmp_path / name
@@ -177,9 +177,9 @@ def test_the_vocabulary_is_named_after_the_folder(tmp_path, monkeypatch):
 def test_ids_that_are_not_one_line(tmp_path, key):
     odd = store(tmp_path / "s", (key, "2.jpg"))
     np.save(tmp_path / "e.npy", np.ones((2, 4), np.float32))
-    with pytest.raises(UsageError, match=r"ids\.txt has one a line"):
+    with pytest.raises(UsageError, match=r"ids\.txt has one id per line"):
         export_scan(odd, tmp_path / "o")
-    with pytest.raises(UsageError, match=r"ids\.txt has one a line"):
+    with pytest.raises(UsageError, match=r"ids\.txt has one id per line"):
         export_faiss(odd, tmp_path / "f", embeddings=tmp_path / "e.npy")
 
 
@@ -218,19 +218,19 @@ def test_sgb_without_labels_and_predicates(tmp_path):
     assert entry["rel_pairs"] == []
 
 
-def test_sgb_keeps_images_of_several_folders_apart(tmp_path):
+def test_sgb_names_of_several_folders_stay_distinct(tmp_path):
     made = store(tmp_path / "s", ("train/1", "val/1", "2"))
     assert any("share file names" in note for note in export_sgb(made, tmp_path / "o"))
     back = open_store(import_store("sgb", tmp_path / "o", tmp_path / "b").manifest)
     assert back.images["id"].tolist() == ["train_1", "val_1", "2"]
-    made = store(tmp_path / "t", ("train/1", "val/2"))  # apart already
+    made = store(tmp_path / "t", ("train/1", "val/2"))  # distinct already
     assert len(export_sgb(made, tmp_path / "p")) == 1
     made = store(tmp_path / "u", ("a/b/1", "a/b_1", "c/1"))
-    with pytest.raises(UsageError, match="would be one"):
+    with pytest.raises(UsageError, match="the same file name"):
         export_sgb(made, tmp_path / "q")
 
 
-def test_coco_ids_stay_apart(tmp_path):
+def test_coco_ids_stay_distinct(tmp_path):
     for ids, wanted in (
         (("7", "007"), [0, 1]),
         (("9" * 30, "8"), [0, 1]),
@@ -247,7 +247,7 @@ def test_coco_ids_stay_apart(tmp_path):
 
 
 def trees(path):
-    """Return the heads of every sentence, as another reader would see them; check each."""
+    """Return the heads of every sentence as another reader sees them; check that they are trees."""
     found = []
     for block in path.read_text().strip("\n").split("\n\n"):
         rows = [line.split("\t") for line in block.split("\n") if not line.startswith("#")]
@@ -267,9 +267,9 @@ def trees(path):
 @pytest.mark.parametrize(
     ("heads", "sentences"),
     [
-        ((1, 3, -1, -1, 3), [[2, 4, 4, 0, 4]]),  # a comma without a head inside a sentence
+        ((1, 3, -1, -1, 3), [[2, 4, 4, 0, 4]]),  # a comma without a head in the sentence
         ((1, -1, 1, 4, -1), [[2, 0, 2], [2, 0]]),  # two sentences
-        ((0, 0, -1), [[0, 1], [0]]),  # a head of itself
+        ((0, 0, -1), [[0, 1], [0]]),  # a token that is its own head
         ((1, 2, 0, -1), [[0, 3, 1], [0]]),  # a cycle
         ((2, -1, -1, 1), [[3, 0, 2, 2]]),  # edges that cross
     ],
@@ -297,7 +297,7 @@ def test_every_parse_becomes_trees():
                 assert at < 0
 
 
-def test_a_drawing_shows_pictures_of_its_folder_only(tmp_path):
+def test_a_drawing_shows_images_of_its_folder_only(tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (10, 10), (255, 0, 0)).save(tmp_path / "secret.jpg")
     for at, name in enumerate(["../secret.jpg", str(tmp_path / "secret.jpg")]):
@@ -305,6 +305,6 @@ def test_a_drawing_shows_pictures_of_its_folder_only(tmp_path):
         with pytest.raises(InputError, match="leads out"):
             draw_image(evil, "1.jpg", tmp_path / "o.png", tmp_path / "photos")
     Image.new("RGB", (10, 10)).save(tmp_path / "photos" / "1.jpg")
-    for at, name in enumerate(["1.jpg", ""]):  # an import may know the id alone
+    for at, name in enumerate(["1.jpg", ""]):  # an import may have the id only
         made = store(tmp_path / f"s{at}", file=name)
         assert draw_image(made, "1.jpg", tmp_path / "o.png", tmp_path / "photos").exists()

@@ -1,4 +1,4 @@
-"""A foreign file becomes a store: rows, columns, keys, resume, errors."""
+"""Import a foreign file into a store: rows, columns, keys, resuming, errors."""
 
 import base64
 import json
@@ -84,7 +84,7 @@ def test_import_tsv_with_captions(tmp_path, capsys):
 
 
 def test_every_row_of_several_shards(tmp_path):
-    keys = [f"{n}.jpg" for n in range(150)]  # 64 rows a shard
+    keys = [f"{n}.jpg" for n in range(150)]  # 64 rows per shard
     source = make_tsv(tmp_path / "a.tsv", keys)
     report = import_store("bottom-up-tsv", source, tmp_path / "s", split="all", max_objects=3)
     assert report.images == 150
@@ -98,7 +98,7 @@ def test_every_row_of_several_shards(tmp_path):
     assert store.images["file"].tolist() == keys
 
 
-def test_same_input_same_hash_and_a_broken_import_goes_on(tmp_path):
+def test_same_input_same_hash_and_an_interrupted_import_resumes(tmp_path):
     keys = [str(n) for n in range(130)]
     source = make_tsv(tmp_path / "a.tsv", keys)
     whole = open_store(import_store("bottom-up-tsv", source, tmp_path / "one").manifest)
@@ -154,7 +154,7 @@ def test_features_of_another_width(tmp_path):
     text = line("0", boxes, features) + line("1", boxes, features[:, :5])
     (tmp_path / "a.tsv").write_text(text)
     with pytest.raises(
-        InputError, match="'1' has object_features of width 5, what came before has 16"
+        InputError, match="'1' has object_features of width 5, the images before it 16"
     ):
         import_store("bottom-up-tsv", tmp_path / "a.tsv", tmp_path / "s")
 
@@ -178,7 +178,7 @@ def test_graphs_with_sizes_of_photos(tmp_path):
     Image.new("RGB", (80, 60)).save(photos / "c.jpg", exif=turned)
     source = graph_file(tmp_path / "g.json")
     plain = import_store("lgsgm", source, tmp_path / "s")
-    assert any("2 images of unknown size" in note for note in plain.notes)
+    assert any("2 images have the unknown size" in note for note in plain.notes)
     graph = open_store(plain.manifest).graph("a b.png")
     assert graph.size == (0, 0)
     assert graph.relations == ((0, "on", 1), (2, "near", 0))
@@ -234,7 +234,7 @@ def test_mistakes(tmp_path):
         '{"images": [{"filename": "1.jpg"}, {"filename": "1.png"}]}',  # both are image 1
     ],
 )
-def test_captions_that_do_not_fit(tmp_path, document):
+def test_captions_that_do_not_match_the_source(tmp_path, document):
     source = make_tsv(tmp_path / "a.tsv", ["1", "2"])
     captions = tmp_path / "c.json"
     captions.write_text(document)
@@ -242,7 +242,7 @@ def test_captions_that_do_not_fit(tmp_path, document):
         import_store("bottom-up-tsv", source, tmp_path / "s", captions=captions)
 
 
-def test_sgm_brings_union_features(tmp_path):
+def test_sgm_provides_union_features(tmp_path):
     rng = np.random.default_rng(0)
     folders = [tmp_path / name for name in ("objects", "relations")]
     images, wanted = [], []
@@ -251,7 +251,7 @@ def test_sgm_brings_union_features(tmp_path):
         graph = {
             "object": [row % 2] * counts[0] + [-1] * 4,
             "bbox": [[0, 0, 10 + i, 10 + row] for i in range(counts[0] + 4)],
-            # the last boxes come first: their relations go when the boxes are cut
+            # relations of the last boxes come first: they are dropped with those boxes
             "relationship": [[i + 1, 0, i] for i in reversed(range(counts[1]))] + [[-1, -1, -1]],
         }
         images.append({"filename": f"{row}.jpg", "imageid": 7, "sg": graph})

@@ -1,4 +1,4 @@
-"""Items of large JSON files, as json.loads has them; ids in such files that are none."""
+"""JSON item by item gives the same as json.loads; values in JSON that are not ids."""
 
 import json
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from features.convert.readers.sgm import SgmFile
 from features.convert.readers.visual_genome import VisualGenomeFile
-from features.convert.safe.json_items import JsonItems
+from features.convert.safe.json_files import JsonItems
 from features.errors import InputError, MissingInput, UsageError
 
 values = st.recursive(
@@ -35,20 +35,20 @@ def test_objects(tmp_path, monkeypatch, document, chunk, escape, indent):
     path = tmp_path / "a.json"
     text = json.dumps(document, ensure_ascii=escape, indent=indent)
     path.write_bytes(f" {text}\r\n\t ".encode("utf-8", "surrogatepass"))
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", chunk)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", chunk)
     items = JsonItems(path)
-    assert items.keys() == list(document)
-    for key in reversed(items.keys()):
+    assert list(items.spans) == list(document)
+    for key in reversed(list(items.spans)):
         assert items.read(key) == document[key]
 
 
 def test_lists(tmp_path, monkeypatch):
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", 5)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", 5)
     document = [{"id": n % 4, "text": "\u00e9\U0001f600" * n} for n in range(7)]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     items = JsonItems(path, lambda item, at: f"k{item['id']}")
-    assert items.keys() == ["k0", "k1", "k2", "k3"]
+    assert list(items.spans) == ["k0", "k1", "k2", "k3"]
     assert items.repeated == 3
     assert [items.read(f"k{n}") for n in range(4)] == document[:4]  # the first one counts
 
@@ -85,7 +85,7 @@ def test_lists(tmp_path, monkeypatch):
 def test_anything_else(tmp_path, monkeypatch, text, chunk):
     if len(text) > 1000 and chunk < 9:
         chunk = 1000
-    monkeypatch.setattr("features.convert.safe.json_items._CHUNK", chunk)
+    monkeypatch.setattr("features.convert.safe.json_files._CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.json"):
@@ -97,7 +97,7 @@ def test_strict_inside_items(tmp_path):
     path.write_text('{"good": {"b": 1}, "bad": {"b": 1, "b": 2}}')
     items = JsonItems(path)
     assert items.read("good") == {"b": 1}
-    with pytest.raises(InputError, match=r"a\.json, item 'bad'.*'b' stands twice"):
+    with pytest.raises(InputError, match=r"a\.json, item 'bad'.*'b' is listed twice"):
         items.read("bad")
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(InputError):
@@ -123,7 +123,7 @@ def put(folder, value):
         ([{"object_id": 1, "x": 10**400}], []),
     ],
 )
-def test_visual_genome_ids_that_are_none(tmp_path, objects, relationships):
+def test_visual_genome_ids_that_are_not_ids(tmp_path, objects, relationships):
     box = {"x": 1, "y": 1, "w": 5, "h": 5, "names": ["dog"]}
     entry = {"image_id": 1, "objects": [{**box, **item} for item in objects]}
     entry["relationships"] = [{"predicate": "on", **item} for item in relationships]
@@ -132,7 +132,7 @@ def test_visual_genome_ids_that_are_none(tmp_path, objects, relationships):
 
 
 @pytest.mark.parametrize("table", [{"dog": True}, {"dog": 10**400}, {"dog": 0.5}, {"dog": "x"}])
-def test_sgm_class_ids_that_are_none(tmp_path, table):
+def test_sgm_class_ids_that_are_not_ids(tmp_path, table):
     with pytest.raises(InputError, match="'object_dict'"):
         SgmFile(put(tmp_path, {"img_to_sg": [], "predicate_dict": {}, "object_dict": table}))
 

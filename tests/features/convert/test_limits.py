@@ -1,4 +1,4 @@
-"""Imports that must not fill a disk, mix up their keys, lose their notes or their photos."""
+"""Limits of imports: free space, distinct keys, kept notes, matching photos."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.convert import import_groups
+from features.convert import import_plan
 from features.convert.importing import import_store
 from features.convert.photos import Photos
 from features.errors import InputError, MissingInput, UsageError, WriteError
@@ -36,7 +36,7 @@ def npz(folder, **images):
 
 def disk(monkeypatch, free):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(import_groups.shutil, "disk_usage", lambda _: usage(free, 0, free))
+    monkeypatch.setattr(import_plan.shutil, "disk_usage", lambda _: usage(free, 0, free))
 
 
 def test_the_same_file_as_another_extra_is_another_variant(tmp_path):
@@ -56,13 +56,13 @@ def test_the_same_file_as_another_extra_is_another_variant(tmp_path):
 
 
 def wide_tsv(path, width, empty):
-    """Write one wide row and images without boxes: all of them become rows of that width."""
+    """Write one wide row and images without boxes, which are stored with that width."""
     first = f"0\t640\t480\t1\t{code(BOXES[:1])}\t{code(np.ones((1, width)))}\n"
     path.write_text(first + "".join(f"{n}\t640\t480\t0\t\t\n" for n in range(1, 1 + empty)))
     return path
 
 
-def test_features_too_wide_to_be_true(tmp_path):
+def test_features_that_are_too_wide(tmp_path):
     source = wide_tsv(tmp_path / "a.tsv", MAX_WIDTH + 1, 3)
     with pytest.raises(InputError, match=r"'0' has object_features of width 65537; 1 to 65536"):
         import_store("bottom-up-tsv", source, tmp_path / "s")
@@ -74,7 +74,7 @@ def test_features_too_wide_to_be_true(tmp_path):
     assert open_store(report.manifest).row_shape("object_features") == (36, 2)
 
 
-def test_a_disk_too_small_is_known_before_the_first_shard(tmp_path, monkeypatch):
+def test_free_space_is_checked_before_the_first_shard(tmp_path, monkeypatch):
     source = wide_tsv(tmp_path / "a.tsv", 1000, 99)
     disk(monkeypatch, 7_000_000)
     with pytest.raises(WriteError, match=r"needs 7\.\d MB, the disk has 7\.0 MB free"):
@@ -83,7 +83,7 @@ def test_a_disk_too_small_is_known_before_the_first_shard(tmp_path, monkeypatch)
     disk(monkeypatch, 8_000_000)
     report = import_store("bottom-up-tsv", source, tmp_path / "s")
     size = sum(path.stat().st_size for path in (tmp_path / "s").rglob("*.h5"))
-    assert 7_000_000 < size < 8_000_000  # what was asked for is what is needed
+    assert 7_000_000 < size < 8_000_000  # the checked size is the needed size
     disk(monkeypatch, 0)
     assert import_store("bottom-up-tsv", source, tmp_path / "s").manifest == report.manifest
 
@@ -97,7 +97,7 @@ def captions(path, *files, split="train"):
     return path
 
 
-def test_skip_goes_on_when_all_wanted_images_are_broken(tmp_path):
+def test_skip_continues_if_all_wanted_images_are_broken(tmp_path):
     source = npz(tmp_path / "n", a=np.full((2, 8), np.nan), b=np.ones((2, 8)))
     said = captions(tmp_path / "c.json", "a.jpg")
     report = import_store("npz", source, tmp_path / "s", captions=said, on_error="skip")
@@ -109,20 +109,20 @@ def test_skip_goes_on_when_all_wanted_images_are_broken(tmp_path):
         assert [image_id for image_id, _ in report.skipped] == [broken]
 
 
-def test_the_second_import_says_the_same(tmp_path):
+def test_a_second_import_has_the_same_notes(tmp_path):
     source = npz(tmp_path / "n", **{f"{n}": np.ones((2, 4)) for n in range(70)})
     first = import_store("npz", source, tmp_path / "s", max_objects=1)
     assert any("70 images have more than 1 boxes" in note for note in first.notes)
     again = import_store("npz", source, tmp_path / "s", max_objects=1)
     assert again.notes == first.notes
     assert open_store(again.manifest).manifest["summary"]["notes"] == first.notes
-    # a broken import has no notes yet; what it stored is not counted, which is said
+    # an interrupted import has no notes yet; a note says that its images are not counted
     visual = next((tmp_path / "s").glob("visual-*"))
     (visual / "00001.json").unlink()
     first.manifest.unlink()
     notes = import_store("npz", source, tmp_path / "s", max_objects=1).notes
     assert any("6 images have more than 1 boxes" in note for note in notes)
-    assert any("broken import" in note for note in notes)
+    assert any("interrupted import" in note for note in notes)
 
 
 def test_the_name_is_checked_before_anything_is_written(tmp_path):
@@ -155,17 +155,17 @@ def test_photos_of_ids_without_a_suffix(tmp_path, key, photo):
     store = open_store(import_store("npz", source, tmp_path / "s", images_dir=folder).manifest)
     assert store.graph(key).size == (64, 48)
     other = photos(tmp_path / "photos", photo.rpartition(".")[0] + ".webp")
-    with pytest.raises(InputError, match=rf"'{key}' could be .*webp"):
+    with pytest.raises(InputError, match=rf"'{key}' matches .*webp"):
         import_store("npz", source, tmp_path / "s", images_dir=other)
 
 
-def test_which_photo_is_whose(tmp_path):
+def test_the_exact_name_of_a_photo_wins(tmp_path):
     folder = photos(tmp_path / "photos", "1.jpg", "1.png", "2.jpg")
     (folder / "3").mkdir()
     (folder / "sub").mkdir()
     shutil.copy(folder / "2.jpg", folder / "sub" / "4.jpg")
     find = Photos(folder).find
-    assert find(ImageEntry("1.png", "", "x")).name == "1.png"  # the very name wins
+    assert find(ImageEntry("1.png", "", "x")).name == "1.png"  # the exact name wins
     assert find(ImageEntry("7", "2.jpg", "x")).name == "2.jpg"
     assert find(ImageEntry("4.jpg", "sub/4.jpg", "x")).parent.name == "sub"
     assert find(ImageEntry("2.jpg", "missing/2.jpg", "x")).name == "2.jpg"

@@ -4,6 +4,7 @@ import base64
 import json
 import pickle
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def mmf_value(seed: int, **change: object) -> dict[str, object]:
 def test_mmf_lmdb(tmp_path):
     (tmp_path / "objects.txt").write_text("dog\ncat\n")
     path = lmdb_file(tmp_path / "db", {"val/1": mmf_value(1), "val/2": mmf_value(2)})
-    with LmdbFile(path, objects=tmp_path / "objects.txt") as source:
+    with closing(LmdbFile(path, objects=tmp_path / "objects.txt")) as source:
         assert source.ids() == ["val/1", "val/2"]
         found = source.read("val/2")
         order = [2, 1, 0]  # best real class: .1 .7 .8
@@ -77,7 +78,7 @@ def test_vilbert_lmdb(tmp_path, names):
     boxes, features = image(4)
     value = {"image_id": 4, "num_boxes": 3, "boxes": b64(boxes), "features": b64(features).encode()}
     value |= {names[0]: 200, names[1]: 150}
-    with LmdbFile(lmdb_file(tmp_path / "db", {"4": value})) as source:
+    with closing(LmdbFile(lmdb_file(tmp_path / "db", {"4": value}))) as source:
         found = source.read("4")
         np.testing.assert_array_equal(found.features, features)
         np.testing.assert_array_equal(found.boxes, boxes)
@@ -85,7 +86,7 @@ def test_vilbert_lmdb(tmp_path, names):
 
 
 class Runs:
-    """A pickle that leaves a mark where it is loaded without care."""
+    """A pickle that creates a file if it is loaded by the standard unpickler."""
 
     mark = Path(tempfile.mkdtemp()) / "ran"
 
@@ -115,13 +116,13 @@ class Runs:
 )
 def test_lmdb_hostile(tmp_path, value):
     path = lmdb_file(tmp_path / "db", {"k": value})
-    with LmdbFile(path) as source, pytest.raises(InputError, match="'k'"):
+    with closing(LmdbFile(path)) as source, pytest.raises(InputError, match="'k'"):
         source.read("k")
     assert not Runs.mark.exists()
 
 
 def test_torn_lmdb(tmp_path):
-    """A missing page of the map would kill the process with SIGBUS."""
+    """Reading a missing page of the map would kill the process with SIGBUS."""
     values = {str(n): mmf_value(n, features=np.ones((3, 700), np.float32)) for n in range(30)}
     path = lmdb_file(tmp_path / "db", values)
     whole = (path / "data.mdb").read_bytes()
@@ -131,7 +132,7 @@ def test_torn_lmdb(tmp_path):
         (copy / "data.mdb").write_bytes(whole[:size])
         with pytest.raises(InputError, match=r"LMDB|torn"):
             LmdbFile(copy)
-    with LmdbFile(path) as source:
+    with closing(LmdbFile(path)) as source:
         assert [len(source.read(key).labels) for key in source.ids()] == [3] * 30
 
 
@@ -155,11 +156,11 @@ def test_a_failed_import_closes_the_database(tmp_path):
 
 
 def test_vilbert_arrays(tmp_path):
-    """What convert_to_lmdb.py of ViLBERT's multi-task code writes."""
+    """The output of convert_to_lmdb.py of ViLBERT's multi-task code."""
     boxes, features = image(4)
     value = {"image_id": "4", "num_boxes": 3, "boxes": boxes, "features": features}
     value |= {"image_w": 200, "image_h": np.int64(150)}
-    with LmdbFile(lmdb_file(tmp_path / "db", {"4": value})) as source:
+    with closing(LmdbFile(lmdb_file(tmp_path / "db", {"4": value}))) as source:
         found = source.read("4")
         np.testing.assert_array_equal(found.boxes, boxes)
         np.testing.assert_array_equal(found.features, features)
@@ -167,12 +168,12 @@ def test_vilbert_arrays(tmp_path):
 
 
 def test_mmf_rows_without_a_score(tmp_path):
-    """MMF writes 100 rows, and as num_boxes how many of them have a score."""
+    """MMF writes 100 rows; num_boxes is how many of them have a score."""
     (tmp_path / "objects.txt").write_text("dog\ncat\n")
     value = mmf_value(1, num_boxes=2)
     none = mmf_value(1, num_boxes=0)
     path = lmdb_file(tmp_path / "db", {"1": value, "2": none})
-    with LmdbFile(path, objects=tmp_path / "objects.txt") as source:
+    with closing(LmdbFile(path, objects=tmp_path / "objects.txt")) as source:
         found = source.read("1")
         assert found.labels == ("dog", "cat")  # the scores are .7 .1; the third row had .8
         np.testing.assert_array_equal(found.boxes, image(1)[0][[1, 0]])
@@ -180,7 +181,7 @@ def test_mmf_rows_without_a_score(tmp_path):
         assert source.read("2").labels == ()
 
 
-def test_keys_with_a_folder_meet_captions_whose_file_has_it(tmp_path):
+def test_keys_with_a_folder_match_captions_with_that_folder(tmp_path):
     name, folder = "COCO_val2014_000000000042.jpg", "val2014"
     path = lmdb_file(tmp_path / "db", {f"{folder}/{name[:-4]}": mmf_value(1)})
     entry = {"filename": name, "filepath": folder, "split": "val", "sentences": [{"raw": "a dog"}]}
@@ -198,7 +199,7 @@ def test_mmf_without_a_background(tmp_path):
     plain = mmf_value(1, cls_prob=table, objects=table.argmax(1))
     kept = mmf_value(1, cls_prob=table, objects=table[:, 1:].argmax(1))
     path = lmdb_file(tmp_path / "db", {"plain": plain, "kept": kept})
-    with LmdbFile(path, objects=tmp_path / "objects.txt") as source:
+    with closing(LmdbFile(path, objects=tmp_path / "objects.txt")) as source:
         found = source.read("plain")
         assert found.labels == ("yolk", "goal", "dog")
         np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.3])

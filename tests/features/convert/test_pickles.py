@@ -1,4 +1,4 @@
-"""The restricted unpickler: plain data come through, anything that could run code does not."""
+"""The restricted unpickler: plain data are loaded, anything that could run code is refused."""
 
 import collections
 import os
@@ -36,7 +36,7 @@ SIZES = np.array([{"image_h": 3, "image_w": np.float32(4)}, {"image_h": 5, "imag
         collections.OrderedDict(a=1),
     ],
 )
-def test_plain_values_come_through(value, protocol):
+def test_plain_values_are_loaded(value, protocol):
     found = load_pickle(pickle.dumps(value, protocol=protocol), "file")
     same(found, value)
 
@@ -105,7 +105,7 @@ def test_anything_else_is_refused(data):
     assert not MARK.exists()
 
 
-def test_array_whose_bytes_do_not_fit():
+def test_array_whose_bytes_do_not_match_its_shape():
     good = pickle.dumps(np.arange(8, dtype=np.uint8), protocol=2)
     assert good.count(b"K\x08") == 1
     with pytest.raises(InputError):
@@ -132,7 +132,7 @@ def test_record_type_cannot_smuggle_pointers():
     with pytest.raises(InputError):
         load_pickle(pickle.dumps(ForgedType()), "file")
     found = load_pickle(pickle.dumps(Forged()), "file")
-    assert found.dtype == np.int64  # the fields are not believed
+    assert found.dtype == np.int64  # the forged fields are ignored
     assert found.tolist() == [0x0101010101010101]
 
 
@@ -188,8 +188,8 @@ def test_broken_array_files(tmp_path):
         load_array(tmp_path / "none.npy")
 
 
-def test_stand_ins_name_no_system_class():
-    """What the unpickler hands out lives in its own module."""
+def test_stand_ins_are_defined_here():
+    """find_class returns only objects of its own module."""
     from features.convert.safe import pickles
 
     for item in pickles._KNOWN.values():
@@ -203,21 +203,21 @@ def test_stand_ins_name_no_system_class():
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x80\x02}r\x00\xc2\xeb\x0b.",  # memo place 200,000,000: 3 GB of a nine-byte pickle
+        b"\x80\x02}r\x00\xc2\xeb\x0b.",  # memo index 200,000,000: 3 GB from a nine-byte pickle
         b"}p200000000\n.",
         b"}p" + b"0" * 30 + b"200000000\n.",
         b"\x80\x05\x96" + (1 << 28).to_bytes(8, "little") + b"x.",  # bytearray
         b"\x80\x04\x8e" + (1 << 62).to_bytes(8, "little") + b"x.",
         b"T\xff\xff\xff\xffx.",  # a string of -1 bytes
         b"\x80\x04\x95" + (99).to_bytes(8, "little") + b"N.",
-        # the opcode reaches over its frame: the C unpickler goes on behind the bytes it read ahead
+        # the opcode crosses its frame: the C unpickler continues after the bytes it read ahead
         b"\x80\x04\x95" + (2).to_bytes(8, "little") + b"Jabcd\x00\x00\x00\x00.",
         b"\x80\x04\x95\x0a" + b"\0" * 7 + b"\x95\x03" + b"\0" * 7 + b"NNN.",
         b"cnumpy\ndtype",
     ],
     ids=lambda data: data[:6].hex(),
 )
-def test_numbers_that_no_bytes_stand_behind(data, capfd):
+def test_stated_sizes_without_bytes(data, capfd):
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="file"):
@@ -229,7 +229,7 @@ def test_numbers_that_no_bytes_stand_behind(data, capfd):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_many_frames_and_memo_places(protocol):
+def test_many_frames_and_memo_entries(protocol):
     value = {"a": [str(n) for n in range(70_000)], "b": b"x" * 200_000, "c": np.arange(90_000)}
     found = load_pickle(pickle.dumps(value, protocol=protocol), "file")
     assert (found["a"], found["b"]) == (value["a"], value["b"])
@@ -237,7 +237,7 @@ def test_many_frames_and_memo_places(protocol):
 
 
 def test_objects_in_columns(tmp_path):
-    """numpy lists the objects of an array row by row, also where they lie by columns in memory."""
+    """numpy pickles the objects of an array row by row, even if memory is in column order."""
     value = np.empty((2, 3), dtype=object, order="F")
     for at in np.ndindex(2, 3):
         value[at] = str(at)
@@ -247,7 +247,7 @@ def test_objects_in_columns(tmp_path):
 
 
 def many(call: bytes, first: bytes) -> bytes:
-    """Call a function 2,000 times with what stands in memo place 1."""
+    """Call a function 2,000 times with memo entry 1."""
     return b"\x80\x02" + first + b"q\x010" + call + b"q\x020](" + b"h\x02h\x01\x85R" * 2000 + b"e."
 
 
@@ -267,17 +267,17 @@ LONG = b"X" + (100_000).to_bytes(4, "little") + b"x" * 100_000
 def test_few_bytes_do_not_become_many(data):
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match="more data than there are bytes"):
+        with pytest.raises(InputError, match="more data than the pickle has bytes"):
             load_pickle(data, "file")
         assert tracemalloc.get_traced_memory()[1] < 1 << 26
     finally:
         tracemalloc.stop()
 
 
-def test_a_pickle_changes_no_function():
-    """BUILD sets attributes of what it is given; the next file must be read as this one."""
+def test_a_pickle_cannot_change_a_function():
+    """BUILD sets attributes of its target; the next file must be read like this one."""
     state = b"N}X\x0c\0\0\0__defaults__X\x01\0\0\0F\x85s\x86b."
-    with pytest.raises(InputError, match="a change of a function"):
+    with pytest.raises(InputError, match="state for a function"):
         load_pickle(b"\x80\x02cnumpy.core.numeric\n_frombuffer\n" + state, "file")
     found = load_pickle(pickle.dumps(np.arange(6).reshape(2, 3), protocol=5), "file")
     assert found.tolist() == [[0, 1, 2], [3, 4, 5]]

@@ -71,7 +71,9 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
         np.testing.assert_array_equal(source.read("1").features, image(1)[1])  # the first counts
         assert any("2 lines repeat" in note for note in source.notes)
         assert any("torn" in note for note in source.notes)
-    (tmp_path / "a.tsv.1").write_text(plain_line("4", 4)[:-1])  # whole, only the line end is gone
+    (tmp_path / "a.tsv.1").write_text(
+        plain_line("4", 4)[:-1]
+    )  # complete, only the line end is missing
     assert BottomUpFile(tmp_path / "a.tsv").ids() == ["1", "2", "4"]
 
 
@@ -80,11 +82,11 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
     [
         ({"num_boxes": 4}, "expected 64 for 4 boxes"),
         ({"num_boxes": 2}, "expected 32 for 2 boxes"),
-        ({"num_boxes": 10**12}, "makes no sense"),
-        ({"num_boxes": -1}, "makes no sense"),
-        ({"num_boxes": "x"}, "no number"),
-        ({"image_w": "nan"}, "no whole number"),
-        ({"image_w": 10**9}, "makes no sense"),
+        ({"num_boxes": 10**12}, "is not possible"),
+        ({"num_boxes": -1}, "is not possible"),
+        ({"num_boxes": "x"}, "not a number"),
+        ({"image_w": "nan"}, "not an integer"),
+        ({"image_w": 10**9}, "is not possible"),
         ({"boxes": "####"}, "expected 48"),
         ({"boxes": "AAA"}, "not base64"),
         ({"features": b64(np.zeros(25))}, "expected 96"),
@@ -116,13 +118,13 @@ def test_tsv_wrong_columns(tmp_path):
         BottomUpFile(path)
     path.write_text(plain_line("1", 1) + "a\tb\n" + plain_line("2", 2))
     source = BottomUpFile(path)
-    assert source.ids() == ["1", "2", "a"]  # "a" can be skipped; it is never passed over
+    assert source.ids() == ["1", "2", "a"]  # "a" can be skipped, but not silently
     assert any("line 2, image 'a': 2 columns" in note for note in source.notes)
     with pytest.raises(InputError, match=r"line 2, image 'a': 2 columns.*Delete the line"):
         source.read("a")
     np.testing.assert_array_equal(source.read("2").features, image(2)[1])
     path.write_text("")
-    with pytest.raises(InputError, match="no whole line"):
+    with pytest.raises(InputError, match="no complete line"):
         BottomUpFile(path)
     with pytest.raises(MissingInput):
         BottomUpFile(tmp_path / "none.tsv")
@@ -150,7 +152,7 @@ def test_lxmert_tsv(tmp_path, id_type):
     assert found.attributes == (("old",), ("red",), ("old",))
     np.testing.assert_array_equal(found.features, features[[1, 2, 0]])
     assert found.size == (200, 150)
-    assert source.brings == {"features", "size", "scores", "labels", "attributes"}
+    assert source.provides == {"features", "size", "scores", "labels", "attributes"}
     (tmp_path / "objects.txt").write_text("dog\ncat\n")
     with pytest.raises(InputError, match="object class 2 is not in a list of 2"):
         BottomUpFile(tmp_path / "a.tsv", objects=tmp_path / "objects.txt").read("x")
@@ -185,7 +187,7 @@ def test_vinvl_predictions(tmp_path):
     assert found.relations == ((0, "on", 1),)
     assert found.relation_scores.tolist() == [0.25]
     np.testing.assert_array_equal(found.features[0], image(2, 1)[1][0])
-    assert source.brings == {"labels", "scores", "features", "attributes", "relations"}
+    assert source.provides == {"labels", "scores", "features", "attributes", "relations"}
     assert source.read("b").labels == ()
 
 
@@ -262,7 +264,7 @@ def test_formats_by_name(tmp_path):
 
 
 def test_csv_field_limit_does_not_matter(tmp_path):
-    """Python's csv stops at 131,072 characters; a line of 100 boxes of 2048 has a million."""
+    """Python's csv has a limit of 131,072 characters; a line of 100 boxes of 2048 has a million."""
     features, boxes = b64(np.ones((100, 2048))), b64(np.tile([0, 0, 1, 1], (100, 1)))
     (tmp_path / "a.tsv").write_text("\t".join(["1", "9", "9", "100", boxes, features]) + "\n")
     assert len(features) > csv.field_size_limit()
@@ -285,20 +287,20 @@ FULL = {"objects": [vinvl_object(1), vinvl_object(2)], "relations": RELATIONS}
 
 @pytest.mark.parametrize("objects", [[], [vinvl_object(1)]])
 @pytest.mark.parametrize("relations", [None, []])
-def test_vinvl_first_image_says_nothing(tmp_path, objects, relations):
+def test_vinvl_first_image_is_empty(tmp_path, objects, relations):
     first = {"objects": objects, "relations": relations}
     rows = {"1": first, "2": {"objects": [], "relations": None}, "3": FULL}
     source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
-    assert source.brings == {"labels", "scores", "features", "attributes", "relations"}
+    assert source.provides == {"labels", "scores", "features", "attributes", "relations"}
 
 
 def test_vinvl_without_relations_or_objects(tmp_path):
     empty = {"objects": [], "relations": None}
     source = VinvlFile(tsv(tmp_path / "p.tsv", {"1": empty, "2": empty}))
-    assert source.brings == {"labels", "scores"}
+    assert source.provides == {"labels", "scores"}
     rows = {"1": {"objects": []}, "2": {"objects": [vinvl_object(1)]}}
     source = VinvlFile(tsv(tmp_path / "p.tsv", rows))
-    assert source.brings == {"labels", "scores", "features", "attributes"}
+    assert source.provides == {"labels", "scores", "features", "attributes"}
 
 
 def test_vinvl_first_line_torn(tmp_path):
@@ -316,7 +318,7 @@ def test_vinvl_first_line_torn(tmp_path):
         VinvlFile(path)
 
 
-def test_vinvl_attributes_that_fill_the_row(tmp_path):
+def test_vinvl_attributes_that_are_padding(tmp_path):
     def read(**change: object) -> object:
         entry = {"objects": [vinvl_object(1, **change)], "relations": []}
         return VinvlFile(tsv(tmp_path / "p.tsv", {"1": entry})).read("1").attributes

@@ -59,11 +59,11 @@ def test_coinciding_low_scored_and_image_sized_boxes_are_left_out():
 def test_png_and_svg(crowd, tmp_path):
     pixels = np.full((500, 500, 3), 90, np.uint8)
     png = draw_graph(pixels, crowd, tmp_path / "new" / "a.png", [CAPTION])
-    image = Image.open(png)
-    image.load()
-    assert image.width > image.height > 500  # captions are beside the image
-    plain = Image.open(draw_graph(pixels, crowd, tmp_path / "b.png"))
-    assert plain.width == pytest.approx(plain.height, abs=2)
+    with Image.open(png) as image:
+        image.load()
+        assert image.width > image.height > 500  # captions are beside the image
+    with Image.open(draw_graph(pixels, crowd, tmp_path / "b.png")) as plain:
+        assert plain.width == pytest.approx(plain.height, abs=2)
     svg = draw_graph(pixels, crowd, tmp_path / "a.svg", [CAPTION])
     assert ET.parse(svg).getroot().tag.endswith("svg")
 
@@ -129,7 +129,8 @@ def test_draw_image_of_a_store(tiny_store, tmp_path):
     store = tiny_store()
     name = str(store.images["id"].iloc[0])
     out = draw_image(store, name, tmp_path / "a.png")
-    assert Image.open(out).width > 100
+    with Image.open(out) as image:
+        assert image.width > 100
     with pytest.raises(UnknownName):
         draw_image(store, "nobody.jpg", tmp_path / "b.png")
     with pytest.raises(ImageError, match="images-dir"):

@@ -20,7 +20,7 @@ MODES = [(norm, "mean") for norm in NORMS] + [
 
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])
 @pytest.mark.parametrize(("norm", "pool"), MODES)
-def test_matches_the_release(golden, direction, norm, pool):
+def test_scores_match_the_released_code(golden, direction, norm, pool):
     z = golden("scan_scores")
     model = models.create("scan", image_dim=4, direction=direction, norm=norm, pool=pool)
     regions, words = z["out.img_emb"], z["out.cap_emb"]
@@ -34,7 +34,7 @@ def test_matches_the_release(golden, direction, norm, pool):
     torch.testing.assert_close(plain, expected, atol=1e-5, rtol=0)
 
 
-def test_encoders_match_the_release(golden, make_images, make_captions):
+def test_encoders_match_the_released_code(golden, make_images, make_captions):
     z = golden("scan_encoders")
     model = models.create("scan", image_dim=96, vocab_size=50, word_dim=20, embed_dim=64).eval()
     state = {}
@@ -62,7 +62,9 @@ def test_encoders_match_the_release(golden, make_images, make_captions):
     ("norm", "pool"),
     [("clipped_l2norm", "mean"), ("softmax", "log_sum_exp"), ("l1norm", "max")],
 )
-def test_invariances_and_edges(tiny, check_invariances, check_edges, direction, norm, pool):
+def test_invariances_and_smallest_inputs(
+    tiny, check_invariances, check_edges, direction, norm, pool
+):
     torch.manual_seed(0)
     model = models.create("scan", **tiny, **TINY_SCAN, direction=direction, norm=norm, pool=pool)
     check_invariances(model)
@@ -76,7 +78,7 @@ def test_gradients(tiny, check_gradients, direction):
 
 
 @pytest.mark.parametrize("direction", ["t2i", "i2t"])
-def test_batched_score_equals_the_plain_loop(tiny, make_images, make_captions, direction):
+def test_batched_scores_equal_the_plain_definition(tiny, make_images, make_captions, direction):
     torch.manual_seed(0)
     model = models.create("scan", **tiny, **TINY_SCAN, direction=direction).eval()
     with torch.no_grad():

@@ -95,7 +95,7 @@ def test_options_change_what_is_counted(make_images, make_captions):
     assert (score(lemmas=False) > 0).tolist() == [True, False, True]
 
 
-def test_asks_to_be_prepared_and_survives_a_checkpoint(prepared, make_captions):
+def test_must_be_prepared_and_survives_a_checkpoint(prepared, make_captions):
     fresh = models.create("tfidf", vocab_size=len(WORDS), n_labels=5, n_predicates=4)
     captions = captions_of(make_captions, TEXTS)
     with pytest.raises(TrainingError, match="Call prepare"):

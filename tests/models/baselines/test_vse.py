@@ -12,7 +12,9 @@ TINY_VSE = {"word_dim": 6, "embed_dim": 8}
 
 @pytest.mark.parametrize("image_pool", ["mean", "max"])
 @pytest.mark.parametrize("text_pool", ["last", "mean", "max"])
-def test_invariances_and_edges(tiny, check_invariances, check_edges, image_pool, text_pool):
+def test_invariances_and_smallest_inputs(
+    tiny, check_invariances, check_edges, image_pool, text_pool
+):
     torch.manual_seed(0)
     pools = {"image_pool": image_pool, "text_pool": text_pool}
     model = models.create("vse", **tiny, **TINY_VSE, **pools)

@@ -26,7 +26,7 @@ def by_loops(scores, rows, margin, hard, mask_same_image):
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 6), hard=st.booleans(), same=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_equals_loops(seed, n, hard, same):
+def test_triplet_loss_equals_loops(seed, n, hard, same):
     make = torch.Generator().manual_seed(seed)
     scores = torch.rand(n, n, generator=make, dtype=torch.float64)
     rows = torch.randint(0, 4, (n,), generator=make)
@@ -37,7 +37,7 @@ def test_equals_loops(seed, n, hard, same):
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_without_a_mask_only_the_pair_itself_is_no_negative():
+def test_without_a_mask_all_but_the_pair_itself_are_negatives():
     scores = torch.rand(4, 4)
     every = negative_mask(torch.zeros(4, dtype=torch.int64), mask_same_image=False)
     assert triplet_loss(scores) == triplet_loss(scores, every)
@@ -45,7 +45,7 @@ def test_without_a_mask_only_the_pair_itself_is_no_negative():
     assert every.sum() == 12
 
 
-def test_is_zero_with_a_finite_gradient_without_negatives():
+def test_triplet_loss_without_negatives_is_zero_with_a_finite_gradient():
     scores = torch.rand(3, 3, requires_grad=True)
     loss = triplet_loss(scores, negative_mask(torch.tensor([5, 5, 5])))
     loss.backward()

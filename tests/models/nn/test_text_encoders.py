@@ -161,7 +161,7 @@ def test_gru_text_equals_a_hand_written_gru(make_captions):
         assert (out[i, length:] == 0).all()
 
 
-def test_bigru_takes_rows_without_words():
+def test_bigru_accepts_rows_without_words():
     gru = BiGru(3, 4)
     out = gru(torch.randn(2, 5, 3), torch.tensor([0, 2]))
     assert (out[0] == 0).all()
@@ -169,7 +169,7 @@ def test_bigru_takes_rows_without_words():
     assert gru(torch.randn(2, 5, 3), torch.zeros(2, dtype=torch.int64)).abs().sum() == 0
 
 
-def test_init_words_keeps_the_random_start_of_unknown_words():
+def test_init_words_keeps_random_values_of_unknown_words():
     text = GruText(4, 2, 3)
     before = text.embed.weight[2].clone()
     text.init_words(np.array([[1, 2], [3, 4], [np.nan, np.nan], [5, 6]]))

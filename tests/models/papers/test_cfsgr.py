@@ -113,7 +113,7 @@ def test_comparison_equals_its_definition(square):
     ],
     ids=str,
 )
-def test_invariances_and_the_plain_loop(
+def test_invariances_and_the_plain_definition(
     tiny, check_invariances, make_images, make_captions, options
 ):
     torch.manual_seed(0)
@@ -130,7 +130,7 @@ def test_invariances_and_the_plain_loop(
 
 @pytest.mark.parametrize("sentence", [True, False])
 @pytest.mark.parametrize("part", [*PARTS, "full"])
-def test_edges(tiny, check_edges, part, sentence):
+def test_smallest_inputs_and_float16_features(tiny, check_edges, part, sentence):
     torch.manual_seed(0)
     options = {"part": part, "sentence_relation": sentence}
     check_edges(models.create("cfsgr", **tiny, **TINY_CFSGR, **options))
@@ -142,7 +142,7 @@ def test_gradients(tiny, check_gradients, part):
     check_gradients(models.create("cfsgr", **tiny, **TINY_CFSGR, part=part), samples=2)
 
 
-def test_full_is_the_sum_of_networks_that_share_nothing(tiny, make_images, make_captions):
+def test_full_model_is_the_sum_of_separate_networks(tiny, make_images, make_captions):
     torch.manual_seed(0)
     full = models.create("cfsgr", **tiny, **TINY_CFSGR, part="full").eval()
     images, captions = make_images(3), make_captions(3)

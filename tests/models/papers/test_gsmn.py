@@ -157,7 +157,7 @@ def test_invariances(tiny, check_invariances, options):
     check_invariances(models.create("gsmn", **{**tiny, **SIZES, **options}))
 
 
-def test_smallest_inputs_and_half_features(tiny, check_edges):
+def test_smallest_inputs_and_float16_features(tiny, check_edges):
     check_edges(models.create("gsmn", **{**tiny, **SIZES}))
 
 

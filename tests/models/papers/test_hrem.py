@@ -100,7 +100,7 @@ def test_embeddings_match_the_released_code(fixture, parts):
     near(scores, fixture["out.sim_8x8"])
 
 
-def test_graph_matches_the_released_code(fixture, parts):
+def test_association_graph_matches_the_released_code(fixture, parts):
     model, images, captions = parts
     connected, relevance = model.relations(images, captions)
     for block in ("i2i", "i2t", "t2i", "t2t"):
@@ -170,7 +170,7 @@ def test_invariances(tiny, check_invariances, options):
     check_invariances(models.create("hrem", **{**tiny, **SIZES, **options}))
 
 
-def test_smallest_inputs_and_half_features(tiny, check_edges):
+def test_smallest_inputs_and_float16_features(tiny, check_edges):
     check_edges(models.create("hrem", **{**tiny, **SIZES}))
 
 
@@ -190,7 +190,7 @@ def test_scores_equal_the_plain_definition(tiny, make_images, make_captions):
     )
 
 
-def test_relations_join_after_the_warm_up(tiny, make_images, make_captions):
+def test_association_graph_takes_part_after_the_warm_up(tiny, make_images, make_captions):
     options = {**tiny, **SIZES, "warm_up": 3, "negatives": "hardest", "drop_words": 0.0}
     model = models.create("hrem", **{**options, "drop_regions": 0.0, "dropout": 0.0})
     before = model.loss(make_images(4), make_captions(4))
@@ -241,7 +241,7 @@ def test_pool_averages_the_largest():
     assert pool(fragments, None, mask, 1.0, 1).flatten().tolist() == [5.0, 2.0]
 
 
-def test_nearest_keeps_ties_and_at_least_one():
+def test_nearest_neighbours_include_ties_and_at_least_one():
     similar = torch.tensor([[0.1, 0.9, 0.9, 0.3], [0.4, 0.3, 0.2, 0.1]])
     assert nearest_neighbours(similar, 0.25).tolist() == [
         [False, True, True, False],
@@ -268,7 +268,7 @@ def test_negatives_too_far_away_cost_nothing():
     assert sampled_triplet_loss(scores, positives, margin=5.0, far=1.7) == 0
 
 
-def test_drop_words_moves_the_rest_together():
+def test_drop_words_closes_the_gaps():
     torch.manual_seed(0)
     ids = torch.arange(1, 41).repeat(50, 1)
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -282,7 +282,7 @@ def test_drop_words_moves_the_rest_together():
     assert torch.equal(drop_words(ids * mask, mask, 0.0, 3, 1000), ids * mask)
 
 
-def test_drop_regions_leaves_one():
+def test_drop_regions_keeps_at_least_one():
     torch.manual_seed(0)
     mask = torch.rand(200, 5) < 0.5
     kept = drop_regions(mask, 0.9)

@@ -65,7 +65,7 @@ def test_invariances(tiny, check_invariances, options):
     check_invariances(build(tiny, options))
 
 
-def test_smallest_inputs_and_half_features(tiny, check_edges):
+def test_smallest_inputs_and_float16_features(tiny, check_edges):
     check_edges(build(tiny, {}))
 
 
@@ -122,7 +122,7 @@ def test_losses_by_hand():
     assert auxiliary.item() == pytest.approx(0.1 + 0.3 + 0.3 + 0.1 + 0.2)
 
 
-def test_easy_losses_count_every_negative():
+def test_losses_without_hard_negatives_count_every_negative():
     scores = torch.tensor([[0.5, 0.4, 0.1], [0.6, 0.9, 0.2], [0.0, 0.35, 0.8]])
     negatives = ~torch.eye(3, dtype=torch.bool)
     margins = {"alpha": 0.2, "beta": 0.7, "gamma": 0.3}

@@ -107,7 +107,7 @@ def fixture_sgm(golden):
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_matches_the_transcribed_release(fixture_sgm, norm):
+def test_matches_a_transcription_of_the_released_code(fixture_sgm, norm):
     model, images, captions, z = fixture_sgm(text_norm=norm)
     kind = "txtnorm" if norm else "notxtnorm"
     with torch.no_grad():
@@ -130,7 +130,7 @@ VARIANTS = ["sgm", "oom", "oom_no_context", "oom_visual_relations", "oom_text_re
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_invariances_and_edges(tiny, check_invariances, check_edges, variant):
+def test_invariances_and_smallest_inputs(tiny, check_invariances, check_edges, variant):
     torch.manual_seed(0)
     model = models.create("sgm", **tiny, **TINY_SGM, variant=variant)
     check_invariances(model)
@@ -146,7 +146,7 @@ def test_gradients(tiny, check_gradients, options):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_batched_score_equals_the_plain_loop(tiny, make_images, make_captions, variant):
+def test_batched_scores_equal_the_plain_definition(tiny, make_images, make_captions, variant):
     torch.manual_seed(0)
     model = models.create("sgm", **tiny, **TINY_SGM, variant=variant).eval()
     with torch.no_grad():

@@ -98,7 +98,7 @@ def scores(model, make_images, make_captions, **captions_as):
         return model.score(images, model.encode_captions(make_captions(4, **captions_as)))
 
 
-def test_every_layout_of_a_gsmn_checkpoint_loads_alike(make_images, make_captions, tmp_path):
+def test_every_layout_of_a_gsmn_checkpoint_loads_the_same(make_images, make_captions, tmp_path):
     parts = official_gsmn()
     flat = prefixed(parts, GSMN_PARTS)
     path = tmp_path / "model_best.pth.tar"
@@ -230,7 +230,7 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gsmn", "hrem"])
-def test_command_line_writes_what_loads_again(name, tmp_path, capsys, make_images, make_captions):
+def test_command_line_writes_a_loadable_file(name, tmp_path, capsys, make_images, make_captions):
     parts = official_gsmn() if name == "gsmn" else official_hrem()
     path, out = tmp_path / "a.pth.tar", tmp_path / "a.safetensors"
     torch.save({"model": parts}, path)

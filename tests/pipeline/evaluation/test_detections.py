@@ -17,9 +17,9 @@ from pipeline.evaluation.detections import (
     entities_recall,
     predicate_quality,
 )
-from pipeline.vision.prior import Graph, fit_prior
+from pipeline.vision.graph_builder import GraphRules, rules_for
+from pipeline.vision.predictors.prior import LabelGraph, fit_prior
 from pipeline.vision.relations import create_relations
-from pipeline.vision.visual import GraphRules, rules_for
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.exists(), reason="no development data here")
@@ -92,7 +92,7 @@ def coco(tmp_path):
 
 class Fixed:
     needs_pixels = True
-    brings = frozenset({"labels"})
+    provides = frozenset({"labels"})
 
     def __init__(self, boxes):
         self.boxes = boxes
@@ -122,14 +122,14 @@ def test_coco_ap_refuses_other_files(coco):
     (folder / "other.json").write_text("{}")
     with pytest.raises(InputError, match="instances"):
         coco_ap(Fixed([[0, 0, 1, 1]]), folder / "other.json", folder)
-    with pytest.raises(InputError, match="class names"):
+    with pytest.raises(InputError, match="its labels"):
         coco_ap(Fixed([]), path, folder)
 
 
 def test_entities_needs_pictures(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "1.xml").write_text("<annotation/>")
-    with pytest.raises(UsageError, match="none of the pictures"):
+    with pytest.raises(UsageError, match="none of the images"):
         entities_recall(create_detector("nanodet"), tmp_path, tmp_path, GraphRules())
 
 
@@ -170,7 +170,7 @@ def test_prior_on_graphs_it_has_not_seen(tmp_path):
     graphs = SceneGraphFile(SHARED / "flickr30k-dev/lgsgm/flickr30k_val_lowered_images_data.json")
     order = np.random.default_rng(0).permutation(graphs.ids())
     seen = [graphs.read(image_id) for image_id in order[:700]]
-    table = fit_prior([Graph(f.labels, f.relations, f.boxes) for f in seen])
+    table = fit_prior([LabelGraph(f.labels, f.relations, f.boxes) for f in seen])
     table.save(tmp_path / "t.npz")
     predictor = create_relations("prior", table=str(tmp_path / "t.npz"))
     result = predicate_quality(predictor, graphs, list(order[700:]))

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.__main__ import main
+from pipeline.commands.app import app
 from pipeline.commands.text import draw_arcs
 from pipeline.language.spice.rules import markdown
 
 
 def test_table_shows_tokens_arcs_and_graph(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["parse", "A man rides a brown horse."]) == 0
+    assert app.call(["parse", "A man rides a brown horse."]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "A man rides a brown horse."
     row = next(line for line in lines if line.startswith("2 "))
@@ -27,7 +27,7 @@ def test_table_shows_tokens_arcs_and_graph(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_json_is_one_object_a_caption(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["parse", "--json", "--profile", "spice", "A dog sits on a mat.", "", "x\ud800"])
+    app.call(["parse", "--json", "--profile", "spice", "A dog sits on a mat.", "", "x\ud800"])
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["problem"] for one in found] == ["", "empty", ""]
     assert found[0]["triplets"] == [["dog", "sit on", "mat"]]
@@ -39,19 +39,19 @@ def test_captions_come_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("A dog runs.\nA cat sits.\n"))
-    main(["parse", "--json", "--scheme", "clear", "-"])
+    app.call(["parse", "--json", "--scheme", "clear", "-"])
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["caption"] for one in found] == ["A dog runs.", "A cat sits."]
     assert found[0]["scheme"] == "clear"
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["parse", "A \x1b[31mdog\x07 runs."])
+    app.call(["parse", "A \x1b[31mdog\x07 runs."])
     assert set(capsys.readouterr().out) & {"\x1b", "\x07"} == set()
 
 
 def test_rules_command_prints_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["rules"]) == 0
+    assert app.call(["rules"]) == 0
     assert capsys.readouterr().out == markdown()
 
 

@@ -1,6 +1,5 @@
 """The commands detect, evaluate-detections and fit-relations as a user calls them."""
 
-import argparse
 import json
 
 import numpy as np
@@ -8,16 +7,13 @@ import pytest
 from PIL import Image
 
 from features.errors import ImageError, UsageError
-from pipeline.commands.vision import add_commands
+from pipeline.commands.app import app
 
 
 @pytest.fixture
 def call(capsys):
     def run(*arguments):
-        parser = argparse.ArgumentParser()
-        add_commands(parser.add_subparsers(required=True))
-        options = parser.parse_args([str(argument) for argument in arguments])
-        assert options.run(options) == 0
+        assert app.call([str(argument) for argument in arguments]) == 0
         return capsys.readouterr().out
 
     return run
@@ -93,7 +89,7 @@ def test_fit_and_evaluate_relations(call, graphs, tmp_path):
 
 
 def test_fit_from_a_store(call, tiny_records, tmp_path):
-    from pipeline.vision.prior import PriorTable
+    from pipeline.vision.predictors.prior import PriorTable
 
     store = tiny_records(24)
     call("fit-relations", tmp_path / "t.npz", "--store", store.path)
@@ -103,7 +99,7 @@ def test_fit_from_a_store(call, tiny_records, tmp_path):
 
 
 def test_evaluate_mistakes(call):
-    with pytest.raises(UsageError, match="nothing to judge"):
+    with pytest.raises(UsageError, match="nothing to evaluate"):
         call("evaluate-detections")
     with pytest.raises(UsageError, match="images-dir"):
         call("evaluate-detections", "--coco", "x.json")

@@ -25,7 +25,7 @@ from pipeline.vision.detectors.nanodet import (
     letterbox,
     nanodet_features,
 )
-from pipeline.vision.images import Picture, read_image
+from pipeline.vision.images import LazyImage, read_image
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -33,7 +33,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def cat():
-    return Picture.of("chelsea.png", read_image(PHOTOS / "chelsea.png"))
+    return LazyImage.from_pixels("chelsea.png", read_image(PHOTOS / "chelsea.png"))
 
 
 def test_nanodet_on_public_domain_photos():
@@ -61,7 +61,7 @@ def test_boxes_do_not_depend_on_the_pictures_size(cat):
     small = detect(PHOTOS / "chelsea.png", max_objects=1)[0]
     height, width = cat.rgb().shape[:2]
     large = np.asarray(Image.fromarray(cat.rgb()).resize((width * 4, height * 4)))
-    found = create_detector("nanodet").detect(Picture.of("large", large))
+    found = create_detector("nanodet").detect(LazyImage.from_pixels("large", large))
     assert found.labels[0] == "cat"
     assert iou_matrix(small.boxes, found.boxes[:1] / 4)[0, 0] > 0.9
 
@@ -77,7 +77,7 @@ def test_nms_is_per_class(cat):
 def test_one_pass_serves_detector_and_features(cat, monkeypatch):
     from pipeline.vision.detectors import nanodet
 
-    picture = Picture.of("x", cat.rgb())
+    picture = LazyImage.from_pixels("x", cat.rgb())
     calls = []
     network, names = nanodet.session()
 
@@ -98,7 +98,7 @@ def test_features_tell_colours_apart():
     pixels[100:180, 40:120] = (205, 45, 45)
     pixels[100:180, 240:320] = (50, 80, 190)
     boxes = np.array([[40, 100, 120, 180], [240, 100, 320, 180], [0, 0, 400, 300]], np.float32)
-    features = nanodet_features(Picture.of("squares", pixels), boxes)
+    features = nanodet_features(LazyImage.from_pixels("squares", pixels), boxes)
     assert np.isfinite(features).all()
     assert features.dtype == np.float32
     colours = features[:, -32:]
@@ -115,7 +115,7 @@ def test_letterbox_keeps_the_aspect_and_ends_in_zeros():
     assert (scaled[209:] == 0).all()
     assert letterbox(pixels[:, :100], (100, 100)).shape == (SIDE, SIDE, 3)
     assert letterbox(np.full((1, 1, 3), 7, np.uint8), (1, 1)).max() == 7
-    thin = Picture.of("thin", np.full((5000, 3, 3), 9, np.uint8))
+    thin = LazyImage.from_pixels("thin", np.full((5000, 3, 3), 9, np.uint8))
     assert letterbox(*thin.reduced(1)[:1], thin.size).max() == 0  # sampled beside it
     few, factor = thin.reduced(8)
     assert letterbox(few, thin.size, factor).max() == 9
@@ -130,10 +130,10 @@ def test_a_large_jpeg_gives_the_same_however_it_is_decoded(name, tmp_path, monke
     pixels = np.clip(np.asarray(large) + noise, 0, 255).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "large.jpg", quality=92)
     detector = create_detector("nanodet")
-    quick = Picture.opened("quick", tmp_path / "large.jpg")
+    quick = LazyImage.open("quick", tmp_path / "large.jpg")
     found = detector.detect(quick)
     monkeypatch.setattr("pipeline.vision.images._draft", lambda image, factor: 1)
-    whole = Picture.opened("whole", tmp_path / "large.jpg")
+    whole = LazyImage.open("whole", tmp_path / "large.jpg")
     wanted = detector.detect(whole)
     most = max(large.size) / (1.5 * SIDE)
     assert not np.array_equal(quick.reduced(most)[0], whole.reduced(most)[0])  # two ways indeed
@@ -198,12 +198,13 @@ def test_decoding_by_hand():
 
 def test_extreme_pictures_pass():
     for shape in ((1, 1, 3), (2, 3000, 3), (3000, 2, 3)):
-        found = create_detector("nanodet").detect(Picture.of("x", np.zeros(shape, np.uint8)))
+        black = LazyImage.from_pixels("x", np.zeros(shape, np.uint8))
+        found = create_detector("nanodet").detect(black)
         assert found.size == (shape[1], shape[0])
 
 
 def test_the_network_says_the_same_twice(cat):
-    first, second = (forward(Picture.of("x", cat.rgb())) for _ in range(2))
+    first, second = (forward(LazyImage.from_pixels("x", cat.rgb())) for _ in range(2))
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
@@ -265,7 +266,7 @@ def test_scene_graphs_without_photos(tmp_path):
     assert detector.covers("1.jpg")
     assert detector.covers("1")
     assert not detector.covers("2.jpg")
-    found = detector.detect(Picture("1.jpg", None))
+    found = detector.detect(LazyImage("1.jpg"))
     assert found.labels == ("man", "hat")
     assert found.relations == ((0, "wearing", 1),)
     assert not detector.needs_pixels
@@ -285,7 +286,7 @@ def test_entities(tmp_path):
         "<xmax>50</xmax><ymax>20</ymax></bndbox></object></annotation>"
     )
     for root in (tmp_path, folder):
-        found = create_detector("entities", path=root).detect(Picture("7.jpg", None))
+        found = create_detector("entities", path=root).detect(LazyImage("7.jpg"))
         np.testing.assert_array_equal(found.boxes, [[0, 0, 50, 20]])
         assert found.size == (50, 40)
 
@@ -333,7 +334,7 @@ def test_own_detector_of_the_examples(tmp_path):
 def test_import_is_light():
     heavy = "('torch', 'onnxruntime', 'matplotlib', 'PIL')"
     code = (
-        "import sys, pipeline.detect, pipeline.vision.visual, pipeline.commands.vision;"
+        "import sys, pipeline.detect, pipeline.vision.graph_builder, pipeline.commands.app;"
         f"print([m for m in {heavy} if m in sys.modules])"
     )
     run = subprocess.run(
@@ -346,3 +347,12 @@ def test_input_error_is_what_a_caller_catches(tmp_path):
     (tmp_path / "graphs.json").write_text("{")
     with pytest.raises(InputError, match=r"graphs\.json"):
         create_detector("scene-graphs", path=tmp_path / "graphs.json")
+
+
+def test_the_former_name_of_provides_still_works():
+    class Former:
+        needs_pixels = True
+        brings = frozenset({"labels"})
+
+    detectors.register("former-attribute")(Former)
+    assert create_detector("former-attribute").provides == {"labels"}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from features.errors import ImageError
-from pipeline.vision.images import Picture, read_image, read_size
+from pipeline.vision.images import LazyImage, read_image, read_size
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
 
@@ -106,11 +106,11 @@ GOOD = {
 # name -> (bytes, words of the reason)
 BAD = {
     "empty.jpg": (b"", "empty"),
-    "text.jpg": (b"this is a note, not a picture\n" * 20, "not a picture"),
-    "html.jpg": (b"<html><body>404 Not Found</body></html>", "not a picture"),
+    "text.jpg": (b"this is a note, not an image\n" * 20, "not an image"),
+    "html.jpg": (b"<html><body>404 Not Found</body></html>", "not an image"),
     "truncated.jpg": (saved(Image.effect_noise((200, 200), 90), "JPEG")[:3000], "truncated"),
     "truncated.png": (saved(Image.effect_noise((200, 200), 90), "PNG")[:9000], "damaged"),
-    "header-only.jpg": (JPEG[:20], "not a picture"),
+    "header-only.jpg": (JPEG[:20], "not an image"),
     "zeros.jpg": (JPEG[:2] + bytes(2000), ""),
     "bomb.png": (huge_png(30_000), "limit"),
     "large-bomb.png": (huge_png(100_000), "limit"),
@@ -219,7 +219,7 @@ def averages(pixels, factor):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_reduced_pictures_are_averages(kind, most, write):
     path = write("large", saved(Image.fromarray(scene(645, 403)), kind, quality=92, subsampling=0))
-    picture = Picture.opened("large", path)
+    picture = LazyImage.open("large", path)
     few, factor = picture.reduced(most)
     assert factor == 2 ** int(np.log2(most))
     assert picture.size == (645, 403)
@@ -241,7 +241,7 @@ def test_reduced_pictures_are_upright(orientation, size, write):
     data = saved(
         Image.fromarray(scene(*size)), "JPEG", quality=92, subsampling=0, exif=exif(orientation)
     )
-    picture = Picture.opened("turned", write("turned.jpg", data))
+    picture = LazyImage.open("turned", write("turned.jpg", data))
     few, factor = picture.reduced(4)
     wanted = averages(picture.rgb(), factor)
     assert factor == 4
@@ -264,31 +264,31 @@ def test_the_decoder_scales_a_jpeg(write, monkeypatch):
     image = Image.fromarray(scene(645, 403))
     for name, mode in {"rgb": "RGB", "grey": "L", "cmyk": "CMYK"}.items():
         path = write(f"{name}.jpg", saved(image.convert(mode), "JPEG", quality=92))
-        few, factor = Picture.opened(name, path).reduced(16)
+        few, factor = LazyImage.open(name, path).reduced(16)
         assert (few.shape, factor) == ((26, 41, 3), 16)
         wanted = averages(read_image(path), 16)
         assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.5, name
     assert asked == [(mode, (40, 25)) for mode in ("RGB", "L", "CMYK")]
     progressive = write("p.jpg", saved(image, "JPEG", quality=92, progressive=True))
-    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+    assert LazyImage.open("p", progressive).reduced(8)[0].shape == (51, 81, 3)
     monkeypatch.setattr(JpegImageFile, "draft", lambda self, mode, size: None)
-    assert Picture.opened("p", progressive).reduced(8)[0].shape == (51, 81, 3)
+    assert LazyImage.open("p", progressive).reduced(8)[0].shape == (51, 81, 3)
 
 
 def test_what_a_network_sees_does_not_depend_on_who_looked_before(write):
     path = write("large.jpg", saved(Image.fromarray(scene(640, 400)), "JPEG", quality=80))
-    first, second = Picture.opened("a", path), Picture.opened("b", path)
+    first, second = LazyImage.open("a", path), LazyImage.open("b", path)
     second.rgb(), second.reduced(2)
     np.testing.assert_array_equal(first.reduced(4)[0], second.reduced(4)[0])
 
 
 def test_damage_is_found_when_somebody_looks(write):
     data = saved(Image.fromarray(scene(645, 403)), "JPEG")
-    picture = Picture.opened("cut", write("cut.jpg", data[: len(data) // 2]))
+    picture = LazyImage.open("cut", write("cut.jpg", data[: len(data) // 2]))
     for look in (picture.rgb, lambda: picture.reduced(4)):
         with pytest.raises(ImageError, match=r"cut\.jpg: damaged"):
             look()
     with pytest.raises(ImageError, match="pixels are needed"):
-        Picture("none", None).rgb()
+        LazyImage("none").rgb()
     with pytest.raises(ImageError, match="no such file"):
-        Picture.opened("gone", write("cut.jpg", data).with_name("gone.jpg"))
+        LazyImage.open("gone", write("cut.jpg", data).with_name("gone.jpg"))

@@ -8,8 +8,8 @@ from PIL import Image
 from features.errors import ConfigError, InputError, MissingInput, UsageError
 from features.records import Detections
 from pipeline.detect import create_detector
-from pipeline.vision.extractors.registry import create_extractor, resolve_features
-from pipeline.vision.images import Picture
+from pipeline.vision.extraction import create_extractor, resolve_features
+from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import InputSpec
 from pipeline.vision.roi import roi_align
 
@@ -67,7 +67,7 @@ def describe(tmp_path):
     return write
 
 
-WIDE = Picture.of("wide", np.full((100, 200, 3), 100, np.uint8))  # scale 0.32 into 64 x 64
+WIDE = LazyImage.from_pixels("wide", np.full((100, 200, 3), 100, np.uint8))  # scaled by 0.32
 LABELS = ["person", "dog"]
 
 
@@ -156,7 +156,7 @@ def test_prepare(resize, layout):
     pixels = np.zeros((50, 100, 3), np.uint8)
     pixels[:, :50] = (255, 0, 0)
     spec = InputSpec((64, 64), resize, 114, "bgr", (1, 2, 3), (2, 4, 8), layout, "float32")
-    tensor, fit = spec.prepare(Picture.of("x", pixels))
+    tensor, fit = spec.prepare(LazyImage.from_pixels("x", pixels))
     picture = tensor[0].transpose(1, 2, 0) if layout == "nchw" else tensor[0]
     assert picture.shape == (64, 64, 3)
     # The left half's centre, in b, g, r, lies where ``fit`` says.
@@ -165,7 +165,7 @@ def test_prepare(resize, layout):
     if resize == "letterbox":
         np.testing.assert_allclose(picture[-1, -1], [56.5, 28, 13.875])
     boxes = np.array([[3, 4, 50, 41]], np.float32)
-    np.testing.assert_allclose(fit.to_picture(fit.to_input(boxes)), boxes, rtol=1e-5)
+    np.testing.assert_allclose(fit.to_image(fit.to_input(boxes)), boxes, rtol=1e-5)
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "centre", "stretch"])
@@ -175,27 +175,27 @@ def test_large_pictures_come_averaged_down(resize, kind, tmp_path):
     x, y = np.meshgrid(np.linspace(0, 20, 645), np.linspace(0, 13, 403))
     waves = 128 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2)
     Image.fromarray(waves.astype(np.uint8)).save(tmp_path / "large", kind, subsampling=0)
-    picture = Picture.opened("large", tmp_path / "large")
+    picture = LazyImage.open("large", tmp_path / "large")
 
-    class Whole(Picture):
-        def reduced(self, most):
+    class Whole(LazyImage):
+        def reduced(self, limit):
             return self.rgb(), 1
 
-    whole = Whole.of("whole", picture.rgb())
+    whole = Whole.from_pixels("whole", picture.rgb())
     spec = InputSpec((64, 48), resize, 0, "rgb", (0, 0, 0), (1, 1, 1), "nhwc", "float32")
     (seen, fit), (wanted, wanted_fit) = spec.prepare(picture), spec.prepare(whole)
     assert fit == wanted_fit
     assert list(picture._reduced) == [4]
     assert np.abs(seen - wanted).mean() <= 1.0
     assert np.abs(seen - wanted).max() <= 12
-    small = Picture.of("small", picture.rgb()[:90, :120].copy())
+    small = LazyImage.from_pixels("small", picture.rgb()[:90, :120].copy())
     spec.prepare(small)
     assert not small._reduced  # less than twice the input stays as it is
 
 
 def test_bytes_go_in_as_they_are():
     spec = InputSpec((4, 4), "stretch", 0, "rgb", (9, 9, 9), (2, 2, 2), "nhwc", "uint8")
-    tensor, _ = spec.prepare(Picture.of("x", np.full((8, 8, 3), 77, np.uint8)))
+    tensor, _ = spec.prepare(LazyImage.from_pixels("x", np.full((8, 8, 3), 77, np.uint8)))
     assert tensor.dtype == np.uint8
     assert (tensor == 77).all()
 
@@ -206,10 +206,10 @@ def test_bytes_go_in_as_they_are():
         ({"labels": LABELS, "decode": "magic"}, "dense, split, final"),
         ({"labels": LABELS, "speed": 3}, "speed"),
         ({"labels": []}, "labels"),
-        ({"labels": ["one"]}, "6 columns, 5"),
+        ({"labels": ["one"]}, "6 columns, expected 5"),
         ({"labels": LABELS, "tensor": "output9"}, "output9"),
         ({"labels": LABELS, "decode": "split"}, "boxes"),
-        ({"labels": LABELS, "min_score": "low"}, "no number"),
+        ({"labels": LABELS, "min_score": "low"}, "not a number"),
         ({"labels": LABELS, "input": {"size": [64]}}, "width, height"),
         ({"labels": LABELS, "input": {"size": [64, 64], "colour": "cmyk"}}, "rgb, bgr"),
         ({"labels": LABELS, "input": {"shape": [64, 64]}}, "size"),
@@ -270,7 +270,7 @@ def test_onnx_backbone(describe):
     both = roi_align(values[0], np.array([[0, 0, 180, 100]], np.float32) * 0.32, 8, sampling=0)
     np.testing.assert_allclose(unions, both[:, :, 0, 0], atol=1e-5)
     broken = describe({"features": values}, map="nothing")
-    with pytest.raises(ConfigError, match="names no output"):
+    with pytest.raises(ConfigError, match="no output 'nothing'"):
         create_extractor(f"onnx:{broken}", nanodet).extract(WIDE, found)
     with pytest.raises(UsageError, match=r"onnx:FILE\.yaml"):
         create_extractor("onnx", nanodet)
@@ -282,7 +282,7 @@ def test_efficientnet_pools_boxes_of_its_map():
     extractor = create_extractor("efficientnet-lite0", create_detector("nanodet"))
     pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), np.uint8)
     found = related([[0, 0, 100, 100], [0, 0, 200, 100]])
-    objects, unions = extractor.extract(Picture.of("x", pixels), found)
+    objects, unions = extractor.extract(LazyImage.from_pixels("x", pixels), found)
     assert objects.shape == (2, 1280)
     np.testing.assert_allclose(objects[1], unions[0], atol=1e-5)  # the union is the picture
     assert np.abs(objects[0] - objects[1]).max() > 0.01

@@ -9,10 +9,10 @@ import pytest
 from features.errors import MissingInput, UnknownName, UsageError
 from features.records import ImageEntry
 from pipeline.detect import create_detector
-from pipeline.vision.extractors.registry import create_extractor, resolve_features
-from pipeline.vision.images import Picture
+from pipeline.vision.extraction import create_extractor, resolve_features
+from pipeline.vision.graph_builder import GraphBuilder, rules_for
+from pipeline.vision.images import LazyImage
 from pipeline.vision.relations import create_relations, resolve_relations
-from pipeline.vision.visual import build, rules_for
 
 BOXES = np.array([[10, 20, 110, 220], [30, 5, 80, 60]], np.float32)
 FEATURES = np.arange(16, dtype=np.float32).reshape(2, 8)
@@ -39,25 +39,20 @@ def test_bottom_up(write, tmp_path):
     detector = create_detector("bottom-up", path=write(tmp_path))
     assert detector.covers("7.jpg")
     assert not detector.covers("8.jpg")
-    found = detector.detect(Picture("7.jpg", None))
+    found = detector.detect(LazyImage("7.jpg"))
     np.testing.assert_array_equal(found.boxes, BOXES)
     np.testing.assert_array_equal(found.features, FEATURES)
     assert found.size == (200, 300)
     # The pipeline fills only what is missing: relations, and features of union boxes.
-    features = resolve_features("auto", detector, pictures=False)
+    features = resolve_features("auto", detector, has_pixels=False)
     relations = resolve_relations("auto", detector)
     assert (features, relations) == ("detector", "geometric")
-    graphs, objects, unions = build(
-        [ImageEntry("7.jpg", "7.jpg", "test")],
-        None,
-        detector,
-        create_relations(relations),
-        create_extractor(features, detector),
-        rules_for(detector),
-    )
-    np.testing.assert_array_equal(objects[0], FEATURES)
-    assert len(graphs[0].relations) == 1
-    np.testing.assert_array_equal(unions[0], FEATURES.mean(0, keepdims=True))
+    tools = create_relations(relations), create_extractor(features, detector)
+    builder = GraphBuilder(detector, *tools, rules_for(detector))
+    found, objects, unions = builder.build(ImageEntry("7.jpg", "7.jpg", "test"))
+    np.testing.assert_array_equal(objects, FEATURES)
+    assert len(found.relations) == 1
+    np.testing.assert_array_equal(unions, FEATURES.mean(0, keepdims=True))
 
 
 def test_scene_graph_benchmark(tmp_path):
@@ -80,7 +75,7 @@ def test_scene_graph_benchmark(tmp_path):
     (tmp_path / "custom_prediction.json").write_text(json.dumps(prediction))
     (tmp_path / "custom_data_info.json").write_text(json.dumps(names))
     detector = create_detector("scene-graph-benchmark", path=tmp_path)
-    found = detector.detect(Picture("7.jpg", None))
+    found = detector.detect(LazyImage("7.jpg"))
     assert found.labels == ("man", "hat")
     assert found.relations[0] == (0, "wearing", 1)
     assert resolve_relations("auto", detector) == "precomputed"
@@ -107,7 +102,7 @@ def test_visual_genome(tmp_path):
     }
     (tmp_path / "scene_graphs.json").write_text(json.dumps([graph]))
     found = create_detector("visual-genome", path=tmp_path / "scene_graphs.json").detect(
-        Picture("7", None)
+        LazyImage("7")
     )
     np.testing.assert_array_equal(found.boxes, BOXES)
     assert found.relations == ((0, "wears", 1),)
@@ -149,10 +144,10 @@ def test_what_a_file_covers_is_what_can_be_read_from_it(in_file, image_id, known
     detector = create_detector("scene-graphs", path=tmp_path / "g.json")
     assert detector.covers(image_id) == known
     if known:
-        assert detector.detect(Picture(image_id, None)).labels == ()
+        assert detector.detect(LazyImage(image_id)).labels == ()
     else:
         with pytest.raises(UnknownName, match="no image"):
-            detector.detect(Picture(image_id, None))
+            detector.detect(LazyImage(image_id))
 
 
 def test_visual_genome_numbers_cover_the_file_names_of_coco(tmp_path):
@@ -161,5 +156,6 @@ def test_visual_genome_numbers_cover_the_file_names_of_coco(tmp_path):
     (tmp_path / "scene_graphs.json").write_text(json.dumps([graph]))
     detector = create_detector("visual-genome", path=tmp_path / "scene_graphs.json")
     tools = (create_relations("precomputed"), create_extractor("label", detector))
-    graphs, _, _ = build([ImageEntry(COCO, COCO, "")], None, detector, *tools, rules_for(detector))
+    builder = GraphBuilder(detector, *tools, rules_for(detector))
+    graphs, _, _ = builder.build_all([ImageEntry(COCO, COCO, "")])
     assert graphs[0].labels == ("scene",)

@@ -5,7 +5,13 @@ import pytest
 
 from features.errors import InputError, MissingInput, UsageError
 from features.records import Detections
-from pipeline.vision.prior import CELLS, Graph, PriorTable, fit_prior, geometry_cells
+from pipeline.vision.predictors.prior import (
+    CELLS,
+    LabelGraph,
+    PriorTable,
+    fit_prior,
+    geometry_cells,
+)
 
 
 def world(count, seed, *, boxed=True):
@@ -20,7 +26,7 @@ def world(count, seed, *, boxed=True):
         other = [*far, *(far + 30)]
         dog = [*(far - 80), *(far - 40)]
         boxes = np.array([man, hat, other, dog], np.float32) if boxed else None
-        graphs.append(Graph(("man", "hat", "hat", "dog"), ((0, "wearing", 1),), boxes))
+        graphs.append(LabelGraph(("man", "hat", "hat", "dog"), ((0, "wearing", 1),), boxes))
     return graphs
 
 
@@ -47,7 +53,7 @@ def test_back_off_is_a_distribution_below_one(table):
 def test_the_rule_is_found_and_probable(table):
     for graph in world(20, 1):
         found = Detections(graph.boxes, graph.labels, np.ones(4, np.float32), (500, 500))
-        pairs, best, chance = table.judge(found)
+        pairs, best, chance = table.best_predicates(found)
         first = chance.argmax()
         assert pairs[first].tolist() == [0, 1]
         assert table.predicates[best[first]] == "wearing"
@@ -61,7 +67,7 @@ def test_captions_have_no_geometry():
     found = Detections(
         np.zeros((3, 4), np.float32), ("man", "hat", "dog"), np.ones(3, np.float32), (9, 9)
     )
-    pairs, _, chance = table.judge(found)
+    pairs, _, chance = table.best_predicates(found)
     assert pairs[chance.argmax()].tolist() == [0, 1]
     # Half of the pairs (man, hat) are related.
     assert 0.3 < chance.max() < 0.7
@@ -75,7 +81,9 @@ def test_a_file_keeps_the_table(table, tmp_path):
     np.testing.assert_array_equal(again.counts, table.counts)
     graph = world(1, 5)[0]
     found = Detections(graph.boxes, graph.labels, np.ones(4, np.float32), (500, 500))
-    np.testing.assert_allclose(again.judge(found)[2], table.judge(found)[2], rtol=0.02, atol=1e-4)
+    np.testing.assert_allclose(
+        again.best_predicates(found)[2], table.best_predicates(found)[2], rtol=0.02, atol=1e-4
+    )
     first = (tmp_path / "t.npz").read_bytes()
     table.save(tmp_path / "t.npz")
     assert (tmp_path / "t.npz").read_bytes() == first

@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 
 from features.errors import UnknownName, UsageError
 from features.records import Detections
+from pipeline.vision.predictors.geometric import PREDICATES, predicate_fits
 from pipeline.vision.relations import (
-    PREDICATES,
     create_relations,
-    predicate_fits,
     rank_relations,
     relation_predictors,
     resolve_relations,
@@ -90,15 +89,15 @@ def test_precomputed_drops_self_relations_and_repetitions():
 
 
 class Brings:
-    def __init__(self, *brings):
-        self.brings = frozenset(brings)
+    def __init__(self, *provides):
+        self.provides = frozenset(provides)
 
 
 def test_names_resolve():
     assert resolve_relations("auto", Brings("relations")) == "precomputed"
     assert resolve_relations("auto", Brings("labels")) == "geometric"
     assert resolve_relations("prior", Brings()) == "prior"
-    with pytest.raises(UsageError, match="brings relations"):
+    with pytest.raises(UsageError, match="provides relations"):
         resolve_relations("precomputed", Brings("labels"))
     with pytest.raises(UnknownName, match="geometric"):
         resolve_relations("geometrik", Brings())

@@ -9,57 +9,53 @@ from features.format import group as group_module
 from features.format.codec import pack_index
 from features.format.group import Group, read_group
 from features.format.manifest import bind_store
-from features.format.shard import Shard
 from features.maintenance.verify import verify_store
 from features.records import Caption, ImageEntry
 from features.store import open_store
 from pipeline.shards import ParseJob, TextJob, VisualJob, parse_shard, text_shard, visual_shard
 from pipeline.vision.detectors.nanodet import FEATURE_DIM
-from pipeline.vision.visual import GraphRules
+from pipeline.vision.graph_builder import GraphRules
 
 ROWS = 3  # images in a shard
 KEYS = {"index": "a" * 64, "visual": "b" * 64, "regions": "c" * 64}
 KEYS |= {"tokens": "d" * 64, "text": "e" * 64}
 
 
+def groups_of(store_dir):
+    return {name: Group(name, key, store_dir / f"{name}-{key[:12]}") for name, key in KEYS.items()}
+
+
 def built(folder, entries, **options):
     """Build a store of several shards, the way the stages do; return its folder."""
-    places = {group: folder / "st" / f"{group}-{key[:12]}" for group, key in KEYS.items()}
+    groups = groups_of(folder / "st")
     parts = [entries[at : at + ROWS] for at in range(0, len(entries), ROWS)]
     for number, part in enumerate(parts):
         columns, row0 = pack_index(part), number * ROWS
-        Group("index", KEYS["index"], places["index"]).write(
-            number, range(row0, row0 + len(part)), columns
-        )
-    Group("index", KEYS["index"], places["index"]).finish(len(parts))
+        groups["index"].write(number, range(row0, row0 + len(part)), columns)
+    groups["index"].finish(len(parts))
     given = {"images_dir": str(folder), "detector": "nanodet", "detections": ""}
     given |= {"relations": "geometric", "features": "detector", **options}
     jobs = {
         visual_shard: VisualJob(
-            places["index"],
-            (places["visual"], KEYS["visual"]),
-            (places["regions"], KEYS["regions"]),
+            groups["index"],
+            groups["visual"],
+            groups["regions"],
             rules=GraphRules(max_objects=5, max_relations=4),
             on_error="skip",
             **given,
         ),
-        parse_shard: ParseJob(places["index"], (places["tokens"], KEYS["tokens"]), "spacy"),
+        parse_shard: ParseJob(groups["index"], groups["tokens"], "spacy"),
         text_shard: TextJob(
-            places["index"],
-            places["tokens"],
-            (places["text"], KEYS["text"]),
-            None,
-            "extended",
-            "ud",
+            groups["index"], groups["tokens"], groups["text"], None, "extended", "ud"
         ),
     }
     for work, job in jobs.items():
         for number in range(len(parts)):
             work(job, number)
     for group in ("visual", "regions", "tokens", "text"):
-        index = read_group(places["index"]).image_index
-        Group(group, KEYS[group], places[group]).finish(len(parts), index=index)
-    bind_store(folder / "st", "tiny", places, {})
+        index = read_group(groups["index"].folder).image_index
+        groups[group].finish(len(parts), index=index)
+    bind_store(folder / "st", "tiny", {name: group.folder for name, group in groups.items()}, {})
     return folder / "st"
 
 
@@ -147,25 +143,25 @@ def test_a_store_without_one_good_picture_says_so(tmp_path, entries):
 def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, monkeypatch):
     """The detector is not deterministic; the other builder writes its boxes while we compute."""
     folder = built(tmp_path, entries)
-    place = folder / f"visual-{KEYS['visual'][:12]}"
-    theirs = Shard(place, 1).columns()
+    groups = groups_of(folder)
+    theirs = groups["visual"].shard(1).columns()
     theirs["boxes"] = theirs["boxes"] + np.float32(0.25)
     for group in ("visual", "regions"):
-        for path in (folder / f"{group}-{KEYS[group][:12]}").iterdir():
+        for path in groups[group].folder.iterdir():
             path.unlink()
     lock, calls = group_module.folder_lock, []
 
     def late(where):
         if not calls:
             calls.append(where)
-            Group("visual", KEYS["visual"], place).write(1, range(ROWS, 2 * ROWS), theirs)
+            groups["visual"].write(1, range(ROWS, 2 * ROWS), theirs)
         return lock(where)
 
     monkeypatch.setattr(group_module, "folder_lock", late)
     job = VisualJob(
-        folder / f"index-{KEYS['index'][:12]}",
-        (place, KEYS["visual"]),
-        (folder / f"regions-{KEYS['regions'][:12]}", KEYS["regions"]),
+        groups["index"],
+        groups["visual"],
+        groups["regions"],
         rules=GraphRules(max_objects=5, max_relations=4),
         on_error="skip",
         images_dir=str(tmp_path),
@@ -177,4 +173,4 @@ def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, mo
     with pytest.raises(StageError, match="other boxes for shard 1"):
         visual_shard(job, 1)
     assert calls
-    assert not list((folder / f"regions-{KEYS['regions'][:12]}").iterdir())
+    assert not list(groups["regions"].folder.iterdir())

@@ -13,13 +13,13 @@ from torch import nn
 from features.errors import ConfigError, InputError, MissingDependency, UnknownName, UsageError
 from features.records import Detections
 from pipeline.detect import create_detector
-from pipeline.vision.extractors.registry import create_extractor
-from pipeline.vision.images import Picture
+from pipeline.vision.extraction import create_extractor
+from pipeline.vision.images import LazyImage
 
 RED, BLUE = (250, 20, 20), (10, 30, 240)
 PIXELS = np.zeros((32, 64, 3), np.uint8)
 PIXELS[:, :32], PIXELS[:, 32:] = RED, BLUE
-PICTURE = Picture.of("x", PIXELS)
+PICTURE = LazyImage.from_pixels("x", PIXELS)
 FOUND = Detections(
     np.array([[0, 0, 32, 32], [32, 0, 64, 32], [40, 8, 41, 9]], np.float32),
     ("left", "right", "small"),
@@ -113,7 +113,7 @@ def test_weights_come_in_three_forms_and_stand_in_the_key(asked, tmp_path):
         "pretrained_cfg": {"input_size": [3, 64, 64], "mean": [0, 0, 0], "std": [1, 1, 1]},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"neither model\.safetensors nor"):
+    with pytest.raises(InputError, match=r"no weights file \(model\.safetensors or"):
         extractor(folder)
     save_file(means(), folder / "model.safetensors")
     made = [
@@ -151,7 +151,7 @@ def test_mistakes_are_named(asked, tmp_path, monkeypatch):
     torch.save({**means(), "code": types.SimpleNamespace(x=1)}, tmp_path / "code.pth")
     (tmp_path / "text.safetensors").write_text("no weights")
     for file, words in {
-        "half.pth": "1 are missing, as 'stem.bias'",
+        "half.pth": "1 are missing, for example 'stem.bias'",
         "wide.pth": "size mismatch",
         "list.pth": "not weights",
         "code.pth": "not weights",
@@ -164,7 +164,7 @@ def test_mistakes_are_named(asked, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="architecture"):
         extractor(tmp_path)
     torch.save(means(), tmp_path / "good.pth")
-    with pytest.raises(ConfigError, match="no map"):
+    with pytest.raises(ConfigError, match="not a map"):
         extractor(f"vector={tmp_path}/good.pth").extract(PICTURE, FOUND)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingDependency, match="pip install timm"):
@@ -184,7 +184,7 @@ def test_small_networks_of_timm_itself(name, width, tmp_path):
     assert (objects.shape, unions.shape) == ((3, width), (1, width))
     assert np.isfinite(objects).all()
     # Over a whole square picture the mean of all cells is meant.
-    square = Picture.of("square", np.concatenate([PIXELS, PIXELS[:, ::-1] // 2]))
+    square = LazyImage.from_pixels("square", np.concatenate([PIXELS, PIXELS[:, ::-1] // 2]))
     box = np.array([[0, 0, 64, 64]], np.float32)
     with torch.inference_mode():
         tensor, _ = chosen.loaded[1].prepare(square)

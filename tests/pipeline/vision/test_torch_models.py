@@ -11,10 +11,12 @@ from PIL import Image
 from features.errors import InputError, MissingDependency, MissingInput, UsageError
 from features.records import Detections
 from pipeline.detect import create_detector
-from pipeline.vision.extractors.registry import create_extractor
-from pipeline.vision.images import Picture
+from pipeline.vision.extraction import create_extractor
+from pipeline.vision.images import LazyImage
 
-PICTURE = Picture.of("x", np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8))
+PICTURE = LazyImage.from_pixels(
+    "x", np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+)
 FOUND = Detections(
     np.array([[0, 0, 45, 60], [20, 10, 90, 50], [90, 60, 90, 60]], np.float32),
     ("a", "b", "c"),
@@ -178,7 +180,7 @@ def test_open_vocabulary_detectors(transformers, tmp_path, kind):
         other = create_detector("transformers", path=f"{folder}={queries}", min_score=0.0)
         keys.add(json.dumps(other.identity(), sort_keys=True))
     assert len(keys) == 3
-    with pytest.raises(UsageError, match="what to look for"):
+    with pytest.raises(UsageError, match="labels to look for"):
         create_detector("transformers", path=folder).detect(PICTURE)
     with pytest.raises(UsageError, match="16 are the limit"):
         create_detector("transformers", path=f"{folder}=cat,{'dog ' * 30}").detect(PICTURE)
@@ -268,8 +270,8 @@ def test_queries_reach_the_network_and_name_the_boxes(owl):
     assert create_detector("transformers", path="detr").detect(PICTURE).labels == ("own", "other")
     assert owl[1:] == [None]
     for path, words in {
-        "owlvit": "what to look for",
-        "detr=hat": "classes of its own",
+        "owlvit": "labels to look for",
+        "detr=hat": "fixed classes",
         "owlvit=hat,a very long query indeed": "9 tokens",
     }.items():
         with pytest.raises(UsageError, match=words):

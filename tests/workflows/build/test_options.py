@@ -8,8 +8,8 @@ import pytest
 
 import workflows
 from features.errors import UsageError
-from pipeline.parse import PARSERS
-from pipeline.vision.visual import GraphRules
+from pipeline.parse import parsers
+from pipeline.vision.graph_builder import GraphRules
 from workflows.build.option_table import option_table
 from workflows.build.options import BuildOptions, TextOptions, described
 from workflows.build.plan import Plan
@@ -43,7 +43,7 @@ CHANGES = {
 }
 
 
-@PARSERS.register("words")
+@parsers.register("words")
 class Words:
     name, version = "words", "1"
 

@@ -68,7 +68,7 @@ def test_other_options_are_another_run(options, run_luigi, tmp_path):
         ({"--config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
         ({"--store": "nowhere"}, "nowhere"),
         ({"--overrides": "--optim.ler 1"}, "ler"),
-        ({"--overrides": "--run.folder x"}, "name it with --run-dir or --store"),
+        ({"--overrides": "--run.folder x"}, "Use --run-dir or --store instead"),
     ],
 )
 def test_mistakes_are_one_line(options, change, words, run_luigi):

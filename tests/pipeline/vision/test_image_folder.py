@@ -4,7 +4,7 @@ import pytest
 
 from features.errors import InputError, MissingInput
 from features.records import ImageEntry
-from pipeline.vision.image_files import ImageFolder, describe_missing, keep_available
+from pipeline.vision.image_folder import ImageFolder, describe_missing, keep_available
 
 
 def entry(file):

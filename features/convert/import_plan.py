@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import WriteError
 from features.format.files import sweep, write_errors
-from features.format.group import Group
+from features.format.group import Group, GroupManifest
 from features.format.keys import content_key, hash_file
-from features.format.schema import Columns
+from features.format.schema import Columns, shard_ranges
+from features.records import ImageEntry
 
 __all__ = ["IMPORT_VERSION", "ImportPlan", "fingerprint", "need_space"]
 
@@ -22,35 +23,56 @@ IMPORT_VERSION = "2"
 
 @dataclass(frozen=True, slots=True)
 class ImportPlan:
-    """Where an import writes, the image rows of its shards, and the inputs of its keys."""
+    """The images of an import in row order, where they go, and what makes the keys.
+
+    Attributes:
+        store_dir: folder of the store.
+        entries: the images.
+        parameters: options that change the contents of every group.
+        inputs: name -> hash of each input.
+    """
 
     store_dir: Path
-    ranges: list[range]
-    inputs: dict[str, str]
+    entries: Sequence[ImageEntry]
+    parameters: Mapping[str, object]
+    inputs: Mapping[str, str]
 
-    def group(self, name: str, parameters: Mapping[str, object]) -> Group:
+    @property
+    def ranges(self) -> list[range]:
+        """Image rows of every shard."""
+        return shard_ranges(len(self.entries))
+
+    def group(self, name: str, parameters: Mapping[str, object] | None = None) -> Group:
         """Return the variant of one group; partial files of dead imports are deleted."""
         group = Group.of(
-            self.store_dir, name, IMPORT_VERSION, parameters, self.inputs, stage=f"import-{name}"
+            self.store_dir,
+            name,
+            IMPORT_VERSION,
+            {**self.parameters, **(parameters or {})},
+            self.inputs,
+            stage=f"import-{name}",
         )
         sweep(group.folder)
         return group
 
-    def write(self, group: Group, pack: Callable[[range], Columns], index: str = "") -> None:
+    def write(
+        self, group: Group, pack: Callable[[Sequence[ImageEntry]], Columns], index: str = ""
+    ) -> GroupManifest:
         """Write the missing shards of a group, then its manifest.
 
         Args:
             group: the group.
-            pack: image rows -> columns of that shard.
+            pack: images of a shard -> its columns.
             index: ``image_index`` of the index that the group follows, "" for the index itself.
         """
         for number in group.missing(self.ranges):
-            group.write(number, self.ranges[number], pack(self.ranges[number]))
-        group.finish(len(self.ranges), index=index)
+            rows = self.ranges[number]
+            group.write(number, rows, pack(self.entries[rows.start : rows.stop]))
+        return group.finish(len(self.ranges), index=index)
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """Return one hash of the contents of files, in their order."""
+    """Return one hash of the names and contents of files, in their order."""
     paths = list(files)
     with ThreadPoolExecutor() as pool:
         hashes = list(pool.map(hash_file, paths))

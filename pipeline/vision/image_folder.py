@@ -1,18 +1,14 @@
-"""Where the pictures of a data set lie: one folder, or one folder per split as COCO ships them."""
+"""The image files of a data set: in one folder, or in one folder per split as COCO ships them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from features.errors import InputError, MissingInput
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from features.records import ImageEntry
+from features.records import ImageEntry
 
 __all__ = ["ImageFolder", "describe_missing", "keep_available", "keep_covered"]
 
@@ -20,12 +16,12 @@ SHOWN = 5  # missing images named in a message; the rest are counted
 
 
 class ImageFolder:
-    """The picture files of a folder and of the folders directly in it, listed once.
+    """The files in a folder and in its direct subfolders, listed once.
 
     Args:
         root: for example ``flickr30k-images``, or COCO's folder with ``train2014`` and ``val2014``.
 
-    Raises: MissingInput: there is no such folder, or it cannot be listed.
+    Raises: MissingInput: the folder does not exist or cannot be listed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -35,8 +31,9 @@ class ImageFolder:
         try:
             self._list(root, "")
         except OSError as error:
-            message = f"{root}: cannot list this images folder ({error.strerror})"
-            raise MissingInput(f"{message}. Check --images-dir.") from error
+            raise MissingInput(
+                f"{root}: cannot list this images folder ({error.strerror}). Check --images-dir."
+            ) from error
 
     def _list(self, folder: Path, prefix: str) -> None:
         with os.scandir(folder) as found:
@@ -49,11 +46,11 @@ class ImageFolder:
                     self._by_name.setdefault(item.name, prefix + item.name)
 
     def __len__(self) -> int:
-        """Return the number of files seen."""
+        """Return the number of files."""
         return len(self._paths)
 
     def find(self, entry: ImageEntry) -> str | None:
-        """Return the entry's file relative to the root, or None when it is not on disk."""
+        """Return the image's file relative to the root, or None when it is not on disk."""
         if entry.file in self._paths:
             return entry.file
         return self._by_name.get(entry.file.rsplit("/", 1)[-1])
@@ -62,17 +59,17 @@ class ImageFolder:
 def keep_available(
     entries: Iterable[ImageEntry], folder: ImageFolder, *, on_error: str
 ) -> tuple[list[ImageEntry], list[str]]:
-    """Split a data set into the images that are on disk and the names of those that are not.
+    """Split a data set into the images that are on disk and the ids of those that are not.
 
     Args:
         entries: images as the captions file lists them.
-        folder: the pictures on disk.
-        on_error: ``fail`` raises when any is missing, ``skip`` goes on without it.
+        folder: the image files.
+        on_error: ``fail`` raises when an image is missing, ``skip`` leaves it out.
 
     Returns:
-        the entries on disk, ``file`` set to where they lie, and the ids of the others.
+        the images on disk with ``file`` set to their path, and the ids of the others.
 
-    Raises: InputError: images are missing and on_error is ``fail``, or none is left.
+    Raises: InputError: images are missing and on_error is ``fail``, or all are missing.
     """
     kept: list[ImageEntry] = []
     missing: list[str] = []
@@ -83,12 +80,13 @@ def keep_available(
         else:
             kept.append(replace(entry, file=file))
     if missing and on_error == "fail":
-        message = f"{folder.root}: {describe_missing(missing)}"
-        raise InputError(f"{message}. Add the files, or build without them: --on-error skip.")
+        raise InputError(
+            f"{folder.root}: {describe_missing(missing)}. Add the files, or pass --on-error skip."
+        )
     if not kept:
         raise InputError(
-            f"{folder.root}: none of the {len(missing)} images that the captions list is here "
-            f"({len(folder)} other files are). Check --images-dir and --captions."
+            f"{folder.root}: none of the {len(missing)} images of the captions file is in this "
+            f"folder, which has {len(folder)} other files. Check --images-dir and --captions."
         )
     return kept, missing
 
@@ -100,15 +98,15 @@ def keep_covered(
     *,
     on_error: str,
 ) -> tuple[list[ImageEntry], list[str]]:
-    """Split a data set into the images that a precomputed detector knows and those it does not.
+    """Split a data set into the images that a detector covers and the ids of the others.
 
     Args:
         entries: images as the captions file lists them.
-        covers: True for the ids that the detector's file has.
-        folder: pictures on disk, where there are any; ``file`` is set to where a picture lies.
-        on_error: ``fail`` raises when any image is not covered, ``skip`` goes on without it.
+        covers: ``Detector.covers``.
+        folder: the image files, if any; sets ``file`` of the images that are found.
+        on_error: ``fail`` raises when an image is not covered, ``skip`` leaves it out.
 
-    Raises: InputError: images are not covered and on_error is ``fail``, or none is.
+    Raises: InputError: images are not covered and on_error is ``fail``, or none is covered.
     """
     kept: list[ImageEntry] = []
     unknown: list[str] = []
@@ -119,22 +117,24 @@ def keep_covered(
         else:
             unknown.append(entry.id)
     if unknown and (on_error == "fail" or not kept):
-        names = ", ".join(unknown[:SHOWN]) + (", ..." if len(unknown) > SHOWN else "")
-        message = (
-            f"{len(unknown):,} of {len(unknown) + len(kept):,} images have no detections: {names}"
+        advice = "Pass --on-error skip to leave them out." if kept else "Check --detections."
+        raise InputError(
+            f"{len(unknown):,} of {len(unknown) + len(kept):,} images have no detections: "
+            f"{_some(unknown)}. {advice}"
         )
-        advice = "Build without them: --on-error skip." if kept else "Check --detections."
-        raise InputError(f"{message}. {advice}")
     return kept, unknown
 
 
 def describe_missing(missing: list[str]) -> str:
-    """Return one line that counts the missing images and names the first few.
+    """Return a phrase that counts the missing images and names the first few.
 
     >>> describe_missing(["a.jpg", "b.jpg"])
-    '2 images that the captions list are missing on disk: a.jpg, b.jpg'
+    '2 images of the captions file are missing on disk: a.jpg, b.jpg'
     """
-    names = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-    count = f"{len(missing):,} image" + ("s" if len(missing) != 1 else "")
-    verb = "are" if len(missing) != 1 else "is"
-    return f"{count} that the captions list {verb} missing on disk: {names}"
+    images, verb = ("image", "is") if len(missing) == 1 else ("images", "are")
+    count = f"{len(missing):,} {images} of the captions file"
+    return f"{count} {verb} missing on disk: {_some(missing)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -14,14 +14,19 @@ from features.records import Detections, ImageEntry, Skipped, union_boxes
 from pipeline.detect import create_detector
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detectors.nanodet import FEATURE_DIM
-from pipeline.vision.extractors.registry import (
+from pipeline.vision.extraction import (
     create_extractor,
-    extractor_needs_pixels,
     resolve_features,
 )
-from pipeline.vision.images import Picture
+from pipeline.vision.graph_builder import (
+    WHOLE_IMAGE,
+    GraphBuilder,
+    GraphRules,
+    apply_rules,
+    rules_for,
+)
+from pipeline.vision.images import LazyImage
 from pipeline.vision.relations import create_relations
-from pipeline.vision.visual import WHOLE_IMAGE, GraphRules, apply_rules, build, rules_for
 
 
 def found_of(n, seed=0, features=False):
@@ -98,16 +103,15 @@ def shard(tmp_path):
 def run(
     entries, folder, detector, *, features="auto", relations="geometric", on_error="skip", **rules
 ):
-    name = resolve_features(features, detector, pictures=folder is not None)
-    return build(
-        entries,
-        folder,
+    name = resolve_features(features, detector, has_pixels=folder is not None)
+    builder = GraphBuilder(
         detector,
         create_relations(relations),
         create_extractor(name, detector),
         rules_for(detector, **rules),
-        on_error,
+        folder,
     )
+    return builder.build_all(entries, on_error)
 
 
 def test_nothing_is_lost(shard):
@@ -117,7 +121,7 @@ def test_nothing_is_lost(shard):
     assert len(graphs) == len(objects) == len(unions) == 3
     assert isinstance(graphs[1], Skipped)
     assert "b.jpg" in graphs[1].reason
-    assert objects[1].shape == unions[1].shape == (0, FEATURE_DIM)
+    assert objects[1].shape == unions[1].shape == (0, 0)
     for row in (0, 2):
         graph = graphs[row]
         assert graph.size == (90, 60)
@@ -151,7 +155,7 @@ def graphs_file(tmp_path):
 
 def test_a_file_without_pictures(shard, graphs_file):
     _, entries = shard
-    assert resolve_features("auto", graphs_file, pictures=False) == "label"
+    assert resolve_features("auto", graphs_file, has_pixels=False) == "label"
     graphs, objects, unions = run(entries, None, graphs_file, relations="precomputed")
     assert graphs[0].relations == ((0, "wearing", 1), (2, "near", 0))
     assert graphs[0].size == (80, 59)  # what the boxes reach
@@ -177,7 +181,7 @@ def test_features_of_any_boxes_come_from_the_pixels(shard, graphs_file):
     from pipeline.vision.images import read_image
 
     boxes = np.array(GRAPHS["a.jpg"]["bbox"], np.float32)
-    picture = Picture.of("a.jpg", read_image(folder / "a.jpg"))
+    picture = LazyImage.from_pixels("a.jpg", read_image(folder / "a.jpg"))
     np.testing.assert_allclose(objects[0], nanodet_features(picture, boxes), atol=1e-4)
     both = union_boxes(boxes, [(0, 1), (2, 0)])
     np.testing.assert_array_equal(both, [[1, 2, 40, 59], [1, 2, 80, 59]])
@@ -191,16 +195,16 @@ def test_label_features_are_word_vectors(graphs_file):
     found = dataclasses.replace(
         found_of(2), labels=("fire hydrant", "dog"), relations=((1, "near", 0),)
     )
-    objects, unions = create_extractor("label", graphs_file).extract(Picture("x", None), found)
+    objects, unions = create_extractor("label", graphs_file).extract(LazyImage("x"), found)
     np.testing.assert_array_equal(objects[0], words.phrase("fire hydrant"))
     np.testing.assert_array_equal(unions[0], words.phrase("dog near fire hydrant"))
 
 
 class Bringing:
-    """A detector that brings features."""
+    """A detector that provides features."""
 
     needs_pixels = False
-    brings = frozenset({"labels", "features", "size"})
+    provides = frozenset({"labels", "features", "size"})
 
     def identity(self):
         return {"name": "bringing"}
@@ -217,24 +221,24 @@ def test_the_detectors_own_features(shard):
     _, entries = shard
     detector = Bringing()
     assert resolve_features("auto", detector) == "detector"
-    assert not extractor_needs_pixels("detector", detector)
+    assert not create_extractor("detector", detector).needs_pixels
     graphs, objects, unions = run(entries, None, detector)
     np.testing.assert_array_equal(objects[0], found_of(20, features=True).features)
     s, _, o = graphs[0].relations[0]
     np.testing.assert_allclose(unions[0][0], (objects[0][s] + objects[0][o]) / 2)
-    assert "brings no features" in graphs[2].reason
+    assert "provides no features" in graphs[2].reason
 
 
 def test_names_of_extractors(graphs_file):
     nanodet = create_detector("nanodet")
     assert resolve_features("auto", nanodet) == "detector"
-    assert extractor_needs_pixels("detector", nanodet)
-    assert resolve_features("auto", nanodet, pictures=False) == "label"
-    with pytest.raises(UsageError, match="brings features"):
+    assert create_extractor("detector", nanodet).needs_pixels
+    assert resolve_features("auto", nanodet, has_pixels=False) == "label"
+    with pytest.raises(UsageError, match="provides features"):
         resolve_features("detector", graphs_file)
     with pytest.raises(UnknownName, match="nanodet"):
         resolve_features("resnet", graphs_file)
-    graphs = create_extractor("none", graphs_file).extract(Picture("x", None), found_of(3))
+    graphs = create_extractor("none", graphs_file).extract(LazyImage("x"), found_of(3))
     assert [part.shape for part in graphs] == [(3, 0), (0, 0)]
 
 
@@ -257,5 +261,5 @@ def test_a_shard_has_one_width(shard):
             wide = picture.image_id == "a.jpg"
             return dataclasses.replace(found, features=found.features[:, :2]) if wide else found
 
-    with pytest.raises(InputError, match="one width"):
-        run(entries, None, Odd())
+    with pytest.raises(InputError, match="different widths"):
+        _ = run(entries, None, Odd()).width

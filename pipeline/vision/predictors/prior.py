@@ -1,11 +1,11 @@
-"""P(predicate | subject label, object label, geometry): counts with back-off, and their fit.
+"""Predicates by P(predicate | subject label, object label, geometry), and the fit of this table.
 
-Neural Motifs' frequency baseline, extended by geometry and by the objects' places in the detector's
-order: log-linear terms whose weights are fitted on images that the counts have not seen, so that
-the scores are probabilities.
+The frequency baseline of Neural Motifs, extended by geometry and by the ranks of the objects in
+the detector's order. The log-linear weights are fitted on images that were not counted, so the
+scores are probabilities.
 
-For an ordered pair of labels (a, b), ``P(p | a, b)`` is its relative frequency over all pairs of
-objects, related or not, backed off to ``P(p | a) P(p | b) / P(p)`` with the weight of 20 pairs.
+``P(p | a, b)`` for an ordered pair of labels is the relative frequency among all pairs of objects,
+related or not, backed off to ``P(p | a) P(p | b) / P(p)`` with the weight of 20 pairs.
 """
 
 from __future__ import annotations
@@ -19,29 +19,34 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import need_file
 from features.errors import InputError, UsageError
+from features.format.keys import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import areas, intersections
+from pipeline.vision.relations import Relations, rank_relations
 
-__all__ = ["CELLS", "Graph", "PriorTable", "fit_prior", "geometry_cells"]
+__all__ = ["CELLS", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-BACK_OFF = 20.0  # pairs that the back-off distribution counts for
+PACKAGED = Path(__file__).parents[1] / "data" / "predicate-prior.npz"
+BACK_OFF = 20.0  # weight of the back-off distribution, in pairs
+# Bin edges of the geometry of an ordered pair of boxes.
 SHARES = (1e-4, 0.2, 0.5, 0.8, 0.95)  # share of one box inside the other
 DROPS = (-1.0, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 1.0)  # object below subject, in subject heights
 SIDES = (0.1, 0.2, 0.35, 0.5, 1.0)  # object beside subject, in subject widths
-LOG_SIZES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # log of area of object / subject
+LOG_SIZES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # log(object area / subject area)
 OVERLAPS = (1e-4, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # IoU
-CELLS = (36, 54, 80)  # containment; place; size and overlap
-CHOICE = (0.5, 0.5, 0.3)  # weight of each geometry when predicates compete
-RANKS = 36  # places in the detector's order that have a weight of their own
-TERMS = 15  # of the log-linear model, the constant included
+CELLS = (36, 54, 80)  # cells of containment; of position; of size and overlap
+CHOICE = (0.5, 0.5, 0.3)  # weight of each geometry in the choice of the predicate
+RANKS = 36  # ranks in the detector's order with a weight of their own
+TERMS = 15  # terms of the log-linear model, including the constant
 
 
-class Graph(NamedTuple):
-    """What one image (or caption) teaches: labels, relations, and boxes where there are any."""
+class LabelGraph(NamedTuple):
+    """Training data from one image or caption: labels, relations, and boxes of images."""
 
     labels: Sequence[str]
     relations: Sequence[tuple[int, str, int]]
@@ -49,7 +54,7 @@ class Graph(NamedTuple):
 
 
 def geometry_cells(boxes: npt.NDArray[np.float32]) -> Ints:
-    """Return the three geometry cells of every ordered pair of boxes, (3, n, n) int64."""
+    """Return the geometry cells of every ordered pair of boxes, (3, n, n) int64."""
     area = np.maximum(areas(boxes), 1.0)
     shared = intersections(boxes, boxes)
     within = shared / area[:, None]
@@ -72,12 +77,12 @@ def geometry_cells(boxes: npt.NDArray[np.float32]) -> Ints:
 
 
 class _Pairs(NamedTuple):
-    """All ordered pairs of the objects of some images, one entry each."""
+    """All m ordered pairs of objects of some images."""
 
     image: Ints
-    places: Ints  # (2, m) rows of subject and object, at most RANKS - 1
+    ranks: Ints  # (2, m) rows of subject and object, at most RANKS - 1
     labels: Ints  # (2, m) label ids
-    predicate: Ints  # predicate id, or the number of predicates where not related
+    predicate: Ints  # (m,) predicate id; the number of predicates for unrelated pairs
     cells: Ints  # (3, m) geometry cells, -1 without boxes
 
 
@@ -86,13 +91,13 @@ class PriorTable:
     """The fitted counts and weights.
 
     Attributes:
-        labels, predicates: the names that the axes stand for; unknown labels back off.
-        pairs: (L, L) ordered pairs seen.   counts: (L, L, P) of them related by each predicate.
-        geometry: three (P, cells) log ratios of a related pair's geometry to any pair's.
-        fit: three (2, L, cells) log ratios, related to any, by subject or object label.
-        ranks: (2, RANKS) log ratios by place in the detector's order.
-        weights: (TERMS,) of the log-linear model.
-        about: what it was made from.
+        labels, predicates: names along the axes; unknown labels back off.
+        pairs: (L, L) number of ordered pairs.   counts: (L, L, P) pairs with each predicate.
+        geometry: three (P, cells) log ratios of the geometry of related pairs to all pairs.
+        fit: three (2, L, cells) log ratios, related to all, by subject or object label.
+        ranks: (2, RANKS) log ratios by rank in the detector's order.
+        weights: (TERMS,) weights of the log-linear model.
+        about: description of the training data.
     """
 
     labels: tuple[str, ...]
@@ -107,7 +112,7 @@ class PriorTable:
 
     @cached_property
     def log_pairs(self) -> npt.NDArray[np.float32]:
-        """Return log P(p | a, b), (L + 1, L + 1, P); the last label is the unknown one."""
+        """Return log P(p | a, b), (L + 1, L + 1, P); the last row is for unknown labels."""
         n = len(self.labels)
         counts = np.zeros((n + 1, n + 1, len(self.predicates)))
         counts[:n, :n] = self.counts
@@ -126,7 +131,7 @@ class PriorTable:
         return {label: at for at, label in enumerate(self.labels)}
 
     def label_rows(self, labels: Iterable[str]) -> Ints:
-        """Return the row of each label; an unknown one is looked up by its last word."""
+        """Return the row of each label; unknown labels are looked up by their last word."""
         row = self._row
         unknown = len(row)
         return np.array(
@@ -134,7 +139,7 @@ class PriorTable:
         )
 
     def score(self, pairs: _Pairs) -> tuple[Ints, Floats]:
-        """Return the best predicate of each pair and the terms of its log-odds, (m, TERMS)."""
+        """Return the best predicate of each pair (m,) and the terms of its log-odds (m, TERMS)."""
         log_pairs = self.log_pairs[pairs.labels[0], pairs.labels[1]]
         competing = log_pairs.copy()
         boxed = pairs.cells[0, 0] >= 0 if pairs.cells.size else False
@@ -153,16 +158,16 @@ class PriorTable:
                     terms[:, 4 + 2 * at + end] = np.where(
                         pairs.labels[end] < len(self.labels), value, 0
                     )
-            terms[:, 10] = self.ranks[0][pairs.places[0]]
-            terms[:, 11] = self.ranks[1][pairs.places[1]]
+            terms[:, 10] = self.ranks[0][pairs.ranks[0]]
+            terms[:, 11] = self.ranks[1][pairs.ranks[1]]
             terms[:, 12] = pairs.cells[2] % 8 > 0  # the boxes touch
         terms[:, 13] = pairs.labels[0] == pairs.labels[1]
         terms[:, 14] = 1
         return best, terms
 
-    def judge(self, found: Detections) -> tuple[Ints, Ints, Floats]:
+    def best_predicates(self, found: Detections) -> tuple[Ints, Ints, Floats]:
         """Return all ordered pairs (m, 2), the best predicate of each and its probability."""
-        pairs = _collect([Graph(found.labels, (), found.boxes)], self.label_rows, {})
+        pairs = _collect([LabelGraph(found.labels, (), found.boxes)], self.label_rows, {})
         if not len(pairs.image):
             return np.zeros((0, 2), np.int64), np.zeros(0, np.int64), np.zeros(0)
         best, terms = self.score(pairs)
@@ -170,7 +175,7 @@ class PriorTable:
         return np.argwhere(~np.eye(n, dtype=bool)), best, _sigmoid(terms @ self.weights)
 
     def save(self, path: Path | str) -> None:
-        """Write the table as npz, names as UTF-8 JSON inside."""
+        """Write the table as npz."""
         where = np.argwhere(self.counts > 0).astype(np.int16)
         np.savez_compressed(
             Path(path),
@@ -192,12 +197,10 @@ class PriorTable:
 
     @classmethod
     def load(cls, path: Path | str) -> PriorTable:
-        """Read what ``save`` wrote.
+        """Read a table written by ``save``.
 
-        Raises: InputError: not such a file. MissingInput: no such file.
+        Raises: InputError: not such a table. MissingInput: no such file.
         """
-        from features.convert.source import need_file
-
         try:
             with np.load(need_file(path), allow_pickle=False) as data:
                 labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
@@ -218,27 +221,71 @@ class PriorTable:
             if isinstance(error, UsageError):
                 raise
             raise InputError(
-                f"{path}: not a table of fit-relations ({error}). Fit it again."
+                f"{path}: not a table written by fit-relations ({error}). Fit it again."
             ) from error
 
 
+class Prior:
+    """Predicates by P(predicate | labels, geometry), from a fitted table.
+
+    A score is the probability that the pair is related by this predicate, times both object scores.
+
+    Args:
+        table: file written by ``fit-relations``; None: the packaged table, 50 predicates of Visual
+            Genome (its origin is described in pipeline/vision/data/predicate-prior.md).
+        min_score: relations with a lower score are dropped.
+    """
+
+    def __init__(self, table: str | None = None, min_score: float = 0.0) -> None:
+        self.path = PACKAGED if table is None else Path(table)
+        self.min_score = min_score
+
+    @cached_property
+    def table(self) -> PriorTable:
+        """The fitted table, loaded on first use."""
+        return PriorTable.load(self.path)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version, the hash of the table and the threshold."""
+        return {
+            "name": "prior",
+            "version": 1,
+            "table": hash_file(self.path),
+            "min_score": self.min_score,
+        }
+
+    def predict(self, found: Detections, limit: int) -> tuple[Relations, npt.NDArray[np.float32]]:
+        """Return the likeliest relations, at most one predicate per ordered pair."""
+        pairs, best, chance = self.table.best_predicates(found)
+        scores = chance * found.scores[pairs[:, 0]] * found.scores[pairs[:, 1]]
+        keep = scores >= self.min_score
+        names = [self.table.predicates[code] for code in best[keep]]
+        return rank_relations(pairs[keep], names, scores[keep].astype(np.float32), limit)
+
+    def classify(self, found: Detections, pairs: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the likeliest predicate of each of the given pairs."""
+        known, best, _ = self.table.best_predicates(found)
+        code = {(int(s), int(o)): int(p) for (s, o), p in zip(known, best, strict=True)}
+        return [self.table.predicates[code[s, o]] for s, o in pairs]
+
+
 def fit_prior(
-    graphs: Iterable[Graph], about: str = "", predicates: Iterable[str] = ()
+    graphs: Iterable[LabelGraph], about: str = "", predicates: Iterable[str] = ()
 ) -> PriorTable:
-    """Fit counts on all graphs, and the weights by cross-fitting over two halves.
+    """Count all graphs, and fit the weights by cross-fitting over two halves.
 
     Args:
         graphs: one per image or caption, with relations; boxes in all of them or in none.
-        about: what they are, kept in the table.
-        predicates: names that the table shall know beside those it sees.
+        about: description of the graphs, kept in the table.
+        predicates: further predicates of the table, beside those of the graphs.
 
     Raises: UsageError: fewer than two graphs have a relation, or only some have boxes.
     """
     usable = [graph for graph in graphs if len(graph.labels) > 1]
     if sum(bool(graph.relations) for graph in usable) < 2:
-        raise UsageError("at least two graphs with relations are needed to fit predicates.")
+        raise UsageError("fitting predicates needs at least two graphs with relations.")
     if len({graph.boxes is None for graph in usable}) > 1:
-        raise UsageError("some graphs have boxes and some have none: fit them apart.")
+        raise UsageError("only some graphs have boxes. Fit graphs with and without boxes apart.")
     labels = tuple(sorted({label for graph in usable for label in graph.labels}))
     seen = {name for graph in usable for _, name, _ in graph.relations}
     known = tuple(sorted({*seen, *predicates}))
@@ -259,22 +306,23 @@ def fit_prior(
 
 
 def _collect(
-    graphs: Sequence[Graph], rows: Callable[[Iterable[str]], Ints], code: dict[str, int]
+    graphs: Sequence[LabelGraph], rows: Callable[[Iterable[str]], Ints], code: dict[str, int]
 ) -> _Pairs:
+    """Return all pairs of the objects of each graph; ``code`` numbers the predicates."""
     parts = []
     for at, graph in enumerate(graphs):
         n = len(graph.labels)
         ids = rows(graph.labels)
         subject, target = np.nonzero(~np.eye(n, dtype=bool))
         predicate = np.full((n, n), len(code), np.int64)
-        for s, name, o in reversed(graph.relations):  # the first of several counts
+        for s, name, o in reversed(graph.relations):  # the first of several predicates counts
             predicate[s, o] = code[name]
         cells = np.full((3, n, n), -1) if graph.boxes is None else geometry_cells(graph.boxes)
-        places = np.minimum(np.stack([subject, target]), RANKS - 1)
+        ranks = np.minimum(np.stack([subject, target]), RANKS - 1)
         parts.append(
             _Pairs(
                 np.full(len(subject), at),
-                places,
+                ranks,
                 np.stack([ids[subject], ids[target]]),
                 predicate[subject, target],
                 cells[:, subject, target],
@@ -290,7 +338,7 @@ def _count(
     weights: npt.NDArray[np.float32],
     about: str,
 ) -> PriorTable:
-    """Turn pairs into tables."""
+    """Count pairs."""
     n, p = len(labels), len(predicates)
     related = pairs.predicate < p
     seen = np.zeros((n, n), np.float32)
@@ -322,9 +370,9 @@ def _count(
             by_label.append(np.log(linked_pair / any_pair))
         fits.append(np.stack(by_label).astype(np.float32))
     ranks = []
-    for place in pairs.places:
-        usual = _shares(np.bincount(place, minlength=RANKS) + 1.0)
-        ranks.append(np.log(_shares(np.bincount(place[related], minlength=RANKS) + 1.0) / usual))
+    for rank in pairs.ranks:
+        usual = _shares(np.bincount(rank, minlength=RANKS) + 1.0)
+        ranks.append(np.log(_shares(np.bincount(rank[related], minlength=RANKS) + 1.0) / usual))
     return PriorTable(
         labels,
         predicates,
@@ -339,7 +387,7 @@ def _count(
 
 
 def _shares(counts: npt.NDArray[np.floating]) -> Floats:
-    """Scale the last axis to sum 1."""
+    """Scale the last axis to a sum of 1."""
     wide = counts.astype(np.float64)
     total: Floats = wide.sum(-1, keepdims=True)
     return wide / total

@@ -1,0 +1,15 @@
+"""The program ``python -m pipeline``: the commands for captions and for images together."""
+
+from __future__ import annotations
+
+from features.commands.program import Program
+from pipeline.commands import images, text
+
+__all__ = ["app"]
+
+app = Program(
+    "python -m pipeline",
+    help="Parse captions, detect objects, fit and evaluate relation predictors.",
+)
+app.add_typer(text.app)
+app.add_typer(images.app)

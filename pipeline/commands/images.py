@@ -1,0 +1,229 @@
+"""Commands for images: ``detect``, ``evaluate-detections``, ``fit-relations``, ``photo``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.commands.program import Program
+from features.convert.readers.scene_graphs import SceneGraphFile
+from features.errors import UsageError
+from features.format.photo_file import write_photos
+from features.records import Detections
+from features.store import open_store
+from pipeline.detect import detect as detect_objects
+from pipeline.evaluation.detections import coco_ap, entities_recall, predicate_quality
+from pipeline.vision.detection import create_detector
+from pipeline.vision.graph_builder import rules_for
+from pipeline.vision.images import read_image
+from pipeline.vision.predictors.prior import LabelGraph, fit_prior
+from pipeline.vision.relations import create_relations
+from pipeline.vision.store_recipe import recipe_of
+
+__all__ = ["app"]
+
+app = Program("python -m pipeline")
+
+Photos = Annotated[list[str], typer.Argument(metavar="PHOTO", help="Image files.")]
+DetectorName = Annotated[str, typer.Option(metavar="NAME", help="Name of the detector.")]
+DetectionsPath = Annotated[
+    str | None, typer.Option(metavar="PATH", help="File or folder that the detector reads.")
+]
+
+
+@app.command("detect")
+def detect(
+    photos: Photos,
+    detector: DetectorName = "nanodet",
+    detections: DetectionsPath = None,
+    max_objects: Annotated[int, typer.Option(metavar="N", help="Objects kept per photo.")] = 100,
+    relations: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Relation predictor to run [none].")
+    ] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="PNG or SVG to write; a folder for several photos."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per photo.")
+    ] = False,
+) -> None:
+    """Detect objects in photos.
+
+    Prints boxes (xyxy pixels), labels and scores.
+    """
+    if max_objects < 1:
+        raise UsageError(f"--max-objects must be at least 1, not {max_objects}.")
+    chosen = create_detector(detector, path=detections)
+    predictor = create_relations(relations) if relations else None
+    for photo in photos:
+        (found,) = detect_objects([photo], chosen, max_objects)
+        if predictor is not None:
+            links, scores = predictor.predict(found, 25)
+            found = dataclasses.replace(found, relations=links, relation_scores=scores)
+        if draw is not None:
+            _draw(photo, found, draw / f"{Path(photo).stem}.png" if len(photos) > 1 else draw)
+        typer.echo(_json(photo, found) if as_json else _table(photo, found))
+
+
+def _draw(photo: str, found: Detections, path: Path) -> None:
+    from features.drawing.scene_graph import draw_graph  # loads Pillow
+
+    draw_graph(read_image(photo), found, path)
+
+
+def _json(photo: str, found: Detections) -> str:
+    objects = [
+        {
+            "label": label,
+            "score": round(float(score), 4),
+            "box": [round(float(side), 2) for side in box],
+        }
+        for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True)
+    ]
+    relations = [list(relation) for relation in found.relations or ()]
+    document = {
+        "photo": photo,
+        "size": list(found.size),
+        "objects": objects,
+        "relations": relations,
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def _table(photo: str, found: Detections) -> str:
+    lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {len(found.labels)} objects"]
+    for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
+        lines.append(f"  {score:.2f}  {label:<16} " + " ".join(f"{side:7.1f}" for side in box))
+    for subject, predicate, target in found.relations or ():
+        first, second = found.labels[subject], found.labels[target]
+        lines.append(f"  {first}:{subject} {predicate} {second}:{target}")
+    return "\n".join(lines)
+
+
+@app.command("evaluate-detections")
+def evaluate(
+    detector: DetectorName = "nanodet",
+    detections: DetectionsPath = None,
+    images_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the images.")
+    ] = None,
+    coco: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Instances file of COCO: AP and AP50.")
+    ] = None,
+    entities: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Flickr30k Entities: recall of gold boxes.")
+    ] = None,
+    graphs: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Scene graph file: recall of relations.")
+    ] = None,
+    relations: Annotated[
+        str, typer.Option(metavar="NAME", help="Relation predictor that --graphs evaluates.")
+    ] = "prior",
+    table: Annotated[
+        str | None, typer.Option(metavar="NPZ", help="Table of fit-relations for the prior.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Evaluate a detector or a relation predictor.
+
+    Detectors: COCO AP and the recall of Flickr30k Entities' boxes. Predictors: recall of the
+    relations of a scene graph file.
+    """
+    if not (coco or entities or graphs):
+        raise UsageError("nothing to evaluate: pass --coco, --entities or --graphs.")
+    if (coco or entities) and not images_dir:
+        raise UsageError("--coco and --entities need --images-dir.")
+    rows: dict[str, object] = {}
+    if images_dir and (coco or entities):
+        chosen = create_detector(detector, path=detections)
+        if coco:
+            rows |= coco_ap(chosen, coco, images_dir)
+        if entities:
+            result = entities_recall(chosen, entities, images_dir, rules_for(chosen))
+            rows |= {"images": result.images, "gold boxes": result.boxes}
+            rows |= {f"box recall at {count}": share for count, share in result.recall.items()}
+    if graphs:
+        predictor = create_relations(relations, **({} if table is None else {"table": table}))
+        quality = predicate_quality(predictor, SceneGraphFile(graphs))
+        rows |= {"graphs": quality.images, "relations": quality.relations}
+        rows |= {} if quality.top1 is None else {"predicate top-1": quality.top1}
+        rows |= {f"relation recall@{count}": share for count, share in quality.recall.items()}
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for name, value in rows.items():
+        typer.echo(f"{name:<24} " + (f"{value:.1f} %" if isinstance(value, float) else f"{value}"))
+
+
+@app.command("fit-relations")
+def fit(
+    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="Table to write.")],
+    graphs: Annotated[
+        list[str] | None, typer.Option(metavar="JSON...", help="Scene graph files.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Store whose caption triplets are counted, without geometry."),
+    ] = None,
+    about: Annotated[str, typer.Option(help="Description of the graphs.")] = "",
+) -> None:
+    """Fit the relation predictor 'prior'.
+
+    Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz.
+    """
+    if bool(graphs) == bool(store):
+        raise UsageError("pass either --graphs or --store.")
+    data: list[LabelGraph] = []
+    if store:
+        opened = open_store(store)
+        for caption_id in opened.captions["id"]:
+            text = opened.text(caption_id)
+            data.append(LabelGraph(text.objects, text.relations))
+    for path in graphs or ():
+        source = SceneGraphFile(path)
+        for image_id in source.ids():
+            found = source.read(image_id)
+            data.append(LabelGraph(found.labels, found.relations or (), found.boxes))
+    table = fit_prior(data, about)
+    table.save(out)
+    typer.echo(
+        f"{out}: {len(data):,} graphs, {int(table.counts.sum()):,} relations, "
+        f"{len(table.predicates)} predicates, {len(table.labels)} labels"
+    )
+
+
+@app.command("photo")
+def photo(
+    photos: Photos,
+    like: Annotated[
+        str, typer.Option(metavar="STORE", help="Store whose plug-ins and rules are used.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.npz", help="File to write.")],
+    detector: Annotated[str, typer.Option(help="Detector instead of the store's.")] = "",
+    detections: Annotated[str, typer.Option(help="File that the detector reads.")] = "",
+    relations: Annotated[str, typer.Option(help="Relation predictor instead of the store's.")] = "",
+    features: Annotated[str, typer.Option(help="Feature extractor instead of the store's.")] = "",
+) -> None:
+    """Compute graphs of photos as a store's were.
+
+    Writes graphs and features as npz, for models.search.
+    """
+    recipe = recipe_of(
+        open_store(like),
+        detector=detector,
+        detections=detections,
+        relations=relations,
+        features=features,
+    )
+    found = [recipe.photo(path) for path in photos]
+    write_photos(out, found, recipe.notes, dtype=recipe.dtype)
+    for one in found:
+        objects, links = len(one.found.labels), len(one.found.relations or ())
+        typer.echo(f"{one.name}: {objects} objects, {links} relations")
+    for note in recipe.notes:
+        typer.echo(f"note: {note}", err=True)

@@ -1,0 +1,252 @@
+"""Scene graphs and region features of images, computed with one set of plug-ins and rules.
+
+For each image: decode, detect, select objects by the graph rules, predict relations, extract
+features. An image that cannot be decoded, or that a precomputed file does not have, is ``Skipped``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.errors import InputError, UsageError
+from features.records import Detections, ImageEntry, Skipped
+from pipeline.vision.boxes import nms
+from pipeline.vision.detection import Detector, create_detector
+from pipeline.vision.extraction import Extractor, create_extractor
+from pipeline.vision.images import LazyImage, read_size
+from pipeline.vision.relations import RelationPredictor, create_relations
+
+__all__ = [
+    "REGIONS_VERSION",
+    "VISUAL_VERSION",
+    "WHOLE_IMAGE",
+    "GraphBuilder",
+    "GraphRules",
+    "ImageGraph",
+    "ImageGraphs",
+    "apply_rules",
+    "rules_for",
+]
+
+Float = npt.NDArray[np.float32]
+
+VISUAL_VERSION = "1"  # increase when graphs change for the same detector, predictor and rules
+REGIONS_VERSION = "2"  # increase when features of the same boxes change
+WHOLE_IMAGE = "scene"  # label of the node that covers the whole image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphRules:
+    """Which objects and relations of an image enter its graph; all fields are part of the key.
+
+    Attributes:
+        max_objects: objects kept, best first, including the whole-image node.
+        max_relations: relations kept, best first.
+        min_score: objects with a lower score are dropped.
+        cross_class_iou: of two boxes with a larger IoU the weaker is dropped, whatever their
+            labels; 1 keeps all.
+        whole_image: ``always`` adds a last object that covers the image, with score 0; ``empty``
+            adds it only to images without objects, so that no image is lost.
+    """
+
+    max_objects: int = 36
+    max_relations: int = 25
+    min_score: float = 0.0
+    cross_class_iou: float = 1.0
+    whole_image: Literal["always", "empty"] = "empty"
+
+    def __post_init__(self) -> None:
+        if self.max_objects < 1 or self.max_relations < 0:
+            raise UsageError(
+                f"--max-objects {self.max_objects} must be at least 1 and --max-relations "
+                f"{self.max_relations} at least 0."
+            )
+        if not (0 <= self.min_score <= 1 and 0 < self.cross_class_iou <= 1):
+            raise UsageError(
+                f"--min-score {self.min_score} must be in [0, 1] and --cross-class-iou "
+                f"{self.cross_class_iou} in (0, 1]."
+            )
+        if self.whole_image not in ("always", "empty"):
+            raise UsageError(f"whole_image must be 'always' or 'empty', not {self.whole_image!r}.")
+
+    def identity(self) -> dict[str, object]:
+        """Return all rules, for content keys and manifests."""
+        return dataclasses.asdict(self)
+
+
+def rules_for(detector: Detector, **overrides: object) -> GraphRules:
+    """Return the default rules for a detector.
+
+    Precomputed boxes are kept as they are. Boxes detected from pixels are many and uncertain:
+    near-duplicates of other classes are dropped, and the whole image is added as an object, which
+    raises the recall of what captions mention.
+    """
+    chosen: dict[str, object] = {}
+    if detector.needs_pixels:
+        chosen = {"cross_class_iou": 0.7, "whole_image": "always"}
+    return GraphRules(**{**chosen, **overrides})  # type: ignore[arg-type]
+
+
+def apply_rules(found: Detections, rules: GraphRules) -> Detections:
+    """Select the objects of the graph, and the relations among them."""
+    good = np.flatnonzero(found.scores >= rules.min_score)
+    if rules.cross_class_iou < 1:
+        kept = nms(
+            found.boxes[good], found.scores[good], rules.cross_class_iou, limit=rules.max_objects
+        )
+        good = good[kept]
+    room = rules.max_objects - (rules.whole_image == "always")
+    chosen = found.select(good[:room].tolist())
+    if rules.whole_image == "empty" and chosen.labels:
+        return chosen
+    features = chosen.features
+    if features is not None:  # those of the whole image are the mean of the objects'
+        mean = features.mean(0, keepdims=True) if len(features) else features.sum(0, keepdims=True)
+        features = np.concatenate([features, mean])
+    return dataclasses.replace(
+        chosen,
+        boxes=np.append(chosen.boxes, np.array([[0, 0, *found.size]], np.float32), axis=0),
+        labels=(*chosen.labels, WHOLE_IMAGE),
+        scores=np.append(chosen.scores, np.float32(0)).astype(np.float32),
+        features=features,
+        attributes=None if chosen.attributes is None else (*chosen.attributes, ()),
+    )
+
+
+class ImageGraph(NamedTuple):
+    """The scene graph of an image, and features of its objects (n, D) and union boxes (m, D)."""
+
+    found: Detections
+    object_features: Float
+    union_features: Float
+
+
+class ImageGraphs(NamedTuple):
+    """The graphs and features of several images, in order; arrays of skipped images are (0, 0)."""
+
+    found: list[Detections | Skipped]
+    object_features: list[Float]
+    union_features: list[Float]
+
+    @property
+    def width(self) -> int | None:
+        """D, or None when all images are skipped.
+
+        Raises: InputError: the images have features of different widths.
+        """
+        widths = {rows.shape[1] for rows in self.object_features if len(rows)}
+        if len(widths) > 1:
+            raise InputError(
+                f"the images of one shard have features of different widths: {sorted(widths)}."
+            )
+        return widths.pop() if widths else None
+
+
+@dataclass(frozen=True)
+class GraphBuilder:
+    """Builds scene graphs and features of images.
+
+    Attributes:
+        detector, relations, extractor: plug-ins to run.
+        rules: which objects and relations are kept.
+        images_dir: folder of the image files; None when there are none.
+    """
+
+    detector: Detector
+    relations: RelationPredictor
+    extractor: Extractor
+    rules: GraphRules
+    images_dir: Path | None = None
+
+    @classmethod
+    def create(
+        cls,
+        detector: str,
+        detections: str,
+        relations: str,
+        features: str,
+        rules: GraphRules,
+        images_dir: str,
+    ) -> GraphBuilder:
+        """Create a builder from names.
+
+        Args:
+            detector, relations, features: names of the plug-ins, none of them ``auto``.
+            detections: file that the detector reads, or "".
+            rules: which objects and relations are kept.
+            images_dir: folder of the image files, or "".
+        """
+        found = create_detector(detector, path=detections or None)
+        return cls(
+            found,
+            create_relations(relations),
+            create_extractor(features, found),
+            rules,
+            Path(images_dir) if images_dir else None,
+        )
+
+    def build(self, entry: ImageEntry) -> ImageGraph:
+        """Return the graph and the features of one image.
+
+        Raises: InputError: the image or its record is damaged, or the detector does not cover it.
+        """
+        if not self.detector.covers(entry.id):
+            raise InputError(f"{entry.id}: the detections file does not have this image.")
+        path = None if self.images_dir is None else self.images_dir / entry.file
+        image = LazyImage(entry.id)
+        if self.detector.needs_pixels or self.extractor.needs_pixels:
+            if path is None:
+                raise InputError(f"{entry.id}: pixels are needed. Pass --images-dir.")
+            image = LazyImage.open(entry.id, path)
+        found = self.detector.detect(image)
+        if min(found.size) <= 0:
+            size = image.size
+            if min(size) <= 0:  # without image files, a size that contains all boxes
+                size = _extent(found.boxes) if path is None else read_size(path)
+            found = dataclasses.replace(found, size=size)
+        found = apply_rules(found, self.rules)
+        related = found
+        if found.labels[-1] == WHOLE_IMAGE and found.scores[-1] == 0:
+            related = found.first(len(found.labels) - 1)  # the whole image has no relations
+        relations, scores = self.relations.predict(related, self.rules.max_relations)
+        found = dataclasses.replace(found, relations=relations, relation_scores=scores)
+        return ImageGraph(found, *self.extractor.extract(image, found))
+
+    def build_all(self, entries: Iterable[ImageEntry], on_error: str = "fail") -> ImageGraphs:
+        """Return the graphs and features of images.
+
+        Args:
+            entries: the images; ``file`` is relative to ``images_dir``.
+            on_error: ``fail`` raises at the first damaged image, ``skip`` returns ``Skipped``.
+
+        Raises: InputError: an image or its record is damaged, and on_error is ``fail``.
+        """
+        if on_error not in ("fail", "skip"):
+            raise UsageError(f"--on-error must be 'fail' or 'skip', not {on_error!r}.")
+        graphs = ImageGraphs([], [], [])
+        nothing = np.zeros((0, 0), np.float32)
+        for entry in entries:
+            found: Detections | Skipped
+            try:
+                found, objects, unions = self.build(entry)
+            except InputError as error:
+                if on_error == "fail":
+                    raise
+                found, objects, unions = Skipped(str(error)), nothing, nothing
+            graphs.found.append(found)
+            graphs.object_features.append(objects)
+            graphs.union_features.append(unions)
+        return graphs
+
+
+def _extent(boxes: Float) -> tuple[int, int]:
+    """Return the (width, height) that contains all boxes, at least one pixel each."""
+    right, bottom = np.ceil(boxes[:, 2:].max(0, initial=1))
+    return int(right), int(bottom)

@@ -1,0 +1,1 @@
+"""The packaged relation predictors; ``pipeline.vision.relations`` loads them by name."""
