@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from pipeline.grounding.graphs import COLOURS, GroundedGraph
 from pipeline.vision.label_fitting import GoldBoxes, LabelledRegions
 from pipeline.vision.predictors.prior import LabelGraph
 
-__all__ = ["SYNONYMS", "gold_boxes", "label_graph", "labelled_regions", "noun_of"]
+__all__ = ["SYNONYMS", "gold_boxes", "label_graphs", "labelled_regions", "noun_of"]
 
 # Nouns that are counted as another one: forms that the lemmatiser keeps, and two names of one class.
 SYNONYMS = {
@@ -74,21 +75,30 @@ def gold_boxes(graph: GroundedGraph) -> GoldBoxes:
     )
 
 
-def label_graph(graph: GroundedGraph, nouns: Iterable[str] = ()) -> LabelGraph:
-    """Return labels, relations and boxes of a grounded graph for ``fit_prior``.
+def label_graphs(
+    graphs: Sequence[GroundedGraph], min_boxes: int = 30, min_relations: int = 30
+) -> list[LabelGraph]:
+    """Return labels, relations and boxes of grounded graphs for ``fit_prior``.
+
+    A box has the most frequent of its nouns that has enough boxes, or ``object``.
 
     Args:
-        graph: a grounded graph.
-        nouns: known labels; a box has the most frequent of its nouns that is known, or ``object``.
-            Empty: all are known.
+        graphs: grounded graphs.
+        min_boxes: nouns with fewer boxes are no labels.
+        min_relations: predicates with fewer relations are left out.
     """
-    known = frozenset(nouns)
-    labels = []
-    for names in graph.nouns:
-        usual = [noun_of(noun) for noun, _ in names.most_common()]
-        fit = [noun for noun in usual if not known or noun in known]
-        labels.append(fit[0] if fit else "object")
-    return LabelGraph(labels, graph.relations, graph.boxes)
+    nouns = Counter(noun_of(n) for graph in graphs for names in graph.nouns for n in names)
+    predicates = Counter(name for graph in graphs for _, name, _ in graph.relations)
+    found = []
+    for graph in graphs:
+        labels = []
+        for names in graph.nouns:
+            usual = (noun_of(noun) for noun, _ in names.most_common())
+            known = [n for n in usual if nouns[n] >= min_boxes and n not in _NOT_NOUNS]
+            labels.append(known[0] if known else "object")
+        kept = [r for r in graph.relations if predicates[r[1]] >= min_relations]
+        found.append(LabelGraph(labels, kept, graph.boxes))
+    return found
 
 
 def labelled_regions(store: Store, gold: Grounded, split: str) -> Iterator[LabelledRegions]:
@@ -99,7 +109,7 @@ def labelled_regions(store: Store, gold: Grounded, split: str) -> Iterator[Label
         gold: grounded graphs of the same images; other images are passed over.
         split: name of the split to read.
     """
-    ids = store.images["id"]
+    ids = store.images["id"].tolist()
     for row in store.image_rows(split).tolist():
         if not gold.covers(ids[row]):
             continue

@@ -23,7 +23,7 @@ from pipeline.vision.label_head import LabelHead, box_geometry, box_steps, conte
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FitOptions", "GoldBoxes", "LabelledRegions", "Recall", "fit_labels", "measure"]
+__all__ = ["FitOptions", "GoldBoxes", "LabelledRegions", "Recall", "fit_head", "measure"]
 
 Float = npt.NDArray[np.float32]
 
@@ -107,7 +107,7 @@ class _Rows(NamedTuple):
     attributes: list[npt.NDArray[np.int64]]
 
 
-def fit_labels(
+def fit_head(
     images: Sequence[LabelledRegions],
     extractor: str,
     options: FitOptions | None = None,
@@ -358,9 +358,9 @@ def measure(
         ).reshape(matches.shape)
         total += len(matches)
         found += int(matches.any(1).sum())
-        named += int((matches & fits).any(1).sum())
+        named += int(np.any(matches & fits, axis=1).sum())
         scores += objects.scores.tolist()
-        right += [bool(hit) for hit in (matches & fits).any(0)]
+        right += np.any(matches & fits, axis=0).tolist()
     order = np.argsort(-np.array(scores), kind="stable")
     so_far = np.cumsum(np.array(right)[order]) / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(so_far >= precision)
