@@ -20,7 +20,7 @@ from features.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from features.batches.batch import CaptionBatch, ImageBatch
+    from features.batches import CaptionBatch, ImageBatch
 
 __all__ = [
     "MODELS",
@@ -139,7 +139,7 @@ def build_options(name: str, **options: object) -> Any:
 
     Raises: ConfigError: an unknown option, or a value of the wrong type.
     """
-    from models.configuration.validation import checked_options  # loads pydantic
+    from models.configuration import checked_options  # loads pydantic
 
     kind = options_class(name)
     return kind(**checked_options(kind, options, f"model {name!r}"))

@@ -15,20 +15,20 @@ from functools import lru_cache
 import numpy as np
 
 from features.errors import InputError, StageError
-from features.format.codec import (
+from features.format import (
+    Group,
+    Shard,
     pack_regions,
     pack_text,
     pack_tokens,
     pack_visual,
+    read_group,
     unpack_index,
     unpack_tokens,
 )
-from features.format.group import Group, read_group
-from features.format.shard import Shard
-from pipeline.language.dependency import to_scheme
-from pipeline.language.spice.triplets import extract
+from pipeline.language import extract, to_scheme
 from pipeline.parse import load_parser
-from pipeline.vision.graph_builder import GraphBuilder, GraphRules
+from pipeline.vision import GraphBuilder, GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
 

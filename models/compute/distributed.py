@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ScenestoreError, TrainingError
 
 __all__ = ["World", "average_gradients", "gather_rows", "global_loss", "join_world"]

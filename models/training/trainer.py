@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from features.errors import TrainingError
 from features.progress import Progress
-from models.compute.device import memory_errors
-from models.compute.distributed import World, average_gradients, global_loss
-from models.configuration.config import Config, to_dict
+from models.compute import World, average_gradients, global_loss, memory_errors
+from models.configuration import Config, to_dict
 from models.registry import reads_unions
 from models.training.checkpoint import (
     load_last,

@@ -9,20 +9,23 @@ from typing import Annotated
 
 import typer
 
-from features.commands.program import Program
-from features.convert.readers.scene_graphs import SceneGraphFile
+from features.commands import Program
+from features.convert import SceneGraphFile
 from features.errors import UsageError
-from features.format.photo_file import write_photos
+from features.format import write_photos
 from features.records import Detections
 from features.store import open_store
 from pipeline.detect import detect as detect_objects
-from pipeline.evaluation.detections import coco_ap, entities_recall, predicate_quality
-from pipeline.vision.detection import create_detector
-from pipeline.vision.graph_builder import rules_for
-from pipeline.vision.images import read_image
-from pipeline.vision.predictors.prior import LabelGraph, fit_prior
-from pipeline.vision.relations import create_relations
-from pipeline.vision.store_recipe import recipe_of
+from pipeline.evaluation import coco_ap, entities_recall, predicate_quality
+from pipeline.vision import (
+    LabelGraph,
+    create_detector,
+    create_relations,
+    fit_prior,
+    read_image,
+    recipe_of,
+    rules_for,
+)
 
 __all__ = ["app"]
 
@@ -71,7 +74,7 @@ def detect(
 
 
 def _draw(photo: str, found: Detections, path: Path) -> None:
-    from features.drawing.scene_graph import draw_graph  # loads Pillow
+    from features.drawing import draw_graph  # loads matplotlib
 
     draw_graph(read_image(photo), found, path)
 

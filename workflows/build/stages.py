@@ -16,8 +16,7 @@ from typing import Any
 
 import luigi
 
-from features.format.codec import pack_index
-from features.format.group import Group, read_group
+from features.format import Group, pack_index, read_group
 from features.progress import Progress
 from pipeline.shards import (
     ParseJob,
