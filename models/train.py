@@ -71,6 +71,7 @@ def train(config: Config) -> int:
     import torch
 
     # load torch
+    # load torch
     from models.compute import join_world, memory_errors, pick_device
     from models.training import RunFolder
 

@@ -7,7 +7,7 @@ from features.convert.captions import CaptionSet, caption_files, clean_text, rea
 from features.convert.exporting import export_store
 from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS, open_source
 from features.convert.importing import ImportReport, import_store
-from features.convert.readers.entities import EntitiesFolder
+from features.convert.readers.entities import EntitiesFolder, Phrase, Sentence
 from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.safe.inputs import need_file, read_names
 from features.convert.safe.json_files import read_json
@@ -19,7 +19,9 @@ __all__ = [
     "CaptionSet",
     "EntitiesFolder",
     "ImportReport",
+    "Phrase",
     "SceneGraphFile",
+    "Sentence",
     "Source",
     "caption_files",
     "clean_text",

@@ -2,13 +2,20 @@
 
 from models.compute.codes import code_bytes, join, pick
 from models.compute.device import memory_errors, pick_device
-from models.compute.distributed import World, average_gradients, global_loss, join_world
+from models.compute.distributed import (
+    ALONE,
+    Exchange,
+    World,
+    average_gradients,
+    join_world,
+)
 
 __all__ = [
+    "ALONE",
+    "Exchange",
     "World",
     "average_gradients",
     "code_bytes",
-    "global_loss",
     "join",
     "join_world",
     "memory_errors",

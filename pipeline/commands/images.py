@@ -10,22 +10,11 @@ from typing import Annotated
 import typer
 
 from features.commands import Program
-from features.convert import SceneGraphFile
 from features.errors import UsageError
-from features.format import write_photos
 from features.records import Detections
 from features.store import open_store
 from pipeline.detect import detect as detect_objects
-from pipeline.evaluation import coco_ap, entities_recall, predicate_quality
-from pipeline.vision import (
-    LabelGraph,
-    create_detector,
-    create_relations,
-    fit_prior,
-    read_image,
-    recipe_of,
-    rules_for,
-)
+from pipeline.vision import create_detector, create_relations, read_image, rules_for
 
 __all__ = ["app"]
 
@@ -137,6 +126,10 @@ def evaluate(
     Detectors: COCO AP and the recall of Flickr30k Entities' boxes. Predictors: recall of the
     relations of a scene graph file.
     """
+    # loads the readers of other formats
+    from features.convert import SceneGraphFile
+    from pipeline.evaluation import coco_ap, entities_recall, predicate_quality
+
     if not (coco or entities or graphs):
         raise UsageError("nothing to evaluate: pass --coco, --entities or --graphs.")
     if (coco or entities) and not images_dir:
@@ -179,6 +172,10 @@ def fit(
 
     Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz.
     """
+    # loads the readers of other formats
+    from features.convert import SceneGraphFile
+    from pipeline.vision import LabelGraph, fit_prior
+
     if bool(graphs) == bool(store):
         raise UsageError("pass either --graphs or --store.")
     data: list[LabelGraph] = []
@@ -216,6 +213,10 @@ def photo(
 
     Writes graphs and features as npz, for models.search.
     """
+    # loads readers of packed features, which the other commands do not need
+    from features.format import write_photos
+    from pipeline.vision import recipe_of
+
     recipe = recipe_of(
         open_store(like),
         detector=detector,

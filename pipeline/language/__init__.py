@@ -1,6 +1,6 @@
 """Text graphs of captions: tokens, lemmas, dependencies, and SPICE-style extraction."""
 
-from pipeline.language.dependency import SCHEMES, to_scheme
+from pipeline.language.dependency import SCHEMES, from_ud, to_ud
 from pipeline.language.spice.attachment import (
     candidates,
     clause_cues,
@@ -23,12 +23,13 @@ __all__ = [
     "candidates",
     "clause_cues",
     "extract",
+    "from_ud",
     "join_verbs",
     "lower_conjuncts",
     "markdown",
     "phrase_cues",
     "sites",
-    "to_scheme",
+    "to_ud",
     "tokenize",
     "word_class",
 ]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.dependency import Tree, coarse_tag, to_scheme
+from pipeline.language.dependency import Tree, coarse_tag, from_ud, to_ud
 from pipeline.parse import parse
 
 
@@ -86,12 +86,12 @@ def test_schemes_lead_back_to_ud(caption: str, scheme: str) -> None:
     ud = parse([caption])[0]
     other = parse([caption], scheme=scheme)[0]
     assert other.scheme == scheme
-    assert to_scheme(other, "ud").heads == ud.heads
+    assert to_ud(other).heads == ud.heads
 
 
 def test_unknown_scheme_lists_the_known() -> None:
     with pytest.raises(UnknownName, match="ud1-basic"):
-        to_scheme(TextGraph("x"), "ud3")
+        from_ud(TextGraph("x"), "ud3")
 
 
 def test_coarse_tags_use_the_relation() -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UnknownName
+from features.errors import UnknownName, UsageError
 from features.records import TextGraph
-from pipeline.language.dependency import Tree
+from pipeline.language.dependency import Tree, to_ud
 from pipeline.language.lemmas import Lemmas
 from pipeline.language.repair import repair
 from pipeline.language.spice.rules import RULES, Rule, markdown
@@ -73,7 +73,9 @@ def test_clear_and_ud_trees_give_the_same_tuples() -> None:
             )
             for g in stored
         ]  # fmt: skip
-        again = extract(bare, "extended")
+        again = extract(map(to_ud, bare), "extended")
+        with pytest.raises(UsageError, match="to_ud"):
+            extract(bare)
         same = sum(set(a.triplets) == set(b.triplets) for a, b in zip(again, stored, strict=True))
         assert same >= 0.9 * len(captions)
 
