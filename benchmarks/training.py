@@ -20,8 +20,7 @@ import numpy as np
 import torch
 
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
-from features.commands import exit_cleanly
-from features.progress import Progress
+from features.commands import Progress, exit_cleanly
 from models.compute import World
 from models.configuration import from_dict
 from models.training import Data, Trainer, make_model, store_keys

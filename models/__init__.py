@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from features.lazy import lazy_exports
+from features.registry import lazy_exports
 from models.registry import build_options, create, list_models, options_class, options_for, register
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from features.lazy import lazy_exports
+from features.registry import lazy_exports
 from models.evaluation.measure import evaluate_scores
 from models.evaluation.metrics import METRICS, Recall, chance, recall
 from models.evaluation.results import (

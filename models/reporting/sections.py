@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.commands import clock
 from features.drawing import strongest
-from features.progress import clock
 from models.baselines import label_bag_scores
 from models.evaluation import recall
 from models.reporting.figures import arcs, overlay

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from features.lazy import lazy_exports
+from features.registry import lazy_exports
 from models.training.data import Data, check_split, make_model, open_data
 from models.training.lineage import run_metadata, store_keys
 from models.training.logs import MetricsFile

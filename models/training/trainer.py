@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from features.commands import Progress
 from features.errors import TrainingError
-from features.progress import Progress
 from models.compute import ALONE, Exchange, World, average_gradients, memory_errors
 from models.configuration import Config, to_dict
 from models.registry import reads_unions

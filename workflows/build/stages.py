@@ -16,8 +16,8 @@ from typing import Any
 
 import luigi
 
+from features.commands import Progress
 from features.format import Group, pack_index, read_group
-from features.progress import Progress
 from pipeline.shards import (
     ParseJob,
     TextJob,

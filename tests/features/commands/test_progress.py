@@ -7,7 +7,7 @@ import io
 import pytest
 
 from features import progress
-from features.progress import Progress
+from features.commands.progress import Progress
 
 
 @pytest.fixture
