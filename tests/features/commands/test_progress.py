@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from features import progress
+from features.commands import progress
 from features.commands.progress import Progress
 
 
