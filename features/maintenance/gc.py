@@ -157,8 +157,8 @@ def _newest(folder: Path, documents: Mapping[Path, Mapping[str, Any]]) -> set[Pa
     latest = store_manifest_path(folder)
     if latest not in documents:
         raise DamagedError(
-            f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist, so nothing is "
-            "deleted. Build that store again."
+            f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist. Nothing "
+            "is deleted. Build that store again."
         )
     youngest = sorted(documents, key=lambda manifest: (manifest == latest, _age(manifest)))
     return set({documents[manifest]["dataset"]: manifest for manifest in youngest}.values())
