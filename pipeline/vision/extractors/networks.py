@@ -74,7 +74,7 @@ class EfficientNetFeatures(PooledExtractor):
         return {
             "name": "efficientnet-lite0",
             "version": 2,
-            "weights": hash_file(_efficientnet()[1]),
+            "weights": hash_file(load_efficientnet()[1]),
         }
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
@@ -83,12 +83,12 @@ class EfficientNetFeatures(PooledExtractor):
 
         tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
-            values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
+            values = load_efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
         return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
 
 
 @lru_cache(maxsize=1)
-def _efficientnet() -> tuple[Any, Path]:
+def load_efficientnet() -> tuple[Any, Path]:
     """Return the network and its weights file; a process loads it once."""
     try:
         import torch  # loads torch

@@ -103,7 +103,7 @@ def test_real_pipeline_reproduces_its_treebank(backend) -> None:
     assert [graph.tokens for graph in found] == [graph.tokens for graph in gold]
 
 
-def test_no_network_is_touched(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.language.parsers.stanza import StanzaParser
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -133,14 +133,14 @@ def test_two_sentences_keep_their_roots(backend) -> None:
     assert all(head == -1 or head >= 6 for head in graph.heads[6:])
 
 
-def test_one_call_gives_triplets(model_dir: Path) -> None:
+def test_parse_returns_triplets(model_dir: Path) -> None:
     graph = parse(
         ["A man in a red hat is holding a ball."], "stanza", model_dir=str(model_dir), gpu=False
     )[0]
     assert ("man", "hold", "ball") in graph.triplets
 
 
-def test_missing_models_are_named(tmp_path: Path) -> None:
+def test_missing_models(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"resources\.json") as caught:
         load_parser("stanza", model_dir=str(tmp_path))
     assert "stanza.download" in str(caught.value)
