@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from features.convert.safe.inputs import need_file, read_names
+from features.convert import need_file, read_names
 from features.errors import InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes
 from pipeline.vision.images import LazyImage

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from pipeline.vision.detectors.nanodet import WEIGHTS, nanodet_features
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
-from features.convert.safe.json_files import read_json
+from features.convert import need_file, read_json
 from features.errors import ConfigError, InputError, MissingDependency, UnknownName, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.extractors.networks import pool_map
 from pipeline.vision.images import LazyImage
