@@ -74,8 +74,8 @@ def coco_ap(
         InputError: not an instances file, or no detection has one of its labels.
     """
     try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+        from pycocotools.coco import COCO  # optional
+        from pycocotools.cocoeval import COCOeval  # optional
     except ImportError as error:
         raise MissingDependency.of("pycocotools", "COCO AP", "pip install pycocotools") from error
     document = read_json(Path(annotations))

@@ -86,7 +86,7 @@ class TimmFeatures(PooledExtractor):
             InputError: the weights cannot be loaded, or belong to another network.
         """
         try:
-            import timm
+            import timm  # optional; loads torch
         except (ImportError, RuntimeError) as error:
             raise MissingDependency.of("timm", "--features timm", "pip install timm") from error
         if not timm.is_model(self.model):
@@ -106,7 +106,7 @@ class TimmFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
-        import torch
+        import torch  # loads torch
 
         network, spec = self.loaded
         tensor, fit = spec.prepare(image)
@@ -137,7 +137,7 @@ def _load(network: Any, path: Path) -> None:
     need_file(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file  # optional
 
             state: dict[str, Any] = load_file(path)
         else:
