@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from features.commands.program import Program
-from models.configuration.config import Config, describe_options
-from models.configuration.files import load, shipped
+from features.commands import Program
+from models.configuration import Config, describe_options, load, shipped
 
 if TYPE_CHECKING:
     import torch
 
-    from models.compute.distributed import World
-    from models.training.data import Data
-    from models.training.run import RunFolder
+    from models.compute import World
+    from models.training import Data, RunFolder
 
 __all__ = ["STOPPED", "app", "train"]
 
@@ -72,9 +70,10 @@ def train(config: Config) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import join_world
-    from models.training.run import RunFolder
+    # load torch
+    # load torch
+    from models.compute import join_world, memory_errors, pick_device
+    from models.training import RunFolder
 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -97,8 +96,7 @@ def train_rank(
     import numpy as np
     import torch
 
-    from models.training.data import make_model, open_data
-    from models.training.trainer import Stopped, Trainer
+    from models.training import Stopped, Trainer, make_model, open_data  # loads torch
 
     resume = folder.checkpoint(config.run.resume)
     data = open_data(config)
@@ -147,9 +145,7 @@ def _evaluate_once(
     config: Config, folder: RunFolder, data: Data, model: Any, device: torch.device
 ) -> None:
     """Evaluate a model that has no weights to train, and write a run folder like any other."""
-    from models.training.checkpoint import save_best
-    from models.training.lineage import run_metadata
-    from models.training.logs import MetricsFile
+    from models.training import MetricsFile, run_metadata, save_best  # loads torch
 
     folder.prepare(config, data.store, data.codebook, resumed=False)
     found = data.evaluate(model, device)

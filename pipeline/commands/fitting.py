@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import UsageError
 from features.store import open_store
 
@@ -43,10 +43,10 @@ def fit_relations(
     Entities, --relations fitted:OUT.npz.
     """
     # loads the readers of other formats
-    from features.convert.readers.scene_graphs import SceneGraphFile
+    from features.convert import SceneGraphFile
     from pipeline.grounding.detector import Grounded
     from pipeline.grounding.training import label_graphs
-    from pipeline.vision.predictors.prior import LabelGraph, fit_prior
+    from pipeline.vision import LabelGraph, fit_prior
 
     if bool(graphs) == bool(store or entities):
         raise UsageError("pass either --graphs, or --store, --entities or both.")

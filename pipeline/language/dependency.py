@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.words import names, words
+from pipeline.language.words import names, word_class
 
 __all__ = ["SCHEMES", "Tree", "coarse_tag", "from_ud", "to_ud"]
 
@@ -77,7 +77,7 @@ _V1_TO_UD = {
 }
 # Dependents that stay with a predicate when its copula becomes the head.
 _INNER = ("det", "amod", "compound", "case", "nummod", "nmod", "nmod:poss", "advmod", "acl")
-_BE = words("be")
+_BE = word_class("be")
 _COARSE = names("upos")  # Penn tag -> UPOS
 
 

@@ -1,4 +1,4 @@
-"""Rules: every example of the table, nodes and positions, both profiles, closed classes."""
+"""Extraction rules: every example of the table, positions, profiles and lemmas."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_rule_names_are_unique_and_the_page_is_current() -> None:
     assert page.read_text(encoding="utf-8") == markdown(), "run: python -m pipeline rules"
 
 
-def test_mentions_of_a_pronoun_join_its_noun() -> None:
+def test_pronouns_are_mentions_of_their_antecedent() -> None:
     graph = parse(["A boy rides his bike."])[0]
     assert graph.objects == ("boy", "bike")
     assert graph.object_positions == ((1, 3), (4,))
@@ -44,7 +44,7 @@ def test_mentions_of_a_pronoun_join_its_noun() -> None:
     assert graph.relation_positions == ((2,), ())
 
 
-def test_equal_nouns_stay_two_objects() -> None:
+def test_equal_nouns_are_two_objects() -> None:
     graph = parse(["A brown dog chases a black dog."])[0]
     assert graph.objects == ("dog", "dog")
     assert graph.relations == ((0, "chase", 1),)
