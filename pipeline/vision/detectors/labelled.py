@@ -10,7 +10,7 @@ from features.errors import UsageError
 from features.format.keys import hash_file
 from features.records import Detections
 from pipeline.vision.detectors.regions import Regions
-from pipeline.vision.extraction import PooledExtractor, extractors
+from pipeline.vision.extraction import PooledExtractor, extractor_registry
 from pipeline.vision.images import LazyImage
 from pipeline.vision.label_head import LabelHead, context_row
 
@@ -53,7 +53,7 @@ class Labelled:
     @cached_property
     def extractor(self) -> PooledExtractor:
         """The extractor that the head was fitted on."""
-        made = extractors.create(self.head.extractor)
+        made = extractor_registry.create(self.head.extractor)
         if not isinstance(made, PooledExtractor):
             raise UsageError(f"{self.path}: {self.head.extractor!r} has no features of any box.")
         return made
