@@ -108,16 +108,16 @@ class BuildOptions(TextOptions):
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
     labels: str = option(
         "none",
-        "label head for regions of the image instead of the detector's labels: packaged, a file "
-        "written by fit-labels, or none",
+        "fitted labels of regions instead of the detector's labels: packaged, a file written by "
+        "fit-labels, or none",
         "visual",
-        values="`packaged`, a file, `none`: see [docs/detectors.md](docs/detectors.md)",
+        values="fitted labels of regions: `packaged`, a file of `fit-labels`, or `none`",
     )
     relations: str = option(
         "auto",
         "relation predictor; auto: the detector's relations if it provides any",
         "visual",
-        values="`geometric`, `prior`, `precomputed`",
+        values="`geometric`, `prior`, `fitted`, `precomputed`",
         shown="the detector's own, else `geometric`",
     )
     features: str = option(
