@@ -60,7 +60,7 @@ def evaluate(
 
     Each run folder gets results-SPLIT.json and queries-SPLIT.parquet.
     """
-    # these load torch
+    # load torch, which --help does not need
     from models.compute.device import memory_errors, pick_device
     from models.compute.distributed import join_world
     from models.evaluation.scoring import score_split

@@ -14,18 +14,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from features.commands.program import Program
 from models.configuration.config import Config, describe_options
 from models.configuration.files import load, shipped
+from models.training.data import Data, make_model, open_data
+from models.training.lineage import run_metadata
+from models.training.logs import MetricsFile
+from models.training.run import RunFolder
 
 if TYPE_CHECKING:
     import torch
 
     from models.compute.distributed import World
-    from models.training.data import Data
-    from models.training.run import RunFolder
 
 __all__ = ["STOPPED", "app", "train"]
 
@@ -70,11 +73,11 @@ def train(config: Config) -> int:
     """
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # not needed for --help
     import torch
 
     from models.compute.device import memory_errors, pick_device
     from models.compute.distributed import join_world
-    from models.training.run import RunFolder
 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -94,11 +97,9 @@ def train_rank(
     held: contextlib.ExitStack,
 ) -> int:
     """Train on one rank; ``held`` keeps the lock of the run folder until all ranks have ended."""
-    import numpy as np
     import torch
 
-    from models.training.data import make_model, open_data
-    from models.training.trainer import Stopped, Trainer
+    from models.training.trainer import Stopped, Trainer  # loads torch
 
     resume = folder.checkpoint(config.run.resume)
     data = open_data(config)
@@ -147,9 +148,7 @@ def _evaluate_once(
     config: Config, folder: RunFolder, data: Data, model: Any, device: torch.device
 ) -> None:
     """Evaluate a model that has no weights to train, and write a run folder like any other."""
-    from models.training.checkpoint import save_best
-    from models.training.lineage import run_metadata
-    from models.training.logs import MetricsFile
+    from models.training.checkpoint import save_best  # loads torch
 
     folder.prepare(config, data.store, data.codebook, resumed=False)
     found = data.evaluate(model, device)
