@@ -4,10 +4,10 @@ Start with ``open_store(path)``; ``features.format.schema`` describes the conten
 """
 
 from features.errors import ScenestoreError
-from features.format.build import build_store
+from features.format import build_store
 from features.records import Caption, Detections, ImageEntry, SceneGraph, Skipped, TextGraph
 from features.store import Store, open_store
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
 
 __all__ = [
     "Caption",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from features.errors import UnknownName, UsageError
 
-__all__ = ["Registry"]
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["Registry", "lazy_exports"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,6 +105,8 @@ class Registry(Generic[T]):
         return entry(*given, **options)
 
     def _points(self) -> list[EntryPoint]:
+        from importlib.metadata import EntryPoint, entry_points  # loads email, csv and zipfile
+
         ours = [EntryPoint(name, value, self.group) for name, value in self.built_in.items()]
         return [*ours, *entry_points(group=self.group)]
 
@@ -111,3 +117,21 @@ class Registry(Generic[T]):
 
 def _place(entry: Callable[..., Any]) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def lazy_exports(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a package whose exports load something slow, such as torch.
+
+    Args:
+        package: ``__name__`` of the package.
+        names: exported name -> module that defines it.
+    """
+
+    def load(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(names[name]), name)
+        setattr(sys.modules[package], name, value)  # next time without this function
+        return value
+
+    return load

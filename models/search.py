@@ -20,22 +20,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from features.batches.caption_encoder import caption_batch
-from features.batches.image_encoder import ImageEncoder, image_batch
-from features.commands.program import Program
+from features.batches import ImageEncoder, caption_batch, image_batch
+from features.commands import Program
 from features.errors import InputError, UnknownName, UsageError
-from features.format.photo_file import Photo, read_photos
+from features.format import Photo, read_photos
 from features.records import TextGraph
 from features.store import open_store
 from models.registry import reads_unions
-from models.training.data import check_split
-from models.training.run import Run, load_run
+from models.training import Run, check_split, load_run
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from features.batches.batch import ImageBatch
+    from features.batches import ImageBatch
     from features.store import Store
 
 __all__ = [
@@ -91,8 +89,7 @@ def search(
     if (text is None) == (not image):
         raise UsageError("Give either a text or --image.")
     # load torch, which --help does not need
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import World
+    from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)
     split = split or max(opened.splits, key=lambda name: len(opened.splits[name]))

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
-from pipeline.language.words import words
+from pipeline.language import word_class
 from pipeline.parse import parse
 
 __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
@@ -161,7 +161,11 @@ def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
 def _belongs(item: Tuple, subset: str) -> bool:
     if subset in ("object", "attribute", "relation"):
         return len(item) == 1 + ("object", "attribute", "relation").index(subset)
-    listed = {"cardinality": words("cardinals"), "colour": words("colours"), "size": words("sizes")}
+    listed = {
+        "cardinality": word_class("cardinals"),
+        "colour": word_class("colours"),
+        "size": word_class("sizes"),
+    }
     return len(item) == 2 and item[1] in listed[subset]
 
 

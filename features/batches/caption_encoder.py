@@ -10,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.batches.batch import CaptionBatch
-from features.format.codec import decode_texts, pack_text, pack_tokens
-from features.format.schema import ROLES
-from features.reading.columns import CodedColumn
-from features.reading.ragged import flat_rows, pad
-from features.reading.reader import StoreReader
+from features.format import ROLES, decode_texts, pack_text, pack_tokens
+from features.reading import CodedColumn, StoreReader, flat_rows, pad
 from features.records import TextGraph
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
 
 __all__ = ["CaptionColumns", "CaptionEncoder", "caption_batch"]
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from features.batches.batch import ImageBatch
 from features.batches.buffer_pool import BufferPool
 from features.errors import UsageError
-from features.format.codec import decode_texts, pack_regions, pack_visual
-from features.reading.reader import StoreReader
+from features.format import decode_texts, pack_regions, pack_visual
+from features.reading import StoreReader
 from features.records import Detections
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from features.commands.program import Program
-from features.convert.exporting import export_store
-from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS
-from features.convert.importing import import_store
+from features.convert import EXPORT_FORMATS, IMPORT_FORMATS, export_store, import_store
 from features.errors import UsageError
 
 __all__ = ["app"]

@@ -10,16 +10,18 @@ import typer
 
 from features.commands.program import Program
 from features.errors import FormatError, StoreError
-from features.maintenance.gc import IDLE_HOURS, collect, find_garbage
-from features.maintenance.summary import (
+from features.maintenance import (
+    IDLE_HOURS,
+    collect,
     describe_item,
     describe_store,
+    find_garbage,
     item_lines,
     list_folder,
     listing_lines,
     store_lines,
+    verify_store,
 )
-from features.maintenance.verify import verify_store
 from features.store import open_store
 
 __all__ = ["app"]
@@ -99,7 +101,7 @@ def draw(
     ] = None,
 ) -> None:
     """Draw the scene graph of an image."""
-    from features.drawing.scene_graph import draw_image  # loads PIL
+    from features.drawing import draw_image  # loads matplotlib
 
     draw_image(open_store(store), image, out, images_dir)
     typer.echo(out)

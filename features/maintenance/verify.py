@@ -15,12 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
-from features.format.files import folder_lock, read_sealed, unreadable, write_errors
-from features.format.group import GroupManifest, read_group
-from features.format.keys import KEY_DIGITS
-from features.format.manifest import check_binding, read_store_manifest, store_manifest_path
-from features.format.schema import GROUPS
-from features.format.shard import Shard
+from features.format import (
+    GROUPS,
+    KEY_DIGITS,
+    GroupManifest,
+    Shard,
+    check_binding,
+    folder_lock,
+    read_group,
+    read_sealed,
+    read_store_manifest,
+    store_manifest_path,
+    unreadable,
+    write_errors,
+)
 
 __all__ = ["Finding", "group_folders", "store_folder", "store_manifests", "verify_store"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from features.format.codec import decode_texts
+from features.format import decode_texts
 
 __all__ = ["CodedColumn", "TextColumn"]
 

@@ -10,10 +10,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from features.format.codec import decode_texts
-from features.format.group import GroupManifest
-from features.format.hdf5 import read_part
-from features.format.schema import find_column
+from features.format import GroupManifest, decode_texts, find_column, read_part
 from features.reading.columns import CodedColumn, TextColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.integrity import HeaderCheck, Piece, open_checked

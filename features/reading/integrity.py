@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
-from features.format.group import GroupManifest
-from features.format.hdf5 import REPAIR, open_file
+from features.format import REPAIR, GroupManifest, open_file
 
 __all__ = ["HeaderCheck", "Piece", "open_checked"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FormatError, InputError, MissingInput
-from features.format.files import read_sealed, replacing, write_sealed
-from features.reading.reader import StoreReader
+from features.format import read_sealed, replacing, write_sealed
+from features.reading import StoreReader
 from features.vocab.counts import count_names, count_words
 from features.vocab.wordpiece import WordPiece
 

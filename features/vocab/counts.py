@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.reading.columns import CodedColumn
-from features.reading.ragged import flat_rows
-from features.reading.reader import StoreReader
+from features.reading import CodedColumn, StoreReader, flat_rows
 
 __all__ = ["NameCounts", "count_names", "count_words"]
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import InputError, MissingDependency, MissingInput
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.vocab.wordpiece import WordPiece
 
 __all__ = ["MiniLmVectors", "TextVectors", "WordVectors", "load_vectors", "word_matrix"]

@@ -15,13 +15,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import cosine, l2norm, masked_l2norm, masked_softmax, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import GruText
-from models.nn.tiling import score_in_tiles
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    DataOptions,
+    GruText,
+    cosine,
+    l2norm,
+    masked_l2norm,
+    masked_softmax,
+    negative_mask,
+    score_in_tiles,
+    triplet_loss,
+    xavier_linear,
+)
 from models.registry import register
 
 if TYPE_CHECKING:

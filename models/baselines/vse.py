@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import cosine, l2norm, last_state, masked_max, masked_mean, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, GruText
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    BertText,
+    DataOptions,
+    GruText,
+    cosine,
+    l2norm,
+    last_state,
+    masked_max,
+    masked_mean,
+    negative_mask,
+    triplet_loss,
+    xavier_linear,
+)
 from models.registry import register
 
 if TYPE_CHECKING:

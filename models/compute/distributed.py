@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ScenestoreError, TrainingError
 from models.compute.codes import pick, rebuild
 

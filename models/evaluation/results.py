@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import MissingDependency
-from features.format.files import replacing
+from features.format import replacing
 from models.evaluation.measure import Evaluation
 
 if TYPE_CHECKING:

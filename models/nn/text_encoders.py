@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch
+from features.batches import CaptionBatch
 from features.errors import ConfigError
 from models.nn.bert import Bert, BertConfig, load_bert
 from models.nn.layers import BiGru, uniform_embedding, xavier_linear, zero_padding

@@ -29,11 +29,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import GraphConvolution, TextGraphEncoder
-from models.nn.layers import (
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    DataOptions,
+    GraphConvolution,
+    TextGraphEncoder,
     clipped_l2norm,
+    copy_rows,
     cosine,
     l2norm,
     last_state,
@@ -41,14 +44,14 @@ from models.nn.layers import (
     masked_max,
     masked_mean,
     masked_softmax,
+    mean_of_max,
+    mean_of_max_plain,
+    negative_mask,
+    score_in_tiles,
+    triplet_loss,
     uniform_embedding,
     xavier_linear,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.matching import mean_of_max, mean_of_max_plain
-from models.nn.options import DataOptions
-from models.nn.text_encoders import copy_rows
-from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:

@@ -28,12 +28,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, kl_div, leaky_relu, linear, scaled_dot_product_attention
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import l2norm, masked_mean, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, GruText
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    BertText,
+    DataOptions,
+    GruText,
+    l2norm,
+    masked_mean,
+    negative_mask,
+    triplet_loss,
+    xavier_linear,
+)
 from models.registry import register
 
 if TYPE_CHECKING:

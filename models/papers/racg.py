@@ -26,24 +26,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import text_adjacency
-from models.nn.layers import (
+from models.compute import ALONE, Exchange
+from models.nn import (
+    BertText,
     BiGru,
+    DataOptions,
+    copy_rows,
     cosine,
     l2norm,
     masked_mean,
     masked_softmax,
+    negative_mask,
+    score_in_tiles,
+    text_adjacency,
+    triplet_loss,
     uniform_embedding,
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, copy_rows
-from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:

@@ -22,21 +22,24 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import GraphConvolution, TextGraphEncoder
-from models.nn.layers import (
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
     Activation,
+    DataOptions,
+    GraphConvolution,
+    TextGraphEncoder,
     activate,
+    copy_rows,
     l2norm,
+    mean_of_max,
+    mean_of_max_plain,
+    negative_mask,
+    triplet_loss,
     uniform_embedding,
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.matching import mean_of_max, mean_of_max_plain
-from models.nn.options import DataOptions
-from models.nn.text_encoders import copy_rows
 from models.registry import register
 
 if TYPE_CHECKING:

@@ -22,12 +22,11 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import InputError, MissingInput, UnknownName
-from features.format.files import replacing
-from models.nn.bert import BertConfig
-from models.nn.text_encoders import BertText
-from models.papers.hrem import Hrem
+from features.format import replacing
+from models.nn import BertConfig, BertText
+from models.papers import Hrem
 from models.registry import build_options, create
 from models.released.layouts import LAYOUTS, Layout, join_kernels
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from features.errors import ConfigError
-from models.configuration.config import OptimConfig, ScheduleConfig
+from models.configuration import OptimConfig, ScheduleConfig
 
 __all__ = ["load_average", "make_average", "make_optimizer", "rate_factor", "set_rate"]
 

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from features.commands import Progress
 from features.errors import TrainingError
-from features.progress import Progress
-from models.compute.device import memory_errors
-from models.compute.distributed import ALONE, Exchange, World, average_gradients
-from models.configuration.config import Config, to_dict
+from models.compute import ALONE, Exchange, World, average_gradients, memory_errors
+from models.configuration import Config, to_dict
 from models.registry import reads_unions
 from models.training.checkpoint import (
     load_last,

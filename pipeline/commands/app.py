@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from features.commands.program import Program
+from features.commands import Program
 from pipeline.commands import images, text
 
 __all__ = ["app"]

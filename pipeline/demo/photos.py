@@ -73,7 +73,7 @@ def write_photos(folder: Path) -> None:
         MissingDependency: scikit-image is not installed.
         InputError: the installed release of scikit-image lacks one of the photos.
     """
-    from PIL import Image
+    from PIL import Image  # loads Pillow
 
     try:
         skimage = importlib.import_module("skimage")

@@ -15,9 +15,9 @@ from itertools import pairwise
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.words import names, words
+from pipeline.language.words import names, word_class
 
-__all__ = ["SCHEMES", "Tree", "coarse_tag", "to_scheme"]
+__all__ = ["SCHEMES", "Tree", "coarse_tag", "from_ud", "to_ud"]
 
 SCHEMES = ("ud", "clear", "ud1-basic")
 
@@ -77,7 +77,7 @@ _V1_TO_UD = {
 }
 # Dependents that stay with a predicate when its copula becomes the head.
 _INNER = ("det", "amod", "compound", "case", "nummod", "nmod", "nmod:poss", "advmod", "acl")
-_BE = words("be")
+_BE = word_class("be")
 _COARSE = names("upos")  # Penn tag -> UPOS
 
 
@@ -97,23 +97,31 @@ def coarse_tag(tag: str, deprel: str) -> str:
     return coarse
 
 
-def to_scheme(graph: TextGraph, scheme: str) -> TextGraph:
-    """Return a parsed caption with the heads and labels of another scheme.
+def to_ud(graph: TextGraph) -> TextGraph:
+    """Return a parsed caption with UD v2 heads and labels."""
+    if graph.scheme == "ud":
+        return graph
+    tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
+    if graph.scheme == "clear":
+        tree.clear_to_ud()
+    else:
+        tree.v1_to_ud()
+    return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme="ud")
+
+
+def from_ud(graph: TextGraph, scheme: str) -> TextGraph:
+    """Return a caption with UD v2 dependencies in another scheme.
 
     Raises: UnknownName: no such scheme.
     """
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
-    if graph.scheme == scheme:
+    if scheme == "ud":
         return graph
     tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
-    if graph.scheme == "clear":
-        tree.clear_to_ud()
-    elif graph.scheme == "ud1-basic":
-        tree.v1_to_ud()
     if scheme == "clear":
         tree.ud_to_clear()
-    elif scheme == "ud1-basic":
+    else:
         tree.ud_to_v1()
     return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme=scheme)
 

@@ -13,7 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 
-from pipeline.language.words import words as word_class
+from pipeline.language.words import word_class
 
 __all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
 

@@ -6,7 +6,7 @@ import json
 from functools import cache
 from importlib import resources
 
-__all__ = ["names", "phrases", "words"]
+__all__ = ["names", "phrases", "word_class"]
 
 
 @cache
@@ -19,10 +19,10 @@ def _tables() -> dict[str, object]:
 
 
 @cache
-def words(name: str) -> frozenset[str]:
+def word_class(name: str) -> frozenset[str]:
     """Return the words of one class.
 
-    >>> "couple" in words("quantifiers_a")
+    >>> "couple" in word_class("quantifiers_a")
     True
     """
     return frozenset(str(_tables()[name]).split())

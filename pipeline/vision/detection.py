@@ -2,7 +2,7 @@
 
 A detector states what it provides and what it needs; the pipeline computes only what is missing. To
 add one, write a class with the members of ``Detector`` and register it with the decorator
-``detectors.register(name)`` or as an entry point of the group ``scenestore.detectors``.
+``detector_registry.register(name)`` or as an entry point of the group ``scenestore.detectors``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from features.records import Detections
 from features.registry import Registry
 from pipeline.vision.images import LazyImage
 
-__all__ = ["Detector", "create_detector", "detectors"]
+__all__ = ["Detector", "create_detector", "detector_registry"]
 
 
 @runtime_checkable
@@ -49,7 +49,7 @@ class Detector(Protocol):
 
 _NETWORKS = "pipeline.vision.detectors."
 _FILES = "pipeline.vision.detectors.precomputed:"
-detectors: Registry[Detector] = Registry(
+detector_registry: Registry[Detector] = Registry(
     "detector",
     "scenestore.detectors",
     {
@@ -59,6 +59,7 @@ detectors: Registry[Detector] = Registry(
         "transformers": _NETWORKS + "torch_models:TransformersDetector",
         "bottom-up": _FILES + "bottom_up",
         "entities": _FILES + "entities",
+        "grounded": "pipeline.grounding.detector:Grounded",
         "scene-graph-benchmark": _FILES + "scene_graph_benchmark",
         "scene-graphs": _FILES + "scene_graphs",
         "visual-genome": _FILES + "visual_genome",
@@ -79,7 +80,7 @@ def create_detector(name: str, **options: object) -> Detector:
     """
     given = {key: value for key, value in options.items() if (key, value) != ("path", None)}
     try:
-        detector: Any = detectors.create(name, **given)
+        detector: Any = detector_registry.create(name, **given)
     except UsageError as error:
         if "path" in given and "keyword argument 'path'" in str(error):
             raise UsageError(f"the detector {name!r} reads no file: drop --detections.") from error

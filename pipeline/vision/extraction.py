@@ -1,7 +1,7 @@
 """Region feature extractors: their protocol, registry, and choice for a detector.
 
 An extractor turns an image, its objects and the union boxes of its relations into one vector per
-box. Register your own with ``extractors.register(name)`` or as an entry point of the group
+box. Register your own with ``extractor_registry.register(name)`` or as an entry point of the group
 ``scenestore.extractors``.
 """
 
@@ -22,7 +22,7 @@ __all__ = [
     "Extractor",
     "PooledExtractor",
     "create_extractor",
-    "extractors",
+    "extractor_registry",
     "relation_pairs",
     "resolve_features",
 ]
@@ -73,7 +73,7 @@ def relation_pairs(found: Detections) -> npt.NDArray[np.int64]:
 
 _NETWORKS = "pipeline.vision.extractors.networks:"
 _OTHERS = "pipeline.vision.extractors.without_network:"
-extractors: Registry[Extractor] = Registry(
+extractor_registry: Registry[Extractor] = Registry(
     "feature extractor",
     "scenestore.extractors",
     {
@@ -98,7 +98,7 @@ def create_extractor(name: str, detector: Detector, **options: object) -> Extrac
     """
     if name == "detector":
         options["detector"] = detector
-    return extractors.create(name, **options)
+    return extractor_registry.create(name, **options)
 
 
 def resolve_features(name: str, detector: Detector, *, has_pixels: bool = True) -> str:

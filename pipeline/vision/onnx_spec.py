@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
+from features.convert import need_file
 from features.errors import ConfigError, InputError
-from features.format.keys import hash_file
+from features.format import hash_file
 from pipeline.vision.images import LazyImage
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import luigi
 
 from features.errors import UsageError
-from pipeline.vision.graph_builder import GraphRules
+from pipeline.vision import GraphRules
 from workflows.cluster import usable_cores
 
 __all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]

@@ -16,9 +16,8 @@ from typing import Any
 
 import luigi
 
-from features.format.codec import pack_index
-from features.format.group import Group, read_group
-from features.progress import Progress
+from features.commands import Progress
+from features.format import Group, pack_index, read_group
 from pipeline.shards import (
     ParseJob,
     TextJob,

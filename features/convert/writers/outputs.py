@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from features.errors import UsageError
-from features.format.files import partial_path, publish, sync_file, write_errors
+from features.format import partial_path, publish, sync_file, write_errors
 from features.names import bad_name
 
 if TYPE_CHECKING:

@@ -34,10 +34,10 @@ from features.convert.readers.scan import CAPTIONS_PER_IMAGE
 from features.convert.writers.outputs import Outputs, id_lines
 from features.errors import UsageError
 from features.records import TextGraph
+from features.vocab import Codebook
 
 if TYPE_CHECKING:
     from features.store import Store
-    from features.vocab.codebook import Codebook
 
 __all__ = ["export_scan"]
 
@@ -77,8 +77,6 @@ def export_scan(
     Raises: UsageError: the store has no region features or no image with five captions, or a name
         cannot be part of a file name or line.
     """
-    from features.vocab.codebook import Codebook
-
     if not store.has("object_features"):
         raise UsageError(f"{store.path}: SCAN needs region features; build the stage regions.")
     notes: list[str] = []

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import resources
 
 from pipeline.language.spice.clauses import Clauses
-from pipeline.language.words import words
+from pipeline.language.words import word_class
 
 __all__ = [
     "candidates",
@@ -47,7 +47,12 @@ _INSIDE = frozenset(
         *("amod", "compound", "advmod", "compound:prt"),
     )
 )
-_PREPOSITIONS = words("common_prepositions") | {"in front of", "next to", "out of", "on top of"}
+_PREPOSITIONS = word_class("common_prepositions") | {
+    "in front of",
+    "next to",
+    "out of",
+    "on top of",
+}
 _NO_NOUN = -1
 
 

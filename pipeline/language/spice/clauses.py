@@ -7,18 +7,18 @@ the noun they count (*lots of dogs* has the object *dog*), and the antecedent of
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.language.words import phrases, words
+from pipeline.language.words import phrases, word_class
 
 __all__ = ["Clauses"]
 
 _PREP2 = phrases("prepositions_2")
 _PREP3 = phrases("prepositions_3")
 _ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)
-_QUANT_A = words("quantifiers_a")
-_QUANT_BARE = words("quantifiers_bare")
-_QUANT_DEF = words("quantifiers_definite")
-_SIDES = words("sides")
-_SINGULAR = words("singular_pronouns")
+_QUANT_A = word_class("quantifiers_a")
+_QUANT_BARE = word_class("quantifiers_bare")
+_QUANT_DEF = word_class("quantifiers_definite")
+_SIDES = word_class("sides")
+_SINGULAR = word_class("singular_pronouns")
 
 
 class Clauses:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from features.errors import UnknownName
+from features.errors import UnknownName, UsageError
 from features.records import TextGraph
-from pipeline.language.dependency import to_scheme
 from pipeline.language.spice.attachment import reattach
 from pipeline.language.spice.clauses import Clauses
 from pipeline.language.spice.predicates import Predicates
@@ -225,18 +224,24 @@ def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[Text
     """Fill in roles, objects, attributes and relations of parsed captions.
 
     Args:
-        graphs: parsed captions, in any dependency scheme.
+        graphs: parsed captions with UD v2 dependencies (see ``to_ud``).
         profile: ``extended`` or ``spice``.
 
-    Raises: UnknownName: no such profile.
+    Raises:
+        UnknownName: no such profile.
+        UsageError: the dependencies are not UD v2.
     """
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
     extended = profile == "extended"
     done = []
     for graph in graphs:
+        if graph.scheme != "ud":
+            raise UsageError(
+                f"the rules read UD v2 dependencies, not {graph.scheme!r}. Convert them with to_ud."
+            )
         if graph.tokens:
-            clauses = Clauses(to_scheme(graph, "ud"), sides=extended)
+            clauses = Clauses(graph, sides=extended)
             reattach(clauses, profile)
             clauses.resolve_pronouns()
             if extended:

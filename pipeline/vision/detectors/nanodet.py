@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, nms
 from pipeline.vision.images import LazyImage
@@ -79,7 +79,7 @@ class Nanodet:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        boxes, scores, classes = self._decode(forward(image))
+        boxes, scores, classes = self.decode(forward(image))
         boxes = clip_boxes(boxes / letterbox_scale(image.size), image.size)
         solid = (boxes[:, 2:] > boxes[:, :2]).all(1)  # boxes in the padding are clipped to nothing
         boxes, scores, classes = boxes[solid], scores[solid], classes[solid]
@@ -95,7 +95,7 @@ class Nanodet:
         """Return features of any boxes of the image, (n, FEATURE_DIM)."""
         return nanodet_features(image, boxes)
 
-    def _decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
+    def decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
         """Return boxes in input pixels, scores and classes of the best candidates."""
         places, parts, first = [], [], 0
         for stride in STRIDES:
@@ -132,7 +132,7 @@ def forward(image: LazyImage) -> dict[str, Float]:
         network, names = session()
         reduced, factor = image.reduced(max(image.size) / (1.5 * SIDE))
         pixels = letterbox(reduced, image.size, factor)
-        results = network.run(names, {"image": _normalised(pixels)})
+        results = network.run(names, {"image": normalise(pixels)})
         known = {**dict(zip(names, results, strict=True)), "pixels": pixels}
         image.computed["nanodet"] = known
     outputs: dict[str, Float] = known  # type: ignore[assignment]
@@ -197,7 +197,7 @@ def letterbox(
     return np.asarray(scaled)
 
 
-def _normalised(pixels: npt.NDArray[np.uint8]) -> Float:
+def normalise(pixels: npt.NDArray[np.uint8]) -> Float:
     """Normalise the scaled image on a black canvas: (1, 3, 416, 416), channels B, G, R."""
     height, width, _ = pixels.shape
     image = _black().copy()

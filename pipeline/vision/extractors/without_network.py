@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from features.errors import InputError, UsageError
 from features.records import Detections
-from features.vocab.vectors import WordVectors, load_vectors
+from features.vocab import WordVectors, load_vectors
 from pipeline.vision.detection import Detector
 from pipeline.vision.extraction import PooledExtractor, relation_pairs
 from pipeline.vision.images import LazyImage

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
+from features.convert import need_file
 from features.errors import InputError, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import areas, intersections
 from pipeline.vision.relations import Relations, rank_relations

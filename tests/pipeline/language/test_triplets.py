@@ -1,4 +1,4 @@
-"""Rules: every example of the table, nodes and positions, both profiles, closed classes."""
+"""Extraction rules: every example of the table, positions, profiles and lemmas."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UnknownName
+from features.errors import UnknownName, UsageError
 from features.records import TextGraph
-from pipeline.language.dependency import Tree
+from pipeline.language.dependency import Tree, to_ud
 from pipeline.language.lemmas import Lemmas
 from pipeline.language.repair import repair
 from pipeline.language.spice.rules import RULES, Rule, markdown
@@ -36,7 +36,7 @@ def test_rule_names_are_unique_and_the_page_is_current() -> None:
     assert page.read_text(encoding="utf-8") == markdown(), "run: python -m pipeline rules"
 
 
-def test_mentions_of_a_pronoun_join_its_noun() -> None:
+def test_pronouns_are_mentions_of_their_antecedent() -> None:
     graph = parse(["A boy rides his bike."])[0]
     assert graph.objects == ("boy", "bike")
     assert graph.object_positions == ((1, 3), (4,))
@@ -44,7 +44,7 @@ def test_mentions_of_a_pronoun_join_its_noun() -> None:
     assert graph.relation_positions == ((2,), ())
 
 
-def test_equal_nouns_stay_two_objects() -> None:
+def test_equal_nouns_are_two_objects() -> None:
     graph = parse(["A brown dog chases a black dog."])[0]
     assert graph.objects == ("dog", "dog")
     assert graph.relations == ((0, "chase", 1),)
@@ -73,7 +73,9 @@ def test_clear_and_ud_trees_give_the_same_tuples() -> None:
             )
             for g in stored
         ]  # fmt: skip
-        again = extract(bare, "extended")
+        again = extract(map(to_ud, bare), "extended")
+        with pytest.raises(UsageError, match="to_ud"):
+            extract(bare)
         same = sum(set(a.triplets) == set(b.triplets) for a, b in zip(again, stored, strict=True))
         assert same >= 0.9 * len(captions)
 

@@ -1,4 +1,4 @@
-"""The fit of the predicate prior: counts by hand, recovery of a rule, what a file keeps."""
+"""The fit of the predicate prior: counts, recovery of a rule, saving and loading."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from pipeline.vision.predictors.prior import (
 
 
 def world(count, seed, *, boxed=True):
-    """Men wear the hat on their head, not the one that lies elsewhere; dogs are near nothing."""
+    """Fit graphs in which men wear the hat on their head, not the other one; dogs are unrelated."""
     draw = np.random.default_rng(seed)
     graphs = []
     for _ in range(count):
@@ -50,7 +50,7 @@ def test_back_off_is_a_distribution_below_one(table):
     assert (chance < 1).all()
 
 
-def test_the_rule_is_found_and_probable(table):
+def test_the_rule_is_recovered(table):
     for graph in world(20, 1):
         found = Detections(graph.boxes, graph.labels, np.ones(4, np.float32), (500, 500))
         pairs, best, chance = table.best_predicates(found)
@@ -100,7 +100,7 @@ def test_bad_files(tmp_path):
         PriorTable.load(tmp_path / "other.npz")
 
 
-def test_too_little_to_fit():
+def test_fitting_needs_relations():
     with pytest.raises(UsageError, match="at least two"):
         fit_prior(world(1, 0))
     with pytest.raises(UsageError, match="apart"):
