@@ -16,7 +16,7 @@ from pipeline.vision.predictors.prior import LabelGraph
 
 __all__ = ["SYNONYMS", "gold_boxes", "label_graphs", "labelled_regions", "noun_of"]
 
-# Nouns that are counted as another one: forms that the lemmatiser keeps, and two names of one class.
+# Nouns that are counted as another one: forms that the lemmatiser keeps, and names of one class.
 SYNONYMS = {
     "bicycle": "bike",
     "cellphone": "phone",

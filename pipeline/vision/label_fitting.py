@@ -1,8 +1,8 @@
 """Fit a label head on regions and gold boxes; needs torch.
 
 A region has the nouns and attributes of the gold boxes that it overlaps by half. Regions without a
-gold box count as regions without a name: the head then says how likely people are to name one, which
-is what a graph needs to rank its objects.
+gold box count as regions without a name: the head then gives the probability that people name a
+region so, by which a graph ranks its objects.
 """
 
 from __future__ import annotations
