@@ -2,7 +2,6 @@
 
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detection import Detector, create_detector, detector_registry
-from pipeline.vision.detectors.nanodet import SIDE, session
 from pipeline.vision.extraction import (
     Extractor,
     create_extractor,
@@ -30,7 +29,6 @@ from pipeline.vision.store_recipe import recipe_of
 
 __all__ = [
     "REGIONS_VERSION",
-    "SIDE",
     "VISUAL_VERSION",
     "Detector",
     "Extractor",
@@ -57,5 +55,4 @@ __all__ = [
     "resolve_features",
     "resolve_relations",
     "rules_for",
-    "session",
 ]
