@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert import need_file
 from features.errors import InputError, UsageError
 from features.format import hash_file
 from features.records import Detections
@@ -203,6 +202,8 @@ class PriorTable:
 
         Raises: InputError: not such a table. MissingInput: no such file.
         """
+        from features.convert import need_file  # loads the readers of other formats
+
         try:
             with np.load(need_file(path), allow_pickle=False) as data:
                 labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
