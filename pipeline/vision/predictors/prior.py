@@ -23,15 +23,17 @@ from features.convert import need_file
 from features.errors import InputError, UsageError
 from features.format import hash_file
 from features.records import Detections
-from pipeline.vision.boxes import areas, intersections
+from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
 
-__all__ = ["CELLS", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
+__all__ = ["CELLS", "Fitted", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 PACKAGED = Path(__file__).parents[1] / "data" / "predicate-prior.npz"
+OF_CAPTIONS = PACKAGED.with_name("caption-predicates.npz")
+SAME_OBJECT = 0.85  # IoU above which two boxes are one object
 BACK_OFF = 20.0  # weight of the back-off distribution, in pairs
 # Bin edges of the geometry of an ordered pair of boxes.
 SHARES = (1e-4, 0.2, 0.5, 0.8, 0.95)  # share of one box inside the other
@@ -267,6 +269,41 @@ class Prior:
         known, best, _ = self.table.best_predicates(found)
         code = {(int(s), int(o)): int(p) for (s, o), p in zip(known, best, strict=True)}
         return [self.table.predicates[code[s, o]] for s, o in pairs]
+
+
+class Fitted(Prior):
+    """Predicates of captions, fitted on grounded graphs; at most one relation per pair of objects.
+
+    Boxes that overlap almost wholly are two names of one object and are not related.
+
+    Args:
+        table: file written by ``fit-relations --entities``; None: the packaged table (its origin is
+            described in pipeline/vision/data/caption-predicates.md).
+        min_score: relations with a lower score are dropped.
+    """
+
+    def __init__(self, table: str | None = None, min_score: float = 0.02) -> None:
+        super().__init__(table, min_score)
+        self.path = OF_CAPTIONS if table is None else Path(table)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version, the hash of the table and the threshold."""
+        return {**super().identity(), "name": "fitted"}
+
+    def predict(self, found: Detections, limit: int) -> tuple[Relations, npt.NDArray[np.float32]]:
+        """Return the likeliest relations, one direction and one predicate per pair."""
+        n = len(found.labels)
+        pairs, best, chance = self.table.best_predicates(found)
+        scores = np.zeros((n, n))
+        scores[pairs[:, 0], pairs[:, 1]] = (
+            chance * found.scores[pairs[:, 0]] * found.scores[pairs[:, 1]]
+        )
+        scores[iou_matrix(found.boxes, found.boxes) > SAME_OBJECT] = 0
+        first = (scores > scores.T) | ((scores == scores.T) & np.triu(np.ones((n, n), bool)))
+        values = np.where(first, scores, 0)[pairs[:, 0], pairs[:, 1]]
+        keep = (values > 0) & (values >= self.min_score)
+        names = [self.table.predicates[code] for code in best[keep]]
+        return rank_relations(pairs[keep], names, values[keep].astype(np.float32), limit)
 
 
 def fit_prior(
