@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
 
 from pipeline.language.spice.clauses import Clauses
-from pipeline.language.words import word_class
+from pipeline.language.words import names, phrases, read_data, word_class
 
 __all__ = [
     "candidates",
@@ -27,39 +26,15 @@ __all__ = [
     "sites",
 ]
 
-_ROLE = {
-    "nsubj": "subj",
-    "nsubj:pass": "subj",
-    "obj": "obj",
-    "iobj": "obj",
-    "obl": "obl",
-    "nmod": "nmod",
-    "conj": "conj",
-    "root": "root",
-    "acl": "acl",
-    "acl:relcl": "relcl",
-    "advcl": "advcl",
-    "xcomp": "xcomp",
-}
-_INSIDE = frozenset(
-    (
-        *("case", "mark", "aux", "aux:pass", "cop", "det", "det:qmod", "nummod"),
-        *("amod", "compound", "advmod", "compound:prt"),
-    )
-)
-_PREPOSITIONS = word_class("common_prepositions") | {
-    "in front of",
-    "next to",
-    "out of",
-    "on top of",
-}
+_ROLE = names("roles")
+_INSIDE = word_class("inner_labels")
+_PREPOSITIONS = word_class("common_prepositions") | phrases("common_phrases")
 _NO_NOUN = -1
 
 
 @cache
 def _weights(profile: str) -> dict[str, float]:
-    path = resources.files("pipeline.language").joinpath("data/attachment.json")
-    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))[profile]
+    weights: dict[str, float] = json.loads(read_data("attachment.json"))[profile]
     return weights
 
 
