@@ -39,13 +39,14 @@ class Rule:
 
 def rules() -> list[Rule]:
     """Return all rules, in the order of the table."""
-    found = []
-    for row in json.loads(read_data("rules.json")):
-        tuples = {
-            kind: tuple(map(tuple, row.pop(kind, ()))) for kind in ("attributes", "relations")
-        }
-        found.append(Rule(**row, **tuples))
-    return found
+    return [
+        Rule(
+            attributes=tuple(map(tuple, row.pop("attributes", ()))),
+            relations=tuple(map(tuple, row.pop("relations", ()))),
+            **row,
+        )
+        for row in json.loads(read_data("rules.json"))
+    ]
 
 
 def markdown() -> str:
