@@ -29,6 +29,9 @@ _POSTURE_OF: dict[str, list[str]] = _GRAMMAR["postures"]  # label -> verbs
 _PASSIVES: dict[str, list[str]] = _GRAMMAR[
     "participles"
 ]  # label of an object that people put somewhere -> participles
+_PREPOSITIONS: dict[str, list[str]] = _GRAMMAR["prepositions"]  # predicate -> synonyms
+_INVERSES: dict[str, str] = _GRAMMAR["inverses"]  # predicate -> that of the exchanged relation
+_AGENTS: dict[str, str] = _GRAMMAR["agents"]  # predicate -> verb phrase, the object is the agent
 _PLACES: dict[str, list[str]] = _GRAMMAR["places"]  # setting -> phrases
 
 
@@ -92,33 +95,17 @@ class _Writer:
 
     def preposition(self, relation: Relation) -> str:
         """Return a preposition for the relation, possibly with left or right."""
-        match relation.predicate:
-            case "on":
-                return self.rng.choice(("on", "on", "on top of"))
-            case "in":
-                return self.rng.choice(("in", "inside"))
-            case "under":
-                return self.rng.choice(("under", "under", "underneath", "beneath"))
-            case "above":
-                return self.rng.choice(("above", "over"))
-            case "next to":
-                left = self.entity(relation.subject).box[0] < self.entity(relation.object).box[0]
-                side = "to the left of" if left else "to the right of"
-                return self.rng.choice(("next to", "beside", side))
-        return relation.predicate
+        if relation.predicate == "next to":
+            left = self.entity(relation.subject).box[0] < self.entity(relation.object).box[0]
+            side = "to the left of" if left else "to the right of"
+            return self.rng.choice(("next to", "beside", side))
+        synonyms = _PREPOSITIONS.get(relation.predicate)
+        return self.rng.choice(synonyms) if synonyms else relation.predicate
 
     def turned(self, relation: Relation) -> Relation:
         """Return the relation with subject and object exchanged, if it has an inverse."""
-        other = {
-            "next to": "next to",
-            "in front of": "behind",
-            "behind": "in front of",
-            "above": "under",
-            "on": "under",
-        }.get(relation.predicate)
-        if other is None:
-            return relation
-        return Relation(relation.object, other, relation.subject)
+        other = _INVERSES.get(relation.predicate)
+        return Relation(relation.object, other, relation.subject) if other else relation
 
     def posture(self, row: int, predicate: str) -> tuple[str, str, str]:
         """Return third person, plural and participle of a verb of posture."""
@@ -202,12 +189,7 @@ def _passive(w: _Writer, main: Relation, other: Relation) -> str:
         has = "have" if w.plural(row) else "has"
         be = w.be(row) if w.rng.random() < 0.6 else f"{has} been"
         return f"{w.phrase(row)} {be} {done} {w.tail(main)}{w.place()}"
-    agent = {
-        "on": "supported by",
-        "in": "held by",
-        "behind": "partly hidden by",
-        "under": "sheltered by",
-    }.get(main.predicate)
+    agent = _AGENTS.get(main.predicate)
     if agent is None:
         return f"{w.phrase(row)} can be seen {w.tail(main)}{w.place()}"
     return f"{w.phrase(row)} {w.be(row)} {agent} {w.phrase(main.object)}"
