@@ -58,7 +58,7 @@ def evaluate(
 
     Each run folder gets results-SPLIT.json and queries-SPLIT.parquet.
     """
-    # these load torch
+    # load torch, which --help does not need
     from models.compute import join_world, memory_errors, pick_device
     from models.evaluation import score_split
 

@@ -40,7 +40,7 @@ def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[
 
     Raises: UsageError: the model does not have one vector per item.
     """
-    import torch
+    import torch  # heavy
 
     def stack(batches: Iterable[Any], encode: Any) -> Floats:
         parts = []
@@ -96,7 +96,7 @@ def export(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Write the embeddings of the images and captions of a split."""
-    # these load torch
+    # load torch, which --help does not need
     from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)

@@ -88,7 +88,7 @@ def search(
     """Print the best images of a store for a text, or its best captions for images."""
     if (text is None) == (not image):
         raise UsageError("Give either a text or --image.")
-    # these load torch
+    # load torch, which --help does not need
     from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)
@@ -194,7 +194,7 @@ def images_for_text(
     run: Run, store: Store, graph: TextGraph, *, split: str, top: int, device: torch.device
 ) -> Found:
     """Return (image id, score) of the best images of a split for a parsed text, best first."""
-    import torch
+    import torch  # heavy
 
     with torch.inference_mode():
         code = run.model.encode_captions(caption_batch([graph], run.codebook).to(device))
@@ -217,7 +217,7 @@ def captions_for_images(
         images: from the store (``ImageEncoder``) or from photos (``image_batch``).
         split: whose captions to rank.   top: how many to return.   device: of the model.
     """
-    import torch
+    import torch  # heavy
 
     with torch.inference_mode():
         code = run.model.encode_images(images.to(device))
@@ -315,7 +315,7 @@ def _print_table(
     title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Print a table; texts of users and of the data are not read as markup."""
-    from rich.console import Console
+    from rich.console import Console  # takes 50 ms to load
     from rich.table import Table
     from rich.text import Text
 

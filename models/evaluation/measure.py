@@ -1,4 +1,4 @@
-"""Measure a score matrix: recall, with folds, re-ranking and bootstrap intervals when asked for."""
+"""Measure a score matrix: recall, optionally with folds, re-ranking and bootstrap intervals."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Thumbnails:
 
 
 def _embed(path: Path, side: int) -> str:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps  # loads PIL
 
     try:
         with Image.open(path) as opened:

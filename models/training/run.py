@@ -31,7 +31,7 @@ class RunFolder:
 
     It contains ``config.yaml`` (all settings), ``codebook.json``, ``store.json`` (the store it
     was trained on), ``metrics.csv``, ``last.pt`` (to resume from), ``best.safetensors`` (the
-    weights with the best rsum on the validation split) and, when asked for, ``events``.
+    weights with the best rsum on the validation split) and, if configured, ``events``.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""Commands for images: ``detect``, ``evaluate-detections``, ``fit-relations``, ``photo``."""
+"""Commands for images: ``detect``, ``evaluate-detections``, ``photo``."""
 
 from __future__ import annotations
 
@@ -154,47 +154,6 @@ def evaluate(
         return
     for name, value in rows.items():
         typer.echo(f"{name:<24} " + (f"{value:.1f} %" if isinstance(value, float) else f"{value}"))
-
-
-@app.command("fit-relations")
-def fit(
-    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="Table to write.")],
-    graphs: Annotated[
-        list[str] | None, typer.Option(metavar="JSON...", help="Scene graph files.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Store whose caption triplets are counted, without geometry."),
-    ] = None,
-    about: Annotated[str, typer.Option(help="Description of the graphs.")] = "",
-) -> None:
-    """Fit the relation predictor 'prior'.
-
-    Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz.
-    """
-    # loads the readers of other formats
-    from features.convert import SceneGraphFile
-    from pipeline.vision import LabelGraph, fit_prior
-
-    if bool(graphs) == bool(store):
-        raise UsageError("pass either --graphs or --store.")
-    data: list[LabelGraph] = []
-    if store:
-        opened = open_store(store)
-        for caption_id in opened.captions["id"]:
-            text = opened.text(caption_id)
-            data.append(LabelGraph(text.objects, text.relations))
-    for path in graphs or ():
-        source = SceneGraphFile(path)
-        for image_id in source.ids():
-            found = source.read(image_id)
-            data.append(LabelGraph(found.labels, found.relations or (), found.boxes))
-    table = fit_prior(data, about)
-    table.save(out)
-    typer.echo(
-        f"{out}: {len(data):,} graphs, {int(table.counts.sum()):,} relations, "
-        f"{len(table.predicates)} predicates, {len(table.labels)} labels"
-    )
 
 
 @app.command("photo")

@@ -26,6 +26,8 @@ class Detector(Protocol):
         provides: fields of its Detections beside boxes: labels, scores, attributes, features,
             relations, size; and ``maps`` if it has a method ``regions(image, boxes)`` that returns
             features of any boxes.
+
+    A detector may also have ``rules``, defaults of the graph rules that suit it.
     """
 
     needs_pixels: bool
@@ -54,6 +56,8 @@ detector_registry: Registry[Detector] = Registry(
     "scenestore.detectors",
     {
         "nanodet": _NETWORKS + "nanodet:Nanodet",
+        "regions": _NETWORKS + "regions:Regions",
+        "labelled": _NETWORKS + "labelled:Labelled",
         "onnx": _NETWORKS + "onnx_model:OnnxDetector",
         "torchvision": _NETWORKS + "torch_models:TorchvisionDetector",
         "transformers": _NETWORKS + "torch_models:TransformersDetector",

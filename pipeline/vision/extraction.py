@@ -55,6 +55,10 @@ class PooledExtractor(abc.ABC):
     needs_pixels = True
 
     @abc.abstractmethod
+    def identity(self) -> dict[str, object]:
+        """Return all that its output depends on, for content keys; JSON values only."""
+
+    @abc.abstractmethod
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes (n, 4): (n, D)."""
 
@@ -79,6 +83,7 @@ extractor_registry: Registry[Extractor] = Registry(
     {
         "nanodet": _NETWORKS + "NanodetFeatures",
         "efficientnet-lite0": _NETWORKS + "EfficientNetFeatures",
+        "efficientnet-lite0-colours": _NETWORKS + "EfficientNetColours",
         "onnx": _NETWORKS + "OnnxFeatures",
         "clip": _NETWORKS + "ClipFeatures",
         "timm": "pipeline.vision.extractors.timm:TimmFeatures",

@@ -54,8 +54,8 @@ class Plan(TextPlan):
     @cached_property
     def detector(self) -> Detector:
         """The detector, created but not loaded."""
-        given = {"path": self.options.detections} if self.options.detections else {}
-        return create_detector(self.options.detector, **given)
+        name, path = self.options.detector_file
+        return create_detector(name, path=path or None)
 
     @cached_property
     def image_folder(self) -> ImageFolder | None:

@@ -23,7 +23,18 @@ from pipeline.vision.roi import FeatureMap, colour_map, pool_maps
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["FEATURE_DIM", "Nanodet", "coco_classes", "nanodet_features", "session"]
+__all__ = [
+    "FEATURE_DIM",
+    "STRIDES",
+    "Nanodet",
+    "cell_boxes",
+    "coco_classes",
+    "colour_features",
+    "forward",
+    "letterbox_scale",
+    "nanodet_features",
+    "session",
+]
 
 Float = npt.NDArray[np.float32]
 
@@ -111,18 +122,19 @@ class Nanodet:
             above, scores = above[good], scores[good]
         order = np.argsort(-scores, kind="stable")[: self.candidates]
         cells, classes = np.divmod(above[order], len(coco_classes()))
-        bins = np.concatenate([outputs[f"r{stride}"][0] for stride in STRIDES])[cells]
-        bins = bins.reshape(-1, 11)  # four sides of each candidate
-        weights = np.exp(bins - bins.max(1, keepdims=True))
-        sides = (weights @ np.arange(11, dtype=np.float32)) / weights.sum(1)
-        sides = sides.reshape(-1, 4)  # l, t, r, b
-        centres, strides = (table[cells] for table in _cells())
-        sides *= strides[:, None]
-        return (
-            np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1),
-            scores[order],
-            classes,
-        )
+        return cell_boxes(outputs, cells), scores[order], classes
+
+
+def cell_boxes(outputs: dict[str, Float], cells: npt.NDArray[np.integer]) -> Float:
+    """Return the boxes that the network predicts at ``cells``, (n, 4) xyxy in input pixels."""
+    bins = np.concatenate([outputs[f"r{stride}"][0] for stride in STRIDES])[cells]
+    bins = bins.reshape(-1, 11)  # four sides of each candidate
+    weights = np.exp(bins - bins.max(1, keepdims=True))
+    sides = (weights @ np.arange(11, dtype=np.float32)) / weights.sum(1)
+    sides = sides.reshape(-1, 4)  # l, t, r, b
+    centres, strides = (table[cells] for table in _cells())
+    sides *= strides[:, None]
+    return np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1)
 
 
 def forward(image: LazyImage) -> dict[str, Float]:
@@ -152,20 +164,23 @@ def nanodet_features(image: LazyImage, boxes: Float) -> Float:
         16 of its inner half.
     """
     outputs = forward(image)
-    pixels = cast("npt.NDArray[np.uint8]", outputs["pixels"])
-    scale = letterbox_scale(image.size)
     maps = [FeatureMap(outputs[name][0], stride) for name, stride in MAPS]
+    scaled = boxes.reshape(-1, 4) * letterbox_scale(image.size)
+    return np.concatenate([pool_maps(maps, scaled) * GAINS, colour_features(image, boxes)], axis=1)
+
+
+def colour_features(image: LazyImage, boxes: Float) -> Float:
+    """Return 16 colour values of each box and 16 of its inner half, (n, 32)."""
+    pixels = cast("npt.NDArray[np.uint8]", forward(image)["pixels"])
+    scale = letterbox_scale(image.size)
     # Whole cells of 4 pixels that contain part of the image; the rest is padding.
     width, height = (int(np.ceil(side * scale / 4)) * 4 for side in image.size)
     colours = FeatureMap(colour_map(pixels[:height, :width]), 4)
     scaled = boxes.reshape(-1, 4) * scale
     centre, half = (scaled[:, :2] + scaled[:, 2:]) / 2, (scaled[:, 2:] - scaled[:, :2]) / 4
     inner = np.concatenate([centre - half, centre + half], axis=1)
-    of_colours = pool_maps([colours], np.concatenate([scaled, inner]))
-    return np.concatenate(
-        [pool_maps(maps, scaled) * GAINS, of_colours[: len(scaled)], of_colours[len(scaled) :]],
-        axis=1,
-    )
+    both = pool_maps([colours], np.concatenate([scaled, inner]))
+    return np.concatenate([both[: len(scaled)], both[len(scaled) :]], axis=1)
 
 
 def letterbox_scale(size: tuple[int, int]) -> np.float32:

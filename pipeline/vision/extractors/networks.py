@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
 from features.format import hash_file
-from pipeline.vision.detectors.nanodet import WEIGHTS, nanodet_features
+from pipeline.vision.detectors.nanodet import WEIGHTS, colour_features, nanodet_features
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.onnx_spec import InputSpec, open_session, read_spec
+from pipeline.vision.onnx_spec import Fit, InputSpec, open_session, read_spec
 from pipeline.vision.roi import roi_align
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ClipFeatures",
+    "EfficientNetColours",
     "EfficientNetFeatures",
     "NanodetFeatures",
     "OnnxFeatures",
@@ -79,12 +80,31 @@ class EfficientNetFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
+        if "efficientnet-lite0" not in image.computed:
+            image.computed["efficientnet-lite0"] = self._map(image)
+        values, fit = cast("tuple[Float, Fit]", image.computed["efficientnet-lite0"])
+        return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
+
+    def _map(self, image: LazyImage) -> tuple[Float, Fit]:
+        """Return the feature map and where the image is in it; computed once per image."""
         import torch  # loads torch
 
         tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
             values = load_efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
-        return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
+        return values, fit
+
+
+class EfficientNetColours(EfficientNetFeatures):
+    """Features of EfficientNet-lite0 and colours of each box and its inner half: 1312 numbers."""
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and weights."""
+        return {**super().identity(), "name": "efficientnet-lite0-colours", "version": 1}
+
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
+        """Return features of boxes, (n, 1312)."""
+        return np.concatenate([super().pool(image, boxes), colour_features(image, boxes)], axis=1)
 
 
 @lru_cache(maxsize=1)
