@@ -1,4 +1,4 @@
-"""format."""
+"""The format on disk: schema, content keys, shards, groups and store manifests."""
 
 from features.format.build import build_store
 from features.format.codec import (
@@ -27,7 +27,7 @@ from features.format.files import (
 )
 from features.format.group import Group, GroupManifest, read_group
 from features.format.hash_cache import HashCache
-from features.format.hdf5 import REPAIR, lay_out, open_file, read_part, record_of
+from features.format.hdf5 import REPAIR, hash_rest, lay_out, open_file, read_part, record_of
 from features.format.keys import (
     KEY_DIGITS,
     canonical_json,
@@ -71,6 +71,7 @@ __all__ = [
     "folder_name",
     "hash_file",
     "hash_json",
+    "hash_rest",
     "lay_out",
     "open_file",
     "pack_index",

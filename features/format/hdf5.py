@@ -67,9 +67,9 @@ def record_of(
     descriptor = os.open(path, os.O_RDONLY)
     try:
         head = f"{zlib.crc32(os.pread(descriptor, stop, 0)):08x}"
+        rest = hash_rest(descriptor, path, size, parts.values())
     finally:
         os.close(descriptor)
-    rest = hash_rest(path, size, parts.values())
     return ShardRecord(group, key, number, rows.start, len(rows), size, head, rest, parts)
 
 
@@ -159,28 +159,24 @@ def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dic
     return hashes
 
 
-def hash_rest(path: Path, size: int, parts: Iterable[Part]) -> str:
-    """Return the sha256 of all bytes outside the datasets: HDF5 headers and gaps.
+def hash_rest(descriptor: int, path: Path | str, size: int, parts: Iterable[Part]) -> str:
+    """Return the sha256 of all bytes of an open file outside its datasets: headers and gaps.
 
     Raises: DamagedError: the file is shorter than ``size``, or datasets overlap.
     """
     spans = sorted((part.offset, part.offset + part.nbytes) for part in parts if part.nbytes)
     digest = hashlib.sha256()
     at = 0
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        for start, stop in [*spans, (size, size)]:
-            if start < at:
-                raise DamagedError(f"{path}: datasets overlap at byte {start}.")
-            while at < start:
-                block = os.pread(descriptor, min(start - at, BLOCK), at)
-                if not block:
-                    raise DamagedError(f"{path}: ends at byte {at}, {size} were written.")
-                digest.update(block)
-                at += len(block)
-            at = stop
-    finally:
-        os.close(descriptor)
+    for start, stop in [*spans, (size, size)]:
+        if start < at:
+            raise DamagedError(f"{path}: datasets overlap at byte {start}.")
+        while at < start:
+            block = os.pread(descriptor, min(start - at, BLOCK), at)
+            if not block:
+                raise DamagedError(f"{path}: ends at byte {at}, {size} were written.")
+            digest.update(block)
+            at += len(block)
+        at = stop
     return digest.hexdigest()
 
 

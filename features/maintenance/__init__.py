@@ -1,4 +1,4 @@
-"""maintenance."""
+"""Keep a store in order: list, verify, repair, and delete unreferenced groups."""
 
 from features.maintenance.gc import IDLE_HOURS, collect, find_garbage
 from features.maintenance.summary import (
