@@ -35,6 +35,12 @@ def fit_relations(
             "those of the store's training images.",
         ),
     ] = None,
+    min_boxes: Annotated[
+        int, typer.Option(help="With --entities: boxes that a noun needs to be a label.")
+    ] = 60,
+    min_relations: Annotated[
+        int, typer.Option(help="With --entities: relations that a predicate needs.")
+    ] = 40,
     about: Annotated[str, typer.Option(help="Description of the graphs.")] = "",
 ) -> None:
     """Fit the relation predictors 'prior' and 'fitted'.
@@ -57,7 +63,8 @@ def fit_relations(
         if store:
             opened = open_store(store)
             ids = opened.images["id"].iloc[opened.image_rows("train")].tolist()
-        data += label_graphs([gold.graph(image_id) for image_id in ids if gold.covers(image_id)])
+        found = [gold.graph(image_id) for image_id in ids if gold.covers(image_id)]
+        data += label_graphs(found, min_boxes, min_relations)
     elif store:
         opened = open_store(store)
         for caption_id in opened.captions["id"]:
@@ -66,9 +73,9 @@ def fit_relations(
     for path in graphs or ():
         source = SceneGraphFile(path)
         for image_id in source.ids():
-            found = source.read(image_id)
-            data.append(LabelGraph(found.labels, found.relations or (), found.boxes))
-    table = fit_prior(data, about)
+            known = source.read(image_id)
+            data.append(LabelGraph(known.labels, known.relations or (), known.boxes))
+    table = fit_prior(data, about, exact=bool(entities))
     table.save(out)
     typer.echo(
         f"{out}: {len(data):,} graphs, {int(table.counts.sum()):,} relations, "

@@ -76,7 +76,7 @@ def gold_boxes(graph: GroundedGraph) -> GoldBoxes:
 
 
 def label_graphs(
-    graphs: Sequence[GroundedGraph], min_boxes: int = 30, min_relations: int = 30
+    graphs: Sequence[GroundedGraph], min_boxes: int = 60, min_relations: int = 40
 ) -> list[LabelGraph]:
     """Return labels, relations and boxes of grounded graphs for ``fit_prior``.
 

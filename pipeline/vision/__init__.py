@@ -2,8 +2,12 @@
 
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detection import Detector, create_detector, detector_registry
-from pipeline.vision.detectors.nanodet import SIDE, session
-from pipeline.vision.extraction import create_extractor, resolve_features
+from pipeline.vision.extraction import (
+    Extractor,
+    create_extractor,
+    extractor_registry,
+    resolve_features,
+)
 from pipeline.vision.graph_builder import (
     REGIONS_VERSION,
     VISUAL_VERSION,
@@ -15,14 +19,19 @@ from pipeline.vision.graph_builder import (
 from pipeline.vision.image_folder import ImageFolder, describe_missing, keep_available, keep_covered
 from pipeline.vision.images import LazyImage, read_image
 from pipeline.vision.predictors.prior import LabelGraph, fit_prior
-from pipeline.vision.relations import RelationPredictor, create_relations, resolve_relations
+from pipeline.vision.relations import (
+    RelationPredictor,
+    create_relations,
+    relation_predictors,
+    resolve_relations,
+)
 from pipeline.vision.store_recipe import recipe_of
 
 __all__ = [
     "REGIONS_VERSION",
-    "SIDE",
     "VISUAL_VERSION",
     "Detector",
+    "Extractor",
     "GraphBuilder",
     "GraphRules",
     "ImageFolder",
@@ -35,14 +44,15 @@ __all__ = [
     "create_relations",
     "describe_missing",
     "detector_registry",
+    "extractor_registry",
     "fit_prior",
     "iou_matrix",
     "keep_available",
     "keep_covered",
     "read_image",
     "recipe_of",
+    "relation_predictors",
     "resolve_features",
     "resolve_relations",
     "rules_for",
-    "session",
 ]

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert import need_file
 from features.errors import InputError, UsageError
 from features.format import hash_file
 from features.records import Detections
@@ -203,6 +202,8 @@ class PriorTable:
 
         Raises: InputError: not such a table. MissingInput: no such file.
         """
+        from features.convert import need_file  # loads the readers of other formats
+
         try:
             with np.load(need_file(path), allow_pickle=False) as data:
                 labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
@@ -307,7 +308,11 @@ class Fitted(Prior):
 
 
 def fit_prior(
-    graphs: Iterable[LabelGraph], about: str = "", predicates: Iterable[str] = ()
+    graphs: Iterable[LabelGraph],
+    about: str = "",
+    predicates: Iterable[str] = (),
+    *,
+    exact: bool = False,
 ) -> PriorTable:
     """Count all graphs, and fit the weights by cross-fitting over two halves.
 
@@ -315,6 +320,8 @@ def fit_prior(
         graphs: one per image or caption, with relations; boxes in all of them or in none.
         about: description of the graphs, kept in the table.
         predicates: further predicates of the table, beside those of the graphs.
+        exact: scores are the probability that the likeliest predicate is right, instead of that the
+            pair is related; they differ where many predicates fit a pair.
 
     Raises: UsageError: fewer than two graphs have a relation, or only some have boxes.
     """
@@ -335,9 +342,13 @@ def fit_prior(
     halves = [_collect(usable[half::2], rows, code) for half in (0, 1)]
     flat = np.zeros(TERMS, np.float32)
     tables = [_count(half, labels, known, flat, about) for half in halves]
-    scored = [tables[1 - half].score(halves[half])[1] for half in (0, 1)]
-    related = [half.predicate < len(known) for half in halves]
-    weights = _logistic(np.concatenate(scored), np.concatenate(related).astype(np.float64))
+    scored = [tables[1 - half].score(halves[half]) for half in (0, 1)]
+    right = [
+        half.predicate == best if exact else half.predicate < len(known)
+        for half, (best, _) in zip(halves, scored, strict=True)
+    ]
+    terms = np.concatenate([terms for _, terms in scored])
+    weights = _logistic(terms, np.concatenate(right).astype(np.float64))
     both = _Pairs(*(np.concatenate(parts, axis=-1) for parts in zip(*halves, strict=True)))
     return _count(both, labels, known, weights.astype(np.float32), about)
 

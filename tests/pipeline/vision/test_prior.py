@@ -7,7 +7,9 @@ from features.errors import InputError, MissingInput, UsageError
 from features.records import Detections
 from pipeline.vision.predictors.prior import (
     CELLS,
+    Fitted,
     LabelGraph,
+    Prior,
     PriorTable,
     fit_prior,
     geometry_cells,
@@ -117,3 +119,46 @@ def test_cells_stay_in_range_and_mirror():
         assert cell.max() < count
     first, second = np.divmod(cells[0], 6)
     np.testing.assert_array_equal(first, second.T)
+
+
+def mixed(count, seed):
+    """Return graphs in which one relation in four is "holding" instead of "wearing"."""
+    holding = np.random.default_rng(seed).random(count) < 0.25
+    return [
+        graph._replace(relations=((0, "holding" if held else "wearing", 1),))
+        for graph, held in zip(world(count, seed), holding, strict=True)
+    ]
+
+
+def test_exact_scores_are_those_of_the_predicate():
+    data = mixed(200, 3)
+    related, exact = (fit_prior(data, exact=flag) for flag in (False, True))
+    man, hat = Detections(data[0].boxes, data[0].labels, np.ones(4, np.float32), (500, 500)), (0, 1)
+    chances = []
+    for table in (related, exact):
+        pairs, best, chance = table.best_predicates(man)
+        row = np.flatnonzero((pairs == hat).all(1))[0]
+        assert table.predicates[best[row]] == "wearing"
+        chances.append(chance[row])
+    assert chances[0] > 0.9
+    assert chances[1] == pytest.approx(0.75, abs=0.1)
+
+
+def test_fitted_relates_each_pair_once_and_no_object_with_itself(table, tmp_path):
+    table.save(tmp_path / "table.npz")
+    graph = world(1, 7)[0]
+    twice = np.concatenate([graph.boxes, graph.boxes[:1] + 1])  # another name of the man
+    found = Detections(twice, (*graph.labels, "man"), np.ones(5, np.float32), (500, 500))
+    relations, scores = Fitted(str(tmp_path / "table.npz"), min_score=0).predict(found, 100)
+    pairs = [frozenset((subject, target)) for subject, _, target in relations]
+    assert len(pairs) == len(set(pairs))
+    assert frozenset((0, 4)) not in pairs
+    assert {relations[0], relations[1]} == {(0, "wearing", 1), (4, "wearing", 1)}
+    assert (np.diff(scores) <= 0).all()
+    best = Fitted(str(tmp_path / "table.npz"), min_score=0.5).predict(found, 100)[1]
+    assert (best >= 0.5).all()
+
+
+def test_packaged_tables_differ():
+    assert Fitted().identity()["table"] != Prior().identity()["table"]
+    assert "ride" in Fitted().table.predicates
