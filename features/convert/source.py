@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import damaged
 from features.convert.safe.values import check_text, integers
 from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections, ImageEntry, TextGraph
@@ -206,14 +207,13 @@ def _relations(
 
 
 def _floats(where: str, column: str, values: npt.ArrayLike) -> Array:
-    try:
+    kinds = (TypeError, ValueError, OverflowError)
+    with damaged(f"{where}: {column} are not a table of numbers", *kinds):
         wide = np.asarray(values)
         if wide.dtype.kind not in "fiub" and wide.size:
             raise ValueError(f"the values are {wide.dtype}")
         with np.errstate(over="ignore"):
             floats = np.ascontiguousarray(wide, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {column} are not a table of numbers ({error}).") from error
     if not np.isfinite(floats).all():
         at = int(np.flatnonzero(~np.isfinite(floats).reshape(-1))[0])
         raise FeatureOverflow(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from features.convert.safe.inputs import BOM, read_bytes
@@ -156,7 +157,11 @@ def _heads(where: str, edges: object, tokens: Sequence[str]) -> list[int]:
             raise InputError(f"{where}: word {dependent} has two heads in the dependencies.")
         seen.add(dependent)
         heads[dependent - 1] = head - 1
-    _check_tree(where, heads)
+    try:
+        TopologicalSorter({at: [head] for at, head in enumerate(heads)}).prepare()
+    except CycleError as error:
+        word = error.args[1][0] + 1
+        raise InputError(f"{where}: the heads of word {word} form a cycle.") from error
     return heads
 
 
@@ -189,16 +194,3 @@ def _join(where: str, pairs: Sequence[Pair], tokens: Sequence[str]) -> list[Pair
             "_caps.json away to import without words."
         )
     return joined
-
-
-def _check_tree(where: str, heads: Sequence[int]) -> None:
-    """Refuse cycles."""
-    safe: set[int] = {-1}
-    for word in range(len(heads)):
-        path: set[int] = set()
-        while word not in safe:
-            if word in path:
-                raise InputError(f"{where}: the heads of word {word + 1} form a cycle.")
-            path.add(word)
-            word = heads[word]
-        safe |= path

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file, need_folder
+from features.convert.safe.inputs import damaged, need_file, need_folder
 from features.convert.safe.pickles import BROKEN_ARRAY, load_array
 from features.convert.safe.values import brief, integers, real_rows
 from features.convert.source import Source, make_detections
@@ -113,7 +113,7 @@ def _open_npz(path: Path) -> dict[str, Table]:
     """Read the plain arrays of an .npz; object arrays (``info``) are skipped, never unpickled."""
     found: dict[str, Table] = {}
     need_file(path)
-    try:
+    with damaged(f"{path}: not a complete .npz file", *BROKEN_ARRAY, *_BROKEN_ZIP):
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
                 raise InputError(f"{path}: unpacks to more than 1 GiB, too much for one image.")
@@ -124,8 +124,4 @@ def _open_npz(path: Path) -> dict[str, Table]:
                 except ValueError as error:
                     if "allow_pickle" not in str(error):
                         raise
-    except InputError:
-        raise
-    except (*BROKEN_ARRAY, *_BROKEN_ZIP) as error:
-        raise InputError(f"{path}: not a complete .npz file ({error}).") from error
     return found
