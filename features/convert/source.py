@@ -66,7 +66,6 @@ class Source(abc.ABC):
         hint = f"its ids look like {example!r}" if example else "it has no images"
         raise UnknownName(f"{self.path}: no image {image_id!r} in this file; {hint}.")
 
-    @abc.abstractmethod
     def read(self, image_id: str) -> Detections:
         """Return the detections of one image.
 
@@ -74,6 +73,11 @@ class Source(abc.ABC):
 
         Raises: UnknownName: no such image. InputError: damaged or contradictory data.
         """
+        return self._read(self.key(image_id))
+
+    @abc.abstractmethod
+    def _read(self, key: str) -> Detections:
+        """Return the detections of one image, by its id in the file."""
 
     def unions(self, image_id: str) -> npt.NDArray[np.generic] | None:
         """Return the features of an image's union boxes, a row per relation; None without them."""

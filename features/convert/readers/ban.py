@@ -111,9 +111,7 @@ class BanFile(Source):
             raise InputError(f"{self.path}: {name!r} has chunks of {data.chunks}; too large.")
         return data
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         row = self.index[key]
         where = f"{self.path}, image {key!r}, row {row}"
         with _hdf5_errors(where):

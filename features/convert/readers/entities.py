@@ -86,14 +86,10 @@ class EntitiesFolder(Source):
             self.files += sorted(self.sentences.glob("*.txt"))
         self.provides = frozenset({"size"} if self.sentences is None else {"labels", "size"})
 
-    def read(self, image_id: str) -> Detections:
-        """Return the gold boxes of one image.
-
-        The label is the last word of the first phrase that names the box's entity.
-        """
-        path = self.index[self.key(image_id)]
+    def _read(self, key: str) -> Detections:
+        path = self.index[key]
         size, boxes, entities = _read_annotation(path)
-        first: dict[str, str] = {}
+        first: dict[str, str] = {}  # entity -> last word of the first phrase that names it
         if self.sentences is not None:
             for sentence in _read_sentences(self.sentences / f"{path.stem}.txt", {}):
                 for phrase in sentence.phrases:

@@ -9,7 +9,6 @@ cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,9 @@ class LmdbFile(Source):
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
             )
             self._check_length(data)
-            self.index = {_key_text(key): bytes(key) for key in self._scan()}
+            with self._env.begin() as transaction:
+                keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+        self.index = {key.decode("utf-8", "backslashreplace"): key for key in keys if key != _KEYS}
         if not self.index:
             raise InputError(f"{self.path}: no image in this database.")
         self.provides = frozenset({"features", "size", "scores"})
@@ -79,19 +80,13 @@ class LmdbFile(Source):
                 f"{data}: {data.stat().st_size} bytes, its pages need {wanted}. The copy is torn."
             )
 
-    def _scan(self) -> Iterator[bytes]:
-        with self._env.begin() as transaction:
-            yield from (key for key in transaction.cursor().iternext(values=False) if key != _KEYS)
-
     def close(self) -> None:
         """Close the database."""
         self._env.close()
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features."""
+    def _read(self, key: str) -> Detections:
         import lmdb
 
-        key = self.key(image_id)
         where = f"{self.path}, key {key!r}"
         with damaged(f"{where}: cannot be read", lmdb.Error), self._env.begin() as transaction:
             value = transaction.get(self.index[key])
@@ -148,10 +143,6 @@ class LmdbFile(Source):
 
     def _labels(self, where: str, codes: npt.NDArray[np.generic]) -> list[str] | None:
         return pick_names(where, "class", self.classes, map(int, codes)) if self.classes else None
-
-
-def _key_text(key: bytes) -> str:
-    return bytes(key).decode("utf-8", "backslashreplace")
 
 
 def _best(

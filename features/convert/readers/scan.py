@@ -68,9 +68,8 @@ class ScanData(Source):
         sized = all(split.sizes is not None for split in self.splits)
         self.provides = frozenset({"features", "size"} if sized else {"features"})
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's features, with boxes and size if GSMN's files are present."""
-        split, row = self.index[self.key(image_id)]
+    def _read(self, key: str) -> Detections:
+        split, row = self.index[key]
         return split.read(row)
 
     def images(self) -> list[ImageEntry]:

@@ -175,9 +175,7 @@ class VinvlFile(Source):
         beside = self.path.with_name(f"{stem}.{kind}.tsv")
         return _Lines(beside, self.notes) if beside.is_file() else None
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes, with features, relations and attributes if present."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._lines.read(key))
         size = self._size(where, key)
