@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
@@ -22,7 +23,9 @@ from pipeline.parse import parse
 
 __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
 
-SUBSETS = ("object", "attribute", "relation", "cardinality", "colour", "size")
+_LENGTHS = {"object": 1, "attribute": 2, "relation": 3}
+_WORDS = {"cardinality": "cardinals", "colour": "colours", "size": "sizes"}
+SUBSETS = (*_LENGTHS, *_WORDS)
 Tuple = tuple[str, ...]
 Synsets = Callable[[str], frozenset[str]]
 
@@ -80,17 +83,16 @@ def spice(
             f"{len(candidates)} candidates and {len(references)} lists of references: "
             "there must be one list per candidate, and at least one candidate."
         )
-    bare = [at for at, listed in enumerate(references) if not listed]
-    if bare:
-        raise UsageError(f"image {bare[0]} has no references. Leave such images out.")
+    for at, listed in enumerate(references):
+        if not listed:
+            raise UsageError(f"image {at} has no references. Leave such images out.")
     graphs = _graphs([*candidates, *[c for listed in references for c in listed]], parser, options)
     ours = [tuples(graph) for graph in graphs[: len(candidates)]]
+    rest = iter(graphs[len(candidates) :])
     theirs: list[set[Tuple]] = []
-    at = len(candidates)
     for listed in references:
-        merged: set[Tuple] = set().union(*map(tuples, graphs[at : at + len(listed)]))
+        merged: set[Tuple] = set().union(*map(tuples, islice(rest, len(listed))))
         theirs.append(_merge(merged, synsets) if synsets else merged)
-        at += len(listed)
     scores = [_f1(mine, reference, synsets) for mine, reference in zip(ours, theirs, strict=True)]
     n = len(scores)
     return Spice(
@@ -147,26 +149,17 @@ def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
         )
     merged: set[Tuple] = set()
     for item in sorted(reference, key=lambda item: (len(item), item)):
-        if len(item) == 2:
-            item = (name.get(item[0], item[0]), item[1])
-        elif len(item) == 3:
-            item = (name.get(item[0], item[0]), item[1], name.get(item[2], item[2]))
-        else:
-            item = (name.get(item[0], item[0]),)
+        item = tuple([word if at == 1 else name.get(word, word) for at, word in enumerate(item)])
         if not _found(item, merged, synsets):
             merged.add(item)
     return merged
 
 
 def _belongs(item: Tuple, subset: str) -> bool:
-    if subset in ("object", "attribute", "relation"):
-        return len(item) == 1 + ("object", "attribute", "relation").index(subset)
-    listed = {
-        "cardinality": word_class("cardinals"),
-        "colour": word_class("colours"),
-        "size": word_class("sizes"),
-    }
-    return len(item) == 2 and item[1] in listed[subset]
+    length = _LENGTHS.get(subset)
+    return (
+        len(item) == length if length else len(item) == 2 and item[1] in word_class(_WORDS[subset])
+    )
 
 
 def _subset(

@@ -14,6 +14,7 @@ from features.format.codec import (
     unpack_tokens,
 )
 from features.format.files import (
+    closing,
     folder_lock,
     partial_path,
     publish,
@@ -27,7 +28,15 @@ from features.format.files import (
 )
 from features.format.group import Group, GroupManifest, read_group
 from features.format.hash_cache import HashCache
-from features.format.hdf5 import REPAIR, hash_rest, lay_out, open_file, read_part, record_of
+from features.format.hdf5 import (
+    REPAIR,
+    hash_rest,
+    lay_out,
+    open_file,
+    read_into,
+    read_part,
+    record_of,
+)
 from features.format.keys import (
     KEY_DIGITS,
     canonical_json,
@@ -64,6 +73,7 @@ __all__ = [
     "build_store",
     "canonical_json",
     "check_binding",
+    "closing",
     "content_key",
     "decode_texts",
     "find_column",
@@ -82,6 +92,7 @@ __all__ = [
     "partial_path",
     "publish",
     "read_group",
+    "read_into",
     "read_part",
     "read_photos",
     "read_sealed",

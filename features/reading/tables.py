@@ -19,7 +19,7 @@ __all__ = ["CAPTION_TABLES", "IMAGE_TABLES", "captions_table", "images_table"]
 Array = npt.NDArray[Any]
 
 
-def _frame(columns: dict[str, Any]) -> pd.DataFrame:
+def _frame(**columns: Any) -> pd.DataFrame:
     import pandas as pd  # slow to load
 
     return pd.DataFrame(columns)
@@ -47,14 +47,12 @@ def images_table(store: StoreReader) -> pd.DataFrame:
     else:
         sizes = np.zeros((len(rows), 2), np.int32)
     return _frame(
-        {
-            "id": _texts(store, "image_id", rows),
-            "file": _texts(store, "image_file", rows),
-            "split": _names(store, "split", rows),
-            "width": sizes[:, 0],
-            "height": sizes[:, 1],
-            "row": rows,
-        }
+        id=_texts(store, "image_id", rows),
+        file=_texts(store, "image_file", rows),
+        split=_names(store, "split", rows),
+        width=sizes[:, 0],
+        height=sizes[:, 1],
+        row=rows,
     )
 
 
@@ -65,14 +63,12 @@ def captions_table(store: StoreReader) -> pd.DataFrame:
     rows = np.flatnonzero(store.usable[image_of])
     images, every = image_of[rows], np.arange(len(store))
     return _frame(
-        {
-            "id": _texts(store, "caption_id", rows),
-            "text": _texts(store, "caption", rows),
-            "image": _texts(store, "image_id", every)[images],
-            "split": _names(store, "split", images),
-            "row": rows,
-            "image_row": images,
-        }
+        id=_texts(store, "caption_id", rows),
+        text=_texts(store, "caption", rows),
+        image=_texts(store, "image_id", every)[images],
+        split=_names(store, "split", images),
+        row=rows,
+        image_row=images,
     )
 
 
@@ -87,12 +83,13 @@ def _ragged(store: StoreReader, captions: pd.DataFrame, axis: str) -> tuple[Arra
     return at, owner, store.offsets("object_offsets")[rows][owner]
 
 
-def _caption_keys(captions: pd.DataFrame, owner: Array) -> dict[str, Any]:
-    return {
-        "caption": captions["id"].to_numpy()[owner],
-        "image": captions["image"].to_numpy()[owner],
-        "split": captions["split"].to_numpy()[owner],
-    }
+def _taken(frame: pd.DataFrame, owner: Array, **columns: str) -> dict[str, Array]:
+    """Return columns of a table under new names, one value per position in ``owner``."""
+    return {name: frame[column].to_numpy()[owner] for name, column in columns.items()}
+
+
+def _corners(boxes: Array) -> dict[str, Array]:
+    return dict(zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True))
 
 
 def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
@@ -102,12 +99,10 @@ def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     mentions = np.append(store.column("mention"), -1)
     position = np.where(first[at + 1] > first[at], mentions[first[at]], -1)
     return _frame(
-        {
-            **_caption_keys(captions, owner),
-            "object": at - start,
-            "lemma": _names(store, "object_lemma", at),
-            "position": position,
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        object=at - start,
+        lemma=_names(store, "object_lemma", at),
+        position=position,
     )
 
 
@@ -115,13 +110,11 @@ def _attributes(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     at, owner, start = _ragged(store, captions, "attribute")
     target = store.column("attribute_object")[at]
     return _frame(
-        {
-            **_caption_keys(captions, owner),
-            "object": target,
-            "lemma": _names(store, "object_lemma", start + target),
-            "attribute": _names(store, "attribute", at),
-            "position": store.column("attribute_position")[at],
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        object=target,
+        lemma=_names(store, "object_lemma", start + target),
+        attribute=_names(store, "attribute", at),
+        position=store.column("attribute_position")[at],
     )
 
 
@@ -129,14 +122,12 @@ def _relations(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     at, owner, start = _ragged(store, captions, "relation")
     subject, target = store.column("relation_subject")[at], store.column("relation_object")[at]
     return _frame(
-        {
-            **_caption_keys(captions, owner),
-            "subject": _names(store, "object_lemma", start + subject),
-            "predicate": _names(store, "relation_predicate", at),
-            "object": _names(store, "object_lemma", start + target),
-            "subject_object": subject,
-            "object_object": target,
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        subject=_names(store, "object_lemma", start + subject),
+        predicate=_names(store, "relation_predicate", at),
+        object=_names(store, "object_lemma", start + target),
+        subject_object=subject,
+        object_object=target,
     )
 
 
@@ -151,35 +142,27 @@ def _slots(store: StoreReader, images: pd.DataFrame, counts: str) -> tuple[Array
 
 def _visual_objects(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_objects")
-    boxes = store.column("boxes")[row, slot]
     return _frame(
-        {
-            "image": images["id"].to_numpy()[owner],
-            "split": images["split"].to_numpy()[owner],
-            "object": slot,
-            "label": _names(store, "labels", (row, slot)),
-            "score": store.column("scores")[row, slot],
-            **{name: boxes[:, at] for at, name in enumerate(("x1", "y1", "x2", "y2"))},
-        }
+        **_taken(images, owner, image="id", split="split"),
+        object=slot,
+        label=_names(store, "labels", (row, slot)),
+        score=store.column("scores")[row, slot],
+        **_corners(store.column("boxes")[row, slot]),
     )
 
 
 def _visual_relations(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_relations")
     pairs = store.column("relations")[row, slot]
-    boxes = store.column("union_boxes")[row, slot]
     return _frame(
-        {
-            "image": images["id"].to_numpy()[owner],
-            "split": images["split"].to_numpy()[owner],
-            "subject": _names(store, "labels", (row, pairs[:, 0])),
-            "predicate": _names(store, "predicates", (row, slot)),
-            "object": _names(store, "labels", (row, pairs[:, 1])),
-            "score": store.column("relation_scores")[row, slot],
-            "subject_object": pairs[:, 0],
-            "object_object": pairs[:, 1],
-            **{name: boxes[:, at] for at, name in enumerate(("x1", "y1", "x2", "y2"))},
-        }
+        **_taken(images, owner, image="id", split="split"),
+        subject=_names(store, "labels", (row, pairs[:, 0])),
+        predicate=_names(store, "predicates", (row, slot)),
+        object=_names(store, "labels", (row, pairs[:, 1])),
+        score=store.column("relation_scores")[row, slot],
+        subject_object=pairs[:, 0],
+        object_object=pairs[:, 1],
+        **_corners(store.column("union_boxes")[row, slot]),
     )
 
 

@@ -18,8 +18,9 @@ from models.nn.layers import (
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
+from models.nn.losses import triplet_loss
 from models.nn.matching import mean_of_max, mean_of_max_plain
+from models.nn.networks import EmbeddingOptions, Network, TripletNetwork, TripletOptions
 from models.nn.options import DataOptions
 from models.nn.text_encoders import BertText, GruText, copy_rows
 from models.nn.tiling import score_in_tiles
@@ -30,9 +31,13 @@ __all__ = [
     "BertText",
     "BiGru",
     "DataOptions",
+    "EmbeddingOptions",
     "GraphConvolution",
     "GruText",
+    "Network",
     "TextGraphEncoder",
+    "TripletNetwork",
+    "TripletOptions",
     "activate",
     "clipped_l2norm",
     "copy_rows",
@@ -45,7 +50,6 @@ __all__ = [
     "masked_softmax",
     "mean_of_max",
     "mean_of_max_plain",
-    "negative_mask",
     "score_in_tiles",
     "text_adjacency",
     "triplet_loss",

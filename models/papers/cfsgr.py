@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from features.batches import CaptionBatch, ImageBatch
 from models.compute import ALONE, Exchange
 from models.nn import (
-    DataOptions,
     GraphConvolution,
     TextGraphEncoder,
+    TripletNetwork,
+    TripletOptions,
     clipped_l2norm,
     copy_rows,
     cosine,
@@ -46,9 +47,7 @@ from models.nn import (
     masked_softmax,
     mean_of_max,
     mean_of_max_plain,
-    negative_mask,
     score_in_tiles,
-    triplet_loss,
     uniform_embedding,
     xavier_linear,
 )
@@ -73,11 +72,9 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class CfsgrOptions(DataOptions):
+class CfsgrOptions(TripletOptions):
     """Options of CFSGR; the defaults are the paper's full model."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     part: Literal[
         "coarse",
         "fine_object",
@@ -110,8 +107,6 @@ class CfsgrOptions(DataOptions):
     graph whose caption has no triplet."""
     margin: float = 0.35
     """The paper does not state it."""
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class GraphCode(NamedTuple):
@@ -397,15 +392,6 @@ class ReasoningNetwork(nn.Module):
             options.embed_dim, options.sim_dim, options.attention_scale, square=options.square
         )
 
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from pretrained vectors."""
-        copy_rows(self.text.embed, vectors)
-
-    def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
-        """Start both label embeddings from vectors."""
-        copy_rows(self.visual.labels, labels)
-        copy_rows(self.visual.predicates, predicates)
-
     def reason(
         self, images: Nodes, texts: Nodes, read: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
@@ -591,13 +577,11 @@ class FineNetwork(ReasoningNetwork):
 
 
 @register("cfsgr", CfsgrOptions)
-class Cfsgr(nn.Module):
+class Cfsgr(TripletNetwork[CfsgrOptions]):
     """The chosen networks; a code is the codes of the networks, one after the other."""
 
     def __init__(self, options: CfsgrOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.hard_negatives = self.options.hard_negatives
+        super().__init__(options)
         self.networks = nn.ModuleDict(
             {
                 name: CoarseNetwork(options)
@@ -606,21 +590,18 @@ class Cfsgr(nn.Module):
                 for name in PARTS[options.part]
             }
         )
+        self.word_tables = tuple(network.text.embed for network in self.parts)
 
     @property
     def parts(self) -> list[Any]:
         """The networks, in the order of ``part``."""
         return list(self.networks.values())
 
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embeddings from pretrained vectors, (vocab_size, word_dim)."""
-        for network in self.parts:
-            network.init_words(vectors)
-
     def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
         """Start the label embeddings from vectors, (n_labels | n_predicates, word_dim)."""
         for network in self.parts:
-            network.init_labels(labels, predicates)
+            copy_rows(network.visual.labels, labels)
+            copy_rows(network.visual.predicates, predicates)
 
     def encode_images(self, images: ImageBatch) -> tuple[Tensor, ...]:
         """Return the image codes of all networks."""
@@ -653,14 +634,6 @@ class Cfsgr(nn.Module):
         self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
     ) -> Tensor:
         """Sum the hinge losses with hard negatives of the networks. CFSGR Eq. (18)."""
-        o = self.options
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        losses = []
-        for network in self.parts:
-            scores = exchange.scores(network, images, captions)
-            losses.append(
-                triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)
-            )
-        return torch.stack(losses).sum()
+        negatives = self.negatives(captions, exchange)
+        scores = (exchange.scores(network, images, captions) for network in self.parts)
+        return torch.stack([self.compare(some, negatives) for some in scores]).sum()

@@ -187,9 +187,9 @@ def _fill(
         key: tensor.view(wanted[key].shape) if tensor.numel() == wanted[key].numel() else tensor
         for key, tensor in join_kernels(renamed).items()
     }
-    optional = layout.optional
+    optional = [*layout.optional]
     if not any(key.startswith("text.bert.") for key in ready):
-        optional += (r"text\.bert\..+",)  # loaded from its folder
+        optional.append(r"text\.bert\..+")  # loaded from its folder
     missing = [key for key in wanted if key not in ready]
     fresh = [key for key in missing if any(re.fullmatch(pattern, key) for pattern in optional)]
     lacking = [key for key in missing if key not in fresh]

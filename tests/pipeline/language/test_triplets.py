@@ -11,13 +11,13 @@ from features.records import TextGraph
 from pipeline.language.dependency import Tree, to_ud
 from pipeline.language.lemmas import Lemmas
 from pipeline.language.repair import repair
-from pipeline.language.spice.rules import RULES, Rule, markdown
+from pipeline.language.spice.rules import Rule, markdown, rules
 from pipeline.language.spice.triplets import extract
 from pipeline.parse import load_parser, parse
 
 CASES = [
     (rule, profile)
-    for rule in RULES
+    for rule in rules()
     for profile in (("spice", "extended") if rule.profile == "both" else (rule.profile,))
 ]
 
@@ -30,7 +30,7 @@ def test_example_of_the_rule(rule: Rule, profile: str) -> None:
 
 
 def test_rule_names_are_unique_and_the_page_is_current() -> None:
-    names = [rule.name for rule in RULES]
+    names = [rule.name for rule in rules()]
     assert len(names) == len(set(names))
     page = Path(__file__).parents[3] / "docs" / "rules.md"
     assert page.read_text(encoding="utf-8") == markdown(), "run: python -m pipeline rules"
@@ -63,7 +63,7 @@ def test_roles_follow_the_graph() -> None:
 
 
 def test_clear_and_ud_trees_give_the_same_tuples() -> None:
-    captions = [rule.example for rule in RULES]
+    captions = [rule.example for rule in rules()]
     for scheme in ("clear", "ud1-basic"):
         stored = parse(captions, scheme=scheme)
         bare = [
