@@ -1,12 +1,13 @@
-"""Fit the weights of ``pipeline/language/spice/attachment.py``: ``python -m benchmarks.fit_attachment``.
+"""Fit the weights of ``pipeline/language/spice/attachment.py``.
 
     python -m benchmarks.fit_attachment SPICE.json HUMAN.csv [--out FILE]
 
-SPICE.json holds ``{"sent": caption, "rels": [[subject, predicate, object], ...]}`` entries with
-SPICE's own output; HUMAN.csv the columns ``caption`` and ``scene_graph`` with ``( s , p , o )``
-tuples by people. Each site whose place the tuples tell is one example; a softmax regression over
-its candidates gives the weights. The weights for ``extended`` add 0.3 of SPICE's as a prior. Prints
-the agreement on every fifth caption, held out, beside the parser's own and the nearest candidate.
+SPICE.json has entries ``{"sent": caption, "rels": [[subject, predicate, object], ...]}`` with the
+output of SPICE; HUMAN.csv has the columns ``caption`` and ``scene_graph`` with ``( s , p , o )``
+tuples by people. Each attachment that the tuples determine is one example; the weights are a
+softmax regression over its candidates. The weights of ``extended`` add 0.3 of SPICE's as a prior.
+Prints the agreement on every fifth caption, held out, beside that of the parser's attachment and of
+the nearest candidate.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ Triple = tuple[str, ...]
 Example = tuple[int, int, list[list[str]]]  # right candidate, the parser's, cues of each
 PRIOR = 0.3
 ABOUT = (
-    "Weights of the cues in pipeline/language/spice/attachment.py. spice: fitted to SPICE 1.0 output on captions; "
-    "extended: fitted to human scene graphs, with 0.3 of the first as a prior."
+    "Weights of the cues in pipeline/language/spice/attachment.py. spice: fitted to SPICE 1.0 "
+    "output on captions; extended: fitted to human scene graphs, with 0.3 of the first as a prior."
 )
 
 
@@ -48,7 +49,7 @@ def read_spice(path: Path) -> tuple[list[str], list[set[Triple]]]:
 
 
 def read_human(path: Path, limit: int) -> tuple[list[str], list[set[Triple]]]:
-    """Return captions and the relations people wrote, words in the singular."""
+    """Return captions and the relations that people wrote, with words in the singular."""
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))[:limit]
     gold = []
@@ -72,7 +73,7 @@ def _names(c: Clauses, token: int) -> set[str]:
 
 
 def examples(graph: TextGraph, gold: set[Triple], spice: bool) -> dict[str, list[Example]]:
-    """Return the examples of one caption; decided sites are moved before the next one is read."""
+    """Return the examples of one caption; each attachment is corrected before the next is read."""
     c = Clauses(graph, sides=not spice)
     if spice:
         join_verbs(c)
@@ -126,7 +127,7 @@ def examples(graph: TextGraph, gold: set[Triple], spice: bool) -> dict[str, list
 
 
 def fit(train: list[Example], test: list[Example], penalty: float = 2e-3) -> dict[str, float]:
-    """Return the weights of all cues that occur ten times or more."""
+    """Return the weights of all cues that occur at least ten times."""
     counts = Counter(cue for _, _, rows in train for cues in rows for cue in cues)
     column = {cue: at for at, cue in enumerate(sorted(c for c, n in counts.items() if n >= 10))}
     X, mask, y = _tensors(train, column)
@@ -168,7 +169,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("spice", type=Path)
     arguments.add_argument("human", type=Path)
-    arguments.add_argument("--limit", type=int, default=20_000, help="captions of the human file")
+    arguments.add_argument("--limit", type=int, default=20_000, help="captions read from HUMAN.csv")
     arguments.add_argument(
         "--out", type=Path, default=Path("pipeline/language/data/attachment.json")
     )

@@ -1,9 +1,9 @@
-"""What a photo costs, as ratios in one run: ``python -m benchmarks.vision [IMAGES_DIR]``.
+"""Time of the visual stage per image, as ratios: ``python -m benchmarks.vision [IMAGES_DIR]``.
 
-The floor is the detector's own inference plus the decoding of the JPEG. On top come the boxes,
-graph rules, relations and the features of all objects and union boxes. Both sides alternate photo
-by photo, in processor time; the median counts. Without a folder, public-domain photos of
-scikit-image are used, written as JPEGs of 500 pixels.
+The baseline is the inference of the detector plus the decoding of the JPEG. The stage adds boxes,
+graph rules, relations and the features of all objects and union boxes. Both are measured in turn
+for each image, in processor time; the median is reported. Without a folder, public-domain photos
+from scikit-image are used, saved as JPEGs of 500 pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alon
 
 
 def photos(folder: Path) -> list[Path]:
-    """Write 500-pixel JPEGs of scikit-image's photos."""
+    """Write JPEGs of scikit-image's photos, 500 pixels wide or high."""
     import skimage
     from PIL import Image
 
@@ -47,7 +47,7 @@ def photos(folder: Path) -> list[Path]:
 
 
 def large(folder: Path) -> Path:
-    """Write a JPEG as a camera makes it: 4000 pixels, with noise."""
+    """Write a JPEG like one from a camera: 4000 pixels, with noise."""
     import skimage
     from PIL import Image
 
@@ -60,7 +60,7 @@ def large(folder: Path) -> Path:
 
 
 def stage(paths: list[Path]) -> None:
-    """Do what the visual stage does with these photos."""
+    """Run the visual stage on these images."""
     detector = create_detector("nanodet")
     tools = (detector, create_relations("geometric"), create_extractor("detector", detector))
     for path in paths:
@@ -76,7 +76,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def wall(paths: list[Path], jobs: int) -> float:
-    """Return the wall time of ``jobs`` processes that share the photos, start-up left out."""
+    """Return the wall time of ``jobs`` processes that share the images, without their start."""
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         parts = [paths[at::jobs] for at in range(jobs)]
         pool.map(stage, [part[:1] for part in parts], chunksize=1)
@@ -90,7 +90,7 @@ def main() -> int:
         if len(sys.argv) > 1:
             paths = sorted(Path(sys.argv[1]).glob("*.jpg"))[:COUNT]
             if not paths:
-                raise MissingInput(f"{sys.argv[1]}: no .jpg here.")
+                raise MissingInput(f"{sys.argv[1]}: no .jpg files in this folder.")
         else:
             paths = photos(Path(folder))
         network, blank = session()[0], np.zeros((1, 3, SIDE, SIDE), np.float32)
@@ -106,23 +106,23 @@ def main() -> int:
         decode, infer, whole = np.median(rows, axis=0)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         alone, both = (min(wall(paths, jobs) for _ in range(2)) for jobs in (1, 2))
-        camera, most = large(Path(folder)), 4000 / (1.5 * SIDE)
+        camera, limit = large(Path(folder)), 4000 / (1.5 * SIDE)
         pairs = [
             [
                 seconds(lambda: read_image(camera)),
-                seconds(lambda: LazyImage.open("large", camera).reduced(most)),
+                seconds(lambda: LazyImage.open("large", camera).reduced(limit)),
             ]
             for _ in range(7)
         ]
         all_pixels, fewer = np.median(pairs, axis=0)
-    print("| what | a photo | ratio |\n| --- | --- | --- |")
+    print("| what | per image | ratio |\n| --- | --- | --- |")
     print(f"| decoding | {1000 * decode:.1f} ms | |")
     print(f"| inference alone | {1000 * infer:.1f} ms | |")
     print(f"| decoding 4000 pixels | {1000 * all_pixels:.1f} ms | |")
-    less = f"{fewer / all_pixels:.2f} x of that"
+    less = f"{fewer / all_pixels:.2f} x the row above"
     print(f"| the same for `nanodet` | {1000 * fewer:.1f} ms | {less} |")
-    floor = f"{whole / (decode + infer):.2f} x of both"
-    print(f"| whole visual stage | {1000 * whole:.1f} ms | {floor} |")
+    ratio = f"{whole / (decode + infer):.2f} x decoding and inference"
+    print(f"| whole visual stage | {1000 * whole:.1f} ms | {ratio} |")
     print(f"| two jobs instead of one | | {alone / both:.2f} x faster |")
     print(f"| peak memory of a worker | {memory:.0f} MB | |")
     return 0

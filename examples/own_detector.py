@@ -1,4 +1,4 @@
-"""Your own detector in 20 lines: python examples/own_detector.py PHOTO [PHOTO ...]."""
+"""A detector plug-in in 20 lines: python examples/own_detector.py PHOTO [PHOTO ...]."""
 
 import sys
 
@@ -11,13 +11,13 @@ from pipeline.detect import detectors
 
 @detectors.register("bright-spot")
 class BrightSpot:
-    """One box around the pixels that are nearly white."""
+    """One box around the nearly white pixels."""
 
     needs_pixels = True
     provides = frozenset({"labels", "scores", "size"})
 
     def identity(self):
-        return {"name": "bright-spot", "version": 1}  # all that its output depends on
+        return {"name": "bright-spot", "version": 1}  # everything its output depends on
 
     def covers(self, image_id):
         return True

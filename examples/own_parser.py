@@ -1,4 +1,4 @@
-"""A caption parser of your own: import this module, then ask for ``parser="plain"``."""
+"""A caption parser plug-in: import this module, then pass ``parser="plain"``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.parse import parsers
 
 @parsers.register("plain")
 class PlainParser:
-    """Splits at spaces and hangs every word on the first: fast, and good for nothing else."""
+    """Split captions at spaces and attach every word to the first one."""
 
     name = "plain"
     version = "1"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from inspect import signature
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from features.errors import UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["Registry"]
 
@@ -101,6 +103,8 @@ class Registry(Generic[T]):
         return entry(*given, **options)
 
     def _points(self) -> list[EntryPoint]:
+        from importlib.metadata import EntryPoint, entry_points  # loads email, csv and zipfile
+
         ours = [EntryPoint(name, value, self.group) for name, value in self.built_in.items()]
         return [*ours, *entry_points(group=self.group)]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from features.batches.batch import CaptionBatch, ImageBatch
+    from models.compute.distributed import Exchange
 
 __all__ = [
     "MODELS",
@@ -66,8 +67,12 @@ class MatchingModel(Protocol):
         """Return (n_images, 1) similarities to one caption, computed literally."""
         ...
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Return the training loss of B pairs, row by row; scores the batch against itself."""
+    def loss(self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange) -> Tensor:
+        """Return the training loss of B pairs; row i of the images matches row i of the captions.
+
+        ``exchange`` provides the codes and scores of the whole batch if this process has only
+        some of its pairs.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from typing import Protocol
 from features.errors import UnknownName
 from features.records import TextGraph
 from features.registry import Registry
-from pipeline.language.dependency import SCHEMES, to_scheme
+from pipeline.language.dependency import SCHEMES, from_ud, to_ud
 from pipeline.language.spice.triplets import PROFILES, extract
 
 __all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers"]
@@ -108,5 +108,5 @@ def parse(
         raise UnknownName.of("scheme", scheme, SCHEMES)
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
-    graphs = extract(load_parser(parser, **options).parse(texts), profile)
-    return [to_scheme(graph, scheme) for graph in graphs]
+    parsed = [to_ud(graph) for graph in load_parser(parser, **options).parse(texts)]
+    return [from_ud(graph, scheme) for graph in extract(parsed, profile)]

@@ -1,12 +1,12 @@
-"""SPICE: how well captions say what the reference captions say, in tuples. No Java.
+"""SPICE: agreement of captions with reference captions, measured in tuples; needs no Java.
 
 A caption becomes a set of tuples: (object), (object, attribute), (subject, predicate, object). The
-references of one image are merged into one graph. A candidate tuple counts when some reference
-tuple has the same length and agrees in every place: equal lemma, or a shared WordNet synset. The
-score of an image is the F1 of its tuples; the score of a system is the mean over the images.
+references of one image are merged into one graph. A candidate tuple matches a reference tuple of
+the same length if they agree in every position: equal lemmas, or a shared WordNet synset. The score
+of an image is the F1 of its tuples; the score of a system is the mean over the images.
 
-Synonyms come from the package ``wn`` with any English WordNet that the user has installed
-(``pip install wn && python -m wn download oewn:2024``); without, lemmas must be equal.
+Synonyms need the package ``wn`` and an English WordNet (``pip install wn && python -m wn download
+oewn:2024``); without them lemmas must be equal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from functools import lru_cache
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
 from pipeline.language.words import words
+from pipeline.parse import parse
 
 __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
 
@@ -28,14 +29,14 @@ Synsets = Callable[[str], frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Spice:
-    """Scores of a system, all in [0, 1].
+    """Scores of a captioning system, all in [0, 1].
 
     Attributes:
-        score: mean F1 over the images: SPICE.
+        score: SPICE, the mean F1 over the images.
         images: F1 of each image, in order.
         precision, recall: means over the images.
-        subsets: name -> mean F1 of that kind of tuple, over the images that have such tuples in
-            candidate or references; NaN when none has.
+        subsets: name -> mean F1 of these tuples, over the images that have such tuples in candidate
+            or references; NaN if none has.
     """
 
     score: float
@@ -59,16 +60,17 @@ def spice(
     synsets: Synsets | None = None,
     **options: object,
 ) -> Spice:
-    """Score one candidate caption per image against the image's references.
+    """Score one candidate caption per image against the references of the image.
 
     Args:
-        candidates: n captions, or graphs already extracted with the profile ``spice``.
+        candidates: n captions, or graphs extracted with the profile ``spice``.
         references: n non-empty lists of captions or graphs.
-        parser: for captions given as text.
-        synsets: lemma -> its synset ids, for example ``wordnet_synsets()``; None: exact lemmas.
-        options: of the parser.
+        parser: parser of captions given as text.
+        synsets: function from a lemma to its synset ids, for example ``wordnet_synsets()``; None:
+            lemmas must be equal.
+        options: options of the parser.
 
-    Raises: UsageError: lengths differ, nothing to score, or an image without references.
+    Raises: UsageError: the lengths differ, there are no candidates, or an image has no references.
 
     >>> spice(["A dog chases a ball."], [["A dog chases a ball."]]).score
     1.0
@@ -76,11 +78,11 @@ def spice(
     if len(candidates) != len(references) or not candidates:
         raise UsageError(
             f"{len(candidates)} candidates and {len(references)} lists of references: "
-            "there must be one list for each candidate, and at least one."
+            "there must be one list per candidate, and at least one candidate."
         )
     bare = [at for at, listed in enumerate(references) if not listed]
     if bare:
-        raise UsageError(f"image {bare[0]} has no references; leave such images out.")
+        raise UsageError(f"image {bare[0]} has no references. Leave such images out.")
     graphs = _graphs([*candidates, *[c for listed in references for c in listed]], parser, options)
     ours = [tuples(graph) for graph in graphs[: len(candidates)]]
     theirs: list[set[Tuple]] = []
@@ -103,8 +105,7 @@ def spice(
 def _graphs(
     captions: list[str | TextGraph], parser: str, options: Mapping[str, object]
 ) -> list[TextGraph]:
-    from pipeline.parse import parse
-
+    """Parse the captions among the graphs."""
     texts = [caption for caption in captions if isinstance(caption, str)]
     parsed = iter(parse(texts, parser, "spice", **options) if texts else ())  # type: ignore[arg-type]
     return [next(parsed) if isinstance(caption, str) else caption for caption in captions]
@@ -138,7 +139,7 @@ def _f1(
 
 
 def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
-    """Merge objects that share a synset, and with them their attributes and relations."""
+    """Merge objects that share a synset, with their attributes and relations."""
     name: dict[str, str] = {}
     for (lemma,) in sorted(item for item in reference if len(item) == 1):
         name[lemma] = next(
@@ -177,7 +178,7 @@ def _subset(
 
 
 def wordnet_synsets(lexicon: str = "oewn:2024") -> Synsets:
-    """Return a function that gives a lemma's synset ids in an installed WordNet.
+    """Return a function from a lemma to its synset ids in an installed WordNet.
 
     Args:
         lexicon: name of the lexicon for the package ``wn``.
@@ -187,7 +188,7 @@ def wordnet_synsets(lexicon: str = "oewn:2024") -> Synsets:
         MissingInput: the lexicon has not been downloaded.
     """
     try:
-        import wn  # type: ignore[import-not-found, unused-ignore]
+        import wn  # type: ignore[import-not-found, unused-ignore]  # optional
     except ImportError as error:
         raise MissingDependency.of("wn", "SPICE with synonyms", "pip install wn") from error
     try:

@@ -8,6 +8,7 @@ shares the file system.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,9 +24,9 @@ from features.format.codec import (
     unpack_index,
     unpack_tokens,
 )
-from features.format.group import Group, read_group
+from features.format.group import Group
 from features.format.shard import Shard
-from pipeline.language.dependency import to_scheme
+from pipeline.language.dependency import from_ud, to_ud
 from pipeline.language.spice.triplets import extract
 from pipeline.parse import load_parser
 from pipeline.vision.graph_builder import GraphBuilder, GraphRules
@@ -68,7 +69,7 @@ class ParseJob:
 class TextJob:
     """Extract the text graphs of ``parses`` with the rules of a profile.
 
-    ``tokens`` gets the parses in another dependency scheme; None if they are stored as parsed.
+    ``tokens`` gets the parses in another dependency scheme; None if UD v2 is wanted.
     """
 
     index: Group
@@ -89,7 +90,8 @@ def visual_shard(job: VisualJob, number: int) -> None:
     """
     index = job.index.shard(number)
     entries = unpack_index(index.columns())
-    graphs = _builder(job).build_all(entries, job.on_error)
+    builder = _builder(job)
+    graphs = builder.build_all(entries, job.on_error)
     width = graphs.width
     limits = job.rules.max_objects, job.rules.max_relations
     visual = pack_visual(graphs.found, *limits)
@@ -106,22 +108,22 @@ def visual_shard(job: VisualJob, number: int) -> None:
         graphs.object_features,
         graphs.union_features,
         *limits,
-        dim=_width_of_others(job, number) if width is None else width,
+        dim=_width_of_others(job, number, builder) if width is None else width,
         ids=[entry.id for entry in entries],
     )
     job.regions.write(number, index.image_rows, regions)
 
 
-def _width_of_others(job: VisualJob, number: int) -> int:
+def _width_of_others(job: VisualJob, number: int, builder: GraphBuilder) -> int:
     """Return the feature width for a shard whose images are all skipped.
 
     All shards of a store have the same width: that of the first usable image of the other shards,
     or 0 when all images of the data set are skipped.
     """
-    for other in range(len(read_group(job.index.folder).rows)):
-        for entry in unpack_index(job.index.shard(other).columns()) if other != number else ():
-            with suppress(InputError):
-                return int(_builder(job).build(entry).object_features.shape[1])
+    others = (shard for shard in job.index.shards() if shard.number != number)
+    for entry in itertools.chain.from_iterable(unpack_index(shard.columns()) for shard in others):
+        with suppress(InputError):
+            return int(builder.build(entry).object_features.shape[1])
     return 0
 
 
@@ -134,9 +136,9 @@ def _builder(job: VisualJob) -> GraphBuilder:
 
 
 def parse_shard(job: ParseJob, number: int) -> None:
-    """Tokenise and parse the captions of one shard."""
+    """Tokenise and parse the captions of one shard, with UD v2 dependencies."""
     index = job.index.shard(number)
-    graphs = load_parser(job.parser).parse(_captions(index))
+    graphs = [to_ud(graph) for graph in load_parser(job.parser).parse(_captions(index))]
     job.parses.write(number, index.image_rows, pack_tokens(graphs))
 
 
@@ -146,7 +148,7 @@ def text_shard(job: TextJob, number: int) -> None:
     graphs = unpack_tokens(job.parses.shard(number).columns(), _captions(index))
     job.text.write(number, index.image_rows, pack_text(extract(graphs, job.profile)))
     if job.tokens is not None:
-        tokens = pack_tokens([to_scheme(graph, job.scheme) for graph in graphs])
+        tokens = pack_tokens([from_ud(graph, job.scheme) for graph in graphs])
         job.tokens.write(number, index.image_rows, tokens)
 
 

@@ -165,6 +165,13 @@ class Group:
         """Return shard ``number``, whether it exists yet or not."""
         return Shard(self.folder, number)
 
+    def shards(self) -> list[Shard]:
+        """Return the shards of the finished group, in order.
+
+        Raises: FormatError, DamagedError: as ``read_group``.
+        """
+        return [self.shard(number) for number in range(len(read_group(self.folder).rows))]
+
     def finished(self) -> bool:
         """Return True when the manifest carries this key and every shard file exists.
 

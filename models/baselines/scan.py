@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from features.batches.batch import CaptionBatch, ImageBatch
+from models.compute.distributed import ALONE, Exchange
 from models.nn.layers import cosine, l2norm, masked_l2norm, masked_softmax, xavier_linear
 from models.nn.losses import negative_mask, triplet_loss
 from models.nn.options import DataOptions
@@ -111,6 +112,7 @@ class Scan(nn.Module):
     def __init__(self, options: ScanOptions) -> None:
         super().__init__()
         self.options = o = options
+        self.hard_negatives = self.options.hard_negatives
         self.fc = xavier_linear(o.image_dim, o.embed_dim)
         self.text = GruText(o.vocab_size, o.word_dim, o.embed_dim)
         attention, pool = (9.0, 6.0) if o.direction == "t2i" else (4.0, 5.0)
@@ -199,9 +201,13 @@ class Scan(nn.Module):
         cosines = cosine(query, attended)
         return pool_queries(cosines, query_mask, 1, self.options.pool, self.pool_scale).unsqueeze(1)
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the triplet loss of B matching pairs, row by row."""
         o = self.options
-        scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)
+        scores = exchange.scores(self, images, captions)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from torch import Tensor, nn
 
 from features.batches.batch import CaptionBatch, ImageBatch
+from models.compute.distributed import ALONE, Exchange
 from models.nn.layers import cosine, l2norm, last_state, masked_max, masked_mean, xavier_linear
 from models.nn.losses import negative_mask, triplet_loss
 from models.nn.options import DataOptions
@@ -63,6 +64,7 @@ class Vse(nn.Module):
     def __init__(self, options: VseOptions) -> None:
         super().__init__()
         self.options = options
+        self.hard_negatives = self.options.hard_negatives
         self.fc = xavier_linear(options.image_dim, options.embed_dim)
         self.text: GruText | BertText = (
             BertText(options.bert, options.embed_dim)
@@ -96,9 +98,13 @@ class Vse(nn.Module):
         """Return the cosines of I images with one caption: (I, 1)."""
         return cosine(images.vectors, captions.vectors).unsqueeze(1)
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the triplet loss of B matching pairs, row by row."""
         o = self.options
-        scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)
+        scores = exchange.scores(self, images, captions)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

@@ -1,17 +1,16 @@
-"""Several processes, one training step: who am I, gathered codes, averaged gradients.
+"""Training on several ranks: process group, gathered codes and scores, averaged gradients.
 
-Run under ``torchrun`` every rank sees its share of a batch. With global negatives the ranks
-exchange the *codes* of their images and captions, score their own images against all captions,
-exchange the rows of the score matrix, and so all know the loss of the whole batch. Each exchange
-is differentiable: its backward pass adds up what all ranks' losses say about a value. As every
-rank holds the same loss, the average over ranks of the parameters' gradients is exactly the
-gradient of that loss, as if one process had seen the whole batch, however the pairs are shared. A
-rank without a pair in the last step of an epoch takes part with a stand-in that counts for nothing.
+Under ``torchrun`` every rank gets some of the pairs of a batch. With global negatives the ranks
+exchange the *codes* of their images and captions, score their own images against all captions and
+exchange the rows of the score matrix, so that each computes the loss of the whole batch. Every
+exchange is differentiable: its backward pass sums the gradients of all ranks. Since all ranks have
+the same loss, the mean of their parameter gradients is the gradient of that loss, as if one process
+had seen the whole batch, however the pairs are divided. In the last step of an epoch a rank may
+have no pair; it takes part with a stand-in that is left out of the loss.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 from collections.abc import Iterator
@@ -26,19 +25,19 @@ from torch import Tensor, nn
 
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ScenestoreError, TrainingError
+from models.compute.codes import pick, rebuild
 
-__all__ = ["World", "average_gradients", "gather_rows", "global_loss", "join_world"]
+__all__ = ["ALONE", "Exchange", "World", "average_gradients", "gather_rows", "join_world"]
 
 Code = TypeVar("Code", bound=tuple[Tensor, ...])
 
-# How long ranks wait for each other: uneven shares of an evaluation, and what the first rank alone
-# computes and writes.
+# How long ranks wait for each other, for example while the first one computes recalls and writes.
 WAIT_MINUTES = 60
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among its peers; one process alone is rank 0 of 1."""
+    """This process among the ranks; one process alone is rank 0 of 1."""
 
     rank: int = 0
     size: int = 1
@@ -50,12 +49,12 @@ class World:
         return self.rank == 0
 
     def agree(self, flag: bool, device: torch.device) -> bool:
-        """Return whether any rank says yes; all ranks must ask at the same time."""
+        """Return whether ``flag`` is true on any rank; all ranks must call it together."""
         if self.size == 1:
             return flag
-        votes = torch.tensor([int(flag)], device=device)
-        dist.all_reduce(votes, dist.ReduceOp.MAX)
-        return bool(votes.item())
+        flags = torch.tensor([int(flag)], device=device)
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
 
     def share(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
@@ -76,12 +75,12 @@ class World:
 
 @contextmanager
 def join_world(device_name: str) -> Iterator[World]:
-    """Join the process group that ``torchrun`` announces in the environment, if it did.
+    """Join the process group that ``torchrun`` describes in the environment, if there is one.
 
     Args:
-        device_name: ``run.device``; a CPU run talks over gloo, a CUDA run over nccl.
+        device_name: ``run.device``; runs on a CPU communicate over gloo, on CUDA over nccl.
 
-    Raises: TrainingError: the peers do not answer, or one of them is gone.
+    Raises: TrainingError: the other ranks do not answer, or one of them has failed.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World()
@@ -92,25 +91,27 @@ def join_world(device_name: str) -> Iterator[World]:
         int(os.environ.get("LOCAL_RANK", "0")),
     )
     cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
-    # Its functions have the group as a default argument. The first optimiser imports it: with a
-    # group by then, that would outlive destroy_process_group below, its threads with it, and those
-    # may abort an interpreter that is closing down.
+    # This module's functions have the group as a default argument, and the first optimiser imports
+    # it. Imported later than here it would keep the group and its threads alive beyond
+    # destroy_process_group below, and those can abort an interpreter that shuts down.
     importlib.import_module("torch.distributed.nn.functional")
     try:
-        # score matrices and messages stay on the CPU, whatever the gradients travel over
+        # score matrices and Python objects are exchanged on the CPU, whatever the gradients use
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=WAIT_MINUTES))
     except (RuntimeError, ValueError) as error:
         message = " ".join(str(error).split())[:200]
-        raise TrainingError(f"rank {world.rank} could not join its peers: {message}") from error
+        raise TrainingError(
+            f"rank {world.rank} could not join the process group: {message}"
+        ) from error
     try:
         yield world
-        dist.barrier()  # nobody hangs up while another one still talks
+        dist.barrier()  # wait for the others before closing connections
     except RuntimeError as error:
         if isinstance(error, ScenestoreError) or not _is_about_peers(error):
             raise
         raise TrainingError(
-            f"rank {world.rank}: a peer is gone, whose own message says why "
+            f"rank {world.rank}: another rank has failed; see its own message "
             f"({' '.join(str(error).split())[:120]}). The last checkpoint is kept."
         ) from error
     finally:
@@ -118,21 +119,20 @@ def join_world(device_name: str) -> Iterator[World]:
 
 
 def _is_about_peers(error: RuntimeError) -> bool:
-    """Say whether an exchange failed; gloo raises plain RuntimeErrors."""
+    """Return whether an exchange failed; gloo raises plain RuntimeErrors."""
     words = ("gloo", "nccl", "connection closed", "connection reset", "timed out")
-    said = str(error).lower()
-    return isinstance(error, dist.DistError) or any(word in said for word in words)
+    message = str(error).lower()
+    return isinstance(error, dist.DistError) or any(word in message for word in words)
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate all ranks' rows; the gradient of own rows is the sum over the ranks' losses."""
+    """Concatenate the rows of all ranks; the gradient is the sum of the gradients on all ranks."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor, counts: tuple[int, ...], rank: int) -> Tensor:
         """Return the rows of all ranks; parts are padded to the largest count for the exchange."""
         ctx.counts, ctx.rank = counts, rank
-        most = max(counts)
-        padded = part.new_zeros(most, *part.shape[1:])
+        padded = part.new_zeros(max(counts), *part.shape[1:])
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(parts, padded)
@@ -150,15 +150,15 @@ class _Gather(torch.autograd.Function):
 def gather_rows(parts: Code, world: World) -> Code:
     """Return a code with the rows of all ranks, in rank order, with gradients.
 
-    Ranks may hold different numbers of rows and different padded widths (padded with zeros).
+    Ranks may have different numbers of rows and different widths (padded with zeros).
     """
     if world.size == 1:
         return parts
     sizes = [size for part in parts for size in part.shape]
-    told = torch.tensor(sizes, device=parts[0].device)
-    everyone = [torch.empty_like(told) for _ in range(world.size)]
-    dist.all_gather(everyone, told)
-    shapes = torch.stack(everyone).tolist()  # [rank][axis of each part, one after the other]
+    own = torch.tensor(sizes, device=parts[0].device)
+    everyone = [torch.empty_like(own) for _ in range(world.size)]
+    dist.all_gather(everyone, own)
+    shapes = torch.stack(everyone).tolist()  # [rank][axes of all parts, one after the other]
     whole: list[Tensor] = []
     first = 0
     for part in parts:
@@ -173,94 +173,62 @@ def gather_rows(parts: Code, world: World) -> Code:
             exchanged, counts, world.rank
         )
         whole.append(rows.to(part.dtype))
-    return _rebuilt(parts, whole)
+    return rebuild(parts, whole)
 
 
-def global_loss(
-    model: nn.Module,
-    images: ImageBatch,
-    captions: CaptionBatch,
-    world: World,
-    *,
-    stand_in: bool = False,
-) -> Tensor:
-    """Return the model's loss over the batches of all ranks, the same value on every rank.
+class Exchange:
+    """Codes and scores of a whole batch whose pairs are divided among ranks.
 
-    For the time of the call the model's encoders return everybody's codes, and its ``score``
-    computes the rows of this rank's images only and exchanges them. Whatever else the model's
-    ``loss`` does, it does with the whole batch. Models that are made of several models, and score
-    with each, are treated part by part.
+    The ``loss`` of a model uses it to get what one process alone would have computed, with
+    gradients. ``Exchange()`` is for a batch that is not divided, and exchanges nothing.
 
     Args:
-        model: what ``loss`` belongs to.   images, captions: this rank's pairs; at least one.
-        world: this process among its peers.
-        stand_in: this rank has no pair: what it was given is encoded, so that all ranks do the
-            same exchanges, and left out (statistics of batch normalisation do see it).
+        world: this process among the ranks.
+        rows: (B,) any tensor with a row for each pair of this rank; at least one.
+        stand_in: this rank has no pair. The one it was given is encoded, so that all ranks take
+            part in every exchange, and then dropped (batch normalisation does see it).
     """
-    compute: Any = model.loss
-    if world.size == 1:
-        alone: Tensor = compute(images, captions)
-        return alone
-    mine = 0 if stand_in else len(captions.rows)
-    (ranks,) = gather_rows((torch.full_like(captions.rows, world.rank)[:mine],), world)
-    start = int((ranks < world.rank).sum())
-    # a score of no image at all is nothing that models know: the first one's is dropped again
-    own = slice(start, start + mine) if mine else slice(0, 1)
-    inside = False  # an exchange must not happen twice when one part calls another
 
-    def exchanged(function: Any, change: Any) -> Any:
-        def call(*args: Any) -> Any:
-            nonlocal inside
-            if inside:
-                return function(*args)
-            inside = True
-            try:
-                return change(function, *args)
-            finally:
-                inside = False
+    def __init__(
+        self, world: World | None = None, rows: Tensor | None = None, *, stand_in: bool = False
+    ) -> None:
+        self.world = World()
+        if world is not None and rows is not None and world.size > 1:
+            self.world, self.count = world, 0 if stand_in else len(rows)
+            (ranks,) = gather_rows((torch.full_like(rows, world.rank)[: self.count],), world)
+            start = int((ranks < world.rank).sum())
+            # Models cannot score zero images: without a pair, score the first and drop the row.
+            self.own = slice(start, start + self.count) if self.count else slice(0, 1)
 
-        return call
+    def gather(self, code: Code) -> Code:
+        """Return the code of all pairs, given that of this rank's pairs."""
+        if self.world.size == 1:
+            return code
+        return gather_rows(pick(code, slice(self.count)), self.world)
 
-    def encode(function: Any, batch: Any) -> Any:
-        code = function(batch)
-        return gather_rows(_first(code, mine), world)
+    def rows(self, tensor: Tensor) -> Tensor:
+        """Return the rows of all pairs, given those of this rank's pairs."""
+        return self.gather((tensor,))[0]
 
-    def score(function: Any, image_code: Any, caption_code: Any) -> Tensor:
-        rows = function(_rebuilt(image_code, [part[own] for part in image_code]), caption_code)
-        whole: Tensor = gather_rows((rows[:mine],), world)[0]
-        return whole
-
-    everyone = dataclasses.replace(
-        captions, image_rows=gather_rows((captions.image_rows[:mine],), world)[0]
-    )
-    names = {"encode_images": encode, "encode_captions": encode, "score": score}
-    parts = [part for part in model.modules() if all(hasattr(part, name) for name in names)]
-    try:
-        for part in parts:
-            for name, change in names.items():
-                object.__setattr__(part, name, exchanged(getattr(part, name), change))
-        loss: Tensor = compute(images, everyone)
-        return loss
-    finally:
-        for part in parts:
-            for name in names:
-                object.__delattr__(part, name)
+    def scores(self, model: Any, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+        """Return the scores of all images and captions; this rank computes its own images'."""
+        code = (
+            self.gather(model.encode_images(images)),
+            self.gather(model.encode_captions(captions)),
+        )
+        if self.world.size > 1:
+            code = pick(code[0], self.own), code[1]
+        scores: Tensor = model.score(*code)
+        return self.rows(scores)
 
 
-def _first(code: Code, count: int) -> Code:
-    return _rebuilt(code, [part[:count] for part in code])
-
-
-def _rebuilt(code: Code, parts: list[Tensor]) -> Code:
-    """Return the parts as what the code is: a named or a plain tuple."""
-    kind = type(code)
-    return kind(parts) if kind is tuple else kind(*parts)
+ALONE = Exchange()
 
 
 def average_gradients(model: nn.Module, world: World) -> None:
     """Replace every gradient by its mean over the ranks, in one exchange per dtype.
 
-    A parameter without a gradient on every rank keeps none; on some ranks only, it counts as 0.
+    A gradient that is missing on some ranks counts as 0 there; missing on all, it stays missing.
     """
     if world.size == 1:
         return

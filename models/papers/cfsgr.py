@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from features.batches.batch import CaptionBatch, ImageBatch
+from models.compute.distributed import ALONE, Exchange
 from models.nn.graphs import GraphConvolution, TextGraphEncoder
 from models.nn.layers import (
     clipped_l2norm,
@@ -593,6 +594,7 @@ class Cfsgr(nn.Module):
     def __init__(self, options: CfsgrOptions) -> None:
         super().__init__()
         self.options = options
+        self.hard_negatives = self.options.hard_negatives
         self.networks = nn.ModuleDict(
             {
                 name: CoarseNetwork(options)
@@ -644,15 +646,18 @@ class Cfsgr(nn.Module):
 
     # 3.3 Loss function
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Sum the hinge losses with hard negatives of the networks. CFSGR Eq. (18)."""
         o = self.options
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
         losses = []
         for network in self.parts:
-            code = network.encode_images(images), network.encode_captions(captions)
-            scores = network.score(*code)
+            scores = exchange.scores(network, images, captions)
             losses.append(
-                triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)
+                triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)
             )
         return torch.stack(losses).sum()

@@ -30,6 +30,7 @@ from torch.nn.utils.parametrize import cached
 
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
+from models.compute.distributed import ALONE, Exchange
 from models.nn.graphs import text_adjacency
 from models.nn.layers import (
     BiGru,
@@ -488,6 +489,7 @@ class Gsmn(nn.Module):
     def __init__(self, options: GsmnOptions | None = None) -> None:
         super().__init__()
         self.options = o = options or GsmnOptions()
+        self.hard_negatives = self.options.hard_negatives
         if o.embed_dim % o.blocks:
             raise ConfigError(
                 f"gsmn: embed_dim = {o.embed_dim} is not a multiple of blocks = {o.blocks}. "
@@ -631,9 +633,13 @@ class Gsmn(nn.Module):
 
     # 3.2.3 Objective function
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the triplet loss with hard negatives. GSMN Eq. (10)."""
         o = self.options
-        scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)
+        scores = exchange.scores(self, images, captions)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

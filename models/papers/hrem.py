@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, kl_div, leaky_relu, linear, scaled_dot_product_attention
 
 from features.batches.batch import CaptionBatch, ImageBatch
+from models.compute.distributed import ALONE, Exchange
 from models.nn.layers import l2norm, masked_mean, xavier_linear
 from models.nn.losses import negative_mask, triplet_loss
 from models.nn.options import DataOptions
@@ -520,7 +521,6 @@ class Hrem(nn.Module):
         self.options = o = options or HremOptions()
         d = o.embed_dim
         self.step = 0
-        self.keep_fragments = False
         self.region_layer = RegionProjection(o.image_dim, d, mlp=o.image_mlp)
         if text is None and o.text_encoder == "bert":
             text = BertText(o.bert, d)
@@ -589,17 +589,15 @@ class Hrem(nn.Module):
         vectors = pool(fragments, related, mask, self.options.beta, self.options.maxk)
         return Encoded(l2norm(vectors), fragments, mask)
 
-    def encode_images(self, images: ImageBatch) -> Embeddings | Encoded:
-        """Return unit embeddings; within ``loss`` with the fragments they were pooled from."""
-        encoded = self.encode_image_fragments(images)
-        return encoded if self.keep_fragments else Embeddings(encoded.vectors)
+    def encode_images(self, images: ImageBatch) -> Embeddings:
+        """Return unit embeddings."""
+        return Embeddings(self.encode_image_fragments(images).vectors)
 
-    def encode_captions(self, captions: CaptionBatch) -> Embeddings | Encoded:
-        """Return unit embeddings; within ``loss`` with the fragments they were pooled from."""
-        encoded = self.encode_caption_fragments(captions)
-        return encoded if self.keep_fragments else Embeddings(encoded.vectors)
+    def encode_captions(self, captions: CaptionBatch) -> Embeddings:
+        """Return unit embeddings."""
+        return Embeddings(self.encode_caption_fragments(captions).vectors)
 
-    def score(self, images: Embeddings | Encoded, captions: Embeddings | Encoded) -> Tensor:
+    def score(self, images: Embeddings, captions: Embeddings) -> Tensor:
         """Return the cosines of all pairs: (I, C)."""
         return images.vectors @ captions.vectors.T
 
@@ -672,15 +670,14 @@ class Hrem(nn.Module):
 
     # 3.4 Optimization
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the matching losses and the weighted regularisation. HREM Eq. (14)."""
-        self.keep_fragments = True  # ranks of a distributed run exchange what the encoders return
-        try:
-            image_code = cast(Encoded, self.encode_images(images))
-            caption_code = cast(Encoded, self.encode_captions(captions))
-        finally:
-            self.keep_fragments = False
-        negatives = negative_mask(captions.image_rows, mask_same_image=self.options.mask_same_image)
+        image_code = exchange.gather(self.encode_image_fragments(images))
+        caption_code = exchange.gather(self.encode_caption_fragments(captions))
+        rows = exchange.rows(captions.image_rows)
+        negatives = negative_mask(rows, mask_same_image=self.options.mask_same_image)
         return self.batch_loss(image_code, caption_code, ~negatives)
 
     def batch_loss(self, images: Encoded, captions: Encoded, positives: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch.nn.functional import linear
 
 from features.batches.batch import CaptionBatch, ImageBatch
 from features.errors import ConfigError
+from models.compute.distributed import ALONE, Exchange
 from models.nn.graphs import text_adjacency
 from models.nn.layers import (
     BiGru,
@@ -280,6 +281,7 @@ class Racg(nn.Module):
     def __init__(self, options: RacgOptions | None = None) -> None:
         super().__init__()
         self.options = o = options or RacgOptions()
+        self.hard_negatives = self.options.hard_negatives
         d = o.embed_dim
         if d % o.heads or o.position_dim >= d:
             raise ConfigError(
@@ -506,17 +508,21 @@ class Racg(nn.Module):
 
     # III-E Loss function
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the main loss and the weighted auxiliary loss of a batch. RACG Eq. (23)."""
         o = self.options
-        scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
+        scores = exchange.scores(self, images, captions)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
         main, auxiliary = racg_loss(
             scores,
             negatives,
             alpha=o.alpha,
             beta=o.beta,
             gamma=o.gamma,
-            hard_negatives=o.hard_negatives,
+            hard_negatives=self.hard_negatives,
         )
         return main + o.tau * auxiliary

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from features.batches.batch import CaptionBatch, ImageBatch
+from models.compute.distributed import ALONE, Exchange
 from models.nn.graphs import GraphConvolution, TextGraphEncoder
 from models.nn.layers import (
     Activation,
@@ -159,6 +160,7 @@ class Sgm(nn.Module):
     def __init__(self, options: SgmOptions) -> None:
         super().__init__()
         self.options = o = options
+        self.hard_negatives = self.options.hard_negatives
         self.visual = VisualGraphEncoder(o)
         self.text = TextGraphEncoder(
             o.vocab_size, o.word_dim, o.embed_dim, context=o.variant != "oom_no_context"
@@ -227,9 +229,13 @@ class Sgm(nn.Module):
 
     # 3.4 Loss function
 
-    def loss(self, images: ImageBatch, captions: CaptionBatch) -> Tensor:
+    def loss(
+        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
+    ) -> Tensor:
         """Return the triplet loss of B matching pairs, row by row."""
         o = self.options
-        scores = self.score(self.encode_images(images), self.encode_captions(captions))
-        negatives = negative_mask(captions.image_rows, mask_same_image=o.mask_same_image)
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=o.hard_negatives)
+        scores = exchange.scores(self, images, captions)
+        negatives = negative_mask(
+            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
+        )
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from features.errors import TrainingError
 from features.progress import Progress
 from models.compute.device import memory_errors
-from models.compute.distributed import World, average_gradients, global_loss
+from models.compute.distributed import ALONE, Exchange, World, average_gradients
 from models.configuration.config import Config, to_dict
 from models.registry import reads_unions
 from models.training.checkpoint import (
@@ -72,7 +72,6 @@ class Trainer:
     ) -> None:
         self.config, self.data, self.world, self.device = config, data, world, device
         self.model: Any = model
-        self.options: Any = model.options
         self.folder = RunFolder(Path(config.run.folder))
         self.optimizer = make_optimizer(model, config.optim)
         self.average = make_average(model, config.optim.ema) if config.optim.ema else None
@@ -133,9 +132,9 @@ class Trainer:
             self.at.epoch, self.at.pairs, self.world, unions=reads_unions(self.model)
         )
         done = self.at.pairs // config.data.batch_size
-        if config.schedule.easy_epochs and hasattr(self.options, "hard_negatives"):
-            hard = self.options.hard_negatives and self.at.epoch >= config.schedule.easy_epochs
-            self.model.options = dataclasses.replace(self.options, hard_negatives=hard)
+        if hasattr(self.model, "hard_negatives"):
+            hard = self.model.options.hard_negatives
+            self.model.hard_negatives = hard and self.at.epoch >= config.schedule.easy_epochs
         iterator = iter(stream)
         self.speed.reset()
         while done < self.batches and self.at.step < self.total:
@@ -191,9 +190,10 @@ class Trainer:
             amp = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
             with amp:
                 if optim.global_negatives:
-                    loss = global_loss(self.model, images, captions, self.world, stand_in=stand_in)
+                    exchange = Exchange(self.world, captions.rows, stand_in=stand_in)
+                    loss = self.model.loss(images, captions, exchange)
                 else:
-                    loss = self.model.loss(images, captions) * (0 if stand_in else 1)
+                    loss = self.model.loss(images, captions, ALONE) * (0 if stand_in else 1)
             loss = loss / group
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -260,7 +260,7 @@ class Trainer:
             at.best, at.best_step, at.worse = rsum, at.step, 0
             if self.world.first:
                 position = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
-                metadata = run_metadata(self.config, self.options, self.data.keys, **position)
+                metadata = run_metadata(self.config, model.options, self.data.keys, **position)
                 save_best(self.folder.best, model, metadata)
         else:
             at.worse += 1

@@ -10,19 +10,14 @@ from typing import Annotated
 import typer
 
 from features.commands.program import Program
-from features.convert.readers.scene_graphs import SceneGraphFile
 from features.errors import UsageError
-from features.format.photo_file import write_photos
 from features.records import Detections
 from features.store import open_store
 from pipeline.detect import detect as detect_objects
-from pipeline.evaluation.detections import coco_ap, entities_recall, predicate_quality
 from pipeline.vision.detection import create_detector
 from pipeline.vision.graph_builder import rules_for
 from pipeline.vision.images import read_image
-from pipeline.vision.predictors.prior import LabelGraph, fit_prior
 from pipeline.vision.relations import create_relations
-from pipeline.vision.store_recipe import recipe_of
 
 __all__ = ["app"]
 
@@ -134,6 +129,10 @@ def evaluate(
     Detectors: COCO AP and the recall of Flickr30k Entities' boxes. Predictors: recall of the
     relations of a scene graph file.
     """
+    # loads the readers of other formats
+    from features.convert.readers.scene_graphs import SceneGraphFile
+    from pipeline.evaluation.detections import coco_ap, entities_recall, predicate_quality
+
     if not (coco or entities or graphs):
         raise UsageError("nothing to evaluate: pass --coco, --entities or --graphs.")
     if (coco or entities) and not images_dir:
@@ -176,6 +175,10 @@ def fit(
 
     Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz.
     """
+    # loads the readers of other formats
+    from features.convert.readers.scene_graphs import SceneGraphFile
+    from pipeline.vision.predictors.prior import LabelGraph, fit_prior
+
     if bool(graphs) == bool(store):
         raise UsageError("pass either --graphs or --store.")
     data: list[LabelGraph] = []
@@ -213,6 +216,10 @@ def photo(
 
     Writes graphs and features as npz, for models.search.
     """
+    # loads readers of packed features, which the other commands do not need
+    from features.format.photo_file import write_photos
+    from pipeline.vision.store_recipe import recipe_of
+
     recipe = recipe_of(
         open_store(like),
         detector=detector,

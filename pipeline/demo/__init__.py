@@ -1,1 +1,1 @@
-"""demo."""
+"""Demo data: rendered scenes with captions and detections, and public-domain photos."""

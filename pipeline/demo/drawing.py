@@ -1,6 +1,6 @@
-"""Draws the demo's scenes: things as smooth flat pictures with light and shadow, textured grounds.
+"""Images of the demo's scenes: flat objects with light and shadow on textured grounds.
 
-A thing is drawn once at three times its largest size, then scaled down, which smooths its edges.
+Each object is drawn once at three times its largest size and scaled down, which smooths its edges.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from pipeline.demo.shapes import Pen, draw_kind
-from pipeline.demo.world import KINDS, Entity, Scene
+from pipeline.demo.shapes import Pen, draw_object
+from pipeline.demo.world import LABELS, Entity, Scene
 
 __all__ = ["draw_scene"]
 
-SHARP = 3  # master pictures are this many times larger than a large thing
+SHARP = 3  # scale at which objects are first drawn
 _GROUND = {  # colour near, colour far
     "grass": ((112, 168, 82), (148, 192, 112)),
     "sand": ((226, 200, 148), (238, 220, 178)),
@@ -34,34 +34,34 @@ _SKY = {  # colour at the top, colour at the horizon
 
 
 def draw_scene(scene: Scene, seed: int) -> Image.Image:
-    """Return the RGB picture of a scene; ``seed`` varies clouds, grain and waves."""
-    picture = _background(scene, seed)
+    """Return the RGB image of a scene; ``seed`` varies clouds, grain and waves."""
+    image = _background(scene, seed)
     inside = {r.subject for r in scene.relations if r.predicate == "in"}
     holders = {r.object for r in scene.relations if r.predicate == "in"}
     raised = {r.subject: r.object for r in scene.relations if r.predicate in ("on", "in")}
     for row, entity in enumerate(scene.entities):
-        if not KINDS[entity.kind].flies and row not in raised and row not in holders:
-            _shadow(picture, entity, scene.setting)
+        if not LABELS[entity.label].flies and row not in raised and row not in holders:
+            _shadow(image, entity, scene.setting)
     for row in holders:
-        _shadow(picture, scene.entities[row], scene.setting)
+        _shadow(image, scene.entities[row], scene.setting)
     for row in sorted(range(len(scene.entities)), key=lambda row: _depth(scene, row, raised)):
         if row in inside:
             continue
         entity = scene.entities[row]
         if row in holders:
-            _paste(picture, entity, "back")
+            _paste(image, entity, "back")
             for guest in inside & {r.subject for r in scene.relations if r.object == row}:
-                _paste(picture, scene.entities[guest], "whole", clip=entity.box[3])
-            _paste(picture, entity, "front")
+                _paste(image, scene.entities[guest], "whole", clip=entity.box[3])
+            _paste(image, entity, "front")
         else:
-            _paste(picture, entity, "whole")
-    return picture
+            _paste(image, entity, "whole")
+    return image
 
 
 def _depth(scene: Scene, row: int, raised: dict[int, int]) -> tuple[float, int]:
-    """Far things first; what stands on something comes just after it; the air comes last."""
+    """Return a sort key: far objects first, objects on others after these, flying objects last."""
     entity = scene.entities[row]
-    if KINDS[entity.kind].flies and row not in raised:
+    if LABELS[entity.label].flies and row not in raised:
         return (1e6, row)
     if row in raised:
         return (scene.entities[raised[row]].box[3], 1)
@@ -69,28 +69,28 @@ def _depth(scene: Scene, row: int, raised: dict[int, int]) -> tuple[float, int]:
     return (entity.box[3] + 20 * under, 0)
 
 
-def _paste(picture: Image.Image, entity: Entity, part: str, clip: float = 1e6) -> None:
+def _paste(image: Image.Image, entity: Entity, part: str, clip: float = 1e6) -> None:
     for number, (x1, y1, x2, y2) in enumerate(entity.boxes):
         size = (max(round(x2 - x1), 1), max(round(y2 - y1), 1))
-        look = entity.look if entity.kind == "person" else entity.look + 2 * (number % 2)
-        sprite = _scaled(entity.kind, entity.colour, look, part, size)
+        style = entity.style if entity.label == "person" else entity.style + 2 * (number % 2)
+        sprite = _scaled(entity.label, entity.colour, style, part, size)
         rows = min(size[1], round(clip - y1))
         sprite = sprite.crop((0, 0, size[0], rows)) if rows < size[1] else sprite
-        picture.paste(sprite, (round(x1), round(y1)), sprite)
+        image.paste(sprite, (round(x1), round(y1)), sprite)
 
 
 @lru_cache(maxsize=256)
-def _scaled(kind: str, colour: str, look: int, part: str, size: tuple[int, int]) -> Image.Image:
-    return _master(kind, colour, look, part).resize(size, Image.Resampling.BOX, reducing_gap=None)
+def _scaled(label: str, colour: str, style: int, part: str, size: tuple[int, int]) -> Image.Image:
+    return _master(label, colour, style, part).resize(size, Image.Resampling.BOX, reducing_gap=None)
 
 
 @lru_cache(maxsize=512)
-def _master(kind: str, colour: str, look: int, part: str) -> Image.Image:
-    """Return the RGBA master of a thing: flat shapes, a darker rim, light from above left."""
-    width, height = KINDS[kind].width * SHARP, KINDS[kind].height * SHARP
+def _master(label: str, colour: str, style: int, part: str) -> Image.Image:
+    """Return a large RGBA image of an object: flat shapes, dark rim, light from the upper left."""
+    width, height = LABELS[label].width * SHARP, LABELS[label].height * SHARP
     pen = Pen(width, height)
-    draw_kind(pen, kind, colour, look % 2, part)
-    image = pen.image if look < 2 else pen.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    draw_object(pen, label, colour, style % 2, part)
+    image = pen.image if style < 2 else pen.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     alpha = image.getchannel("A")
     shade = _light(width, height)
     red, green, blue = (ImageChops.multiply(c, shade) for c in image.split()[:3])
@@ -112,14 +112,14 @@ def _light(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.uint8(255 * np.clip(1.04 - 0.12 * x - 0.16 * y, 0, 1)))
 
 
-def _shadow(picture: Image.Image, entity: Entity, setting: str) -> None:
+def _shadow(image: Image.Image, entity: Entity, setting: str) -> None:
     ink = (20, 40, 60) if setting in ("snow", "water") else (40, 34, 20)
     for x1, y1, x2, y2 in entity.boxes:
         wide = round((x2 - x1) * 1.12)
         high = max(round(min((y2 - y1) * 0.16, wide * 0.2)), 4)
         spot = _spot().resize((wide, high))
         place = (round((x1 + x2) / 2 - wide / 2) + 3, round(y2 - high * 0.6))
-        picture.paste(Image.new("RGB", spot.size, ink), place, spot)
+        image.paste(Image.new("RGB", spot.size, ink), place, spot)
 
 
 @lru_cache(maxsize=1)
@@ -145,15 +145,15 @@ def _background(scene: Scene, seed: int) -> Image.Image:
         canvas[: scene.horizon] -= 7.0 * columns[None, :, None]
         canvas[scene.horizon - 9 : scene.horizon] = (246, 244, 238)
         canvas[scene.horizon : scene.horizon + 2] *= 0.72
-    canvas *= 1 + 0.05 * float(random.uniform(-1, 1))  # brighter and darker days
-    picture = Image.fromarray(np.uint8(np.clip(canvas, 0, 255)))
+    canvas *= 1 + 0.05 * float(random.uniform(-1, 1))  # brighter or darker days
+    image = Image.fromarray(np.uint8(np.clip(canvas, 0, 255)))
     if scene.setting != "floor":
-        _clouds(picture, scene, random)
-    return picture
+        _clouds(image, scene, random)
+    return image
 
 
 def _texture(scene: Scene, random: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Return what to add to the brightness of the ground, (rows, width)."""
+    """Return the brightness texture of the ground, (rows, width)."""
     width, height = scene.size
     rows = height - scene.horizon
     grain = _noise(seed=int(random.integers(8)))
@@ -183,7 +183,7 @@ def _texture(scene: Scene, random: np.random.Generator) -> npt.NDArray[np.float3
 
 @lru_cache(maxsize=8)
 def _noise(seed: int) -> tuple[npt.NDArray[np.float32], ...]:
-    """Return four noise fields of 500 x 500: fine, soft, upright blades, level streaks."""
+    """Return four 500 x 500 noise fields: fine, soft, vertical blades, horizontal streaks."""
     random = np.random.default_rng(1000 + seed)
     white = random.standard_normal((500, 500)).astype(np.float32)
 
@@ -194,7 +194,7 @@ def _noise(seed: int) -> tuple[npt.NDArray[np.float32], ...]:
     return white, smooth(14, 40), smooth(7, 2), smooth(2, 60)
 
 
-def _clouds(picture: Image.Image, scene: Scene, random: np.random.Generator) -> None:
+def _clouds(image: Image.Image, scene: Scene, random: np.random.Generator) -> None:
     width, _ = scene.size
     veil = Image.new("L", (width, scene.horizon), 0)
     brush = ImageDraw.Draw(veil)
@@ -203,4 +203,4 @@ def _clouds(picture: Image.Image, scene: Scene, random: np.random.Generator) -> 
         for dx, dy, r in ((-26, 4, 11), (-10, -3, 16), (10, -1, 14), (26, 4, 10)):
             brush.ellipse((x + dx - r * 1.4, y + dy - r, x + dx + r * 1.4, y + dy + r), fill=170)
     veil = veil.filter(ImageFilter.BoxBlur(5))
-    picture.paste(Image.new("RGB", veil.size, (252, 252, 252)), (0, 0), veil)
+    image.paste(Image.new("RGB", veil.size, (252, 252, 252)), (0, 0), veil)

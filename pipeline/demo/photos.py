@@ -1,7 +1,7 @@
-"""Public-domain photos that come with scikit-image, with captions of our own.
+"""Public-domain photos from scikit-image, with our captions.
 
-All of them lie inside scikit-image's wheel, so nothing is downloaded; its documentation states for
-each that no copyright restrictions are known (public domain or CC0).
+They are part of scikit-image's wheel, so nothing is downloaded; its documentation states for each
+that no copyright restrictions are known (public domain or CC0).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ PHOTOS: dict[str, tuple[str, ...]] = {
         "The shadow of a standing horse with a long tail.",
         "A black horse stands on four legs in front of a white wall.",
         "There is a dark horse which is seen from the side.",
-        "A picture of a horse that is completely black.",
+        "A image of a horse that is completely black.",
     ),
     "rocket.jpg": (
         "A white rocket stands between tall metal towers.",
@@ -64,14 +64,14 @@ PHOTOS: dict[str, tuple[str, ...]] = {
 def write_photos(folder: Path) -> None:
     """Write the photos and their captions in Karpathy's schema.
 
-    Writes ``images/<name>.jpg`` and ``dataset_photos.json``; every photo is in the split ``test``.
+    Writes ``images/<name>.jpg`` and ``dataset_photos.json``; all photos are in the split ``test``.
 
     Args:
-        folder: where to write; made when missing.
+        folder: folder to write to; created if missing.
 
     Raises:
         MissingDependency: scikit-image is not installed.
-        InputError: this release of scikit-image comes without one of the photos.
+        InputError: the installed release of scikit-image lacks one of the photos.
     """
     from PIL import Image
 
@@ -86,12 +86,12 @@ def write_photos(folder: Path) -> None:
     for number, (file, captions) in enumerate(PHOTOS.items()):
         if not (source / file).is_file():
             raise InputError(
-                f"{source / file}: this scikit-image comes without it. "
-                "Install scikit-image 0.24 or newer from its wheel."
+                f"{source / file}: missing in this release of scikit-image. Install scikit-image "
+                "0.24 or newer from its wheel."
             )
         name = Path(file).stem + ".jpg"
-        with Image.open(source / file) as picture:
-            picture.convert("RGB").save(folder / "images" / name, quality=92)
+        with Image.open(source / file) as image:
+            image.convert("RGB").save(folder / "images" / name, quality=92)
         sentences = [
             {
                 "raw": caption,

@@ -1,7 +1,7 @@
-"""Demo data that may ship: rendered scenes with captions, and detections whose truth is known.
+"""Demo data without licence restrictions: rendered scenes, captions and detections.
 
-The detections name kinds only. Colour, size, exact relation and ground are in the pixels and boxes
-alone, so a model that looks at them beats any comparison of words with labels.
+The detections have labels only. Colours, sizes, exact relations and grounds are visible only in
+pixels and boxes, so a model that uses these outperforms a comparison of words with labels.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from pathlib import Path
 from features.errors import UsageError
 from pipeline.demo.captions import write_captions
 from pipeline.demo.drawing import draw_scene
-from pipeline.demo.world import BAGS, Box, Scene, plan_scene
+from pipeline.demo.world import COMBINATIONS, Box, Scene, plan_scene
 
 __all__ = ["detections_of", "make_scenes", "plan_scenes", "splits_of"]
 
-NEAR = 40  # pixels between two boxes that a detection calls near
+NEAR = 40  # largest gap of the relation near, in pixels
 
 
 def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
-    """Render scenes and write everything a build needs.
+    """Render scenes and write the input of a build.
 
     Writes ``images/scene-00000.jpg`` ..., ``dataset_scenes.json`` (Karpathy's schema, five captions
-    an image) and ``scene_graphs.json`` (detections in the layout of SGM's graph files).
+    per image) and ``scene_graphs.json`` (detections in the layout of SGM's graph files).
 
     Args:
-        folder: where to write; made when missing.
-        images: how many scenes; two thirds are for training, a fifth for testing.
-        seed: another seed, other scenes; the same seed gives the same files.
+        folder: folder to write to; created if missing.
+        images: number of scenes; two thirds are for training, a fifth for testing.
+        seed: random seed; equal seeds give equal files.
 
-    Raises: UsageError: fewer than 15 images, which leaves a split empty.
+    Raises: UsageError: fewer than 15 images, which would leave a split empty.
     """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -42,8 +42,8 @@ def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
     for number, scene in enumerate(plan_scenes(images, seed)):
         rng = random.Random(f"words {seed} {number}")
         name = f"scene-{number:05d}.jpg"
-        picture = draw_scene(scene, seed * 1_000_003 + number)
-        picture.save(folder / "images" / name, quality=90, subsampling=0)
+        image = draw_scene(scene, seed * 1_000_003 + number)
+        image.save(folder / "images" / name, quality=90, subsampling=0)
         graphs[name] = detections_of(scene, rng)
         sentids = [5 * number + i for i in range(5)]
         entries.append(
@@ -68,35 +68,35 @@ def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
 
 
 def plan_scenes(images: int, seed: int = 0) -> list[Scene]:
-    """Return the plans of all scenes; consecutive scenes go through all combinations of kinds."""
+    """Return the plans of all scenes; consecutive scenes cycle through the label combinations."""
     return [
-        plan_scene(random.Random(f"plan {seed} {number}"), number % len(BAGS))
+        plan_scene(random.Random(f"plan {seed} {number}"), number % len(COMBINATIONS))
         for number in range(images)
     ]
 
 
 def splits_of(images: int, seed: int = 0) -> list[str]:
-    """Return the split of each scene: 10 of 15 train, 2 val, 3 test, every combination in each.
+    """Return the split of each scene: 10 of 15 train, 2 val, 3 test, each with all combinations.
 
     Raises: UsageError: fewer than 15 images.
     """
     if images < 15:
-        raise UsageError(f"{images} scenes leave a split empty; ask for 15 or more.")
+        raise UsageError(f"{images} scenes would leave a split empty. Use at least 15.")
     share = ["train"] * 10 + ["val"] * 2 + ["test"] * 3
-    return [share[(number // len(BAGS) + 7 * (number % len(BAGS)) + seed) % 15]
+    return [share[(number // len(COMBINATIONS) + 7 * (number % len(COMBINATIONS)) + seed) % 15]
             for number in range(images)]  # fmt: skip
 
 
 def detections_of(scene: Scene, rng: random.Random) -> dict[str, object]:
-    """Return the detections of a scene: labels, boxes and coarse relations, in shuffled order.
+    """Return the detections of a scene: labels, boxes and coarse relations, in random order.
 
-    Relations are ``touching`` where boxes meet and ``near`` where they are close: what the boxes
-    say anyhow. The ground is an object too, always called ``ground``.
+    Relations are ``touching`` for boxes that touch and ``near`` for boxes that are close, which
+    follows from the boxes. The ground is an object with the label ``ground``.
     """
     width, height = scene.size
     found: list[tuple[str, Box]] = [("ground", (0.0, float(scene.horizon), width, height))]
     for entity in scene.entities:
-        found += [(entity.kind, box) for box in entity.boxes]
+        found += [(entity.label, box) for box in entity.boxes]
     rng.shuffle(found)
     names = [f"{label}:{row}" for row, (label, _) in enumerate(found)]
     relations = []
@@ -112,7 +112,7 @@ def detections_of(scene: Scene, rng: random.Random) -> dict[str, object]:
 
 
 def _gap(a: Box, b: Box) -> float:
-    """Pixels between two boxes along the axis that keeps them apart; 0 or less where they meet."""
+    """Return the gap between two boxes in pixels, at most 0 if they touch."""
     return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
 
 

@@ -1,4 +1,4 @@
-"""The kinds of the demo's scenes as flat shapes in unit coordinates, (0, 0) top left."""
+"""Drawings of the demo's objects as flat shapes in unit coordinates, (0, 0) top left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from pipeline.demo.world import COLOURS
 
-__all__ = ["Pen", "draw_kind"]
+__all__ = ["Pen", "draw_object"]
 
 RGB = tuple[int, int, int]
 _INK: RGB = (44, 40, 46)
@@ -26,10 +26,10 @@ def shade(colour: RGB, by: float) -> RGB:
 
 
 class Pen:
-    """Draws on a transparent picture in unit coordinates.
+    """Draw on a transparent image in unit coordinates.
 
     Attributes:
-        image: the RGBA picture.
+        image: the RGBA image.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -41,7 +41,7 @@ class Pen:
         return [v * (self._size[i % 2] - 1) for i, v in enumerate(values)]
 
     def polygon(self, points: Sequence[float], fill: RGB) -> None:
-        """Fill a polygon given as x, y, x, y ..."""
+        """Fill a polygon, given as x, y, x, y, ..."""
         self._draw.polygon(self._points(*points), fill=fill)
 
     def ellipse(self, x1: float, y1: float, x2: float, y2: float, fill: RGB) -> None:
@@ -51,7 +51,7 @@ class Pen:
     def box(
         self, x1: float, y1: float, x2: float, y2: float, fill: RGB, round_by: float = 0.0
     ) -> None:
-        """Fill a rectangle with round corners (share of the shorter side of the picture)."""
+        """Fill a rectangle with round corners; radius as a share of the shorter side."""
         self._draw.rounded_rectangle(
             self._points(x1, y1, x2, y2), radius=round_by * min(self._size), fill=fill
         )
@@ -72,11 +72,11 @@ class Pen:
         self._draw.chord(self._points(x1, y1, x2, y2), start, end, fill=fill)
 
 
-def _ball(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _ball(pen: Pen, c: RGB, style: int, part: str) -> None:
     pen.ellipse(0, 0, 1, 1, c)
     pen.slice(0, 0, 1, 1, 30, 150, shade(c, 0.8))
     band = shade(c, 1.55) if c != COLOURS["white"] else shade(c, 0.82)
-    if look:
+    if style:
         pen.slice(0, 0, 1, 1, 205, 270, band)
         pen.slice(0, 0, 1, 1, 25, 90, band)
     else:
@@ -84,7 +84,7 @@ def _ball(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.ellipse(0.2, 0.13, 0.42, 0.3, shade(c, 1.75))
 
 
-def _basket(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _basket(pen: Pen, c: RGB, style: int, part: str) -> None:
     if part != "front":
         pen.ellipse(0, 0, 1, 0.3, shade(c, 0.5))
     if part == "back":
@@ -103,18 +103,18 @@ def _basket(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.box(0.0, 0.13, 1.0, 0.24, shade(c, 1.2), 0.05)
     else:
         pen.line((0.03, 0.16, 0.2, 0.24, 0.5, 0.27, 0.8, 0.24, 0.97, 0.16), shade(c, 1.2), 0.08)
-    if look:
+    if style:
         pen.box(0.12, 0.88, 0.88, 1.0, shade(c, 0.7), 0.03)
 
 
-def _bird(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _bird(pen: Pen, c: RGB, style: int, part: str) -> None:
     pen.polygon((0.0, 0.3, 0.3, 0.5, 0.22, 0.72), shade(c, 0.7))
     pen.ellipse(0.16, 0.36, 0.78, 0.94, c)
     pen.ellipse(0.58, 0.14, 0.9, 0.6, c)
     pen.polygon((0.87, 0.3, 1.0, 0.4, 0.87, 0.46), (240, 170, 40))
     pen.ellipse(0.73, 0.25, 0.8, 0.36, (250, 250, 250) if sum(c) < 300 else _INK)
     wing = shade(c, 0.72) if sum(c) > 300 else shade(c, 1.25)
-    if look:
+    if style:
         pen.polygon((0.28, 0.58, 0.62, 0.5, 0.3, 0.0), wing)
     else:
         pen.slice(0.24, 0.3, 0.64, 0.84, 0, 180, wing)
@@ -122,7 +122,7 @@ def _bird(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.line((0.54, 0.9, 0.54, 1.0), (200, 130, 40), 0.06)
 
 
-def _boat(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _boat(pen: Pen, c: RGB, style: int, part: str) -> None:
     if part != "front":
         pen.polygon((0.02, 0.2, 0.98, 0.2, 0.9, 0.5, 0.1, 0.5), shade(c, 0.5))
         pen.box(0.3, 0.22, 0.38, 0.46, _WOOD)
@@ -134,14 +134,14 @@ def _boat(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.polygon((0.0, 0.12, 0.14, 0.36, 0.86, 0.36, 1.0, 0.12, 0.98, 0.3, 0.87, 0.5, 0.13, 0.5,
                  0.02, 0.3), trim)  # fmt: skip
     pen.polygon((0.12, 0.84, 0.88, 0.84, 0.85, 1.0, 0.15, 1.0), shade(c, 0.7))
-    if look:
+    if style:
         for x in (0.28, 0.5, 0.72):
             pen.ellipse(x - 0.025, 0.57, x + 0.025, 0.74, trim)
     else:
         pen.line((0.18, 0.68, 0.82, 0.68), shade(c, 0.75), 0.05)
 
 
-def _box(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _box(pen: Pen, c: RGB, style: int, part: str) -> None:
     if part in ("back", "front"):
         if part == "back":
             pen.polygon((0.06, 0.0, 0.94, 0.0, 1.0, 0.3, 0.0, 0.3), shade(c, 0.5))
@@ -152,7 +152,7 @@ def _box(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.polygon((0.12, 0.0, 0.88, 0.0, 1.0, 0.24, 0.0, 0.24), shade(c, 1.35))
         pen.box(0.0, 0.24, 1.0, 1.0, c)
     band = shade(c, 0.72)
-    if look:
+    if style:
         pen.line((0.05, 0.33, 0.95, 0.94), band, 0.05)
         pen.line((0.05, 0.94, 0.95, 0.33), band, 0.05)
     else:
@@ -160,9 +160,9 @@ def _box(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.line((0.02, 0.97, 0.98, 0.97), shade(c, 0.65), 0.05)
 
 
-def _car(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _car(pen: Pen, c: RGB, style: int, part: str) -> None:
     roof = (0.22, 0.44, 0.33, 0.02, 0.7, 0.02, 0.84, 0.44)
-    if look:
+    if style:
         roof = (0.14, 0.44, 0.18, 0.02, 0.68, 0.02, 0.82, 0.44)
     pen.polygon(roof, c)
     pen.box(0.0, 0.38, 1.0, 0.82, c, 0.16)
@@ -177,9 +177,9 @@ def _car(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.ellipse(x - 0.05, 0.65, x + 0.05, 0.87, (196, 198, 204))
 
 
-def _cat(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _cat(pen: Pen, c: RGB, style: int, part: str) -> None:
     dark = shade(c, 0.74) if sum(c) > 200 else shade(c, 1.2)
-    tail = (0.76, 0.9, 0.93, 0.84, 0.93, 0.6, 0.82, 0.46) if look else (
+    tail = (0.76, 0.9, 0.93, 0.84, 0.93, 0.6, 0.82, 0.46) if style else (
         0.76, 0.92, 0.94, 0.9, 0.95, 0.74, 0.88, 0.62)  # fmt: skip
     pen.line(tail, dark, 0.09)
     pen.polygon((0.26, 0.96, 0.3, 0.5, 0.62, 0.44, 0.78, 0.72, 0.8, 0.97), c)
@@ -202,18 +202,18 @@ def _cat(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.line((0.66, y, 0.78, y + 0.03), dark, 0.03)
 
 
-def _cone(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _cone(pen: Pen, c: RGB, style: int, part: str) -> None:
     pen.box(0.0, 0.88, 1.0, 1.0, shade(c, 0.72), 0.05)
     pen.polygon((0.43, 0.0, 0.57, 0.0, 0.88, 0.9, 0.12, 0.9), c)
     band = (250, 250, 246) if c != COLOURS["white"] else (220, 60, 50)
     pen.polygon((0.34, 0.27, 0.66, 0.27, 0.72, 0.44, 0.28, 0.44), band)
-    if look:
+    if style:
         pen.polygon((0.22, 0.6, 0.78, 0.6, 0.83, 0.74, 0.17, 0.74), band)
 
 
-def _dog(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _dog(pen: Pen, c: RGB, style: int, part: str) -> None:
     dark = shade(c, 0.7) if sum(c) > 200 else shade(c, 1.22)
-    pen.line((0.1, 0.46, 0.03, 0.3, 0.05, 0.16) if look else (0.1, 0.48, 0.03, 0.5), c, 0.09)
+    pen.line((0.1, 0.46, 0.03, 0.3, 0.05, 0.16) if style else (0.1, 0.48, 0.03, 0.5), c, 0.09)
     for x in (0.14, 0.56):
         pen.box(x, 0.6, x + 0.1, 0.98, dark, 0.05)
     for x in (0.22, 0.64):
@@ -225,28 +225,28 @@ def _dog(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.ellipse(0.92, 0.18, 1.0, 0.28, _INK if sum(c) > 200 else (110, 104, 110))
     pen.ellipse(0.74, 0.13, 0.79, 0.2, _INK if sum(c) > 200 else (240, 240, 240))
     pen.ellipse(0.55, 0.06, 0.68, 0.4, dark)
-    pen.line((0.6, 0.45, 0.77, 0.47), (200, 50, 50) if look else (50, 90, 190), 0.06)
+    pen.line((0.6, 0.45, 0.77, 0.47), (200, 50, 50) if style else (50, 90, 190), 0.06)
 
 
-def _house(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _house(pen: Pen, c: RGB, style: int, part: str) -> None:
     roof = (150, 70, 56) if c != COLOURS["red"] else (84, 78, 92)
     pen.box(0.68, 0.04, 0.8, 0.3, shade(roof, 0.75))
     pen.box(0.08, 0.4, 0.92, 1.0, c)
     pen.polygon((0.0, 0.44, 0.5, 0.0, 1.0, 0.44), roof)
     pen.polygon((0.0, 0.44, 0.06, 0.38, 0.94, 0.38, 1.0, 0.44), shade(roof, 0.75))
     door = shade(c, 0.5) if sum(c) > 330 else (240, 226, 196)
-    x = 0.42 if look else 0.2
+    x = 0.42 if style else 0.2
     pen.box(x, 0.66, x + 0.17, 1.0, door, 0.02)
     pen.ellipse(x + 0.12, 0.82, x + 0.15, 0.85, (240, 200, 80))
-    for x in (0.16, 0.66) if look else (0.48, 0.7):
+    for x in (0.16, 0.66) if style else (0.48, 0.7):
         pen.box(x, 0.54, x + 0.17, 0.72, (250, 250, 248))
         pen.box(x + 0.02, 0.56, x + 0.15, 0.7, (162, 204, 228))
         pen.line((x + 0.085, 0.56, x + 0.085, 0.7), (250, 250, 248), 0.012)
-    if look:
+    if style:
         pen.ellipse(0.43, 0.18, 0.57, 0.31, (162, 204, 228))
 
 
-def _kite(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _kite(pen: Pen, c: RGB, style: int, part: str) -> None:
     pen.line((0.5, 0.66, 0.42, 0.76, 0.56, 0.86, 0.5, 1.0), (90, 86, 92), 0.025)
     for x, y in ((0.43, 0.76), (0.55, 0.86)):
         pen.polygon((x - 0.12, y - 0.03, x - 0.12, y + 0.04, x, y), shade(c, 0.8))
@@ -254,17 +254,17 @@ def _kite(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.polygon((0.5, 0.0, 1.0, 0.26, 0.5, 0.68, 0.0, 0.26), c)
     light = shade(c, 1.5) if c != COLOURS["white"] else shade(c, 0.8)
     pen.polygon((0.5, 0.0, 1.0, 0.26, 0.5, 0.26), light)
-    pen.polygon((0.0, 0.26, 0.5, 0.26, 0.5, 0.68), light if look else shade(c, 0.8))
+    pen.polygon((0.0, 0.26, 0.5, 0.26, 0.5, 0.68), light if style else shade(c, 0.8))
     pen.line((0.5, 0.0, 0.5, 0.68), shade(c, 0.55), 0.02)
     pen.line((0.0, 0.26, 1.0, 0.26), shade(c, 0.55), 0.02)
 
 
-def _lamp(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _lamp(pen: Pen, c: RGB, style: int, part: str) -> None:
     metal = (110, 104, 104)
     pen.box(0.46, 0.36, 0.54, 0.95, metal)
     pen.ellipse(0.18, 0.92, 0.82, 1.0, shade(metal, 0.75))
     pen.ellipse(0.4, 0.32, 0.6, 0.43, (255, 240, 180))
-    if look:
+    if style:
         pen.slice(0.0, 0.0, 1.0, 0.76, 180, 360, c)
         pen.box(0.0, 0.34, 1.0, 0.39, shade(c, 0.78))
     else:
@@ -273,10 +273,10 @@ def _lamp(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.polygon((0.36, 0.03, 0.46, 0.03, 0.4, 0.33, 0.22, 0.33), shade(c, 1.4))
 
 
-def _person(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _person(pen: Pen, c: RGB, style: int, part: str) -> None:
     skin, hair = _SKIN[sum(c) % 2], _HAIR[(sum(c) // 2) % 2]
     legs = (70, 78, 104) if c not in (COLOURS["black"], COLOURS["blue"]) else (158, 140, 112)
-    if look:  # a woman in a dress
+    if style:  # a woman in a dress
         pen.ellipse(0.24, 0.0, 0.76, 0.3, hair)
         pen.box(0.24, 0.12, 0.76, 0.33, hair, 0.1)
         for x in (0.34, 0.52):
@@ -306,7 +306,7 @@ def _person(pen: Pen, c: RGB, look: int, part: str) -> None:
     pen.line((0.43, 0.205, 0.57, 0.205), (170, 80, 80), 0.03)
 
 
-def _table(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _table(pen: Pen, c: RGB, style: int, part: str) -> None:
     dark = shade(c, 0.7) if sum(c) > 200 else shade(c, 1.18)
     for x in (0.12, 0.8):
         pen.box(x, 0.14, x + 0.05, 0.9, shade(dark, 0.8))
@@ -314,14 +314,14 @@ def _table(pen: Pen, c: RGB, look: int, part: str) -> None:
         pen.box(x, 0.14, x + 0.07, 1.0, dark)
     pen.polygon((0.06, 0.0, 0.94, 0.0, 1.0, 0.13, 0.0, 0.13), shade(c, 1.25))
     pen.box(0.0, 0.13, 1.0, 0.23, c)
-    if look:
+    if style:
         pen.box(0.1, 0.23, 0.9, 0.31, shade(c, 0.82))
         pen.ellipse(0.48, 0.25, 0.52, 0.29, (240, 214, 140))
 
 
-def _tree(pen: Pen, c: RGB, look: int, part: str) -> None:
+def _tree(pen: Pen, c: RGB, style: int, part: str) -> None:
     pen.polygon((0.44, 0.5, 0.56, 0.5, 0.6, 1.0, 0.4, 1.0), _WOOD)
-    if look:
+    if style:
         for n, (top, wide) in enumerate(((0.34, 0.5), (0.17, 0.4), (0.0, 0.29))):
             tone = shade(c, 0.82 + 0.09 * n)
             pen.polygon((0.5, top, 0.5 + wide, top + 0.3, 0.5 - wide, top + 0.3), tone)
@@ -356,13 +356,13 @@ _DRAW: dict[str, Callable[[Pen, RGB, int, str], None]] = {
 }
 
 
-def draw_kind(pen: Pen, kind: str, colour: str, look: int, part: str = "whole") -> None:
-    """Draw one thing over the whole picture.
+def draw_object(pen: Pen, label: str, colour: str, style: int, part: str = "whole") -> None:
+    """Draw an object over the whole image.
 
     Args:
-        pen: where to draw.
-        kind, colour: names of ``KINDS`` and ``COLOURS``.
-        look: 0 or 1.
-        part: ``whole``, or ``back`` and ``front`` of what holds something.
+        pen: draws on the image.
+        label, colour: names in ``LABELS`` and ``COLOURS``.
+        style: 0 or 1.
+        part: ``whole``, or ``back`` and ``front`` of an object that contains another.
     """
-    _DRAW[kind](pen, COLOURS[colour], look, part)
+    _DRAW[label](pen, COLOURS[colour], style, part)

@@ -1,8 +1,8 @@
-"""What a demo scene may hold: kinds, colours, sizes, and where things can stand to each other.
+"""Plans of the demo's scenes: labels, colours, sizes, and positions of objects.
 
-A scene is planned before it is drawn. Kinds come from few fixed combinations, so that many scenes
-show the same kinds and differ only in colours, sizes, relations and ground: what a detector's
-labels cannot tell. Every relation of a plan holds in its boxes (``holds``).
+A scene is planned before it is drawn. Labels come from a few fixed combinations, so many scenes
+have the same labels and differ only in colours, sizes, relations and ground, which a detector's
+labels do not show. Every relation of a plan is true of its boxes (``holds``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 __all__ = [
-    "BAGS",
     "COLOURS",
-    "KINDS",
+    "COMBINATIONS",
+    "LABELS",
     "RELATIONS",
     "SETTINGS",
     "Entity",
-    "Kind",
+    "LabelSpec",
     "Relation",
     "Scene",
     "holds",
@@ -39,55 +39,55 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 RELATIONS = ("on", "in", "under", "next to", "in front of", "behind", "above")
 SETTINGS = ("grass", "sand", "snow", "water", "floor")
-SMALL = 0.6  # a small thing against a large one of the same kind
+SMALL = 0.6  # size of a small object relative to a large one with the same label
 _ANY = tuple(COLOURS)
 _FUR = ("white", "black", "brown", "orange")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of thing; lengths are pixels of a large one in a picture 360 pixels high.
+class LabelSpec:
+    """Properties of the objects with one label; lengths are pixels in an image 360 pixels high.
 
     Attributes:
-        width, height: size of a large one.
-        colours: the colours it comes in.
-        top: depth of its upper face as a share of its height, None: nothing stands on it.
-        holds: it is open and things can be inside it.
-        shelter: share of its height that is free below it, 0: nothing fits under it.
-        small: it may stand on, in or under something.
-        flies: it hangs in the air.
+        width, height: size of a large object.
+        colours: possible colours.
+        top: depth of the upper face as a share of the height; None: no object can be on it.
+        container: objects can be inside it.
+        shelter: share of the height that is free below it; 0: no object fits under it.
+        portable: it can be on, in or under another object.
+        flies: it is in the air.
     """
 
     width: int
     height: int
     colours: tuple[str, ...] = _ANY
     top: float | None = None
-    holds: bool = False
+    container: bool = False
     shelter: float = 0.0
-    small: bool = False
+    portable: bool = False
     flies: bool = False
 
 
-KINDS: dict[str, Kind] = {
-    "ball": Kind(52, 52, small=True),
-    "basket": Kind(104, 72, holds=True),
-    "bird": Kind(62, 44, small=True, flies=True),
-    "boat": Kind(186, 62, holds=True),
-    "box": Kind(98, 84, top=0.12, holds=True, small=True),
-    "car": Kind(172, 76, ("red", "blue", "yellow", "white", "black", "green"), top=0.03),
-    "cat": Kind(58, 72, _FUR, small=True),
-    "cone": Kind(50, 62, small=True),
-    "dog": Kind(96, 76, _FUR, small=True),
-    "house": Kind(158, 164, ("red", "blue", "yellow", "white", "green", "brown")),
-    "kite": Kind(64, 92, flies=True),
-    "lamp": Kind(58, 112, small=True),
-    "person": Kind(58, 144, small=True),
-    "table": Kind(168, 96, top=0.07, shelter=0.72),
-    "tree": Kind(136, 186, ("green", "orange", "red", "yellow"), shelter=0.36),
+LABELS: dict[str, LabelSpec] = {
+    "ball": LabelSpec(52, 52, portable=True),
+    "basket": LabelSpec(104, 72, container=True),
+    "bird": LabelSpec(62, 44, portable=True, flies=True),
+    "boat": LabelSpec(186, 62, container=True),
+    "box": LabelSpec(98, 84, top=0.12, container=True, portable=True),
+    "car": LabelSpec(172, 76, ("red", "blue", "yellow", "white", "black", "green"), top=0.03),
+    "cat": LabelSpec(58, 72, _FUR, portable=True),
+    "cone": LabelSpec(50, 62, portable=True),
+    "dog": LabelSpec(96, 76, _FUR, portable=True),
+    "house": LabelSpec(158, 164, ("red", "blue", "yellow", "white", "green", "brown")),
+    "kite": LabelSpec(64, 92, flies=True),
+    "lamp": LabelSpec(58, 112, portable=True),
+    "person": LabelSpec(58, 144, portable=True),
+    "table": LabelSpec(168, 96, top=0.07, shelter=0.72),
+    "tree": LabelSpec(136, 186, ("green", "orange", "red", "yellow"), shelter=0.36),
 }
 
-# kinds of one scene (the first is what the others stand to), and the grounds it is seen on
-BAGS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+# Labels of one scene (the others are placed relative to the first), and its possible settings.
+COMBINATIONS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("table", "ball", "ball"), ("floor", "grass", "snow")),
     (("table", "dog", "lamp"), ("floor", "grass", "sand")),
     (("box", "cat", "ball"), ("floor", "grass", "sand", "snow")),
@@ -102,23 +102,23 @@ _PLURAL = {"ball", "box", "cone", "bird", "tree"}
 
 @dataclass(frozen=True)
 class Entity:
-    """One thing, or two or three equal things side by side.
+    """One object, or two or three equal objects side by side.
 
     Attributes:
-        kind, colour, size: ``size`` is ``small`` or ``large``.
-        look: 0 or 1, two ways to draw the kind (man or woman, for one).
-        boxes: xyxy in pixels, one per thing.
+        label, colour, size: ``size`` is ``small`` or ``large``.
+        style: 0 or 1, two ways to draw the object (for example man or woman).
+        boxes: xyxy in pixels, one per object.
     """
 
-    kind: str
+    label: str
     colour: str
     size: str
-    look: int
+    style: int
     boxes: tuple[Box, ...] = ()
 
     @property
     def box(self) -> Box:
-        """The smallest box around all of it."""
+        """The smallest box around all objects."""
         return (
             min(b[0] for b in self.boxes),
             min(b[1] for b in self.boxes),
@@ -129,7 +129,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Relation:
-    """Rows of two entities and how the first stands to the second."""
+    """A relation between two entities, given by their rows."""
 
     subject: int
     predicate: str
@@ -138,7 +138,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Scene:
-    """The plan of one picture: ``relations`` are exact, the first is about rows 1 and 0."""
+    """The plan of one image; the first relation is between rows 1 and 0."""
 
     size: tuple[int, int]
     setting: str
@@ -147,24 +147,24 @@ class Scene:
     relations: tuple[Relation, ...] = field(default=())
 
 
-def plan_scene(rng: random.Random, bag: int) -> Scene:
-    """Return one scene with the kinds of ``BAGS[bag]``; everything else is drawn from ``rng``."""
-    kinds, settings = BAGS[bag]
+def plan_scene(rng: random.Random, combination: int) -> Scene:
+    """Return a random scene with the labels of ``COMBINATIONS[combination]``."""
+    labels, settings = COMBINATIONS[combination]
     setting = rng.choice(settings)
     while True:
-        scene = _try_scene(rng, kinds, setting)
+        scene = _try_scene(rng, labels, setting)
         if scene is not None:
             return scene
 
 
-def _try_scene(rng: random.Random, kinds: tuple[str, ...], setting: str) -> Scene | None:
+def _try_scene(rng: random.Random, labels: tuple[str, ...], setting: str) -> Scene | None:
     height = rng.randrange(264, 361, 8)
     width = round(height * 4 / 3)
-    scale = height / 320  # larger than the nominal size, smaller would be lost on a detector
-    entities = [_draw_lots(rng, kind) for kind in kinds]
-    looks = {(entity.kind, entity.colour) for entity in entities}
-    if len(looks) < len(entities):
-        return None  # two things that no caption could tell apart
+    scale = height / 320  # larger than nominal, because detectors miss small objects
+    entities = [_random_entity(rng, label) for label in labels]
+    appearances = {(entity.label, entity.colour) for entity in entities}
+    if len(appearances) < len(entities):
+        return None  # captions could not distinguish two objects
     horizon = round(height * rng.uniform(0.46, 0.56))
     ground = height * rng.uniform(0.76, 0.88)
     first = entities[0]
@@ -178,13 +178,13 @@ def _try_scene(rng: random.Random, kinds: tuple[str, ...], setting: str) -> Scen
         resting = any(r.subject == target and r.predicate in ("on", "in") for r in relations)
         if (
             not choices
-            or KINDS[entities[target].kind].flies
+            or LABELS[entities[target].label].flies
             or (resting and "above" not in choices)
         ):
             return None
         predicate = rng.choice(choices)
         count = 1
-        if entities[row].kind in _PLURAL and predicate != "in" and len(set(kinds)) == len(kinds):
+        if entities[row].label in _PLURAL and predicate != "in" and len(set(labels)) == len(labels):
             count = rng.choices((1, 2, 3), (10, 3, 1))[0]
         boxes = _place(rng, entities[row], entities[target].box, predicate, scale, count)
         entities[row] = replace(entities[row], boxes=boxes)
@@ -193,36 +193,37 @@ def _try_scene(rng: random.Random, kinds: tuple[str, ...], setting: str) -> Scen
             return None
         relations.append(relation)
     scene = Scene((width, height), setting, horizon, tuple(entities), tuple(relations))
-    return scene if _tidy(scene) else None
+    return scene if _is_valid(scene) else None
 
 
-def _draw_lots(rng: random.Random, kind: str) -> Entity:
-    colour = rng.choice(KINDS[kind].colours)
-    return Entity(kind, colour, rng.choice(("small", "large")), rng.randrange(2))
+def _random_entity(rng: random.Random, label: str) -> Entity:
+    colour = rng.choice(LABELS[label].colours)
+    return Entity(label, colour, rng.choice(("small", "large")), rng.randrange(2))
 
 
 def _extent(entity: Entity, scale: float) -> tuple[float, float]:
     factor = scale * (SMALL if entity.size == "small" else 1.0)
-    if entity.kind == "person" and entity.size == "small":
+    if entity.label == "person" and entity.size == "small":
         factor = scale * 0.68  # a child
-    return KINDS[entity.kind].width * factor, KINDS[entity.kind].height * factor
+    return LABELS[entity.label].width * factor, LABELS[entity.label].height * factor
 
 
-def _possible(figure: Entity, other: Entity, setting: str) -> tuple[str, ...]:
-    a, b = KINDS[figure.kind], KINDS[other.kind]
-    wa, ha = _extent(figure, 1.0)
+def _possible(subject: Entity, other: Entity, setting: str) -> tuple[str, ...]:
+    """Return the possible predicates, repeated by their weight."""
+    a, b = LABELS[subject.label], LABELS[other.label]
+    wa, ha = _extent(subject, 1.0)
     wb, hb = _extent(other, 1.0)
     names: list[str] = []
     if a.flies:
         names += ["above"] * 2
-    fits = a.small and ha < 1.6 * hb
-    if fits and b.top is not None and wa < 0.8 * wb and figure.kind not in ("person", "cone"):
+    fits = a.portable and ha < 1.6 * hb
+    if fits and b.top is not None and wa < 0.8 * wb and subject.label not in ("person", "cone"):
         names += ["on"] * 4
-    if a.small and b.holds and wa < 0.62 * wb and 0.75 * hb < ha < 2.6 * hb:
+    if a.portable and b.container and wa < 0.62 * wb and 0.75 * hb < ha < 2.6 * hb:
         names += ["in"] * 8
     if fits and b.shelter and ha < 0.92 * b.shelter * hb and wa < 0.6 * wb and not a.flies:
         names += ["under"] * 8
-    if not a.flies and not (setting == "water" and figure.kind != "boat"):
+    if not a.flies and not (setting == "water" and subject.label != "boat"):
         names += ["next to", "in front of", "behind"]
     return tuple(names)
 
@@ -230,7 +231,7 @@ def _possible(figure: Entity, other: Entity, setting: str) -> tuple[str, ...]:
 def _place(
     rng: random.Random, entity: Entity, target: Box, predicate: str, scale: float, count: int
 ) -> tuple[Box, ...]:
-    """Return ``count`` boxes side by side that stand to ``target`` as ``predicate`` says."""
+    """Return ``count`` boxes side by side, placed relative to ``target`` by ``predicate``."""
     w, h = _extent(entity, scale)
     gap = 4 * scale
     total = count * w + (count - 1) * gap
@@ -263,11 +264,11 @@ def _place(
 
 
 def holds(relation: Relation, entities: Sequence[Entity]) -> bool:
-    """Tell whether a relation is true of the boxes."""
+    """Return whether a relation is true of the boxes."""
     ax1, ay1, ax2, ay2 = entities[relation.subject].box
     bx1, by1, bx2, by2 = entities[relation.object].box
     middle = bx1 <= (ax1 + ax2) / 2 <= bx2
-    across = min(ax2, bx2) - max(ax1, bx1)  # > 0: they share columns
+    across = min(ax2, bx2) - max(ax1, bx1)  # > 0: they overlap horizontally
     match relation.predicate:
         case "on":
             return middle and ay1 < by1 <= ay2 <= by1 + 0.2 * (by2 - by1)
@@ -286,17 +287,17 @@ def holds(relation: Relation, entities: Sequence[Entity]) -> bool:
     return False
 
 
-def _tidy(scene: Scene) -> bool:
-    """Tell whether all is inside the picture and only related things cover each other."""
+def _is_valid(scene: Scene) -> bool:
+    """Return whether all boxes are inside the image and only related objects overlap."""
     width, height = scene.size
     flat = [(row, box) for row, entity in enumerate(scene.entities) for box in entity.boxes]
     for row, (x1, y1, x2, y2) in flat:
         if x1 < 4 or y1 < 4 or x2 > width - 4 or y2 > height - 6:
             return False
-        if not KINDS[scene.entities[row].kind].flies and y2 < scene.horizon - 0.2 * height:
+        if not LABELS[scene.entities[row].label].flies and y2 < scene.horizon - 0.2 * height:
             return False
-    standing = [r for r in scene.relations if r.predicate in ("next to", "in front of", "behind")]
-    for relation in standing:
+    on_ground = [r for r in scene.relations if r.predicate in ("next to", "in front of", "behind")]
+    for relation in on_ground:
         if scene.entities[relation.subject].box[3] < scene.horizon + 8:
             return False
     meeting = {

@@ -1,1 +1,1 @@
-"""evaluation."""
+"""Evaluation of detectors and relation predictors."""

@@ -1,6 +1,6 @@
-"""How good are detections and predicates: COCO AP, recall of Entities boxes, predicate recall.
+"""Evaluation of detectors and relation predictors: COCO AP, box recall, relation recall.
 
-Each measure runs what the pipeline would store, so that its numbers speak about the store.
+All measures apply to what the pipeline would store.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from features.convert.readers.entities import EntitiesFolder
 from features.convert.safe.json_files import read_json
 from features.convert.source import Source
 from features.errors import InputError, MissingDependency, UsageError
 from features.records import Detections
-from pipeline.detect import Detector, detect
+from pipeline.detect import detect
 from pipeline.vision.boxes import iou_matrix
+from pipeline.vision.detection import Detector
 from pipeline.vision.graph_builder import GraphRules, apply_rules
 from pipeline.vision.relations import RelationPredictor
 
@@ -31,12 +33,12 @@ __all__ = [
     "predicate_quality",
 ]
 
-MATCH = 0.5  # IoU at which a box counts as found
+MATCH = 0.5  # IoU from which a gold box counts as found
 
 
 @dataclass(frozen=True, slots=True)
 class BoxRecall:
-    """Share of gold boxes that some stored box matches at IoU 0.5, per number of stored boxes."""
+    """Percentage of gold boxes found at IoU 0.5, by the number of stored boxes."""
 
     images: int
     boxes: int
@@ -45,14 +47,14 @@ class BoxRecall:
 
 @dataclass(frozen=True, slots=True)
 class PredicateQuality:
-    """How well a predictor finds the relations of a graph file.
+    """Agreement of a relation predictor with the relations of a graph file, in percent.
 
     Attributes:
-        images, relations: how many were judged.
-        top1: share of related pairs whose first predicate is the file's, boxes, labels and pairs
-            given; None when the predictor cannot be asked about a pair.
-        recall: K -> mean over images of the share of whole relations (subject, predicate, object)
-            among the first K predicted, boxes and labels given.
+        images, relations: how many were evaluated.
+        top1: related pairs whose first predicate is the file's, given boxes, labels and pairs; None
+            if the predictor has no method ``classify``.
+        recall: K -> mean over the images of the relations (subject, predicate, object) among the
+            first K predicted, given boxes and labels.
     """
 
     images: int
@@ -67,14 +69,14 @@ def coco_ap(
     """Return AP at IoU .5:.95 and AP50 as pycocotools computes them, in percent.
 
     Args:
-        detector: with COCO's class names.
-        annotations: an instances_*.json of COCO.
-        images_dir: folder of the pictures that it names.
+        detector: a detector with COCO's labels.
+        annotations: an instances_*.json file of COCO.
+        images_dir: folder of its images.
         max_objects: boxes kept per image.
 
     Raises:
         MissingDependency: pycocotools is not installed.
-        InputError: the file is not of COCO's form, or no class name fits.
+        InputError: not an instances file, or no detection has one of its labels.
     """
     try:
         from pycocotools.coco import COCO
@@ -102,7 +104,7 @@ def coco_ap(
                     }
                 )
     if not results:
-        raise InputError(f"{annotations}: no detection has one of its class names.")
+        raise InputError(f"{annotations}: no detection has one of its labels.")
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its tables
         truth = COCO()
         truth.dataset = document
@@ -120,10 +122,10 @@ def box_recall(
     rules: GraphRules,
     counts: Sequence[int] = (10, 36, 100),
 ) -> BoxRecall:
-    """Return the recall of gold boxes by the boxes that the rules would store.
+    """Return the recall of gold boxes among the boxes that the rules would keep.
 
     Args:
-        gold: (n, 4) boxes of each image.   found: raw detections of the same images.
+        gold: (n, 4) boxes of each image.   found: detections of the same images.
         rules: the graph rules; ``max_objects`` is replaced by each of ``counts``.
         counts: numbers of stored boxes.
     """
@@ -146,21 +148,21 @@ def entities_recall(
     rules: GraphRules,
     counts: Sequence[int] = (10, 36, 100),
 ) -> BoxRecall:
-    """Return the recall of Flickr30k Entities' gold boxes on all pictures that are there.
+    """Return the recall of Flickr30k Entities' gold boxes on the images of a folder.
 
     Args:
-        detector: what to judge.   folder: holds ``Annotations``.
-        images_dir: folder of the pictures.   rules: the graph rules.   counts: numbers of boxes.
+        detector: the detector.   folder: contains ``Annotations``.
+        images_dir: folder of the images.   rules: the graph rules.   counts: numbers of boxes.
 
-    Raises: UsageError: no picture of the folder has annotations.
+    Raises: UsageError: no image of the folder has annotations.
     """
-    from features.convert.readers.entities import EntitiesFolder
-
     root = Path(folder)
     source = EntitiesFolder(root / "Annotations" if (root / "Annotations").is_dir() else root)
     known = [name for name in source.ids() if (Path(images_dir) / name).is_file()]
     if not known:
-        raise UsageError(f"{images_dir}: none of the pictures that {folder} annotates is here.")
+        raise UsageError(
+            f"{images_dir}: none of the images annotated in {folder} is in this folder."
+        )
     gold = (source.read(name).boxes for name in known)
     found = (detect([Path(images_dir) / name], detector, 10_000)[0] for name in known)
     return box_recall(gold, found, rules, counts)
@@ -172,13 +174,12 @@ def predicate_quality(
     ids: Sequence[str] | None = None,
     counts: Sequence[int] = (25, 50, 100),
 ) -> PredicateQuality:
-    """Judge a relation predictor on graphs that hold relations.
+    """Evaluate a relation predictor on the graphs of a file.
 
     Args:
-        predictor: what to judge; with a method ``classify(found, pairs)`` the predicates of given
-            pairs are judged too.
-        graphs: a reader of graph files.
-        ids: images to judge; None takes all.
+        predictor: the predictor; its optional method ``classify(found, pairs)`` is evaluated too.
+        graphs: reader of a graph file.
+        ids: images to use; None: all.
         counts: numbers of predicted relations.
     """
     classify = getattr(predictor, "classify", None)
@@ -199,7 +200,7 @@ def predicate_quality(
         for count in counts:
             shares[count].append(len(set(truth) & set(predicted[:count])) / len(set(truth)))
     if not images:
-        raise UsageError("none of these graphs has a relation; there is nothing to judge.")
+        raise UsageError("none of these graphs has a relation, so there is nothing to evaluate.")
     return PredicateQuality(
         images,
         total,

@@ -1,1 +1,1 @@
-"""language."""
+"""Text graphs of captions: tokens, lemmas, dependencies, and SPICE-style extraction."""

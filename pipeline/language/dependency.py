@@ -1,9 +1,10 @@
-"""Dependency schemes: CLEAR (spaCy) and UD v1 brought to UD v2, and UD v2 to UD v1.
+"""Dependency trees and their schemes: CLEAR (spaCy), UD v1 (Stanford) and UD v2.
 
-Content words govern in UD: a preposition is the ``case`` of its noun, a copula the ``cop`` of its
-predicate. CLEAR hangs the noun under the preposition and the predicate under *be*. The rules of
-this package read UD v2 only, so one rule set serves every parser. Stanford's tools of the GSMN era
-(basic dependencies, UD v1) differ from v2 in labels and in where ``cc`` and ``punct`` hang.
+In UD content words are heads: a preposition is the ``case`` of its noun, a copula the ``cop`` of
+its predicate. In CLEAR the noun depends on the preposition and the predicate on *be*. The
+extraction rules read UD v2 only, so one set of rules serves all parsers. The Stanford basic
+dependencies that GSMN used (UD v1) differ from v2 in labels and in the heads of ``cc`` and
+``punct``.
 """
 
 from __future__ import annotations
@@ -16,20 +17,11 @@ from features.errors import UnknownName
 from features.records import TextGraph
 from pipeline.language.words import names, words
 
-__all__ = [
-    "SCHEMES",
-    "clear_to_ud",
-    "coarse_tag",
-    "one_tree",
-    "to_scheme",
-    "ud_to_clear",
-    "ud_to_v1",
-    "v1_to_ud",
-]
+__all__ = ["SCHEMES", "Tree", "coarse_tag", "from_ud", "to_ud"]
 
 SCHEMES = ("ud", "clear", "ud1-basic")
 
-_RENAMED = {
+_CLEAR_TO_UD = {
     "ROOT": "root",
     "dobj": "obj",
     "dative": "iobj",
@@ -54,7 +46,11 @@ _RENAMED = {
     "prep": "advmod",
     "agent": "advmod",
 }
-_TO_V1 = {
+_UD_TO_CLEAR = {
+    new: old for old, new in _CLEAR_TO_UD.items() if old not in ("pobj", "pcomp", "prep")
+}
+_UD_TO_CLEAR |= {"advmod": "advmod", "xcomp": "xcomp", "compound": "compound", "dep": "dep"}
+_UD_TO_V1 = {
     "obj": "dobj",
     "nsubj:pass": "nsubjpass",
     "csubj:pass": "csubjpass",
@@ -67,7 +63,7 @@ _TO_V1 = {
     "fixed": "mwe",
     "flat": "name",
 }
-_FROM_V1 = {
+_V1_TO_UD = {
     "dobj": "obj",
     "nsubjpass": "nsubj:pass",
     "csubjpass": "csubj:pass",
@@ -79,12 +75,14 @@ _FROM_V1 = {
     "name": "flat",
     "neg": "advmod",
 }
+# Dependents that stay with a predicate when its copula becomes the head.
+_INNER = ("det", "amod", "compound", "case", "nummod", "nmod", "nmod:poss", "advmod", "acl")
 _BE = words("be")
 _COARSE = names("upos")  # Penn tag -> UPOS
 
 
 def coarse_tag(tag: str, deprel: str) -> str:
-    """Return the UPOS of a Penn tag; the UD relation tells auxiliaries and markers apart.
+    """Return the UPOS of a Penn tag; the UD label distinguishes auxiliaries and markers.
 
     >>> coarse_tag("VBZ", "aux"), coarse_tag("IN", "mark"), coarse_tag("NN", "obj")
     ('AUX', 'SCONJ', 'NOUN')
@@ -99,246 +97,243 @@ def coarse_tag(tag: str, deprel: str) -> str:
     return coarse
 
 
-def clear_to_ud(
-    forms: Sequence[str], tags: Sequence[str], heads: Sequence[int], deps: Sequence[str]
-) -> tuple[list[int], list[str]]:
-    """Convert spaCy's English dependencies to UD v2.
-
-    Args:
-        forms: lower-cased.
-        tags: Penn tags.
-        heads: 0-based, -1 at roots.
-        deps: CLEAR labels.
-
-    Returns:
-        heads and labels in UD v2, one tree per root as before.
-    """
-    head = list(heads)
-    rel = ["compound" if label == "nmod" else label for label in deps]  # CLEAR's own nmod
-    _lift_prepositions(tags, head, rel)
-    _lift_predicates(forms, tags, head, rel)
-    _flatten_conjuncts(head, rel)
-    return head, [_RENAMED.get(label, label) for label in rel]
+def to_ud(graph: TextGraph) -> TextGraph:
+    """Return a parsed caption with UD v2 heads and labels."""
+    if graph.scheme == "ud":
+        return graph
+    tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
+    if graph.scheme == "clear":
+        tree.clear_to_ud()
+    else:
+        tree.v1_to_ud()
+    return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme="ud")
 
 
-def _lift_prepositions(tags: Sequence[str], head: list[int], rel: list[str]) -> None:
-    """Turn prep -> pobj into case <- obl/nmod, chains (``out of the box``) included."""
-    for noun, label in enumerate(list(rel)):
-        if label != "pobj" and not (label == "pcomp" and tags[noun][0] in "NPD"):
-            continue
-        prep = head[noun]
-        if rel[prep] == "case":  # a second object of the same preposition
-            head[noun] = head[prep]
-            rel[noun] = "conj"
-            continue
-        # `up [prep] behind [prep] the [pobj]`, `on [prep] and about [conj]`: climb to the governor
-        top = prep
-        chain = [prep]
-        while head[top] >= 0 and (
-            (rel[top] in ("prep", "pcomp", "conj") and rel[head[top]] in ("prep", "agent"))
-            and tags[head[top]] in ("IN", "TO", "RB", "RP")
-            and not any(head[i] == head[top] and rel[i] == "pobj" for i in range(len(rel)))
-        ):
-            top = head[top]
-            chain.append(top)
-        governor = head[top]
-        if governor < 0:  # the preposition is the root: its noun takes the place
-            head[noun], rel[noun] = -1, "ROOT"
-        else:
-            agent = rel[top] == "agent"
-            head[noun] = governor
-            if rel[top] == "conj":
-                rel[noun] = "conj"
-            elif agent:
-                rel[noun] = "obl:agent"
-            else:
-                rel[noun] = "nmod" if tags[governor][0] in "NPDC" else "obl"
-        inside = set(chain)
-        for link in chain:
-            rel[link] = "case"
-        for child, parent in enumerate(head):
-            if parent in inside and child != noun:
-                head[child] = noun
-                if rel[child] == "cc" or (rel[child] == "conj" and tags[child] in ("IN", "TO")):
-                    rel[child] = "cc" if rel[child] == "cc" else "case"
-        for link in chain:
-            head[link] = noun
-    for verb, label in enumerate(rel):
-        if label == "pcomp" and rel[head[verb]] == "prep":
-            prep = head[verb]
-            governor = head[prep]
-            head[verb] = governor
-            rel[verb] = "ROOT" if governor < 0 else "acl" if tags[governor][0] in "NP" else "advcl"
-            for child, parent in enumerate(head):
-                if parent == prep:
-                    head[child] = verb
-            head[prep], rel[prep] = verb, "mark"
-
-
-def _lift_predicates(
-    forms: Sequence[str], tags: Sequence[str], head: list[int], rel: list[str]
-) -> None:
-    """Make the predicate of *be* the head: adjective, noun, or the noun of ``is in a house``."""
-    for verb, word in enumerate(forms):
-        if word not in _BE or tags[verb][0] != "V" or rel[verb] in ("aux", "auxpass"):
-            continue
-        children = [i for i, parent in enumerate(head) if parent == verb]
-        labels = [rel[i] for i in children]
-        if "expl" in labels:  # `there is X`: X is the subject
-            for child in children:
-                if rel[child] in ("attr", "dobj"):
-                    rel[child] = "nsubj"
-            continue
-        new = -1
-        for wanted in (("attr", "acomp"), ("obl",)):
-            found = [i for i in children if rel[i] in wanted and (wanted[0] == "attr" or i > verb)]
-            if found:
-                new = found[0]
-                break
-        if new < 0 or (rel[new] == "obl" and not {"nsubj", "csubj"} & set(labels)):
-            continue
-        head[new], rel[new] = head[verb], rel[verb]
-        for child in children:
-            if child != new:
-                head[child] = new
-        head[verb], rel[verb] = new, "cop"
-
-
-def _flatten_conjuncts(head: list[int], rel: list[str]) -> None:
-    """Hang ``cc`` and inner commas on the next conjunct, every conjunct on the first one."""
-    conjuncts = [i for i, label in enumerate(rel) if label == "conj"]
-    if not conjuncts:
-        return
-    for token, label in enumerate(rel):
-        if label in ("cc", "punct"):
-            for conjunct in conjuncts:
-                if conjunct > token and head[conjunct] == head[token] and head[token] < token:
-                    head[token] = conjunct
-                    break
-    for conjunct in conjuncts:
-        first = head[conjunct]
-        while rel[first] == "conj":
-            first = head[first]
-        head[conjunct] = first
-
-
-def ud_to_v1(
-    tags: Sequence[str], heads: Sequence[int], deprels: Sequence[str]
-) -> tuple[list[int], list[str]]:
-    """Convert UD v2 to UD v1 basic dependencies: labels, and ``cc`` on the first conjunct."""
-    head = list(heads)
-    rel = [_TO_V1.get(label, label) for label in deprels]
-    for token, label in enumerate(deprels):
-        parent = head[token]
-        if label in ("cc", "punct") and parent > token and deprels[parent] == "conj":
-            head[token] = head[parent]
-    return head, rel
-
-
-def v1_to_ud(
-    tags: Sequence[str], heads: Sequence[int], deprels: Sequence[str]
-) -> tuple[list[int], list[str]]:
-    """Convert UD v1 basic dependencies to v2; ``nmod`` under a verb becomes ``obl``."""
-    head = list(heads)
-    rel = [_FROM_V1.get(label, label) for label in deprels]
-    for token, label in enumerate(deprels):
-        if label == "nmod" and head[token] >= 0 and tags[head[token]][:1] in ("V", "J", "R"):
-            rel[token] = "obl"
-    _flatten_conjuncts(head, rel)
-    return head, rel
-
-
-def one_tree(
-    heads: Sequence[int], deprels: Sequence[str], starts: Sequence[int]
-) -> tuple[list[int], list[str]]:
-    """Return heads and labels that form exactly one tree per sentence.
-
-    A parser may leave a second root, a head outside the sentence, or (a faulty plug-in) a cycle.
-    The first root stays; whatever else reaches no root hangs on it as ``dep``.
-    """
-    head, rel = list(heads), list(deprels)
-    bounds = [*starts, len(head)]
-    for low, high in pairwise(bounds):
-        root = next((i for i in range(low, high) if head[i] == -1 or head[i] == i), low)
-        head[root], rel[root] = -1, "root"
-        safe = {root}
-        for token in range(low, high):
-            path: list[int] = []
-            at = token
-            while at not in safe:
-                if not low <= at < high or at in path:
-                    at = path[-1]
-                    head[at], rel[at] = root, "dep"
-                    break
-                path.append(at)
-                at = head[at]
-            safe.update(path)
-    return head, rel
-
-
-def to_scheme(graph: TextGraph, scheme: str) -> TextGraph:
-    """Return a parsed caption with heads and labels of another scheme.
+def from_ud(graph: TextGraph, scheme: str) -> TextGraph:
+    """Return a caption with UD v2 dependencies in another scheme.
 
     Raises: UnknownName: no such scheme.
     """
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
-    if graph.scheme == scheme:
+    if scheme == "ud":
         return graph
-    forms = [token.lower() for token in graph.tokens]
-    heads, rels = list(graph.heads), list(graph.deprels)
-    if graph.scheme == "clear":
-        heads, rels = clear_to_ud(forms, graph.xpos, heads, rels)
-    elif graph.scheme == "ud1-basic":
-        heads, rels = v1_to_ud(graph.xpos, heads, rels)
+    tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
     if scheme == "clear":
-        heads, rels = ud_to_clear(graph.xpos, heads, rels)
-    elif scheme == "ud1-basic":
-        heads, rels = ud_to_v1(graph.xpos, heads, rels)
-    return replace(graph, heads=tuple(heads), deprels=tuple(rels), scheme=scheme)
+        tree.ud_to_clear()
+    else:
+        tree.ud_to_v1()
+    return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme=scheme)
 
 
-def ud_to_clear(
-    tags: Sequence[str], heads: Sequence[int], deprels: Sequence[str]
-) -> tuple[list[int], list[str]]:
-    """Convert UD v2 to CLEAR: prepositions and copulas govern again, conjuncts form a chain."""
-    head, rel = list(heads), list(deprels)
-    back = {new: old for old, new in _RENAMED.items() if old not in ("pobj", "pcomp", "prep")}
-    back |= {"advmod": "advmod", "xcomp": "xcomp", "compound": "compound", "dep": "dep"}
-    last: dict[int, int] = {}
-    for token, label in enumerate(deprels):  # conjuncts: each hangs on the one before
-        if label == "conj" and heads[token] >= 0:
-            first = heads[token]
-            head[token] = last.get(first, first)
-            last[first] = token
-    for token, label in enumerate(deprels):
-        parent = heads[token]
-        if label in ("cc", "punct") and parent > token and deprels[parent] == "conj":
-            head[token] = head[parent]
-        elif label == "cop":
-            _raise_verb(token, parent, tags, head, rel)
-    for token, label in enumerate(deprels):
-        noun = heads[token]
-        if label != "case" or tags[token] == "POS" or noun < 0:
-            continue
-        if rel[noun] in ("pobj", "conj"):  # inner preposition of `out of the box`
-            rel[token] = "prep"
-            continue
-        head[token], head[noun] = head[noun], token
-        rel[token] = "agent" if rel[noun] == "obl:agent" else "prep"
-        rel[token] = "ROOT" if rel[noun] == "root" else rel[token]
-        rel[noun] = "pobj"
-    return head, [back.get(label, label) for label in rel]
+class Tree:
+    """A caption's dependency tree, converted in place.
 
+    Attributes:
+        words: lower-cased tokens.   tags: Penn tags.
+        heads: 0-based head of each token, -1 at roots.   rels: relation labels.
+    """
 
-def _raise_verb(
-    verb: int, predicate: int, tags: Sequence[str], head: list[int], rel: list[str]
-) -> None:
-    """Let a copula govern its predicate and the clause's other parts."""
-    head[verb], rel[verb] = head[predicate], rel[predicate]
-    inner = ("det", "amod", "compound", "case", "nummod", "nmod", "nmod:poss", "advmod", "acl")
-    for child, parent in enumerate(head):
-        if parent == predicate and child != verb and rel[child] not in inner:
-            head[child] = verb
-    head[predicate] = verb
-    rel[predicate] = "acomp" if tags[predicate][:1] == "J" else "attr"
+    __slots__ = ("heads", "rels", "tags", "words")
+
+    def __init__(
+        self, words: Sequence[str], tags: Sequence[str], heads: Sequence[int], rels: Sequence[str]
+    ) -> None:
+        self.words = words
+        self.tags, self.heads, self.rels = list(tags), list(heads), list(rels)
+
+    def children(self, token: int) -> list[int]:
+        """Return the dependents of a token, left to right."""
+        return [child for child, head in enumerate(self.heads) if head == token]
+
+    def attach(self, token: int, head: int, rel: str) -> None:
+        """Give a token another head and label."""
+        self.heads[token], self.rels[token] = head, rel
+
+    def connect(self, starts: Sequence[int]) -> None:
+        """Make exactly one tree of each sentence.
+
+        A parser can return a second root, a head outside the sentence, or (a faulty plug-in) a
+        cycle. The first root is kept; tokens that do not lead to a root are attached to it as
+        ``dep``.
+
+        Args:
+            starts: first token of each sentence.
+        """
+        heads = self.heads
+        for low, high in pairwise([*starts, len(heads)]):
+            root = next((i for i in range(low, high) if heads[i] == -1 or heads[i] == i), low)
+            self.attach(root, -1, "root")
+            safe = {root}
+            for token in range(low, high):
+                path: list[int] = []
+                at = token
+                while at not in safe:
+                    if not low <= at < high or at in path:
+                        self.attach(path[-1], root, "dep")
+                        break
+                    path.append(at)
+                    at = heads[at]
+                safe.update(path)
+
+    def clear_to_ud(self) -> None:
+        """Convert CLEAR, spaCy's English scheme, to UD v2."""
+        # CLEAR's nmod is UD's compound.
+        self.rels = ["compound" if label == "nmod" else label for label in self.rels]
+        self._lift_prepositional_objects()
+        self._lift_prepositional_clauses()
+        self._lift_predicates()
+        self._flatten_conjuncts()
+        self.rels = [_CLEAR_TO_UD.get(label, label) for label in self.rels]
+
+    def _lift_prepositional_objects(self) -> None:
+        """Make the noun of a preposition its head, also in chains (*out of the box*)."""
+        tags, head, rel = self.tags, self.heads, self.rels
+        for noun, label in enumerate(list(rel)):
+            if label != "pobj" and not (label == "pcomp" and tags[noun][0] in "NPD"):
+                continue
+            prep = head[noun]
+            if rel[prep] == "case":  # a second object of the same preposition
+                self.attach(noun, head[prep], "conj")
+                continue
+            # `up [prep] behind [prep] the [pobj]`, `on [prep] and about [conj]`: find the governor
+            top = prep
+            chain = [prep]
+            while head[top] >= 0 and (
+                (rel[top] in ("prep", "pcomp", "conj") and rel[head[top]] in ("prep", "agent"))
+                and tags[head[top]] in ("IN", "TO", "RB", "RP")
+                and not any(head[i] == head[top] and rel[i] == "pobj" for i in range(len(rel)))
+            ):
+                top = head[top]
+                chain.append(top)
+            governor = head[top]
+            if governor < 0:  # the preposition is the root: its noun becomes the root
+                role = "ROOT"
+            elif rel[top] == "conj":
+                role = "conj"
+            elif rel[top] == "agent":
+                role = "obl:agent"
+            else:
+                role = "nmod" if tags[governor][0] in "NPDC" else "obl"
+            self.attach(noun, governor, role)
+            inside = set(chain)
+            for link in chain:
+                rel[link] = "case"
+            for child, parent in enumerate(head):
+                if parent in inside and child != noun:
+                    head[child] = noun
+                    if rel[child] == "conj" and tags[child] in ("IN", "TO"):
+                        rel[child] = "case"
+            for link in chain:
+                head[link] = noun
+
+    def _lift_prepositional_clauses(self) -> None:
+        """Make the verb of a preposition (*by riding*) its head, with the preposition as mark."""
+        tags, head, rel = self.tags, self.heads, self.rels
+        for verb, label in enumerate(rel):
+            if label != "pcomp" or rel[head[verb]] != "prep":
+                continue
+            prep = head[verb]
+            governor = head[prep]
+            role = "ROOT" if governor < 0 else "acl" if tags[governor][0] in "NP" else "advcl"
+            self.attach(verb, governor, role)
+            for child in self.children(prep):
+                head[child] = verb
+            self.attach(prep, verb, "mark")
+
+    def _lift_predicates(self) -> None:
+        """Make the predicate of *be* its head: an adjective, a noun, or that of *in a house*."""
+        tags, head, rel = self.tags, self.heads, self.rels
+        for verb, word in enumerate(self.words):
+            if word not in _BE or tags[verb][0] != "V" or rel[verb] in ("aux", "auxpass"):
+                continue
+            children = self.children(verb)
+            labels = [rel[i] for i in children]
+            if "expl" in labels:  # `there is X`: X is the subject
+                for child in children:
+                    if rel[child] in ("attr", "dobj"):
+                        rel[child] = "nsubj"
+                continue
+            new = next((i for i in children if rel[i] in ("attr", "acomp")), -1)
+            if new < 0 and not {"nsubj", "csubj"}.isdisjoint(labels):
+                new = next((i for i in children if rel[i] == "obl" and i > verb), -1)
+            if new < 0:
+                continue
+            self.attach(new, head[verb], rel[verb])
+            for child in children:
+                if child != new:
+                    head[child] = new
+            self.attach(verb, new, "cop")
+
+    def _flatten_conjuncts(self) -> None:
+        """Attach ``cc`` and inner commas to the next conjunct, each conjunct to the first."""
+        head, rel = self.heads, self.rels
+        conjuncts = [i for i, label in enumerate(rel) if label == "conj"]
+        if not conjuncts:
+            return
+        for token, label in enumerate(rel):
+            if label in ("cc", "punct"):
+                for conjunct in conjuncts:
+                    if conjunct > token and head[conjunct] == head[token] and head[token] < token:
+                        head[token] = conjunct
+                        break
+        for conjunct in conjuncts:
+            first = head[conjunct]
+            while rel[first] == "conj":
+                first = head[first]
+            head[conjunct] = first
+
+    def v1_to_ud(self) -> None:
+        """Convert UD v1 basic dependencies to UD v2; ``nmod`` of a verb becomes ``obl``."""
+        before = self.rels
+        self.rels = [_V1_TO_UD.get(label, label) for label in before]
+        for token, label in enumerate(before):
+            head = self.heads[token]
+            if label == "nmod" and head >= 0 and self.tags[head][:1] in ("V", "J", "R"):
+                self.rels[token] = "obl"
+        self._flatten_conjuncts()
+
+    def ud_to_v1(self) -> None:
+        """Convert UD v2 to UD v1 basic dependencies; ``cc`` goes to the first conjunct."""
+        for token, label in enumerate(self.rels):
+            head = self.heads[token]
+            if label in ("cc", "punct") and head > token and self.rels[head] == "conj":
+                self.heads[token] = self.heads[head]
+        self.rels = [_UD_TO_V1.get(label, label) for label in self.rels]
+
+    def ud_to_clear(self) -> None:
+        """Convert UD v2 to CLEAR: prepositions and copulas are heads, conjuncts form a chain."""
+        tags, head, rel = self.tags, self.heads, self.rels
+        heads, deprels = list(head), list(rel)
+        last: dict[int, int] = {}
+        for token, label in enumerate(deprels):
+            if label == "conj" and heads[token] >= 0:
+                first = heads[token]
+                head[token] = last.get(first, first)
+                last[first] = token
+        for token, label in enumerate(deprels):
+            parent = heads[token]
+            if label in ("cc", "punct") and parent > token and deprels[parent] == "conj":
+                head[token] = head[parent]
+            elif label == "cop":
+                self._raise_copula(token, parent)
+        for token, label in enumerate(deprels):
+            noun = heads[token]
+            if label != "case" or tags[token] == "POS" or noun < 0:
+                continue
+            if rel[noun] in ("pobj", "conj"):  # inner preposition of `out of the box`
+                rel[token] = "prep"
+                continue
+            role = {"obl:agent": "agent", "root": "ROOT"}.get(rel[noun], "prep")
+            self.attach(token, head[noun], role)
+            self.attach(noun, token, "pobj")
+        self.rels = [_UD_TO_CLEAR.get(label, label) for label in rel]
+
+    def _raise_copula(self, verb: int, predicate: int) -> None:
+        """Make a copula the head of its predicate and of the clause's other parts."""
+        self.attach(verb, self.heads[predicate], self.rels[predicate])
+        for child in self.children(predicate):
+            if child != verb and self.rels[child] not in _INNER:
+                self.heads[child] = verb
+        role = "acomp" if self.tags[predicate][:1] == "J" else "attr"
+        self.attach(predicate, verb, role)

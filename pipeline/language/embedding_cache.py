@@ -1,8 +1,8 @@
-"""Word embeddings of a spaCy model, computed once per distinct word.
+"""A cache for the word embeddings of a spaCy model.
 
 A third of the work of ``tok2vec`` is its embedding layer: hashes of a word's norm, prefix, suffix
-and shape, concatenated and sent through a maxout. None of it depends on the context, and captions
-use few distinct words, so the layer's output is kept per word. The contextual layers are untouched.
+and shape, concatenated and fed to a maxout layer. The result does not depend on the context, and
+captions use few distinct words, so it is cached per word. The contextual layers are unchanged.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["remember_words"]
+__all__ = ["EmbeddingCache", "cache_embeddings"]
 
-_LIMIT = 100_000  # words; 96 float32 each: 38 MB
+LIMIT = 100_000  # words of 96 float32: 38 MB
 
 
-class _Memo:
-    """The embedding layer's output by word (``ORTH``)."""
+class EmbeddingCache:
+    """Outputs of an embedding layer by word (spaCy's ``ORTH``).
 
-    def __init__(self, layer: Any, vocab: Any) -> None:
-        self.layer = layer
-        self.vocab = vocab
+    Args:
+        layer: the embedding layer.   vocab: vocabulary of the model.
+        limit: words kept; the cache is emptied when it is full.
+    """
+
+    def __init__(self, layer: Any, vocab: Any, limit: int = LIMIT) -> None:
+        self.layer, self.vocab, self.limit = layer, vocab, limit
         self.row: dict[int, int] = {}
         self.table: npt.NDArray[np.float32] = np.zeros((0, 0), dtype=np.float32)
 
@@ -33,7 +37,7 @@ class _Memo:
         known = distinct.tolist()
         fresh = [word for word in known if word not in self.row]
         if fresh:
-            if len(self.row) + len(fresh) > _LIMIT:
+            if len(self.row) + len(fresh) > self.limit:
                 self.row.clear()
                 self.table = self.table[:0]
                 fresh = known
@@ -44,7 +48,7 @@ class _Memo:
         return np.split(every, ends[:-1]) if docs else []
 
     def _add(self, fresh: list[int]) -> None:
-        from spacy.tokens import Doc
+        from spacy.tokens import Doc  # loads spaCy
 
         strings = self.vocab.strings
         doc = Doc(self.vocab, words=[strings[word] for word in fresh])
@@ -54,13 +58,13 @@ class _Memo:
         self.table = np.concatenate([self.table.reshape(-1, found.shape[1]), found])
 
 
-def remember_words(nlp: Any) -> bool:
-    """Let ``nlp``'s tok2vec keep its word embeddings; say whether the model allows it.
+def cache_embeddings(nlp: Any) -> bool:
+    """Cache the word embeddings of a model's tok2vec; return whether its architecture allows it.
 
-    Models with another architecture (transformers, GPU) and documents whose words carry their own
-    spaces are left as they are: here every document is made from ready tokens.
+    Models of other architectures (transformers, GPU) are left unchanged. Documents must be made
+    from tokens, as they are here, because white space is not part of the cache key.
     """
-    from thinc.api import Model, NumpyOps
+    from thinc.api import Model, NumpyOps  # loads thinc
 
     if "tok2vec" not in nlp.pipe_names:
         return False
@@ -70,10 +74,10 @@ def remember_words(nlp: Any) -> bool:
     layer = model.layers[0]
     if not layer.name.startswith("extract_features>>list2ragged>>with_array"):
         return False
-    memo = _Memo(layer, nlp.vocab)
+    cache = EmbeddingCache(layer, nlp.vocab)
 
     def forward(_: Any, docs: list[Any], is_train: bool) -> tuple[list[Any], Any]:
-        return memo.vectors(docs), lambda gradient: []
+        return cache.vectors(docs), lambda gradient: []
 
-    model.layers[0] = Model("remembered-words", forward, dims={"nO": layer.get_dim("nO")})
+    model.layers[0] = Model("cached-words", forward, dims={"nO": layer.get_dim("nO")})
     return True

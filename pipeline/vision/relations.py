@@ -73,8 +73,8 @@ def resolve_relations(name: str, detector: Detector) -> str:
     relation_predictors.get(name.partition(":")[0])
     if name == "precomputed" and not own:
         raise UsageError(
-            "relations 'precomputed' need a detector that provides relations (scene-graphs, "
-            "scene-graph-benchmark, visual-genome). Choose --relations geometric."
+            "relations 'precomputed' need a detector that provides relations (grounded, "
+            "scene-graphs, scene-graph-benchmark, visual-genome). Choose --relations geometric."
         )
     return name
 

@@ -127,8 +127,7 @@ class StoredTextPlan(TextPlan):
     @cached_property
     def entries(self) -> list[ImageEntry]:
         """The images of the store, in row order."""
-        shards = range(len(self._manifest.rows))
-        return [entry for k in shards for entry in unpack_index(self.index.shard(k).columns())]
+        return [entry for shard in self.index.shards() for entry in unpack_index(shard.columns())]
 
     @cached_property
     def index(self) -> Group:

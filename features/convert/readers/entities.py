@@ -21,7 +21,7 @@ from features.records import Detections
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["MARKED", "EntitiesFolder", "Phrase"]
+__all__ = ["MARKED", "EntitiesFolder", "Phrase", "Sentence"]
 
 MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
 """A marked phrase of a caption: entity id, types separated by slashes, words."""
@@ -47,6 +47,19 @@ class Phrase:
     sentence: int
     first_word: int
     boxes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One caption of an image.
+
+    Attributes:
+        words: its words without markup.
+        phrases: its marked phrases, in order.
+    """
+
+    words: tuple[str, ...]
+    phrases: tuple[Phrase, ...]
 
 
 class EntitiesFolder(Source):
@@ -80,8 +93,9 @@ class EntitiesFolder(Source):
         path = self._path(image_id)
         size, boxes, entities = _read_annotation(path)
         first: dict[str, str] = {}
-        for phrase in _read_sentences(self.sentences, path.stem):
-            first.setdefault(phrase.entity, _head_word(phrase.text))
+        for sentence in _read_sentences(self.sentences, path.stem):
+            for phrase in sentence.phrases:
+                first.setdefault(phrase.entity, _head_word(phrase.text))
         labels = [
             next((first[entity] for entity in names if entity in first), "object")
             for names in entities
@@ -92,8 +106,8 @@ class EntitiesFolder(Source):
         """Return the entity ids of each box, in the order of ``read``."""
         return _read_annotation(self._path(image_id))[2]
 
-    def phrases(self, image_id: str) -> list[Phrase]:
-        """Return all phrases of an image's captions with the rows of their boxes.
+    def captions(self, image_id: str) -> list[Sentence]:
+        """Return an image's captions; their phrases have the rows of their boxes.
 
         Raises: InputError: the folder of captions was not given or lacks the image.
         """
@@ -101,12 +115,27 @@ class EntitiesFolder(Source):
         if self.sentences is None:
             raise InputError(f"{path}: phrases need the folder Sentences: pass sentences_dir.")
         entities = _read_annotation(path)[2]
+        rows: dict[str, list[int]] = {}
+        for row, names in enumerate(entities):
+            for name in names:
+                rows.setdefault(name, []).append(row)
         return [
-            replace(
-                phrase, boxes=tuple(r for r, names in enumerate(entities) if phrase.entity in names)
+            Sentence(
+                sentence.words,
+                tuple(
+                    replace(phrase, boxes=tuple(rows.get(phrase.entity, ())))
+                    for phrase in sentence.phrases
+                ),
             )
-            for phrase in _read_sentences(self.sentences, path.stem)
+            for sentence in _read_sentences(self.sentences, path.stem)
         ]
+
+    def phrases(self, image_id: str) -> list[Phrase]:
+        """Return all phrases of an image's captions with the rows of their boxes.
+
+        Raises: InputError: the folder of captions was not given or lacks the image.
+        """
+        return [phrase for sentence in self.captions(image_id) for phrase in sentence.phrases]
 
     def _path(self, image_id: str) -> Path:
         return self.index[self.key(image_id)]
@@ -124,7 +153,8 @@ def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list
     except (DefusedXmlException, ParseError, ValueError, LookupError, RecursionError) as error:
         raise InputError(f"{path}: not a safe XML annotation ({error}).") from error
     named = Path(_text(root.find("filename"))).stem
-    if named != path.stem:
+    # Flickr8k's names add a part to those of Flickr30k: 1000268201_693b08cb0e.jpg.
+    if named != path.stem and not path.stem.startswith(f"{named}_"):
         raise InputError(f"{path}: its <filename> is {named!r}. Rename one of them.")
     size = integers(str(path), "size", _texts(root.find("size"), "width", "height"), 2)
     boxes: list[list[int]] = []
@@ -147,23 +177,24 @@ def _texts(parent: Element | None, *names: str) -> list[str]:
     return ["" if parent is None else _text(parent.find(name)) for name in names]
 
 
-def _read_sentences(folder: Path | None, stem: str) -> list[Phrase]:
+def _read_sentences(folder: Path | None, stem: str) -> list[Sentence]:
     if folder is None:
         return []
     path = folder / f"{stem}.txt"
-    lines = read_text(path).splitlines()
-    found = []
-    for at, line in enumerate(lines):
+    sentences = []
+    for at, line in enumerate(read_text(path).splitlines()):
         if line.count("[/EN#") != len(MARKED.findall(line)):
             raise InputError(f"{path}, line {at + 1}: a phrase mark is not closed.")
-        end = words = 0
+        end, words, phrases = 0, list[str](), list[Phrase]()
         for mark in MARKED.finditer(line):
-            words += len(line[end : mark.start()].split())
+            words += line[end : mark.start()].split()
             entity, types, text = mark[1], tuple(mark[2].split("/")), mark[3]
-            found.append(Phrase(text, entity, types, at, words))
-            words += len(text.split())
+            phrases.append(Phrase(text, entity, types, at, len(words)))
+            words += text.split()
             end = mark.end()
-    return found
+        words += line[end:].split()
+        sentences.append(Sentence(tuple(words), tuple(phrases)))
+    return sentences
 
 
 def _head_word(phrase: str) -> str:

@@ -1,1 +1,1 @@
-"""parsers."""
+"""The packaged caption parsers; ``pipeline.parse`` loads them by name."""

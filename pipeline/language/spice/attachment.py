@@ -1,11 +1,11 @@
-"""Where phrases attach: SPICE's parser (an unlexicalised grammar) attaches lower than spaCy's.
+"""Attachment of prepositional phrases, participles and infinitives.
 
-SPICE's triplets follow its own attachments of prepositional phrases, participles and infinitives.
-The profile ``spice`` therefore re-decides them: the candidates are the words on the right frontier
-of the tree, each gets a sum of weights of closed-class cues (preposition, tags, grammatical kind,
-distance, commas, the parser's own choice), and the best one wins. No cue names a content word.
-The weights in ``data/attachment.json`` are a softmax regression on SPICE's own output, made by
-``python -m benchmarks.fit_attachment``.
+SPICE's parser (an unlexicalised grammar) attaches them lower than spaCy's, and SPICE's triplets
+follow its attachments, so they are decided again here. The candidates are the words on the right
+frontier of the tree; the score of a candidate is the sum of the weights of closed-class cues
+(preposition, tags, grammatical role, distance, commas, the parser's choice), and the best candidate
+wins. No cue names a content word. The weights in ``data/attachment.json`` are a softmax regression
+on SPICE's output and on human scene graphs, fitted by ``python -m benchmarks.fit_attachment``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "sites",
 ]
 
-_KIND = {
+_ROLE = {
     "nsubj": "subj",
     "nsubj:pass": "subj",
     "obj": "obj",
@@ -48,7 +48,7 @@ _INSIDE = frozenset(
     )
 )
 _PREPOSITIONS = words("common_prepositions") | {"in front of", "next to", "out of", "on top of"}
-_NOBODY = -1
+_NO_NOUN = -1
 
 
 @cache
@@ -59,9 +59,10 @@ def _weights(profile: str) -> dict[str, float]:
 
 
 def sites(c: Clauses) -> list[tuple[int, int, str]]:
-    """Return (first position, token, kind) of everything whose head may be re-decided, in order.
+    """Return (first position, token, kind) of all attachments to decide, in order.
 
-    ``phrase``: a noun with a preposition. ``clause``: a participle or infinitive without a subject.
+    Kinds: ``phrase``, a noun with a preposition; ``clause``, a participle or infinitive without a
+    subject.
     """
     found = []
     for noun, (preposition, at) in c.prep.items():
@@ -76,14 +77,14 @@ def sites(c: Clauses) -> list[tuple[int, int, str]]:
 
 
 def candidates(c: Clauses, before: int, moved: int) -> list[int]:
-    """Return the words left of ``before`` that a phrase can hang on, nearest first."""
+    """Return the possible heads left of ``before``, nearest first."""
     token = before - 1
     while token >= 0 and (c.rel[token] in ("punct", "cc", "mark", "case") or c.tag[token] == "TO"):
         token -= 1
     found: list[int] = []
     while token >= 0:
         if token == moved:
-            found.clear()  # what came so far hangs on the phrase itself
+            found.clear()  # those found so far depend on the phrase itself
         elif (
             token < before
             and c.tag[token][:1] in ("N", "V", "J")
@@ -96,9 +97,10 @@ def candidates(c: Clauses, before: int, moved: int) -> list[int]:
 
 
 def _shared_cues(c: Clauses, found: list[int], k: int, before: int, head: int) -> list[str]:
+    """Return the cues that phrases and clauses have in common."""
     token = found[k]
     letter = c.tag[token][:1]
-    kind = _KIND.get(c.rel[token], "other") + letter
+    kind = _ROLE.get(c.rel[token], "other") + letter
     shape = "".join(c.tag[t][:1] for t in found[: k + 1]) if k < 4 else "far"
     cues = [f"{kind}", f"{shape}", f"left {min(len(found) - 1 - k, 2)}{letter}", c.tag[token]]
     if head == token:
@@ -137,7 +139,7 @@ def phrase_cues(c: Clauses, found: list[int], k: int, before: int, noun: int) ->
 
 
 def clause_cues(c: Clauses, found: list[int], k: int, verb: int) -> list[str]:
-    """Return the cues of hanging a clause on candidate ``k``; ``k`` = -1: on no noun at all."""
+    """Return the cues of attaching a clause to candidate ``k``; -1: to no noun."""
     inner = {c.rel[kid] for kid in c.kids[verb]}
     marked = next((c.lower[kid] for kid in c.kids[verb] if c.rel[kid] == "mark"), "")
     marked = (
@@ -171,7 +173,7 @@ def clause_cues(c: Clauses, found: list[int], k: int, verb: int) -> list[str]:
 
 
 def join_verbs(c: Clauses) -> None:
-    """Give the objects of *leaps and catches the ball* to the first verb, as a flat phrase does."""
+    """Attach the objects of *leaps and catches the ball* to the first verb, as SPICE does."""
     for second in range(2, c.n):
         first = second - 2
         if (
@@ -185,7 +187,7 @@ def join_verbs(c: Clauses) -> None:
 
 
 def lower_conjuncts(c: Clauses) -> None:
-    """Join *a little boy* of *a man in a suit and a little boy* to *suit*, the nearest noun."""
+    """Attach *a little boy* of *a man in a suit and a little boy* to *suit*, as SPICE does."""
     for noun in range(2, c.n):
         first = c.head[noun]
         if c.rel[noun] != "conj" or {c.tag[noun][:1], c.tag[first][:1]} != {"N"} or noun in c.prep:
@@ -200,7 +202,7 @@ def lower_conjuncts(c: Clauses) -> None:
 
 
 def reattach(c: Clauses, profile: str) -> None:
-    """Re-decide the heads of all sites, left to right; clauses only as SPICE does."""
+    """Decide all attachments from left to right; clauses only for the profile ``spice``."""
     if profile == "spice":
         join_verbs(c)
         lower_conjuncts(c)
@@ -219,7 +221,7 @@ def reattach(c: Clauses, profile: str) -> None:
                 c.move(token, best, "nmod" if c.tag[best][:1] == "N" else "obl")
         elif profile == "spice":
             nouns = [k for k, t in enumerate(found) if c.tag[t][:1] == "N"]
-            options = [_NOBODY, *nouns]
+            options = [_NO_NOUN, *nouns]
             scores = [
                 sum([weigh(cue, 0.0) for cue in clause_cues(c, found, k, token)]) for k in options
             ]

@@ -1,13 +1,12 @@
-"""The internal form that the rules read: one caption's UD v2 tree, made more explicit.
+"""The input of the extraction rules: a caption's UD v2 tree with further annotations.
 
-On top of the tree: the preposition of each noun (multiword prepositions merged), quantifier nouns
-moved onto the noun they count (*lots of dogs* is about dogs), and the antecedent of each pronoun.
+They are the preposition of each noun (multiword prepositions are merged), quantifiers attached to
+the noun they count (*lots of dogs* has the object *dog*), and the antecedent of each pronoun.
 """
 
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.language.dependency import to_scheme
 from pipeline.language.words import phrases, words
 
 __all__ = ["Clauses"]
@@ -25,14 +24,19 @@ _SINGULAR = words("singular_pronouns")
 class Clauses:
     """A caption's tree with prepositions, quantifiers and antecedents.
 
+    Args:
+        graph: a parsed caption, in UD v2.
+        sides: read *on the side of* as one preposition, and attach what follows a quantified noun
+            to the noun.
+
     Attributes:
-        lower, tag, lemma: per token.
-        head, rel: UD v2 after the moves above.
-        kids: children of each token, left to right.
-        prep: token -> (preposition, positions of its words) of each noun that has one.
-        counted: noun -> first word of the quantifier group moved onto it.
+        lower, tag, lemma: lower-cased word, Penn tag and lemma of each token.
+        head, rel: UD v2 heads and labels after these changes.
+        kids: children of each token.
+        prep: noun -> (preposition, positions of its words), for nouns that have one.
+        counted: noun -> first word of its quantifier.
         antecedent: pronoun -> noun.
-        inert: tokens that name nothing (quantifier words, parts of prepositions).
+        inert: tokens that are no objects (quantifiers, parts of prepositions).
     """
 
     __slots__ = (
@@ -45,7 +49,6 @@ class Clauses:
         self.tag = graph.xpos
         self.lemma = graph.lemmas
         self.n = len(self.lower)
-        graph = to_scheme(graph, "ud")
         self.head, self.rel = list(graph.heads), list(graph.deprels)
         self.kids: list[list[int]] = [[] for _ in range(self.n)]
         for token, parent in enumerate(self.head):
@@ -63,7 +66,7 @@ class Clauses:
         self.starts = graph.sentence_starts
 
     def move(self, token: int, parent: int, rel: str) -> None:
-        """Hang ``token`` on another head."""
+        """Give a token another head and label."""
         old = self.head[token]
         if old >= 0:
             self.kids[old].remove(token)
@@ -72,7 +75,7 @@ class Clauses:
             self.kids[parent].append(token)
 
     def _straighten_phrases(self) -> None:
-        """Hang modifiers on the head of a compound; make *number 7* modify the noun before it."""
+        """Attach modifiers to the head of a compound, and *number 7* to the noun before it."""
         for token in range(self.n):
             if self.rel[token] == "compound" and self.head[token] > token:
                 head = self.head[token]
@@ -106,6 +109,7 @@ class Clauses:
                 self.prep[noun] = (f"{text} {self.lower[side]} of", (*at, side, of))
 
     def _find_prepositions(self) -> None:
+        """Record the preposition of each noun."""
         lower, rel, head = self.lower, self.rel, self.head
         for token in range(self.n):
             if rel[token] != "case" or self.tag[token] == "POS":
@@ -127,7 +131,7 @@ class Clauses:
             self.prep[noun] = (text, positions)
 
     def _multiword(self, token: int, noun: int) -> tuple[str, tuple[int, ...]]:
-        """Join a preposition with the words before it, *in front* + *of*, and climb over them."""
+        """Merge a preposition with the words before it: *in front* + *of*."""
         lower, head = self.lower, self.head
         before = token - 1
         three = f"{lower[token - 2]} {lower[before]} {lower[token]}" if token > 1 else ""
@@ -145,7 +149,7 @@ class Clauses:
         return lower[token], (token,)
 
     def _lift(self, noun: int, inner: int) -> None:
-        """Give the place of *front* in *in front of the library* to *library*."""
+        """Move *library* of *in front of the library* to the position of *front* in the tree."""
         parent, rel = self.head[inner], self.rel[inner]
         self.prep.pop(inner, None)
         if parent < 0:
@@ -161,6 +165,7 @@ class Clauses:
             self.move(kid, noun, self.rel[kid])
 
     def _move_quantifiers(self, sides: bool) -> None:
+        """Move the noun of *lots of dogs* to the position of its quantifier."""
         lower, tag = self.lower, self.tag
         for of in range(1, self.n - 1):
             if lower[of] != "of":
@@ -202,18 +207,18 @@ class Clauses:
             self.inert.update(group)
 
     def attach_own(self) -> None:
-        """*carries a stick in its mouth*: what the doer owns is where the act happens."""
+        """Attach phrases with the subject's possessions to the verb: *carries it in its mouth*."""
         for noun in [n for n in self.prep if self.rel[n] == "nmod"]:
             owner = next((k for k in self.kids[noun] if self.tag[k] == "PRP$"), -1)
-            thing = self.head[noun]
-            verb = self.head[thing]
-            if owner < 0 or self.rel[thing] != "obj" or self.tag[verb][:1] != "V":
+            target = self.head[noun]
+            verb = self.head[target]
+            if owner < 0 or self.rel[target] != "obj" or self.tag[verb][:1] != "V":
                 continue
-            if self.antecedent.get(owner, thing) != thing:
+            if self.antecedent.get(owner, target) != target:
                 self.move(noun, verb, "obl")
 
     def resolve_pronouns(self) -> None:
-        """Link each pronoun to the first noun breadth-first from the root, if left of it."""
+        """Link each pronoun to the first noun, breadth-first from the root, if left of it."""
         starts = self.starts
         pronouns = [
             i for i in range(1, self.n) if self.tag[i] in ("PRP", "PRP$") and i not in starts

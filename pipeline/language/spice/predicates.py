@@ -1,7 +1,7 @@
-"""Who does what to whom: nodes, subjects, objects and control, read off a caption's clauses.
+"""Resolve the nodes, subjects, objects and control of a caption's predicates.
 
-The rules in ``pipeline.language.spice.triplets`` ask these questions; the answers differ between the profiles
-only where SPICE leaves something out.
+The rules in ``pipeline.language.spice.triplets`` use the results. The profiles differ only where
+SPICE omits something.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from pipeline.language.spice.clauses import Clauses
 from pipeline.language.words import names
 
-__all__ = ["Reading"]
+__all__ = ["Predicates"]
 
 _PEOPLE = names("people")
 _SPICE_NAMES = names("spice_names")
 _CONTROLLED = frozenset(("advcl", "xcomp", "ccomp"))
 
 
-class Reading:
-    """A caption's clauses, read under a profile.
+class Predicates:
+    """The predicates of a caption under a profile.
 
     Args:
-        clauses: the internal form, pronouns resolved.
+        clauses: the caption's clauses with resolved pronouns.
         extended: True for the profile ``extended``, False for ``spice``.
     """
 
@@ -31,26 +31,26 @@ class Reading:
         self.extended = extended
 
     def node(self, token: int) -> int:
-        """Return the token of the node that a token stands for, -1 if none."""
+        """Return the token of the node that a token refers to, -1 if none."""
         c = self.c
         if c.tag[token][:1] == "N":
             return -1 if token in c.inert else token
         known = c.antecedent.get(token, -1)
         if known < 0 and self.extended and c.tag[token] == "PRP" and c.lower[token] in _PEOPLE:
-            return token  # *He is riding a horse*: somebody does
+            return token  # *He is riding a horse*
         return known
 
     def nodes(self, token: int) -> list[int]:
         """Return the nodes of a token and of its conjuncts."""
         return [node for member in self.group(token) if (node := self.node(member)) >= 0]
 
-    def title(self, token: int) -> str:
-        """Return what a node is called: its lemma, apart from the cases of either profile."""
+    def label(self, token: int) -> str:
+        """Return the label of a node: its lemma, with the exceptions of each profile."""
         c = self.c
         lemma, form = c.lemma[token], c.lower[token]
         if not self.extended:
             if token == 0 and c.tag[0] == "NNS" and form.endswith("en") and form != "men":
-                return form  # SPICE's tagger takes *Women* for a name
+                return form  # SPICE's tagger reads *Women* as a name
             return _SPICE_NAMES.get(lemma, lemma)
         if c.tag[token] == "PRP":
             return _PEOPLE[form]
@@ -62,7 +62,7 @@ class Reading:
         return lemma
 
     def children(self, token: int, *rels: str) -> list[int]:
-        """Return the children of a token under any of the relations."""
+        """Return the children of a token with any of the labels."""
         rel = self.c.rel
         return [kid for kid in self.c.kids[token] if rel[kid] in rels]
 
@@ -93,21 +93,21 @@ class Reading:
             return self.subjects(c.head[predicate])
         return found
 
-    def doers(self, verb: int) -> list[int]:
-        """Return who does a verb: its subject, the noun it modifies, or (extended) by control."""
+    def actors(self, verb: int) -> list[int]:
+        """Return the logical subjects of a verb: also the noun it modifies, or by control."""
         c = self.c
         rel, head = c.rel[verb], c.head[verb]
         found = self.subjects(verb)
         if found or head < 0:
             return found
-        if self.children(verb, "nsubj"):  # a relative pronoun, most often
+        if self.children(verb, "nsubj"):  # usually a relative pronoun
             return self._one(head) if self.extended and rel == "acl:relcl" else []
         if rel == "conj" and c.tag[head][:1] == "V":
-            return self.doers(head)
+            return self.actors(head)
         if rel == "acl" or (self.extended and rel == "acl:relcl"):
             return self._one(head)
         if self.extended and rel in _CONTROLLED:
-            return self.doers(head) or self.patients(head)
+            return self.actors(head) or self.patients(head)
         return []
 
     def _one(self, token: int) -> list[int]:
@@ -119,7 +119,7 @@ class Reading:
         return [node for kid in self.children(verb, "nsubj:pass") for node in self.nodes(kid)]
 
     def agents(self, verb: int) -> list[int]:
-        """Return the nouns of a verb's *by* phrase where the parser calls it an agent."""
+        """Return the nouns of a verb's *by* phrase if the parser marks it as agent."""
         return [node for kid in self.children(verb, "obl:agent") for node in self.nodes(kid)]
 
     def arguments(self, verb: int) -> list[tuple[str, tuple[int, ...], int]]:
@@ -137,7 +137,7 @@ class Reading:
         return found
 
     def gap(self, verb: int) -> int:
-        """Return the noun that a relative clause with a subject of its own is about, -1 if none."""
+        """Return the noun modified by a relative clause that has its own subject, -1 if none."""
         c = self.c
         if c.rel[verb] != "acl:relcl":
             return -1
@@ -145,7 +145,7 @@ class Reading:
         return self.node(c.head[verb]) if len(own) == 1 and self.node(own[0]) >= 0 else -1
 
     def sharers(self, noun: int, modifier: int) -> list[int]:
-        """Return the conjuncts that share a modifier: in *men and women on a bus* both."""
+        """Return the conjuncts that share a modifier: both in *men and women on a bus*."""
         c = self.c
         if not self.extended:
             return [noun]
@@ -156,7 +156,7 @@ class Reading:
         return [noun]
 
     def possesses(self, owner: int, part: int) -> bool:
-        """Say whether *the door of a house* is meant: the owner determined, the part not by *a*."""
+        """Return whether *of* is possession: the owner has an article, the part not *a* or *an*."""
         c = self.c
 
         def articles(token: int) -> set[str]:

@@ -1,31 +1,31 @@
-"""Parsed captions -> objects, attributes and relations.
+"""Extract objects, attributes and relations from parsed captions.
 
-Each method of ``_Scene`` carries the names of its rules in ``pipeline.language.spice.rules``, where every rule
-stands with a pattern, an example and the tuples it gives (docs/rules.md). Two profiles: ``spice``
-gives what SPICE 1.0 gives, with what it leaves out; ``extended`` adds relative, adverbial and
-participial clauses, open complements and agentless passives.
+The docstring of each method of ``_SceneGraph`` names its rules; ``pipeline.language.spice.rules``
+lists every rule with a pattern, an example and the resulting tuples (docs/rules.md). The profile
+``spice`` returns what SPICE 1.0 returns, including what it omits; ``extended`` adds relative,
+adverbial and participial clauses, open complements and agentless passives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from features.errors import UnknownName
+from features.errors import UnknownName, UsageError
 from features.records import TextGraph
 from pipeline.language.spice.attachment import reattach
 from pipeline.language.spice.clauses import Clauses
-from pipeline.language.spice.predicates import Reading
+from pipeline.language.spice.predicates import Predicates
 
 __all__ = ["PROFILES", "RULES_VERSION", "extract"]
 
-RULES_VERSION = "2"  # bump when any caption may give other objects, attributes or relations
+RULES_VERSION = "2"  # increase when any caption can get other objects, attributes or relations
 PROFILES = ("extended", "spice")
 _RELATIVES = frozenset(("that", "which", "who", "whom"))
 _NO_CLAUSE = frozenset(("aux", "aux:pass", "cop", "amod", "compound"))
 
 
-class _Scene(Reading):
-    """The tuples of one caption; one node per noun, pronouns joined to their antecedents."""
+class _SceneGraph(Predicates):
+    """The tuples of one caption; a node is a noun with the pronouns that refer to it."""
 
     __slots__ = ("edges", "modifiers", "properties")
 
@@ -33,7 +33,7 @@ class _Scene(Reading):
         super().__init__(clauses, extended)
         self.edges: dict[tuple[int, str, int], tuple[int, ...]] = {}
         self.properties: dict[tuple[int, str], int] = {}
-        self.modifiers: set[int] = set()  # nouns that only modify another noun
+        self.modifiers: set[int] = set()  # nouns that only modify other nouns
         c = clauses
         for token in range(c.n):
             letter = c.tag[token][:1]
@@ -54,7 +54,7 @@ class _Scene(Reading):
             self.properties.setdefault((noun, attribute), at)
 
     def _noun(self, noun: int) -> None:
-        """Modifiers of a noun: amod, number, quantifier, compound, phrase, possessor."""
+        """Add the modifiers of a noun: amod, number, quantifier, compound, phrase, possessor."""
         c = self.c
         for kid in c.kids[noun]:
             rel = c.rel[kid]
@@ -65,7 +65,7 @@ class _Scene(Reading):
                 if kid < noun and c.tag[kid] == "CD" and c.tag[noun] in ("NNS", "NNPS"):
                     self._describe([noun], c.lower[kid], kid)
             elif rel == "det:qmod":
-                # SPICE keeps the group's first word: the attribute of "a couple of dogs" is "a"
+                # SPICE keeps the first word: the attribute of "a couple of dogs" is "a"
                 word = kid if self.extended else c.counted[noun]
                 self._describe([noun], c.lower[word], word)
             elif rel == "compound":
@@ -79,7 +79,7 @@ class _Scene(Reading):
                 self._phrase(noun, kid)
 
     def _phrase(self, noun: int, kid: int) -> None:
-        """A noun's prepositional phrase: phrase, possession."""
+        """Add a prepositional phrase of a noun: phrase, possession."""
         c = self.c
         for member in self.group(kid):
             preposition, at = c.prep.get(member, c.prep[kid])
@@ -91,12 +91,12 @@ class _Scene(Reading):
                 self._relate(subject, preposition, other, at)
 
     def _verb(self, verb: int) -> None:
-        """A verb with its arguments: svo, verb-phrase, participle, agent, intransitive, passive."""
+        """Add a verb: svo, verb-phrase, participle, agent, intransitive, passive."""
         c = self.c
         particles = self.children(verb, "compound:prt")
         name = " ".join([c.lemma[verb], *[c.lower[particle] for particle in particles]])
         at = (verb, *particles)
-        subjects = self.doers(verb)
+        subjects = self.actors(verb)
         arguments = self.arguments(verb)
         agents, patients = self.agents(verb), self.patients(verb)
         if agents and self.extended and not patients and c.tag[verb] == "VBN":
@@ -106,7 +106,7 @@ class _Scene(Reading):
                 for patient in patients:
                     self._relate(agent, name, patient, at)
             arguments = [argument for argument in arguments if argument[2] not in agents]
-            if self.extended:  # where it happens to the patient
+            if self.extended:  # other phrases describe the patient
                 subjects = patients if arguments else []
         elif self.extended:
             subjects = subjects or patients
@@ -126,7 +126,7 @@ class _Scene(Reading):
     def _relative(
         self, verb: int, name: str, at: tuple[int, ...], subjects: list[int], complete: bool
     ) -> bool:
-        """Relate to the noun of an object relative clause; say whether there was one."""
+        """Add the relation of an object relative clause; return whether there is one."""
         c = self.c
         gap = self.gap(verb)
         if gap < 0:
@@ -152,11 +152,11 @@ class _Scene(Reading):
         return bool(predicate)
 
     def _predicate(self, token: int) -> None:
-        """A predicate that is no verb: be-phrase, be-adjective, be-noun."""
+        """Add a predicate that is not a verb: be-phrase, be-adjective, be-noun."""
         c = self.c
         subjects = self.subjects(token)
         if not subjects and self.extended and c.rel[token] == "acl:relcl":
-            subjects = self.doers(token)
+            subjects = self.actors(token)
         if token in c.prep:
             for member in self.group(token):
                 preposition, at = c.prep.get(member, c.prep[token])
@@ -197,7 +197,7 @@ class _Scene(Reading):
         for mention in mentions:
             for at in mention:
                 roles[at] = "object"
-        objects = [self.title(token) for token in nouns]
+        objects = [self.label(token) for token in nouns]
         return TextGraph(
             caption=parsed.caption,
             tokens=parsed.tokens,
@@ -221,25 +221,31 @@ class _Scene(Reading):
 
 
 def extract(graphs: Iterable[TextGraph], profile: str = "extended") -> list[TextGraph]:
-    """Fill roles, objects, attributes and relations of parsed captions.
+    """Fill in roles, objects, attributes and relations of parsed captions.
 
     Args:
-        graphs: from a parser, or read back from a store, in any dependency scheme.
+        graphs: parsed captions with UD v2 dependencies (see ``to_ud``).
         profile: ``extended`` or ``spice``.
 
-    Raises: UnknownName: no such profile.
+    Raises:
+        UnknownName: no such profile.
+        UsageError: the dependencies are not UD v2.
     """
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
     extended = profile == "extended"
     done = []
     for graph in graphs:
+        if graph.scheme != "ud":
+            raise UsageError(
+                f"the rules read UD v2 dependencies, not {graph.scheme!r}. Convert them with to_ud."
+            )
         if graph.tokens:
             clauses = Clauses(graph, sides=extended)
             reattach(clauses, profile)
             clauses.resolve_pronouns()
             if extended:
                 clauses.attach_own()
-            graph = _Scene(clauses, extended).graph(graph)
+            graph = _SceneGraph(clauses, extended).graph(graph)
         done.append(graph)
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,18 +198,18 @@ def test_association_graph_takes_part_after_the_warm_up(tiny, make_images, make_
     assert model.loss(make_images(4), make_captions(4)) > before
 
 
-def test_loss_takes_its_codes_from_the_encoders(tiny, make_images, make_captions):
-    """In a distributed run, the encoders return more rows than the batch has."""
+def test_loss_takes_its_codes_from_the_exchange(tiny, make_images, make_captions):
+    """In a distributed run, the exchange returns more rows than the batch has."""
     torch.manual_seed(0)
     model = models.create("hrem", **{**tiny, **SIZES, "negatives": "all"}).eval()
     images, captions = make_images(6), make_captions(6)
     whole = model.loss(images, captions)
-    for name in ("encode_images", "encode_captions"):
-        encode, batch = getattr(model, name), images if name.endswith("images") else captions
-        object.__setattr__(model, name, lambda _, encode=encode, batch=batch: encode(batch))
-    three = dataclasses.replace(captions.index(slice(3)), image_rows=captions.image_rows)
-    assert torch.allclose(model.loss(images.index(slice(3)), three), whole)
-    assert isinstance(model.encode_images(images), Embeddings)
+    codes = iter([model.encode_image_fragments(images), model.encode_caption_fragments(captions)])
+    exchange = SimpleNamespace(
+        gather=lambda code: next(codes), rows=lambda rows: captions.image_rows
+    )
+    some = slice(3)
+    assert torch.allclose(model.loss(images.index(some), captions.index(some), exchange), whole)
 
 
 def test_standalone_mixes_the_modalities(tiny):

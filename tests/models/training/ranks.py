@@ -15,7 +15,7 @@ import torch
 
 from features.commands.program import exit_cleanly
 from features.store import open_store
-from models.compute.distributed import World, average_gradients, global_loss, join_world
+from models.compute.distributed import Exchange, World, average_gradients, join_world
 from models.configuration.config import from_dict
 from models.evaluation.scoring import score_split
 from models.registry import create, options_for
@@ -82,7 +82,8 @@ def exchange_case(name: str, options: dict, counts: list[int], world: World) -> 
     share = slice(start, start + counts[world.rank])
     stand_in = not counts[world.rank]
     mine = slice(0, 1) if stand_in else share
-    loss = global_loss(model, images.index(mine), captions.index(mine), world, stand_in=stand_in)
+    images, captions = images.index(mine), captions.index(mine)
+    loss = model.loss(images, captions, Exchange(world, captions.rows, stand_in=stand_in))
     loss.backward()
     average_gradients(model, world)
     torch.testing.assert_close(loss, whole, msg=f"{name} {counts}: loss")

@@ -256,9 +256,9 @@ def test_nan_stops_the_run_and_keeps_the_earlier_checkpoint(configure, monkeypat
     config = configure(run_save_steps=1, run_log_steps=log_steps)
     loss, calls = Sgm.loss, []
 
-    def broken(self, images, captions):
+    def broken(self, images, captions, exchange):
         calls.append(1)
-        return loss(self, images, captions) * (float("nan") if len(calls) == 7 else 1)
+        return loss(self, images, captions, exchange) * (float("nan") if len(calls) == 7 else 1)
 
     monkeypatch.setattr(Sgm, "loss", broken)
     with pytest.raises(TrainingError, match=r"last\.pt is from an earlier step") as caught:
@@ -494,9 +494,9 @@ def test_missing_tensorboard_is_named(configure, monkeypatch):
 def test_easy_epochs_use_all_negatives_at_first(configure, monkeypatch):
     loss, seen = Sgm.loss, []
 
-    def note(self, images, captions):
-        seen.append(self.options.hard_negatives)
-        return loss(self, images, captions)
+    def note(self, images, captions, exchange):
+        seen.append(self.hard_negatives)
+        return loss(self, images, captions, exchange)
 
     monkeypatch.setattr(Sgm, "loss", note)
     config = configure(schedule_easy_epochs=2)

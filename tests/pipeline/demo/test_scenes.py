@@ -15,10 +15,10 @@ from features.errors import UsageError
 from pipeline.demo.captions import FORMS, write_captions
 from pipeline.demo.drawing import draw_scene
 from pipeline.demo.scenes import detections_of, make_scenes, plan_scenes, splits_of
-from pipeline.demo.world import BAGS, COLOURS, KINDS, RELATIONS, SETTINGS, holds
+from pipeline.demo.world import COLOURS, COMBINATIONS, LABELS, RELATIONS, SETTINGS, holds
 
-KIND_OF = {
-    **{kind: kind for kind in KINDS},
+LABEL_OF = {
+    **{label: label for label in LABELS},
     **dict.fromkeys(["man", "woman", "guy", "lady", "boy", "girl", "child"], "person"),
     **dict.fromkeys(["coat", "jacket", "dress"], "person"),
     "crate": "box",
@@ -54,13 +54,13 @@ def folder(tmp_path_factory):
 
 def singular(word):
     for ending in ("es", "s"):
-        if word.endswith(ending) and word.removesuffix(ending) in KIND_OF:
+        if word.endswith(ending) and word.removesuffix(ending) in LABEL_OF:
             return word.removesuffix(ending)
     return word
 
 
 def noun_phrases(caption):
-    """Yield (number, adjectives, kind) of each maximal run of adjectives and a noun."""
+    """Yield (number, adjectives, label) of each maximal run of adjectives and a noun."""
     adjectives, number = [], 1
     for word in re.findall(r"[a-z]+", caption.lower()):
         if word in ("two", "three"):
@@ -68,8 +68,8 @@ def noun_phrases(caption):
         elif word in COLOURS or word in SIZE_OF or word == "traffic":
             adjectives.append(word)
         else:
-            if singular(word) in KIND_OF:
-                yield number, adjectives, KIND_OF[singular(word)]
+            if singular(word) in LABEL_OF:
+                yield number, adjectives, LABEL_OF[singular(word)]
             adjectives, number = [], 1
 
 
@@ -77,13 +77,13 @@ def test_every_attribute_in_a_caption_is_true(scenes, captions):
     checked = 0
     for scene, texts in zip(scenes, captions, strict=True):
         for text in texts:
-            for number, adjectives, kind in noun_phrases(text):
-                same = [e for e in scene.entities if e.kind == kind]
+            for number, adjectives, label in noun_phrases(text):
+                same = [e for e in scene.entities if e.label == label]
                 colours = {a for a in adjectives if a in COLOURS}
                 sizes = {SIZE_OF[a] for a in adjectives if a in SIZE_OF}
                 assert any(
                     colours <= {e.colour}
-                    and (sizes <= {e.size} or kind == "person")
+                    and (sizes <= {e.size} or label == "person")
                     and number in (1, len(e.boxes))
                     for e in same
                 ), (text, scene)
@@ -98,9 +98,9 @@ def test_predicative_colours_are_true(scenes, captions):
             found = re.fullmatch(
                 r"The (?:\w+ )*?(\w+) (?:that|which )?.*\b(?:is|are) (\w+)\.", text
             )
-            if found and found[2] in COLOURS and singular(found[1]) in KIND_OF:
-                kind = KIND_OF[singular(found[1])]
-                assert found[2] in {e.colour for e in scene.entities if e.kind == kind}, text
+            if found and found[2] in COLOURS and singular(found[1]) in LABEL_OF:
+                label = LABEL_OF[singular(found[1])]
+                assert found[2] in {e.colour for e in scene.entities if e.label == label}, text
                 checked += 1
     assert checked > 40
 
@@ -114,9 +114,9 @@ def test_people_are_called_what_they_look_like(scenes, captions):
     }
     words = set().union(*allowed.values())
     for scene, texts in zip(scenes, captions, strict=True):
-        person = next((e for e in scene.entities if e.kind == "person"), None)
+        person = next((e for e in scene.entities if e.label == "person"), None)
         said = set(re.findall(r"[a-z]+", " ".join(texts).lower())) & words
-        assert said <= (allowed[person.size, person.look] if person else set())
+        assert said <= (allowed[person.size, person.style] if person else set())
 
 
 def test_spatial_words_follow_from_the_boxes(scenes):
@@ -126,7 +126,7 @@ def test_spatial_words_follow_from_the_boxes(scenes):
     )
     checked = collections.Counter()
     for number, scene in enumerate(scenes):
-        boxes = {e.kind: e.box for e in scene.entities}
+        boxes = {e.label: e.box for e in scene.entities}
         if len(boxes) < 3 or "person" in boxes:
             continue  # two balls: a noun does not say which; "in a coat" is not a place
         for text in write_captions(scene, random.Random(1000 + number)):
@@ -135,9 +135,9 @@ def test_spatial_words_follow_from_the_boxes(scenes):
             if not found:
                 continue
             nouns = (re.findall(r"[a-z]+", part)[-1] for part in (found[1], found[3]))
-            kinds = [KIND_OF[singular(noun)] for noun in nouns]
+            labels = [LABEL_OF[singular(noun)] for noun in nouns]
             prep = found[2]
-            a, b = (boxes[kind] for kind in kinds)
+            a, b = (boxes[label] for label in labels)
             checked[prep] += 1
             match prep:
                 case "to the left of":
@@ -180,7 +180,7 @@ def test_a_false_relation_does_not_hold(scenes):
                 assert not holds(Relation(r.object, r.predicate, r.subject), scene.entities)
 
 
-def test_boxes_are_inside_the_picture(scenes):
+def test_boxes_are_inside_the_image(scenes):
     for number, scene in enumerate(scenes):
         width, height = scene.size
         boxes = np.array(detections_of(scene, random.Random(number))["bbox"])
@@ -195,20 +195,22 @@ def test_labels_tell_neither_colour_nor_size_nor_relation(scenes):
         found = detections_of(scene, random.Random(number))
         labels |= set(found["labels"])
         predicates |= {predicate for _, predicate, _ in found["rels"]}
-    assert labels == set(KINDS) & {kind for kinds, _ in BAGS for kind in kinds} | {"ground"}
+    assert labels == set(LABELS) & {label for labels, _ in COMBINATIONS for label in labels} | {
+        "ground"
+    }
     assert predicates == {"near", "touching"}
 
 
 def test_many_scenes_share_their_labels_but_none_its_content(scenes):
     labels = collections.Counter(
-        tuple(sorted({e.kind for e in scene.entities})) for scene in scenes
+        tuple(sorted({e.label for e in scene.entities})) for scene in scenes
     )
-    assert len(labels) == len(BAGS)
-    assert set(labels.values()) == {240 // len(BAGS)}
+    assert len(labels) == len(COMBINATIONS)
+    assert set(labels.values()) == {240 // len(COMBINATIONS)}
     content = {
         (
             scene.setting,
-            tuple((e.kind, e.colour, e.size, len(e.boxes)) for e in scene.entities),
+            tuple((e.label, e.colour, e.size, len(e.boxes)) for e in scene.entities),
             tuple(r.predicate for r in scene.relations),
         )
         for scene in scenes
@@ -220,7 +222,7 @@ def test_colours_are_in_the_pixels(scenes):
     for number, scene in enumerate(scenes[:24]):
         pixels = np.asarray(draw_scene(scene, number), dtype=np.float32)
         for entity in scene.entities:
-            if entity.kind not in ("ball", "box", "basket", "car", "house", "tree"):
+            if entity.label not in ("ball", "box", "basket", "car", "house", "tree"):
                 continue
             x1, y1, x2, y2 = (round(v) for v in entity.boxes[0])
             patch = pixels[y1:y2, x1:x2].reshape(-1, 3)
@@ -265,8 +267,8 @@ def test_files_follow_their_layouts(folder):
                 assert graph["labels"][int(row)] == label
         for sentence in image["sentences"]:
             assert sentence["tokens"] == re.sub("[.,]", "", sentence["raw"].lower()).split()
-        with Image.open(folder / "images" / image["filename"]) as picture:
-            assert picture.format == "JPEG"
+        with Image.open(folder / "images" / image["filename"]) as image:
+            assert image.format == "JPEG"
 
 
 def test_same_seed_same_files(folder, tmp_path):
@@ -283,7 +285,9 @@ def test_same_seed_same_files(folder, tmp_path):
 def test_splits_hold_every_combination():
     splits = splits_of(600)
     assert collections.Counter(splits) == {"train": 400, "val": 80, "test": 120}
-    test_bags = collections.Counter(n % len(BAGS) for n, s in enumerate(splits) if s == "test")
-    assert test_bags == dict.fromkeys(range(len(BAGS)), 15)
-    with pytest.raises(UsageError, match="15 or more"):
+    test_bags = collections.Counter(
+        n % len(COMBINATIONS) for n, s in enumerate(splits) if s == "test"
+    )
+    assert test_bags == dict.fromkeys(range(len(COMBINATIONS)), 15)
+    with pytest.raises(UsageError, match="at least 15"):
         splits_of(10)

@@ -122,14 +122,14 @@ def test_coco_ap_refuses_other_files(coco):
     (folder / "other.json").write_text("{}")
     with pytest.raises(InputError, match="instances"):
         coco_ap(Fixed([[0, 0, 1, 1]]), folder / "other.json", folder)
-    with pytest.raises(InputError, match="class names"):
+    with pytest.raises(InputError, match="its labels"):
         coco_ap(Fixed([]), path, folder)
 
 
 def test_entities_needs_pictures(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "1.xml").write_text("<annotation/>")
-    with pytest.raises(UsageError, match="none of the pictures"):
+    with pytest.raises(UsageError, match="none of the images"):
         entities_recall(create_detector("nanodet"), tmp_path, tmp_path, GraphRules())
 
 

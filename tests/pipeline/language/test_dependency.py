@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.dependency import clear_to_ud, coarse_tag, one_tree, to_scheme, ud_to_v1
+from pipeline.language.dependency import Tree, coarse_tag, from_ud, to_ud
 from pipeline.parse import parse
+
+
+def clear_to_ud(*columns):
+    """Return heads and labels of a CLEAR tree in UD v2."""
+    tree = Tree(*columns)
+    tree.clear_to_ud()
+    return tree.heads, tree.rels
+
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared"
 
@@ -56,7 +64,9 @@ def test_copula_hangs_on_its_predicate() -> None:
     head, rel = clear_to_ud(words, tags, heads, deps)
     assert head == [1, 3, 3, -1, 5, 3]
     assert rel == ["det", "nsubj", "cop", "root", "cc", "conj"]
-    assert ud_to_v1(tags, head, rel)[0][4] == 3  # UD v1: cc on the first conjunct
+    tree = Tree(words, tags, head, rel)
+    tree.ud_to_v1()
+    assert tree.heads[4] == 3  # UD v1: cc on the first conjunct
 
 
 def test_conjunct_chains_are_flat_in_ud() -> None:
@@ -76,12 +86,12 @@ def test_schemes_lead_back_to_ud(caption: str, scheme: str) -> None:
     ud = parse([caption])[0]
     other = parse([caption], scheme=scheme)[0]
     assert other.scheme == scheme
-    assert to_scheme(other, "ud").heads == ud.heads
+    assert to_ud(other).heads == ud.heads
 
 
 def test_unknown_scheme_lists_the_known() -> None:
     with pytest.raises(UnknownName, match="ud1-basic"):
-        to_scheme(TextGraph("x"), "ud3")
+        from_ud(TextGraph("x"), "ud3")
 
 
 def test_coarse_tags_use_the_relation() -> None:
@@ -103,7 +113,10 @@ def forests(draw: st.DrawFn) -> tuple[list[int], list[int]]:
 @given(forests())
 def test_any_heads_become_one_tree_per_sentence(case: tuple[list[int], list[int]]) -> None:
     heads, starts = case
-    head, rel = one_tree(heads, ["dep"] * len(heads), starts)
+    labels = ["dep"] * len(heads)
+    tree = Tree(labels, labels, heads, labels)
+    tree.connect(starts)
+    head, rel = tree.heads, tree.rels
     for low, high in zip(starts, [*starts[1:], len(heads)], strict=True):
         assert [head[i] for i in range(low, high)].count(-1) == 1
         for token in range(low, high):

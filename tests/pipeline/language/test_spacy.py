@@ -7,8 +7,7 @@ import pytest
 import spacy
 from spacy.tokens import Doc
 
-from pipeline.language import embedding_cache as word_memo
-from pipeline.language.embedding_cache import remember_words
+from pipeline.language.embedding_cache import EmbeddingCache, cache_embeddings
 from pipeline.language.tokenizer import tokenize
 from pipeline.parse import load_parser
 
@@ -34,7 +33,7 @@ def docs(nlp, captions: list[str]) -> list[Doc]:
 
 def test_tags_and_trees_are_spacys_own(plain) -> None:
     ours = load_parser("spacy").nlp
-    assert ours.get_pipe("tok2vec").model.layers[0].name == "remembered-words"
+    assert ours.get_pipe("tok2vec").model.layers[0].name == "cached-words"
     for one, other in zip(
         ours.pipe(docs(ours, CAPTIONS)), plain.pipe(docs(plain, CAPTIONS)), strict=True
     ):
@@ -42,13 +41,12 @@ def test_tags_and_trees_are_spacys_own(plain) -> None:
         assert [(t.head.i, t.dep_) for t in one] == [(t.head.i, t.dep_) for t in other]
 
 
-def test_remembered_vectors_equal_the_layers_output(plain, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_vectors_equal_the_layers_output(plain) -> None:
     layer = plain.get_pipe("tok2vec").model.layers[0]
-    memo = word_memo._Memo(layer, plain.vocab)
-    monkeypatch.setattr(word_memo, "_LIMIT", 20)  # fewer than the words: the table starts anew
+    cache = EmbeddingCache(layer, plain.vocab, limit=20)  # fewer than the words: it is emptied
     for captions in (CAPTIONS[:1], CAPTIONS[1:], CAPTIONS[:2], []):
         made = docs(plain, captions)
-        found = memo.vectors(made)
+        found = cache.vectors(made)
         assert len(found) == len(made)
         for one, other in zip(found, layer.predict(made) if made else [], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
@@ -56,7 +54,7 @@ def test_remembered_vectors_equal_the_layers_output(plain, monkeypatch: pytest.M
 
 def test_other_architectures_are_left_alone() -> None:
     nlp = spacy.blank("en")
-    assert remember_words(nlp) is False
+    assert cache_embeddings(nlp) is False
 
 
 def test_only_the_lean_components_run() -> None:

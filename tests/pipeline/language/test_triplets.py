@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UnknownName
+from features.errors import UnknownName, UsageError
 from features.records import TextGraph
+from pipeline.language.dependency import Tree, to_ud
 from pipeline.language.lemmas import Lemmas
 from pipeline.language.repair import repair
 from pipeline.language.spice.rules import RULES, Rule, markdown
@@ -72,7 +73,9 @@ def test_clear_and_ud_trees_give_the_same_tuples() -> None:
             )
             for g in stored
         ]  # fmt: skip
-        again = extract(bare, "extended")
+        again = extract(map(to_ud, bare), "extended")
+        with pytest.raises(UsageError, match="to_ud"):
+            extract(bare)
         same = sum(set(a.triplets) == set(b.triplets) for a, b in zip(again, stored, strict=True))
         assert same >= 0.9 * len(captions)
 
@@ -112,8 +115,9 @@ def test_agreement_makes_a_verb_of_a_plural() -> None:
     tags = ["DT", "NN", "NNS", "IN", "NN"]
     heads = [2, 2, -1, 4, 2]
     rels = ["det", "compound", "root", "case", "nmod"]
-    repair(words, tags, heads, rels, lambda form: True)
-    assert (tags[2], heads, rels) == (
+    tree = Tree(words, tags, heads, rels)
+    repair(tree, lambda form: True)
+    assert (tree.tags[2], tree.heads, tree.rels) == (
         "VBZ",
         [1, 2, -1, 4, 2],
         ["det", "nsubj", "root", "case", "obl"],
@@ -125,5 +129,6 @@ def test_a_singular_verb_has_one_subject() -> None:
     tags = ["DT", "NN", "IN", "DT", "NN", "CC", "NNS", "VBZ", "VBG"]
     heads = [1, 8, 4, 4, 1, 6, 1, 8, -1]
     rels = ["det", "nsubj", "case", "det", "nmod", "cc", "conj", "aux", "root"]
-    repair(words, tags, heads, rels, lambda form: False)
-    assert heads[6] == 4
+    tree = Tree(words, tags, heads, rels)
+    repair(tree, lambda form: False)
+    assert tree.heads[6] == 4

@@ -347,3 +347,12 @@ def test_input_error_is_what_a_caller_catches(tmp_path):
     (tmp_path / "graphs.json").write_text("{")
     with pytest.raises(InputError, match=r"graphs\.json"):
         create_detector("scene-graphs", path=tmp_path / "graphs.json")
+
+
+def test_the_former_name_of_provides_still_works():
+    class Former:
+        needs_pixels = True
+        brings = frozenset({"labels"})
+
+    detectors.register("former-attribute")(Former)
+    assert create_detector("former-attribute").provides == {"labels"}

@@ -166,7 +166,7 @@ def test_missing_photos_are_an_error_or_left_out(data, run_luigi):
     code, _, err = run_luigi("BuildFlickr30k", data)
     assert code == 30
     assert err.count("\n") == 1
-    assert "1 image that the captions list is missing on disk: 003.jpg" in err
+    assert "1 image of the captions file is missing on disk: 003.jpg" in err
     code, out, _ = run_luigi("BuildFlickr30k", data, "--on-error", "skip", "--jobs", "1")
     assert code == 0
     assert "left out" in out

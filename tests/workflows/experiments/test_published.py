@@ -8,11 +8,10 @@ import pytest
 import yaml
 
 import models
-import models.configuration.config
 import workflows
+from models.configuration.files import load, shipped
 
 FOLDER = Path(workflows.__file__).parent / "experiments" / "data" / "published"
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PAPERS = ("sgm", "gsmn", "racg", "hrem", "cfsgr")
 
 REQUIRED = {
@@ -179,9 +178,7 @@ def test_the_runs_are_configurations_with_changes_that_exist(row):
         words = [
             f"--{key}={yaml.safe_dump(value)}" for key, value in run.get("changes", {}).items()
         ]
-        path = CONFIGS / f"{run['config']}.yaml"
-        config = models.configuration.config.load(path, words)
-        plain = models.configuration.config.load(path)
+        config, plain = load(run["config"], words), load(run["config"])
         models.build_options(config.model.name, **config.model.options)
         assert config.model.name == row["method"].replace("vse++", "vse")
         assert run["config"].endswith(f"_{row['dataset']}")
@@ -216,10 +213,6 @@ def test_hrem_has_neighbour_batches_in_all_rows_but_one():
 
 def test_every_configuration_of_a_paper_has_a_row():
     used = {run["config"] for row in ROWS for run in runs_of(row)}
-    of_papers = {
-        path.stem
-        for path in CONFIGS.glob("*.yaml")
-        if not path.stem.startswith(("demo_", "tfidf_"))
-    }
+    of_papers = {name for name in shipped() if not name.startswith(("demo_", "tfidf_"))}
     unpublished = {f"cfsgr_{part}_coco" for part in ("coarse", "fine_object", "fine_predicate")}
     assert used == of_papers - unpublished

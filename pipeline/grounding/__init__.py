@@ -1,0 +1,6 @@
+"""Grounded scene graphs: gold boxes linked with what the captions of the same image say.
+
+Flickr30k Entities marks the phrases of a caption and draws their boxes; a caption parser finds
+objects, attributes and relations among its words. Together they give the boxes of an image labels,
+attributes and relations, each with the words that state it.
+"""

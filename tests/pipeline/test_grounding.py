@@ -1,0 +1,142 @@
+"""Grounded scene graphs: boxes of a drawn Entities folder, linked with its captions."""
+
+import pytest
+
+from features.errors import MissingInput, UsageError
+from features.records import ImageEntry
+from pipeline.grounding.detector import Grounded
+from pipeline.vision.detection import create_detector
+from pipeline.vision.extraction import create_extractor
+from pipeline.vision.graph_builder import GraphBuilder, rules_for
+from pipeline.vision.images import LazyImage
+from pipeline.vision.relations import create_relations, resolve_relations
+
+# One rider, one horse, two dogs; the beach has no box. Names as in Flickr8k.
+XML = """<annotation><filename>12.jpg</filename>
+<size><width>200</width><height>100</height><depth>3</depth></size>
+<object><name>1</name>{rider}</object>
+<object><name>2</name>{horse}</object>
+<object><name>3</name>{near}</object>
+<object><name>3</name>{far}</object>
+<object><name>4</name>{shirt}</object>
+<object><name>5</name><scene>1</scene><nobndbox>1</nobndbox></object>
+</annotation>"""
+BOXES = {
+    "rider": (50, 10, 80, 60),
+    "horse": (40, 40, 100, 90),
+    "near": (101, 60, 120, 90),
+    "far": (160, 60, 180, 90),
+    "shirt": (55, 20, 75, 40),
+}
+CAPTIONS = (
+    "[/EN#1/people A young man] rides [/EN#2/animals a brown horse] on [/EN#5/scene a beach] .",
+    "[/EN#1/people A boy] in [/EN#4/clothing a red shirt] is riding [/EN#2/animals a horse] .",
+    "[/EN#3/animals A pair of black dogs] run behind [/EN#2/animals a horse] .",
+    "[/EN#1/people A boy] rides [/EN#2/animals his horse] .",
+    "[/EN#3/animals Two dogs] watch [/EN#1/people a rider] .",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("entities")
+    for name in ("Annotations", "Sentences"):
+        (root / name).mkdir()
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    drawn = {
+        name: "<bndbox>"
+        + "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(corners, box, strict=True))
+        + "</bndbox>"
+        for name, box in BOXES.items()
+    }
+    (root / "Annotations" / "12_ab.xml").write_text(XML.format(**drawn))
+    (root / "Sentences" / "12_ab.txt").write_text("\n".join(CAPTIONS))
+    return root
+
+
+@pytest.fixture(scope="module")
+def grounded(folder):
+    return Grounded(folder)
+
+
+@pytest.fixture(scope="module")
+def graph(grounded):
+    return grounded.graph("12_ab.jpg")
+
+
+def test_labels_are_the_most_frequent_head_nouns(graph):
+    assert graph.labels == ("boy", "horse", "dog", "dog", "shirt", "beach")
+    assert dict(graph.nouns[0]) == {"man": 1, "boy": 2, "rider": 1}
+
+
+def test_attributes_belong_to_the_head_of_their_phrase(graph):
+    found = [tuple(names) for names in graph.attributes]
+    assert found == [("young",), ("brown",), ("black",), ("black",), ("red",), ()]
+
+
+def test_scene_without_a_box_covers_the_image(graph):
+    assert graph.boxes[5].tolist() == [0, 0, 200, 100]
+
+
+def test_relations_of_all_captions_are_merged_by_entity(graph):
+    assert graph.relations[0] == (0, "ride", 1)
+    assert {e.caption for e in graph.evidence[0]} == {0, 1, 3}
+    assert (0, "in", 4) in graph.relations
+    # Each of two dogs is related to the horse.
+    assert {(2, "run behind", 1), (3, "run behind", 1)} <= set(graph.relations)
+
+
+def test_evidence_points_at_the_words(graph):
+    words = CAPTIONS[0].split()
+    at = graph.evidence[0][0]
+    plain = [w.rstrip("]") for w in words if not w.startswith("[/EN")]
+    assert [plain[at.subject], *(plain[i] for i in at.predicate), plain[at.object]] == [
+        "man",
+        "rides",
+        "horse",
+    ]
+
+
+def test_one_entity_is_not_related_to_itself(graph):
+    assert all(subject != target for subject, _, target in graph.relations)
+
+
+def test_counts_of_triplets(folder):
+    detector = Grounded(folder)
+    detector.graph("12_ab.jpg")
+    counts = detector.counts
+    parts = counts.grounded + counts.without_box + counts.within + counts.outside
+    assert counts.triplets == parts > 4
+    assert counts.share > 0.75
+
+
+def test_detector_builds_a_graph_without_pixels(folder):
+    detector = create_detector("grounded", path=folder)
+    assert detector.covers("12_ab.jpg")
+    assert not detector.covers("13.jpg")
+    assert resolve_relations("auto", detector) == "precomputed"
+    tools = create_relations("precomputed"), create_extractor("label", detector)
+    builder = GraphBuilder(detector, *tools, rules_for(detector))
+    found, _, unions = builder.build(ImageEntry("12_ab.jpg", "12_ab.jpg", "train"))
+    assert found.labels[0] == "boy"
+    assert found.attributes[0] == ("young",)
+    assert found.relation_scores.max() == pytest.approx(3 / 5)
+    assert len(unions) == len(found.relations)
+
+
+def test_identity_follows_content_and_profile(folder, grounded):
+    assert grounded.identity() == Grounded(folder).identity()
+    assert grounded.identity() != Grounded(folder, profile="extended").identity()
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(UsageError, match="--detections"):
+        create_detector("grounded")
+    with pytest.raises(MissingInput):
+        create_detector("grounded", path=tmp_path)
+
+
+def test_detections_equal_the_graph(grounded, graph):
+    found = grounded.detect(LazyImage("12_ab.jpg"))
+    assert found.relations == graph.relations
+    assert found.size == (200, 100)
