@@ -43,7 +43,8 @@ def test_detect_as_json_and_drawn(call, photo, tmp_path):
     assert result["objects"][0]["label"] == "cat"
     assert len(result["objects"][0]["box"]) == 4
     assert result["relations"]
-    assert Image.open(out).size[0] > 400
+    with Image.open(out) as drawn:
+        assert drawn.size[0] > 400
     call("detect", photo, photo, "--draw", tmp_path / "many")
     assert (tmp_path / "many" / "a cat.png").is_file()
 
