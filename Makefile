@@ -6,10 +6,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: stages and tests run one process per core.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo compare test check bench docs clean
+.PHONY: help install demo compare test test-fast check bench docs clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: .venv/installed ## .venv with everything for development
 
@@ -28,6 +28,10 @@ compare: demo ## all models on the demo store, one table: demo/compare/compare.m
 
 test: install ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test-fast: install ## what most changes need, in under 90 seconds
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
+		-m "not slow and not cluster and not stanza and not realdata"
 
 check: install ## formatting, lint, types
 	$(BIN)/ruff format --check .

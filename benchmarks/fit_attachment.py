@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 
 from features.records import TextGraph
-from pipeline.language.spice.attachment import (
+from pipeline.language import (
+    Clauses,
     candidates,
     clause_cues,
     join_verbs,
@@ -30,7 +31,6 @@ from pipeline.language.spice.attachment import (
     phrase_cues,
     sites,
 )
-from pipeline.language.spice.clauses import Clauses
 from pipeline.parse import load_parser
 
 Triple = tuple[str, ...]

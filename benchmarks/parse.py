@@ -16,8 +16,7 @@ from pathlib import Path
 
 import spacy
 
-from pipeline.language.spice.triplets import extract
-from pipeline.language.tokenizer import tokenize
+from pipeline.language import extract, tokenize
 from pipeline.parse import load_parser
 
 ROUNDS = 5

@@ -28,11 +28,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import models
-from features.commands.program import exit_cleanly
+from features.commands import exit_cleanly
 from features.errors import UnknownName
-from models.compute.codes import pick
-from models.evaluation.scoring import computing
-from models.training.synthetic import random_captions, random_images
+from models.compute import pick
+from models.evaluation import computing
+from models.training import random_captions, random_images
 
 LONG = 60  # seconds; a slower loop is not repeated
 

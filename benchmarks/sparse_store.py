@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from features.format.group import Group, read_group
-from features.format.hdf5 import lay_out, record_of
-from features.format.keys import folder_name
-from features.format.manifest import bind_store
-from features.format.record import Part
-from features.format.schema import GROUPS
+from features.format import (
+    GROUPS,
+    Group,
+    Part,
+    bind_store,
+    folder_name,
+    lay_out,
+    read_group,
+    record_of,
+)
 
 SIZES = {"K": 36, "R": 25, "D": 2048}
 ROWS = 4096

@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks import store_peers as peers
 from benchmarks.sparse_store import make_sparse_store
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
-from features.reading.row_copy import aligned_empty
+from features.reading import aligned_empty
 
 K, D, BATCH = 36, 2048, 128
 STEPS = 16  # batches between two looks at the clock

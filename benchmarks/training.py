@@ -20,13 +20,10 @@ import numpy as np
 import torch
 
 from features import Caption, Detections, ImageEntry, TextGraph, build_store, open_store
-from features.commands.program import exit_cleanly
-from features.progress import Progress
-from models.compute.distributed import World
-from models.configuration.config import from_dict
-from models.training.data import Data, make_model
-from models.training.lineage import store_keys
-from models.training.trainer import Trainer
+from features.commands import Progress, exit_cleanly
+from models.compute import World
+from models.configuration import from_dict
+from models.training import Data, Trainer, make_model, store_keys
 
 MODELS = ("sgm", "gsmn", "racg", "hrem", "cfsgr")
 PAIRS = 145_000

@@ -18,15 +18,19 @@ from pathlib import Path
 
 import numpy as np
 
-from features.commands.program import exit_cleanly
+from features.commands import exit_cleanly
 from features.errors import MissingInput
 from features.records import ImageEntry
 from pipeline.detect import create_detector
+from pipeline.vision import (
+    GraphBuilder,
+    LazyImage,
+    create_extractor,
+    create_relations,
+    read_image,
+    rules_for,
+)
 from pipeline.vision.detectors.nanodet import SIDE, session
-from pipeline.vision.extraction import create_extractor
-from pipeline.vision.graph_builder import GraphBuilder, rules_for
-from pipeline.vision.images import LazyImage, read_image
-from pipeline.vision.relations import create_relations
 
 COUNT = 60
 SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alone needs

@@ -1,13 +1,13 @@
 """The feature store: records, the format on disk, reading a store and making batches of it.
 
-Start with ``open_store(path)``; ``features.format.schema`` describes the contents of the files.
+Start with ``open_store(path)``; ``features/format/schema.json`` lists the contents of the files.
 """
 
 from features.errors import ScenestoreError
-from features.format.build import build_store
+from features.format import build_store
 from features.records import Caption, Detections, ImageEntry, SceneGraph, Skipped, TextGraph
 from features.store import Store, open_store
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
 
 __all__ = [
     "Caption",

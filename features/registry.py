@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -11,7 +13,7 @@ from features.errors import UnknownName, UsageError
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "lazy_exports"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -115,3 +117,21 @@ class Registry(Generic[T]):
 
 def _place(entry: Callable[..., Any]) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def lazy_exports(package: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a package whose exports load something slow, such as torch.
+
+    Args:
+        package: ``__name__`` of the package.
+        names: exported name -> module that defines it.
+    """
+
+    def load(name: str) -> object:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(names[name]), name)
+        setattr(sys.modules[package], name, value)  # next time without this function
+        return value
+
+    return load

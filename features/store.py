@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from features.batches.loader import Loader, caption_batches, image_batches
+from features.batches import CaptionBatch, ImageBatch, Loader, caption_batches, image_batches
 from features.errors import UnknownName
-from features.reading.graphs import scene_graph, text_graph
-from features.reading.reader import StoreReader
-from features.reading.tables import CAPTION_TABLES, IMAGE_TABLES, captions_table, images_table
+from features.reading import (
+    CAPTION_TABLES,
+    IMAGE_TABLES,
+    StoreReader,
+    captions_table,
+    images_table,
+    scene_graph,
+    text_graph,
+)
 from features.records import SceneGraph, TextGraph
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
 
 if TYPE_CHECKING:
     import pandas as pd

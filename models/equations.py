@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import UsageError
 
 __all__ = ["ELSEWHERE", "PAPERS", "Claim", "app", "claims", "missing", "table"]

@@ -13,21 +13,19 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.store import open_store
-from models.evaluation.measure import measure
-from models.evaluation.metrics import chance
-from models.evaluation.results import (
+from models.evaluation import (
     Setting,
+    chance,
     document,
+    evaluate_scores,
     file_stem,
     print_table,
     write_json,
     write_queries,
 )
-from models.training.data import check_split
-from models.training.lineage import store_keys
-from models.training.run import load_run
+from models.training import check_split, load_run, store_keys
 
 __all__ = ["app", "evaluate", "load_run"]
 
@@ -60,10 +58,9 @@ def evaluate(
 
     Each run folder gets results-SPLIT.json and queries-SPLIT.parquet.
     """
-    # these load torch
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import join_world
-    from models.evaluation.scoring import score_split
+    # load torch, which --help does not need
+    from models.compute import join_world, memory_errors, pick_device
+    from models.evaluation import score_split
 
     opened = open_store(store)
     check_split(opened, split)
@@ -87,7 +84,7 @@ def evaluate(
                 matrices.append(np.mean(matrices, axis=0))
                 names.append(f"ensemble of {len(runs)}")
             rows = [
-                measure(sims, owner, name, folds=fold5, reranked=again, samples=bootstrap)
+                evaluate_scores(sims, owner, name, folds=fold5, reranked=again, samples=bootstrap)
                 for sims, name in zip(matrices, names, strict=True)
                 for again in ((False, True) if rerank else (False,))
             ]

@@ -16,13 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import MissingDependency, UsageError, WriteError
-from features.format.files import replacing
+from features.format import replacing
 from features.store import open_store
 from models.registry import reads_unions
-from models.training.data import check_split
-from models.training.run import Run, load_run
+from models.training import Run, check_split, load_run
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +40,7 @@ def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[
 
     Raises: UsageError: the model does not have one vector per item.
     """
-    import torch
+    import torch  # heavy
 
     def stack(batches: Iterable[Any], encode: Any) -> Floats:
         parts = []
@@ -97,9 +96,8 @@ def export(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Write the embeddings of the images and captions of a split."""
-    # these load torch
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import World
+    # load torch, which --help does not need
+    from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)
     check_split(opened, split)

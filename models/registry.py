@@ -20,8 +20,8 @@ from features.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from features.batches.batch import CaptionBatch, ImageBatch
-    from models.compute.distributed import Exchange
+    from features.batches import CaptionBatch, ImageBatch
+    from models.compute import Exchange
 
 __all__ = [
     "MODELS",
@@ -144,7 +144,7 @@ def build_options(name: str, **options: object) -> Any:
 
     Raises: ConfigError: an unknown option, or a value of the wrong type.
     """
-    from models.configuration.validation import checked_options  # loads pydantic
+    from models.configuration import checked_options  # loads pydantic
 
     kind = options_class(name)
     return kind(**checked_options(kind, options, f"model {name!r}"))

@@ -12,15 +12,12 @@ from typing import Annotated
 
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import MissingDependency
-from features.format.files import replacing
+from features.format import replacing
 from features.store import Store, open_store
-from models.reporting import sections
-from models.reporting.gallery import Thumbnails, gallery
-from models.reporting.runs import read_run
-from models.training.data import check_split
-from models.training.lineage import store_keys
+from models.reporting import Thumbnails, read_run, retrieval_gallery, sections
+from models.training import check_split, store_keys
 
 __all__ = ["app", "report", "write_report"]
 
@@ -88,7 +85,7 @@ def write_report(
         graphs=sections.graphs(opened, split, thumbnails, examples),
         captions=sections.captions(opened, split, examples),
         galleries=[
-            {"name": run["name"], **gallery(opened, run["queries"], thumbnails, examples)}
+            {"name": run["name"], **retrieval_gallery(opened, run["queries"], thumbnails, examples)}
             for run in found
             if run["learns"] and run["queries"] is not None
         ],

@@ -20,22 +20,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from features.batches.caption_encoder import caption_batch
-from features.batches.image_encoder import ImageEncoder, image_batch
-from features.commands.program import Program
+from features.batches import ImageEncoder, caption_batch, image_batch
+from features.commands import Program
 from features.errors import InputError, UnknownName, UsageError
-from features.format.photo_file import Photo, read_photos
+from features.format import Photo, read_photos
 from features.records import TextGraph
 from features.store import open_store
 from models.registry import reads_unions
-from models.training.data import check_split
-from models.training.run import Run, load_run
+from models.training import Run, check_split, load_run
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from features.batches.batch import ImageBatch
+    from features.batches import ImageBatch
     from features.store import Store
 
 __all__ = [
@@ -90,9 +88,8 @@ def search(
     """Print the best images of a store for a text, or its best captions for images."""
     if (text is None) == (not image):
         raise UsageError("Give either a text or --image.")
-    # these load torch
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import World
+    # load torch, which --help does not need
+    from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)
     split = split or max(opened.splits, key=lambda name: len(opened.splits[name]))
@@ -197,7 +194,7 @@ def images_for_text(
     run: Run, store: Store, graph: TextGraph, *, split: str, top: int, device: torch.device
 ) -> Found:
     """Return (image id, score) of the best images of a split for a parsed text, best first."""
-    import torch
+    import torch  # heavy
 
     with torch.inference_mode():
         code = run.model.encode_captions(caption_batch([graph], run.codebook).to(device))
@@ -220,7 +217,7 @@ def captions_for_images(
         images: from the store (``ImageEncoder``) or from photos (``image_batch``).
         split: whose captions to rank.   top: how many to return.   device: of the model.
     """
-    import torch
+    import torch  # heavy
 
     with torch.inference_mode():
         code = run.model.encode_images(images.to(device))
@@ -318,7 +315,7 @@ def _print_table(
     title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Print a table; texts of users and of the data are not read as markup."""
-    from rich.console import Console
+    from rich.console import Console  # takes 50 ms to load
     from rich.table import Table
     from rich.text import Text
 

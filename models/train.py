@@ -14,18 +14,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
-from features.commands.program import Program
-from models.configuration.config import Config, describe_options
-from models.configuration.files import load, shipped
+from features.commands import Program
+from models.configuration import Config, describe_options, load, shipped
+from models.training import Data, MetricsFile, RunFolder, make_model, open_data, run_metadata
 
 if TYPE_CHECKING:
     import torch
 
-    from models.compute.distributed import World
-    from models.training.data import Data
-    from models.training.run import RunFolder
+    from models.compute import World
 
 __all__ = ["STOPPED", "app", "train"]
 
@@ -72,9 +71,7 @@ def train(config: Config) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
-    from models.compute.device import memory_errors, pick_device
-    from models.compute.distributed import join_world
-    from models.training.run import RunFolder
+    from models.compute import join_world, memory_errors, pick_device  # loads torch
 
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -94,11 +91,9 @@ def train_rank(
     held: contextlib.ExitStack,
 ) -> int:
     """Train on one rank; ``held`` keeps the lock of the run folder until all ranks have ended."""
-    import numpy as np
     import torch
 
-    from models.training.data import make_model, open_data
-    from models.training.trainer import Stopped, Trainer
+    from models.training import Stopped, Trainer  # loads torch
 
     resume = folder.checkpoint(config.run.resume)
     data = open_data(config)
@@ -147,9 +142,7 @@ def _evaluate_once(
     config: Config, folder: RunFolder, data: Data, model: Any, device: torch.device
 ) -> None:
     """Evaluate a model that has no weights to train, and write a run folder like any other."""
-    from models.training.checkpoint import save_best
-    from models.training.lineage import run_metadata
-    from models.training.logs import MetricsFile
+    from models.training import save_best  # loads torch
 
     folder.prepare(config, data.store, data.codebook, resumed=False)
     found = data.evaluate(model, device)

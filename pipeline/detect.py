@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from features.records import Detections
-from pipeline.vision.detection import Detector, create_detector, detectors
-from pipeline.vision.images import LazyImage
+from pipeline.vision import Detector, LazyImage, create_detector
+from pipeline.vision import detector_registry as detectors
 
 __all__ = ["Detector", "create_detector", "detect", "detectors"]
 

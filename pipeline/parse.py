@@ -16,8 +16,7 @@ from typing import Protocol
 from features.errors import UnknownName
 from features.records import TextGraph
 from features.registry import Registry
-from pipeline.language.dependency import SCHEMES, from_ud, to_ud
-from pipeline.language.spice.triplets import PROFILES, extract
+from pipeline.language import PROFILES, SCHEMES, extract, from_ud, to_ud
 
 __all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers"]
 

@@ -17,12 +17,14 @@ from functools import lru_cache
 
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
-from pipeline.language.words import words
+from pipeline.language import word_class
 from pipeline.parse import parse
 
 __all__ = ["SUBSETS", "Spice", "spice", "tuples", "wordnet_synsets"]
 
-SUBSETS = ("object", "attribute", "relation", "cardinality", "colour", "size")
+_LENGTHS = {"object": 1, "attribute": 2, "relation": 3}
+_WORDS = {"cardinality": "cardinals", "colour": "colours", "size": "sizes"}
+SUBSETS = (*_LENGTHS, *_WORDS)
 Tuple = tuple[str, ...]
 Synsets = Callable[[str], frozenset[str]]
 
@@ -147,22 +149,17 @@ def _merge(reference: set[Tuple], synsets: Synsets) -> set[Tuple]:
         )
     merged: set[Tuple] = set()
     for item in sorted(reference, key=lambda item: (len(item), item)):
-        if len(item) == 2:
-            item = (name.get(item[0], item[0]), item[1])
-        elif len(item) == 3:
-            item = (name.get(item[0], item[0]), item[1], name.get(item[2], item[2]))
-        else:
-            item = (name.get(item[0], item[0]),)
+        item = tuple([word if at == 1 else name.get(word, word) for at, word in enumerate(item)])
         if not _found(item, merged, synsets):
             merged.add(item)
     return merged
 
 
 def _belongs(item: Tuple, subset: str) -> bool:
-    if subset in ("object", "attribute", "relation"):
-        return len(item) == 1 + ("object", "attribute", "relation").index(subset)
-    listed = {"cardinality": words("cardinals"), "colour": words("colours"), "size": words("sizes")}
-    return len(item) == 2 and item[1] in listed[subset]
+    length = _LENGTHS.get(subset)
+    return (
+        len(item) == length if length else len(item) == 2 and item[1] in word_class(_WORDS[subset])
+    )
 
 
 def _subset(

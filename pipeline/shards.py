@@ -16,7 +16,9 @@ from functools import lru_cache
 import numpy as np
 
 from features.errors import InputError, StageError
-from features.format.codec import (
+from features.format import (
+    Group,
+    Shard,
     pack_regions,
     pack_text,
     pack_tokens,
@@ -24,12 +26,9 @@ from features.format.codec import (
     unpack_index,
     unpack_tokens,
 )
-from features.format.group import Group
-from features.format.shard import Shard
-from pipeline.language.dependency import from_ud, to_ud
-from pipeline.language.spice.triplets import extract
+from pipeline.language import extract, from_ud, to_ud
 from pipeline.parse import load_parser
-from pipeline.vision.graph_builder import GraphBuilder, GraphRules
+from pipeline.vision import GraphBuilder, GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
 

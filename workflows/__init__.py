@@ -5,11 +5,9 @@
 require.
 """
 
-from workflows.build.add_text import AddText
-from workflows.build.datasets import BuildCoco, BuildDataset, BuildFlickr30k
+from workflows.build import AddText, BuildCoco, BuildDataset, BuildFlickr30k
 from workflows.demo import BuildDemo, Demo
-from workflows.experiments.compare import CompareModels
-from workflows.experiments.training import EvaluateModel, TrainModel
+from workflows.experiments import CompareModels, EvaluateModel, TrainModel
 from workflows.settings import apply_defaults
 
 apply_defaults()

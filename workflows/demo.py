@@ -15,10 +15,8 @@ from typing import Any
 import luigi
 
 from features.errors import MissingDependency
-from workflows.build.datasets import BuildDataset
-from workflows.build.options import BuildOptions, option_parameter
-from workflows.build.stages import BuildTask
-from workflows.experiments.training import EvaluateModel
+from workflows.build import BuildDataset, BuildOptions, BuildTask, option_parameter
+from workflows.experiments import EvaluateModel
 from workflows.launcher import run_in_group
 from workflows.tasks import EntryTask, Task
 
@@ -42,8 +40,7 @@ class MakeDemoInput(Task):
     def run(self) -> None:
         """Write scenes, photos and their captions."""
         # loads PIL
-        from pipeline.demo.photos import write_photos
-        from pipeline.demo.scenes import make_scenes
+        from pipeline.demo import make_scenes, write_photos
 
         make_scenes(self.folder / "scenes", self.images, self.seed)
         photos = "photos"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import luigi
 
-from features.format.files import replacing
-from features.format.group import Group
+from features.format import Group, replacing
 
 __all__ = ["GroupTarget", "RunTarget"]
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.reading.fork_locks import fork_safe_lock
-from features.reading.row_copy import aligned_empty
+from features.reading import aligned_empty, fork_safe_lock
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,8 +23,8 @@ from features.batches.epoch_order import epoch_order, rank_slice
 from features.batches.image_encoder import Graphs, ImageEncoder
 from features.batches.prefetch import prefetched
 from features.errors import UsageError
-from features.reading.reader import StoreReader
-from features.vocab.codebook import Codebook
+from features.reading import StoreReader
+from features.vocab import Codebook
 
 if TYPE_CHECKING:
     import torch

@@ -1,1 +1,6 @@
 """The commands of ``python -m features`` and what every Scenestore program shares."""
+
+from features.commands.program import Program, exit_cleanly
+from features.commands.progress import Progress, clock
+
+__all__ = ["Program", "Progress", "clock", "exit_cleanly"]

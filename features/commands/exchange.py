@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from features.commands.program import Program
-from features.convert.exporting import export_store
-from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS
-from features.convert.importing import import_store
+from features.convert import EXPORT_FORMATS, IMPORT_FORMATS, Format, export_store, import_store
 from features.errors import UsageError
 
 __all__ = ["app"]
@@ -19,22 +17,18 @@ __all__ = ["app"]
 app = Program("python -m features")
 
 
-def _listed(formats: Mapping[str, str]) -> str:
-    """Return the formats as a table for the end of a help page."""
+def _listed(formats: Mapping[str, Format], option: str = "") -> str:
+    """Return the formats, with the values of an option, as a table for the end of a help page."""
     width = max(map(len, formats))
-    rows = (f"  {name:{width}}  {doc}" for name, doc in formats.items())
+    rows = [
+        f"  {name:{width}}  {entry.doc}"
+        + (f" ({option} {', '.join(entry.options)})" if option and entry.options else "")
+        for name, entry in formats.items()
+    ]
     return "\n".join(["\b", "Formats:", *rows])  # \b: typer keeps the line breaks
 
 
-@app.command(
-    "import",
-    epilog=_listed(
-        {
-            name: entry.doc + (f" (--extra {', '.join(entry.extras)})" if entry.extras else "")
-            for name, entry in IMPORT_FORMATS.items()
-        }
-    ),
-)
+@app.command("import", epilog=_listed(IMPORT_FORMATS, "--extra"))
 def import_(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those below.")],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="File or folder to read.")],
@@ -104,7 +98,7 @@ def import_(
         )
 
 
-@app.command("export", epilog=_listed({name: entry.doc for name, entry in EXPORT_FORMATS.items()}))
+@app.command("export", epilog=_listed(EXPORT_FORMATS))
 def export(
     format_name: Annotated[str, typer.Argument(metavar="FORMAT", help="One of those below.")],
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder or store manifest.")],

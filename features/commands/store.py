@@ -10,16 +10,18 @@ import typer
 
 from features.commands.program import Program
 from features.errors import FormatError, StoreError
-from features.maintenance.gc import IDLE_HOURS, collect, find_garbage
-from features.maintenance.summary import (
+from features.maintenance import (
+    IDLE_HOURS,
+    collect,
     describe_item,
     describe_store,
+    find_garbage,
     item_lines,
     list_folder,
     listing_lines,
     store_lines,
+    verify_store,
 )
-from features.maintenance.verify import verify_store
 from features.store import open_store
 
 __all__ = ["app"]
@@ -70,23 +72,18 @@ def verify(
         typer.echo(f"{store}: every byte is as it was written")
         return
     damaged = sum(finding.damaged for finding in findings)
-    left = len(findings) - damaged
-    unfixable = (
-        f"{store}: {left} findings that deleting a file does not fix; those files were kept. "
-        "Fix what the findings name, or build again."
-    )
-    if repair:
-        if damaged:
-            typer.echo(f"{damaged} findings; the damaged files are deleted. Build the store again.")
-        if left:
-            raise StoreError(unfixable)
-    elif damaged:
+    if damaged and not repair:
         raise StoreError(
             f"{store}: {len(findings)} findings. Repair it: python -m features verify --repair "
             f"{store}, then build again."
         )
-    else:
-        raise StoreError(unfixable)
+    if damaged:
+        typer.echo(f"{damaged} findings; the damaged files are deleted. Build the store again.")
+    if left := len(findings) - damaged:
+        raise StoreError(
+            f"{store}: {left} findings that deleting a file does not fix; those files were kept. "
+            "Fix what the findings name, or build again."
+        )
 
 
 @app.command("draw")
@@ -99,7 +96,7 @@ def draw(
     ] = None,
 ) -> None:
     """Draw the scene graph of an image."""
-    from features.drawing.scene_graph import draw_image  # loads PIL
+    from features.drawing import draw_image  # loads matplotlib
 
     draw_image(open_store(store), image, out, images_dir)
     typer.echo(out)

@@ -5,20 +5,33 @@
 
 from features.convert.captions import CaptionSet, caption_files, clean_text, read_captions
 from features.convert.exporting import export_store
-from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS, open_source
+from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS, Format, open_source
 from features.convert.importing import ImportReport, import_store
-from features.convert.source import Source
+from features.convert.readers.entities import EntitiesFolder, Phrase, Sentence
+from features.convert.readers.scene_graphs import SceneGraphFile
+from features.convert.safe.inputs import need_file, read_names
+from features.convert.safe.json_files import read_json
+from features.convert.source import Source, id_forms
 
 __all__ = [
     "EXPORT_FORMATS",
     "IMPORT_FORMATS",
     "CaptionSet",
+    "EntitiesFolder",
+    "Format",
     "ImportReport",
+    "Phrase",
+    "SceneGraphFile",
+    "Sentence",
     "Source",
     "caption_files",
     "clean_text",
     "export_store",
+    "id_forms",
     "import_store",
+    "need_file",
     "open_source",
     "read_captions",
+    "read_json",
+    "read_names",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from features.convert.formats import EXPORT_FORMATS
+from features.convert.writers.outputs import Outputs
 from features.errors import UnknownName, UsageError
 from features.store import open_store
 
@@ -42,7 +42,7 @@ def export_store(
     if unknown := sorted(set(options) - set(entry.options)):
         flag = unknown[0].replace("_", "-")
         raise UsageError(f"The format {format_name!r} has no option --{flag}.")
-    module = importlib.import_module(f"features.convert.writers.{entry.module}")
-    export: Callable[..., list[str]] = getattr(module, entry.function)
     chosen = None if splits is None else list(splits)
-    return export(open_store(store), target, splits=chosen, overwrite=overwrite, **options)
+    with Outputs(target, overwrite=overwrite) as out:
+        notes: list[str] = entry.load("writers")(open_store(store), out, chosen, **options)
+    return notes

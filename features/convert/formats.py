@@ -1,92 +1,49 @@
-"""The foreign formats by name: the reader or writer of each and the options that it takes."""
+"""The foreign formats by name, from ``formats.json``: the reader or writer of each."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+import json
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from features.convert.safe.values import check_text
 from features.convert.source import Source
 from features.errors import InputError, UnknownName, UsageError
 
-__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "ExportFormat", "ImportFormat", "open_source"]
+__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "Format", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
-class ImportFormat:
-    """A format that can be read.
+class Format:
+    """A format that can be read or written.
 
     Attributes:
-        module, reader: module in ``features.convert.readers`` and its class.
+        target: its module and class in ``readers``, or its module and function in ``writers``.
         doc: one line of help.
-        extras: keywords of further files that the reader takes.
+        options: keywords that the class or function takes beside those that all take.
     """
 
-    module: str
-    reader: str
-    doc: str
-    extras: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ExportFormat:
-    """A format that can be written.
-
-    Attributes:
-        module, function: module in ``features.convert.writers`` and its function.
-        doc: one line of help.
-        options: what the writer takes beside ``splits`` and ``overwrite``.
-    """
-
-    module: str
-    function: str
+    target: str
     doc: str
     options: tuple[str, ...] = ()
 
+    def load(self, package: str) -> Callable[..., Any]:
+        """Return the reader's class or the writer's function."""
+        module, _, name = self.target.partition(".")
+        found: Callable[..., Any] = pkgutil.resolve_name(
+            f"features.convert.{package}.{module}:{name}"
+        )
+        return found
 
-IMPORT_FORMATS: dict[str, ImportFormat] = {
-    "bottom-up-tsv": ImportFormat(
-        "bottom_up_tsv",
-        "BottomUpFile",
-        "bottom-up-attention or LXMERT TSV, also in parts",
-        ("objects", "attributes"),
-    ),
-    "scan-precomp": ImportFormat("scan", "ScanData", "SCAN's precomp folder, GSMN's files too"),
-    "lmdb": ImportFormat("lmdb_files", "LmdbFile", "LMDB of MMF, ViLBERT, VOLTA", ("objects",)),
-    "vinvl": ImportFormat("vinvl", "VinvlFile", "VinVL or Oscar TSV", ("labels", "sizes")),
-    "ban": ImportFormat("ban", "BanFile", "HDF5 of BAN and ReGAT", ("index",)),
-    "npz": ImportFormat("npz_folder", "NpzFolder", "a .npz or .npy per image", ("boxes",)),
-    "sgb": ImportFormat(
-        "sgb", "SceneGraphBenchmark", "Scene-Graph-Benchmark's custom_prediction.json", ("info",)
-    ),
-    "visual-genome": ImportFormat(
-        "visual_genome", "VisualGenomeFile", "scene_graphs.json", ("image_data",)
-    ),
-    "sgm": ImportFormat(
-        "sgm", "SgmFile", "SGM's graphs and features", ("objects_dir", "unions_dir")
-    ),
-    "lgsgm": ImportFormat("scene_graphs", "SceneGraphFile", "graph JSON of LGSGM"),
-    "entities": ImportFormat(
-        "entities", "EntitiesFolder", "Flickr30k Entities' Annotations", ("sentences_dir",)
-    ),
-}
 
-EXPORT_FORMATS: dict[str, ExportFormat] = {
-    "scan-precomp": ExportFormat(
-        "scan", "export_scan", "folder for SCAN, GSMN and HREM", ("min_count", "vocab")
-    ),
-    "parquet": ExportFormat("text", "export_parquet", "folder of Parquet tables"),
-    "conllu": ExportFormat("text", "export_conllu", "parsed captions, one file"),
-    "coco-captions": ExportFormat("text", "export_coco_captions", "COCO's captions JSON"),
-    "sgb": ExportFormat("graphs", "export_sgb", "folder of Scene-Graph-Benchmark's JSON"),
-    "lgsgm": ExportFormat("graphs", "export_lgsgm", "folder of LGSGM's JSON"),
-    "faiss": ExportFormat(
-        "faiss", "export_faiss", "embeddings, ids and an index", ("embeddings", "of")
-    ),
-}
+_TABLES = json.loads(resources.files("features.convert").joinpath("formats.json").read_bytes())
+IMPORT_FORMATS, EXPORT_FORMATS = (
+    {name: Format(**entry) for name, entry in _TABLES[way].items()} for way in ("import", "export")
+)
 
 
 def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = None) -> Source:
@@ -105,11 +62,10 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
     if name not in IMPORT_FORMATS:
         raise UnknownName.of("import format", name, IMPORT_FORMATS)
     entry = IMPORT_FORMATS[name]
-    if unknown := sorted(set(extras or {}) - set(entry.extras)):
-        takes = ", ".join(entry.extras) or "none"
+    if unknown := sorted(set(extras or {}) - set(entry.options)):
+        takes = ", ".join(entry.options) or "none"
         raise UsageError(f"format {name!r} takes no extra file {unknown[0]!r}; it takes: {takes}.")
-    module = importlib.import_module(f"features.convert.readers.{entry.module}")
-    source = cast("Source", getattr(module, entry.reader)(path, **(extras or {})))
+    source: Source = entry.load("readers")(path, **(extras or {}))
     try:
         check_text(path, "the image id", source.ids())
     except InputError:

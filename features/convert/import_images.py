@@ -15,9 +15,7 @@ import numpy.typing as npt
 from features.convert.photos import Photos
 from features.convert.source import Source
 from features.errors import FeatureOverflow, InputError, MissingInput
-from features.format.codec import MAX_WIDTH, pack_regions, pack_visual
-from features.format.keys import canonical_json
-from features.format.schema import Columns
+from features.format import MAX_WIDTH, Columns, canonical_json, pack_regions, pack_visual
 from features.records import Detections, ImageEntry, Skipped
 
 __all__ = ["ImageReader", "ReadImage"]

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from features.errors import WriteError
-from features.format.files import sweep, write_errors
-from features.format.group import Group, GroupManifest
-from features.format.keys import content_key, hash_file
-from features.format.schema import Columns, shard_ranges
+from features.format import (
+    Columns,
+    Group,
+    GroupManifest,
+    content_key,
+    hash_file,
+    shard_ranges,
+    sweep,
+    write_errors,
+)
 from features.records import ImageEntry
 
 __all__ = ["IMPORT_VERSION", "ImportPlan", "fingerprint", "need_space"]

@@ -18,10 +18,14 @@ from features.convert.import_images import ImageReader
 from features.convert.import_plan import ImportPlan, fingerprint, need_space
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
-from features.format.codec import pack_index, pack_tokens
-from features.format.group import Group
-from features.format.keys import hash_file
-from features.format.manifest import bind_store, read_store_manifest
+from features.format import (
+    Group,
+    bind_store,
+    hash_file,
+    pack_index,
+    pack_tokens,
+    read_store_manifest,
+)
 from features.names import bad_file, bad_split
 from features.records import ImageEntry
 from features.store import open_store

@@ -29,6 +29,7 @@ __all__ = [
     "hash_rest",
     "lay_out",
     "open_file",
+    "read_into",
     "read_part",
     "record_of",
     "write_file",
@@ -67,9 +68,9 @@ def record_of(
     descriptor = os.open(path, os.O_RDONLY)
     try:
         head = f"{zlib.crc32(os.pread(descriptor, stop, 0)):08x}"
+        rest = hash_rest(descriptor, path, size, parts.values())
     finally:
         os.close(descriptor)
-    rest = hash_rest(path, size, parts.values())
     return ShardRecord(group, key, number, rows.start, len(rows), size, head, rest, parts)
 
 
@@ -159,28 +160,24 @@ def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dic
     return hashes
 
 
-def hash_rest(path: Path, size: int, parts: Iterable[Part]) -> str:
-    """Return the sha256 of all bytes outside the datasets: HDF5 headers and gaps.
+def hash_rest(descriptor: int, path: Path | str, size: int, parts: Iterable[Part]) -> str:
+    """Return the sha256 of all bytes of an open file outside its datasets: headers and gaps.
 
     Raises: DamagedError: the file is shorter than ``size``, or datasets overlap.
     """
     spans = sorted((part.offset, part.offset + part.nbytes) for part in parts if part.nbytes)
     digest = hashlib.sha256()
     at = 0
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        for start, stop in [*spans, (size, size)]:
-            if start < at:
-                raise DamagedError(f"{path}: datasets overlap at byte {start}.")
-            while at < start:
-                block = os.pread(descriptor, min(start - at, BLOCK), at)
-                if not block:
-                    raise DamagedError(f"{path}: ends at byte {at}, {size} were written.")
-                digest.update(block)
-                at += len(block)
-            at = stop
-    finally:
-        os.close(descriptor)
+    for start, stop in [*spans, (size, size)]:
+        if start < at:
+            raise DamagedError(f"{path}: datasets overlap at byte {start}.")
+        while at < start:
+            block = os.pread(descriptor, min(start - at, BLOCK), at)
+            if not block:
+                raise DamagedError(f"{path}: ends at byte {at}, {size} were written.")
+            digest.update(block)
+            at += len(block)
+        at = stop
     return digest.hexdigest()
 
 
@@ -213,11 +210,21 @@ def read_part(descriptor: int, path: Path | str, name: str, part: Part) -> npt.N
     """
     array = np.empty(part.shape, part.dtype)
     if part.nbytes:
-        view, done = array.reshape(-1).data.cast("B"), 0
-        while got := os.preadv(descriptor, [view[done : done + _READ]], part.offset + done):
-            done += got
-            if done == len(view):
-                break
-        if done < len(view) or hashlib.sha256(view).hexdigest() != part.sha256:
+        view = array.reshape(-1).data.cast("B")
+        read_into(descriptor, path, view, part.offset)
+        if hashlib.sha256(view).hexdigest() != part.sha256:
             raise DamagedError(f"{path}: column {name!r} differs from what was written. {REPAIR}")
     return array
+
+
+def read_into(descriptor: int, path: Path | str, view: memoryview, offset: int) -> None:
+    """Fill a buffer from an open file.
+
+    Raises: DamagedError: the file ends too early.
+    """
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done : done + _READ]], offset + done)
+        if not got:
+            raise DamagedError(f"{path}: ends at byte {offset + done}. Build the store again.")
+        done += got

@@ -86,7 +86,7 @@ def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
         InputError: it was not written by ``write_photos``.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["format"] != FORMAT:
                 raise InputError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast, overload
+from dataclasses import asdict, dataclass
+from typing import cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +13,6 @@ import numpy.typing as npt
 from features.format.schema import GROUPS
 
 __all__ = ["Part", "Parts", "ShardRecord", "check_parts"]
-
-
-class _Typed(Protocol):
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +96,8 @@ class ShardRecord:
 
     def document(self) -> dict[str, object]:
         """Return the record as the sidecar stores it."""
-        columns = {
-            path: {
-                "offset": part.offset,
-                "shape": list(part.shape),
-                "dtype": part.dtype,
-                "sha256": part.sha256,
-            }
-            for path, part in self.parts.items()
-        }
-        return {
-            "kind": "shard",
-            "group": self.group,
-            "key": self.key,
-            "number": self.number,
-            "row0": self.row0,
-            "rows": self.rows,
-            "size": self.size,
-            "head": self.head,
-            "rest": self.rest,
-            "columns": columns,
-        }
+        document = asdict(self)
+        return {"kind": "shard", "columns": document.pop("parts"), **document}
 
     @classmethod
     def of_document(cls, document: Mapping[str, object]) -> ShardRecord:
@@ -153,7 +127,7 @@ class ShardRecord:
         return record
 
 
-def check_parts(group: str, parts: Mapping[str, _Typed]) -> None:
+def check_parts(group: str, parts: Mapping[str, Part | Parts]) -> None:
     """Check that the datasets of a group match the schema: names, dtypes, numbers of axes.
 
     Raises: ValueError: they do not.

@@ -1,16 +1,18 @@
 """The schema of the on-disk format: every group, axis and column.
 
-Writers check against these tables, readers read by them, and ``docs/format.md`` is generated from
-them (``python -m features.format.page``). A change of meaning increases ``FORMAT_VERSION``.
+The columns are listed in ``schema.json``. Writers check against them, readers read by them, and
+``docs/format.md`` is generated from them. A change of meaning increases ``FORMAT_VERSION``.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from importlib import resources
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -88,107 +90,20 @@ class GroupSchema:
     doc: str
     columns: tuple[Column, ...]
 
-    def column(self, name: str) -> Column:
-        """Return one column of the group."""
-        return next(column for column in self.columns if column.name == name)
+
+def _read_groups() -> dict[str, GroupSchema]:
+    text = resources.files("features.format").joinpath("schema.json").read_text(encoding="utf-8")
+    groups = {}
+    for name, group in json.loads(text).items():
+        columns: list[dict[str, Any]] = [
+            {key: tuple(v) if isinstance(v, list) else v for key, v in column.items()}
+            for column in group["columns"]
+        ]
+        groups[name] = GroupSchema(name, group["doc"], tuple(Column(**c) for c in columns))
+    return groups
 
 
-def _dense(name: str, axis: str, dtype: str, shape: tuple[str | int, ...], doc: str) -> Column:
-    return Column(name, "dense", axis, doc, tuple(dtype.split("|or|")), shape)
-
-
-def _offsets(name: str, axis: str, target: str) -> Column:
-    doc = f"{target} rows of each {axis}: offsets[i] to offsets[i + 1]"
-    return Column(name, "offsets", axis, doc, target=target)
-
-
-def _coded(name: str, axis: str, doc: str, shape: tuple[str, ...] = ()) -> Column:
-    return Column(name, "coded", axis, doc, shape=shape)
-
-
-_FLOAT = "<f4"
-_INT = "<i4"
-_FEATURE = "<f2|or|<f4"
-
-_INDEX = (
-    Column("image_id", "text", "image", "id of the image, unique"),
-    Column("image_file", "text", "image", "file under the images folder"),
-    _coded("split", "image", "split of the image: train, val, test ..."),
-    _offsets("caption_offsets", "image", "caption"),
-    Column("caption_id", "text", "caption", "id of the caption, unique"),
-    Column("caption", "text", "caption", "text of the caption"),
-)
-_VISUAL = (
-    _coded("skipped", "image", '"" or the reason why the image was skipped'),
-    _dense("image_size", "image", _INT, (2,), "width, height in pixels after EXIF rotation"),
-    _dense("num_objects", "image", _INT, (), "number of objects; the remaining rows are padding"),
-    _dense("boxes", "image", _FLOAT, ("K", 4), "xyxy pixels, zeros where padded"),
-    _coded("labels", "image", 'class of each object, "" where padded', ("K",)),
-    _dense("scores", "image", _FLOAT, ("K",), "detector score, zeros where padded"),
-    _dense(
-        "num_relations", "image", _INT, (), "number of relations; the remaining rows are padding"
-    ),
-    _dense("relations", "image", _INT, ("R", 2), "subject row, object row; zeros where padded"),
-    _coded("predicates", "image", 'predicate of each relation, "" where padded', ("R",)),
-    _dense("relation_scores", "image", _FLOAT, ("R",), "score of each relation"),
-    _dense(
-        "union_boxes", "image", _FLOAT, ("R", 4), "xyxy pixels, smallest box around both objects"
-    ),
-    _offsets("object_attribute_offsets", "image", "object attribute"),
-    _dense(
-        "object_attribute_object",
-        "object attribute",
-        _INT,
-        (),
-        "row of its object within the image",
-    ),
-    _coded("object_attribute", "object attribute", "attribute of an object"),
-)
-_REGIONS = (
-    _dense("object_features", "image", _FEATURE, ("K", "D"), "region features, zero padded"),
-    _dense("union_features", "image", _FEATURE, ("R", "D"), "features of the union boxes"),
-)
-_TOKENS = (
-    _offsets("token_offsets", "caption", "token"),
-    _coded("form", "token", "token as written"),
-    _coded("lemma", "token", "lemma"),
-    _coded("upos", "token", "universal part of speech"),
-    _coded("xpos", "token", "Penn Treebank tag"),
-    _coded("deprel", "token", "dependency relation to the head"),
-    _dense("head", "token", _INT, (), "head, 0-based in the caption; -1 = root of a sentence"),
-    _coded("scheme", "caption", "dependency scheme of head and deprel"),
-    _coded("parse_problem", "caption", '"" or the problem met while parsing the caption'),
-)
-_TEXT = (
-    _dense("role", "token", "|u1", (), "1 object, 2 attribute, 3 relation, 4 other"),
-    _offsets("object_offsets", "caption", "object"),
-    _coded("object_lemma", "object", "lemma of the object"),
-    _offsets("mention_offsets", "object", "mention"),
-    _dense("mention", "mention", _INT, (), "token of a mention; the first is the head token"),
-    _offsets("attribute_offsets", "caption", "attribute"),
-    _coded("attribute", "attribute", "the attribute"),
-    _dense("attribute_object", "attribute", _INT, (), "row of its object within the caption"),
-    _dense("attribute_position", "attribute", _INT, (), "its token, -1 = no token of its own"),
-    _offsets("relation_offsets", "caption", "relation"),
-    _dense("relation_subject", "relation", _INT, (), "row of the subject within the caption"),
-    _dense("relation_object", "relation", _INT, (), "row of the object within the caption"),
-    _coded("relation_predicate", "relation", "lemmas of the predicate"),
-    _offsets("predicate_position_offsets", "relation", "predicate position"),
-    _dense("predicate_position", "predicate position", _INT, (), "token of the predicate"),
-)
-
-GROUPS: dict[str, GroupSchema] = {
-    group.name: group
-    for group in (
-        GroupSchema(
-            "index", "Images, captions, ids and splits; defines the rows of all groups.", _INDEX
-        ),
-        GroupSchema("visual", "Scene graph of each image, padded.", _VISUAL),
-        GroupSchema("regions", "Features of objects and of union boxes, padded.", _REGIONS),
-        GroupSchema("tokens", "Tokens and dependency graph of each caption.", _TOKENS),
-        GroupSchema("text", "Roles, objects, attributes and relations of each caption.", _TEXT),
-    )
-}
+GROUPS = _read_groups()
 
 
 @functools.cache

@@ -73,9 +73,10 @@ class Shard:
                 name: read_part(descriptor, self.path, name, part)
                 for name, part in record.parts.items()
             }
+            rest = hash_rest(descriptor, self.path, record.size, record.parts.values())
         finally:
             os.close(descriptor)
-        if hash_rest(self.path, record.size, record.parts.values()) != record.rest:
+        if rest != record.rest:
             raise DamagedError(
                 f"{self.path}: the HDF5 headers differ from what was written. {REPAIR}"
             )
@@ -127,7 +128,8 @@ class Shard:
                     left -= len(block)
                 if digest.hexdigest() != part.sha256:
                     yield name, "differs from what was written"
-        if hash_rest(self.path, record.size, record.parts.values()) != record.rest:
+            rest = hash_rest(file.fileno(), self.path, record.size, record.parts.values())
+        if rest != record.rest:
             yield "", "the HDF5 headers differ from what was written"
 
     def contradictions(self) -> Iterator[tuple[str, str]]:

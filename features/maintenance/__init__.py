@@ -1,1 +1,25 @@
-"""maintenance."""
+"""Keep a store in order: list, verify, repair, and delete unreferenced groups."""
+
+from features.maintenance.gc import IDLE_HOURS, collect, find_garbage
+from features.maintenance.summary import (
+    describe_item,
+    describe_store,
+    item_lines,
+    list_folder,
+    listing_lines,
+    store_lines,
+)
+from features.maintenance.verify import verify_store
+
+__all__ = [
+    "IDLE_HOURS",
+    "collect",
+    "describe_item",
+    "describe_store",
+    "find_garbage",
+    "item_lines",
+    "list_folder",
+    "listing_lines",
+    "store_lines",
+    "verify_store",
+]

@@ -13,9 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import DamagedError, MissingInput, NewerFormatError, StoreError
-from features.format.files import folder_lock, sweep, unreadable, write_errors
-from features.format.keys import KEY_DIGITS
-from features.format.manifest import read_store_manifest, store_manifest_path
+from features.format import (
+    KEY_DIGITS,
+    folder_lock,
+    read_store_manifest,
+    store_manifest_path,
+    sweep,
+    unreadable,
+    write_errors,
+)
 from features.maintenance.verify import group_folders, store_folder, store_manifests
 
 __all__ = ["IDLE_HOURS", "Garbage", "collect", "find_garbage"]
@@ -151,15 +157,11 @@ def _newest(folder: Path, documents: Mapping[Path, Mapping[str, Any]]) -> set[Pa
     latest = store_manifest_path(folder)
     if latest not in documents:
         raise DamagedError(
-            f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist, so nothing is "
-            "deleted. Build that store again."
+            f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist. Nothing "
+            "is deleted. Build that store again."
         )
-    youngest = sorted(documents, key=lambda manifest: (manifest == latest, _age(manifest)))
+    youngest = sorted(documents, key=lambda path: (path == latest, path.stat().st_mtime_ns))
     return set({documents[manifest]["dataset"]: manifest for manifest in youngest}.values())
-
-
-def _age(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:

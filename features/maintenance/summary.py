@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import FormatError, StoreError, UnknownName
-from features.format.group import read_group
-from features.format.manifest import read_store_manifest, store_manifest_path
+from features.format import read_group, read_store_manifest, store_manifest_path
 from features.maintenance.verify import group_folders, store_manifests
 from features.store import Store
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.format.codec import sentence_starts
-from features.format.schema import ROLES
+from features.format import ROLES, sentence_starts
 from features.reading.reader import StoreReader
 from features.records import SceneGraph, TextGraph
 

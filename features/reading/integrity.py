@@ -8,8 +8,6 @@ shards that nobody asks for: a store of thousands of shards still opens fast.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 import zlib
 from typing import NamedTuple
@@ -18,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
-from features.format.group import GroupManifest
-from features.format.hdf5 import REPAIR, open_file
+from features.format import REPAIR, GroupManifest, hash_rest, open_file
 
 __all__ = ["HeaderCheck", "Piece", "open_checked"]
 
@@ -69,7 +66,6 @@ class HeaderCheck:
         self.done = False
         self._pending = np.ones(len(manifest.rows), bool)
         self._ends = np.cumsum(manifest.rows)
-        self._spans: tuple[Index, Index] | None = None
 
     def rows(self, rows: Index) -> None:
         """Check the shards of these image rows that have not been checked.
@@ -90,43 +86,17 @@ class HeaderCheck:
 
     def _check(self, shards: Index) -> None:
         manifest = self.manifest
-        starts, stops = self._gaps(shards)
-        for shard, begin, end in zip(shards.tolist(), starts.tolist(), stops.tolist(), strict=True):
-            piece = Piece(f"{manifest.folder}/{shard:05d}.h5", manifest.sizes[shard])
-            digest, descriptor = hashlib.sha256(), open_checked(piece)
+        for shard in shards.tolist():
+            path, size = f"{manifest.folder}/{shard:05d}.h5", manifest.sizes[shard]
+            descriptor = open_file(path, size)
             try:
-                for start, stop in zip(begin, end, strict=True):
-                    if start < stop:
-                        digest.update(os.pread(descriptor, stop - start, start))
+                parts = (parts[shard] for parts in manifest.parts.values())
+                rest = hash_rest(descriptor, path, size, parts)
             finally:
                 os.close(descriptor)
-            if digest.hexdigest() != manifest.rests[shard]:
+            if rest != manifest.rests[shard]:
                 raise DamagedError(
-                    f"{piece.path}: the HDF5 headers differ from what was written. {REPAIR}"
+                    f"{path}: the HDF5 headers differ from what was written. {REPAIR}"
                 )
             self._pending[shard] = False
         self.done = not self._pending.any()
-
-    def _gaps(self, shards: Index) -> tuple[Index, Index]:
-        """Return start and stop of the bytes around the datasets, (shards, datasets + 1) each.
-
-        Raises: DamagedError: datasets overlap.
-        """
-        if self._spans is None:
-            begins, ends = [], []
-            for parts in self.manifest.parts.values():
-                row = math.prod(parts.shape) * np.dtype(parts.dtype).itemsize
-                # an empty dataset is placed at offset 0, before all others
-                begins.append(np.where(parts.lengths * row > 0, parts.offsets, 0))
-                ends.append(begins[-1] + parts.lengths * row)
-            self._spans = np.stack(begins, 1), np.stack(ends, 1)
-        begin, end = (span[shards] for span in self._spans)
-        order = np.argsort(begin, axis=1, kind="stable")
-        zero, sizes = np.zeros(len(shards), np.int64), np.asarray(self.manifest.sizes)[shards]
-        starts = np.column_stack([zero, np.take_along_axis(end, order, 1)])
-        stops = np.column_stack([np.take_along_axis(begin, order, 1), sizes])
-        wrong = np.flatnonzero((stops < starts).any(1))
-        if len(wrong):
-            path = f"{self.manifest.folder}/{shards[wrong[0]]:05d}.h5"
-            raise DamagedError(f"{path}: datasets overlap. Build the group again.")
-        return starts, stops

@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
-from features.format.group import read_group
-from features.format.manifest import read_store_manifest, store_manifest_path
-from features.format.schema import find_column
+from features.format import find_column, read_group, read_store_manifest, store_manifest_path
 from features.reading.columns import CodedColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.group_reader import GroupReader
@@ -125,7 +123,7 @@ class StoreReader:
         object arrays of str. Coded columns are positions in ``coded(name).names``.
 
         Args:
-            name: a column of ``features.format.schema``.
+            name: a column of ``features/format/schema.json``.
             variant: variant of its group, for example ``clip`` for ``regions@clip``.
 
         Raises: UnknownName: the format or the store has no such column.

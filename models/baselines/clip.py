@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import (
     ConfigError,
     InputError,
@@ -24,8 +24,7 @@ from features.errors import (
     MissingInput,
     TrainingError,
 )
-from models.nn.layers import cosine, l2norm, masked_l2norm, masked_max, masked_mean
-from models.nn.options import DataOptions
+from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
 from models.registry import register
 
 __all__ = ["Clip", "ClipCaptions", "ClipImages", "ClipOptions", "embed_captions"]

@@ -9,23 +9,25 @@ side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import cosine, l2norm, masked_l2norm, masked_softmax, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import GruText
-from models.nn.tiling import score_in_tiles
+from features.batches import CaptionBatch, ImageBatch
+from models.nn import (
+    GruText,
+    TripletNetwork,
+    TripletOptions,
+    cosine,
+    l2norm,
+    masked_l2norm,
+    masked_softmax,
+    score_in_tiles,
+    xavier_linear,
+)
 from models.registry import register
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["Scan", "ScanCaptions", "ScanImages", "ScanOptions"]
 
@@ -36,11 +38,9 @@ Pool = Literal["log_sum_exp", "mean", "max", "sum"]
 
 
 @dataclass(frozen=True)
-class ScanOptions(DataOptions):
+class ScanOptions(TripletOptions):
     """Options of SCAN."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     direction: Literal["t2i", "i2t"] = "t2i"
     """``t2i``: words attend to regions; ``i2t``: regions attend to words."""
     norm: Norm = "clipped_l2norm"
@@ -51,9 +51,6 @@ class ScanOptions(DataOptions):
     """lambda of the softmax; None: 9 for ``t2i``, 4 for ``i2t``."""
     pool_scale: float | None = None
     """lambda of ``log_sum_exp``; None: 6 for ``t2i``, 5 for ``i2t``."""
-    margin: float = 0.2
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class ScanImages(NamedTuple):
@@ -104,24 +101,20 @@ def pool_queries(cosines: Tensor, mask: Tensor, dim: int, pool: Pool, scale: flo
 
 
 @register("scan", ScanOptions)
-class Scan(nn.Module):
+class Scan(TripletNetwork[ScanOptions]):
     """Stacked cross attention in one direction; average the scores of two models for both."""
 
     reads_unions = False
 
     def __init__(self, options: ScanOptions) -> None:
-        super().__init__()
-        self.options = o = options
-        self.hard_negatives = self.options.hard_negatives
+        super().__init__(options)
+        o = options
         self.fc = xavier_linear(o.image_dim, o.embed_dim)
         self.text = GruText(o.vocab_size, o.word_dim, o.embed_dim)
+        self.word_tables = (self.text.embed,)
         attention, pool = (9.0, 6.0) if o.direction == "t2i" else (4.0, 5.0)
         self.attention_scale = attention if o.attention_scale is None else o.attention_scale
         self.pool_scale = pool if o.pool_scale is None else o.pool_scale
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from pretrained vectors, (vocab_size, word_dim)."""
-        self.text.init_words(vectors)
 
     def encode_images(self, images: ImageBatch) -> ScanImages:
         """Project regions to unit vectors."""
@@ -200,14 +193,3 @@ class Scan(nn.Module):
         attended = torch.bmm(a, source)  # (I, Q, D)
         cosines = cosine(query, attended)
         return pool_queries(cosines, query_mask, 1, self.options.pool, self.pool_scale).unsqueeze(1)
-
-    def loss(
-        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
-    ) -> Tensor:
-        """Return the triplet loss of B matching pairs, row by row."""
-        o = self.options
-        scores = exchange.scores(self, images, captions)
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

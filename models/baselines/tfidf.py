@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import TrainingError
-from models.nn.layers import l2norm
-from models.nn.options import DataOptions
+from models.nn import DataOptions, l2norm
 from models.registry import register
 
 __all__ = ["Tfidf", "TfidfCode", "TfidfOptions"]

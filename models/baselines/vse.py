@@ -6,39 +6,38 @@ Regions are projected and pooled, and so are the words of a caption; the score i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import cosine, l2norm, last_state, masked_max, masked_mean, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, GruText
+from features.batches import CaptionBatch, ImageBatch
+from models.nn import (
+    BertText,
+    GruText,
+    TripletNetwork,
+    TripletOptions,
+    cosine,
+    l2norm,
+    last_state,
+    masked_max,
+    masked_mean,
+    xavier_linear,
+)
 from models.registry import register
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["Vse", "VseCode", "VseOptions"]
 
 
 @dataclass(frozen=True)
-class VseOptions(DataOptions):
+class VseOptions(TripletOptions):
     """Options of VSE."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     text_encoder: Literal["gru", "bert"] = "gru"
     bert: str = "minilm"
     """Folder of a BERT, or the packaged MiniLM."""
     image_pool: Literal["mean", "max"] = "mean"
     text_pool: Literal["last", "mean", "max"] = "mean"
     """``last`` is the state at ``<end>``."""
-    margin: float = 0.2
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class VseCode(NamedTuple):
@@ -56,26 +55,21 @@ def _pool(features: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 @register("vse", VseOptions)
-class Vse(nn.Module):
+class Vse(TripletNetwork[VseOptions]):
     """Global embeddings of both sides."""
 
     reads_unions = False
 
     def __init__(self, options: VseOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.hard_negatives = self.options.hard_negatives
+        super().__init__(options)
         self.fc = xavier_linear(options.image_dim, options.embed_dim)
         self.text: GruText | BertText = (
             BertText(options.bert, options.embed_dim)
             if options.text_encoder == "bert"
             else GruText(options.vocab_size, options.word_dim, options.embed_dim)
         )
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start a Bi-GRU's word embedding from pretrained vectors, (vocab_size, word_dim)."""
         if isinstance(self.text, GruText):
-            self.text.init_words(vectors)
+            self.word_tables = (self.text.embed,)
 
     def encode_images(self, images: ImageBatch) -> VseCode:
         """Return (I, D) unit vectors."""
@@ -97,14 +91,3 @@ class Vse(nn.Module):
     def plain_score(self, images: VseCode, captions: VseCode) -> Tensor:
         """Return the cosines of I images with one caption: (I, 1)."""
         return cosine(images.vectors, captions.vectors).unsqueeze(1)
-
-    def loss(
-        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
-    ) -> Tensor:
-        """Return the triplet loss of B matching pairs, row by row."""
-        o = self.options
-        scores = exchange.scores(self, images, captions)
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

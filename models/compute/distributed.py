@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ScenestoreError, TrainingError
 from models.compute.codes import pick, rebuild
 
@@ -211,7 +211,7 @@ class Exchange:
         return self.gather((tensor,))[0]
 
     def scores(self, model: Any, images: ImageBatch, captions: CaptionBatch) -> Tensor:
-        """Return the scores of all images and captions; this rank computes its own images'."""
+        """Return the scores of all images and captions; each rank computes its images' rows."""
         code = (
             self.gather(model.encode_images(images)),
             self.gather(model.encode_captions(captions)),

@@ -8,9 +8,9 @@
     schedule: {name: step, milestones: [15]}
     run:      {epochs: 30, seed: 0}
 
-Unknown keys and values of the wrong type are errors. Two kinds of value are converted because YAML
-reads them differently than people write them: ``2e-4``, which YAML 1.1 takes for text, is a number,
-and a name such as ``2026``, which it takes for a number, is text.
+Unknown keys and values of the wrong type are errors. Two conversions correct what YAML 1.1 reads:
+``2e-4``, which is text in YAML, becomes a number, and a name such as ``2026``, which is a number in
+YAML, becomes text.
 """
 
 from __future__ import annotations

@@ -1,1 +1,39 @@
 """Evaluation: scores of a split, recall, re-ranking, and files of results."""
+
+from typing import TYPE_CHECKING
+
+from features.registry import lazy_exports
+from models.evaluation.measure import evaluate_scores
+from models.evaluation.metrics import METRICS, Recall, chance, recall
+from models.evaluation.results import (
+    Setting,
+    document,
+    file_stem,
+    print_table,
+    write_json,
+    write_queries,
+)
+
+if TYPE_CHECKING:
+    from models.evaluation.scoring import computing, reference, score_all, score_split
+
+__all__ = [
+    "METRICS",
+    "Recall",
+    "Setting",
+    "chance",
+    "computing",
+    "document",
+    "evaluate_scores",
+    "file_stem",
+    "print_table",
+    "recall",
+    "reference",
+    "score_all",
+    "score_split",
+    "write_json",
+    "write_queries",
+]
+
+_SCORING = ("computing", "reference", "score_all", "score_split")
+__getattr__ = lazy_exports(__name__, dict.fromkeys(_SCORING, "models.evaluation.scoring"))

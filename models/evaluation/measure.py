@@ -1,4 +1,4 @@
-"""Measure a score matrix: recall, with folds, re-ranking and bootstrap intervals when asked for."""
+"""Measure a score matrix: recall, optionally with folds, re-ranking and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from models.evaluation.metrics import Recall, bootstrap, fold5, recall
 from models.evaluation.rerank import rerank, rerank_folds
 
-__all__ = ["Evaluation", "measure"]
+__all__ = ["Evaluation", "evaluate_scores"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]
 
 
-def measure(
+def evaluate_scores(
     sims: npt.NDArray[Any],
     caption_to_image: npt.NDArray[np.int64],
     name: str,

@@ -103,7 +103,7 @@ def recall(sims: Any, caption_to_image: Any) -> Recall:
     own = scores[owner, np.arange(n_captions)]  # score of each true pair
     best = np.full(n_images, -np.inf, scores.dtype)
     np.maximum.at(best, owner, own)
-    asks = np.bincount(owner, minlength=n_images)
+    n_own = np.bincount(owner, minlength=n_images)
     above_i2t = np.zeros(n_images, np.int64)
     above_t2i = np.zeros(n_captions, np.int64)
     rows = max(1, BLOCK // n_captions)
@@ -119,7 +119,7 @@ def recall(sims: Any, caption_to_image: Any) -> Recall:
         above_t2i += (part >= own).sum(0)
     # do not count the correct captions and the image itself
     above_i2t -= np.bincount(owner, weights=own >= best[owner], minlength=n_images).astype(np.int64)
-    queries = np.flatnonzero(asks)
+    queries = np.flatnonzero(n_own)
     return Recall.of_ranks(above_i2t[queries], above_t2i - 1, queries)
 
 

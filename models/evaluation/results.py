@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import MissingDependency
-from features.format.files import replacing
+from features.format import replacing
 from models.evaluation.measure import Evaluation
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _best(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
     """Print the recalls of all rows, with their intervals below, and chance in the last row."""
-    from rich.console import Console
+    from rich.console import Console  # takes 50 ms to load
     from rich.table import Table
 
     folds = ", mean of five folds" if setting.fold5 else ""

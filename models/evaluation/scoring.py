@@ -15,13 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.compute.codes import code_bytes, join, pick
+from models.compute import code_bytes, join, pick
 from models.registry import MatchingModel, reads_unions
 
 if TYPE_CHECKING:
     from features.store import Store
-    from features.vocab.codebook import Codebook
-    from models.compute.distributed import World
+    from features.vocab import Codebook
+    from models.compute import World
 
 __all__ = ["Precision", "computing", "reference", "score_all", "score_split", "shares"]
 

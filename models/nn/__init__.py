@@ -1,1 +1,59 @@
 """Building blocks that several papers and baselines share."""
+
+from models.nn.bert import BertConfig
+from models.nn.graphs import GraphConvolution, TextGraphEncoder, text_adjacency
+from models.nn.layers import (
+    Activation,
+    BiGru,
+    activate,
+    clipped_l2norm,
+    cosine,
+    l2norm,
+    last_state,
+    masked_l2norm,
+    masked_max,
+    masked_mean,
+    masked_softmax,
+    uniform_embedding,
+    xavier_linear,
+    zero_padding,
+)
+from models.nn.losses import triplet_loss
+from models.nn.matching import mean_of_max, mean_of_max_plain
+from models.nn.networks import EmbeddingOptions, Network, TripletNetwork, TripletOptions
+from models.nn.options import DataOptions
+from models.nn.text_encoders import BertText, GruText, copy_rows
+from models.nn.tiling import score_in_tiles
+
+__all__ = [
+    "Activation",
+    "BertConfig",
+    "BertText",
+    "BiGru",
+    "DataOptions",
+    "EmbeddingOptions",
+    "GraphConvolution",
+    "GruText",
+    "Network",
+    "TextGraphEncoder",
+    "TripletNetwork",
+    "TripletOptions",
+    "activate",
+    "clipped_l2norm",
+    "copy_rows",
+    "cosine",
+    "l2norm",
+    "last_state",
+    "masked_l2norm",
+    "masked_max",
+    "masked_mean",
+    "masked_softmax",
+    "mean_of_max",
+    "mean_of_max_plain",
+    "score_in_tiles",
+    "text_adjacency",
+    "triplet_loss",
+    "uniform_embedding",
+    "xavier_linear",
+    "zero_padding",
+]

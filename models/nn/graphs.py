@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch
+from features.batches import CaptionBatch
 from models.nn.layers import (
     Activation,
     BiGru,

@@ -1,7 +1,7 @@
 """Text encoders: word vectors and a Bi-GRU, or a BERT over word pieces.
 
-Word vectors start random, or from pretrained ones passed to ``init_words``, which
-``features.vocab.vectors`` reads from GloVe files or from the packaged MiniLM (384-d).
+Word vectors start random, or are copied from those that ``features.vocab.vectors`` reads from GloVe
+files or from the packaged MiniLM (384-d).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch
+from features.batches import CaptionBatch
 from features.errors import ConfigError
 from models.nn.bert import Bert, BertConfig, load_bert
 from models.nn.layers import BiGru, uniform_embedding, xavier_linear, zero_padding
@@ -62,10 +62,6 @@ class GruText(nn.Module):
         """Encode words (C, T) with mask (C, T): (C, T, embed_dim), zeros where padded."""
         states: Tensor = self.gru(self.embed(words), mask.sum(1))
         return states
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start from pretrained word vectors, (vocab_size, word_dim); see ``copy_rows``."""
-        copy_rows(self.embed, vectors)
 
 
 def pool_pieces(pieces: Tensor, piece_words: Tensor, n_words: int) -> Tensor:

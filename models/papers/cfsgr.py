@@ -29,11 +29,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import GraphConvolution, TextGraphEncoder
-from models.nn.layers import (
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    GraphConvolution,
+    TextGraphEncoder,
+    TripletNetwork,
+    TripletOptions,
     clipped_l2norm,
+    copy_rows,
     cosine,
     l2norm,
     last_state,
@@ -41,14 +45,12 @@ from models.nn.layers import (
     masked_max,
     masked_mean,
     masked_softmax,
+    mean_of_max,
+    mean_of_max_plain,
+    score_in_tiles,
     uniform_embedding,
     xavier_linear,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.matching import mean_of_max, mean_of_max_plain
-from models.nn.options import DataOptions
-from models.nn.text_encoders import copy_rows
-from models.nn.tiling import score_in_tiles
 from models.registry import register
 
 if TYPE_CHECKING:
@@ -70,11 +72,9 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class CfsgrOptions(DataOptions):
+class CfsgrOptions(TripletOptions):
     """Options of CFSGR; the defaults are the paper's full model."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     part: Literal[
         "coarse",
         "fine_object",
@@ -107,8 +107,6 @@ class CfsgrOptions(DataOptions):
     graph whose caption has no triplet."""
     margin: float = 0.35
     """The paper does not state it."""
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class GraphCode(NamedTuple):
@@ -394,15 +392,6 @@ class ReasoningNetwork(nn.Module):
             options.embed_dim, options.sim_dim, options.attention_scale, square=options.square
         )
 
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from pretrained vectors."""
-        copy_rows(self.text.embed, vectors)
-
-    def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
-        """Start both label embeddings from vectors."""
-        copy_rows(self.visual.labels, labels)
-        copy_rows(self.visual.predicates, predicates)
-
     def reason(
         self, images: Nodes, texts: Nodes, read: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
@@ -588,13 +577,11 @@ class FineNetwork(ReasoningNetwork):
 
 
 @register("cfsgr", CfsgrOptions)
-class Cfsgr(nn.Module):
+class Cfsgr(TripletNetwork[CfsgrOptions]):
     """The chosen networks; a code is the codes of the networks, one after the other."""
 
     def __init__(self, options: CfsgrOptions) -> None:
-        super().__init__()
-        self.options = options
-        self.hard_negatives = self.options.hard_negatives
+        super().__init__(options)
         self.networks = nn.ModuleDict(
             {
                 name: CoarseNetwork(options)
@@ -603,21 +590,18 @@ class Cfsgr(nn.Module):
                 for name in PARTS[options.part]
             }
         )
+        self.word_tables = tuple(network.text.embed for network in self.parts)
 
     @property
     def parts(self) -> list[Any]:
         """The networks, in the order of ``part``."""
         return list(self.networks.values())
 
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embeddings from pretrained vectors, (vocab_size, word_dim)."""
-        for network in self.parts:
-            network.init_words(vectors)
-
     def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
         """Start the label embeddings from vectors, (n_labels | n_predicates, word_dim)."""
         for network in self.parts:
-            network.init_labels(labels, predicates)
+            copy_rows(network.visual.labels, labels)
+            copy_rows(network.visual.predicates, predicates)
 
     def encode_images(self, images: ImageBatch) -> tuple[Tensor, ...]:
         """Return the image codes of all networks."""
@@ -650,14 +634,6 @@ class Cfsgr(nn.Module):
         self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
     ) -> Tensor:
         """Sum the hinge losses with hard negatives of the networks. CFSGR Eq. (18)."""
-        o = self.options
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        losses = []
-        for network in self.parts:
-            scores = exchange.scores(network, images, captions)
-            losses.append(
-                triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)
-            )
-        return torch.stack(losses).sum()
+        negatives = self.negatives(captions, exchange)
+        scores = (exchange.scores(network, images, captions) for network in self.parts)
+        return torch.stack([self.compare(some, negatives) for some in scores]).sum()

@@ -9,7 +9,7 @@ vectors are then propagated along the edges of their own graph and read as a sco
     3.2.1  node-level matching, Eq. (3)-(5)         match_nodes, match_nodes_plain
     3.2.2  structure-level matching, Eq. (6)-(9)    WordConvolution, RegionConvolution,
                                                     MatchingHead, Gsmn._match_structures
-    3.2.3  objective function, Eq. (10)             Gsmn.loss
+    3.2.3  objective function, Eq. (10)             nn.networks.TripletNetwork
     3.3    feature representation, Eq. (11)         Gsmn.encode_images, Gsmn.encode_captions
 
 Symbols: words u, regions v, matching vectors x, edge weights W_e. C captions of T words, I images
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,12 +28,12 @@ from torch.nn.functional import leaky_relu, linear
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import cached
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import text_adjacency
-from models.nn.layers import (
+from models.nn import (
     BiGru,
+    TripletNetwork,
+    TripletOptions,
     activate,
     clipped_l2norm,
     cosine,
@@ -41,18 +41,13 @@ from models.nn.layers import (
     masked_l2norm,
     masked_mean,
     masked_softmax,
+    score_in_tiles,
+    text_adjacency,
     uniform_embedding,
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import copy_rows
-from models.nn.tiling import score_in_tiles
 from models.registry import register
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["Gsmn", "GsmnCaptions", "GsmnImages", "GsmnOptions"]
 
@@ -62,11 +57,9 @@ TextKernelNorm = Literal["official", "none"]
 
 
 @dataclass(frozen=True)
-class GsmnOptions(DataOptions):
+class GsmnOptions(TripletOptions):
     """Options of GSMN; the defaults are the published model with a sparse text graph."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     bidirectional: bool = True
     """False: GSMN-GRU of Table 3."""
     text_graph: Literal["sparse", "dense"] = "sparse"
@@ -95,9 +88,6 @@ class GsmnOptions(DataOptions):
     """sigma of Eq. (6); the released code has none."""
     region_bias: bool = False
     """b of Eq. (6) in the visual graph; the released code has it in the text graph only."""
-    margin: float = 0.2
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class GsmnImages(NamedTuple):
@@ -481,15 +471,14 @@ class MatchingHead(nn.Module):
 
 
 @register("gsmn", GsmnOptions)
-class Gsmn(nn.Module):
+class Gsmn(TripletNetwork[GsmnOptions]):
     """Graph structured matching, with an option for each disputed step."""
 
     reads_unions = False
 
-    def __init__(self, options: GsmnOptions | None = None) -> None:
-        super().__init__()
-        self.options = o = options or GsmnOptions()
-        self.hard_negatives = self.options.hard_negatives
+    def __init__(self, options: GsmnOptions) -> None:
+        super().__init__(options)
+        o = options
         if o.embed_dim % o.blocks:
             raise ConfigError(
                 f"gsmn: embed_dim = {o.embed_dim} is not a multiple of blocks = {o.blocks}. "
@@ -497,6 +486,7 @@ class Gsmn(nn.Module):
             )
         self.region_layer = xavier_linear(o.image_dim, o.embed_dim)
         self.word_table = uniform_embedding(o.vocab_size, o.word_dim)
+        self.word_tables = (self.word_table,)
         self.word_rnn = BiGru(o.word_dim, o.embed_dim, bidirectional=o.bidirectional)
         width = o.kernels * o.kernel_dim
         depth = range(o.layers if o.graph else 0)
@@ -515,10 +505,6 @@ class Gsmn(nn.Module):
                 for n in into
             )
             self.region_head = MatchingHead(last, width)
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from pretrained vectors, (vocab_size, word_dim)."""
-        copy_rows(self.word_table, vectors)
 
     # 3.3 Feature representation
 
@@ -630,16 +616,3 @@ class Gsmn(nn.Module):
             images.mask,
             self._region_edges(images),
         )
-
-    # 3.2.3 Objective function
-
-    def loss(
-        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
-    ) -> Tensor:
-        """Return the triplet loss with hard negatives. GSMN Eq. (10)."""
-        o = self.options
-        scores = exchange.scores(self, images, captions)
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

@@ -22,22 +22,25 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, kl_div, leaky_relu, linear, scaled_dot_product_attention
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.layers import l2norm, masked_mean, xavier_linear
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, GruText
+from features.batches import CaptionBatch, ImageBatch
+from models.compute import ALONE, Exchange
+from models.nn import (
+    BertText,
+    EmbeddingOptions,
+    GruText,
+    Network,
+    l2norm,
+    masked_mean,
+    triplet_loss,
+    xavier_linear,
+)
 from models.registry import register
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["Embeddings", "Encoded", "Hrem", "HremOptions"]
 
@@ -45,11 +48,9 @@ Distance = Literal["l2", "squared"]
 
 
 @dataclass(frozen=True)
-class HremOptions(DataOptions):
+class HremOptions(EmbeddingOptions):
     """Options of HREM; the defaults are the published Fusion model with a Bi-GRU."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     text_encoder: Literal["gru", "bert"] = "gru"
     bert: str = "minilm"
     """Folder of a BERT, or the packaged MiniLM; the paper uses BERT-base."""
@@ -97,7 +98,6 @@ class HremOptions(DataOptions):
     far: float = 1.7
     """Distance from which negatives are not drawn: 1.7 on Flickr30K, 1.9 on COCO."""
     margin: float = 0.2
-    mask_same_image: bool = True
     drop_regions: float = 0.2
     drop_words: float = 0.2
     """Shares of regions and words disturbed in training (released size augmentation)."""
@@ -504,7 +504,7 @@ def pair_loss(
 
 
 @register("hrem", HremOptions)
-class Hrem(nn.Module):
+class Hrem(Network[HremOptions]):
     """HREM with both text encoders and both relation mechanisms.
 
     Args:
@@ -514,17 +514,17 @@ class Hrem(nn.Module):
 
     reads_unions = False
 
-    def __init__(
-        self, options: HremOptions | None = None, text: GruText | BertText | None = None
-    ) -> None:
-        super().__init__()
-        self.options = o = options or HremOptions()
+    def __init__(self, options: HremOptions, text: GruText | BertText | None = None) -> None:
+        super().__init__(options)
+        o = options
         d = o.embed_dim
         self.step = 0
         self.region_layer = RegionProjection(o.image_dim, d, mlp=o.image_mlp)
         if text is None and o.text_encoder == "bert":
             text = BertText(o.bert, d)
         self.text = text or GruText(o.vocab_size, o.word_dim, d)
+        if isinstance(self.text, GruText):
+            self.word_tables = (self.text.embed,)
         sizes = d, o.heads, d, o.dropout
         self.region_relation = RelationLayer(*sizes) if o.relate_regions else None
         self.word_relation = RelationLayer(*sizes) if o.relate_words else None
@@ -538,11 +538,6 @@ class Hrem(nn.Module):
             else:
                 self.image_branch = nn.ModuleList(CrossLayer(*sizes) for _ in depth)
                 self.text_branch = nn.ModuleList(CrossLayer(*sizes) for _ in depth)
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start a Bi-GRU's word embedding from pretrained vectors, (vocab_size, word_dim)."""
-        if isinstance(self.text, GruText):
-            self.text.init_words(vectors)
 
     def set_step(self, step: int) -> None:
         """Set the number of the next training step, which ends the warm-up."""
@@ -676,9 +671,7 @@ class Hrem(nn.Module):
         """Return the matching losses and the weighted regularisation. HREM Eq. (14)."""
         image_code = exchange.gather(self.encode_image_fragments(images))
         caption_code = exchange.gather(self.encode_caption_fragments(captions))
-        rows = exchange.rows(captions.image_rows)
-        negatives = negative_mask(rows, mask_same_image=self.options.mask_same_image)
-        return self.batch_loss(image_code, caption_code, ~negatives)
+        return self.batch_loss(image_code, caption_code, ~self.negatives(captions, exchange))
 
     def batch_loss(self, images: Encoded, captions: Encoded, positives: Tensor) -> Tensor:
         """Return the loss of N encoded pairs; ``positives`` is (N, N) bool."""

@@ -20,34 +20,32 @@ C captions of T words, I images of R regions, d = embed_dim.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from features.batches.batch import CaptionBatch, ImageBatch
+from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import text_adjacency
-from models.nn.layers import (
+from models.compute import ALONE, Exchange
+from models.nn import (
+    BertText,
     BiGru,
+    EmbeddingOptions,
+    Network,
     cosine,
     l2norm,
     masked_mean,
     masked_softmax,
+    score_in_tiles,
+    text_adjacency,
+    triplet_loss,
     uniform_embedding,
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
-from models.nn.text_encoders import BertText, copy_rows
-from models.nn.tiling import score_in_tiles
 from models.registry import register
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 __all__ = ["Racg", "RacgCaptions", "RacgImages", "RacgOptions"]
 
@@ -55,11 +53,9 @@ CrossNodes = Literal["nouns_attributes", "nouns", "all"]
 
 
 @dataclass(frozen=True)
-class RacgOptions(DataOptions):
+class RacgOptions(EmbeddingOptions):
     """Options of RACG; the defaults are the published baseline with a Bi-GRU."""
 
-    word_dim: int = 300
-    embed_dim: int = 1024
     text_encoder: Literal["gru", "bert"] = "gru"
     bert: str = "minilm"
     """Folder of a BERT, or the packaged MiniLM; the paper uses BERT-base."""
@@ -101,7 +97,6 @@ class RacgOptions(DataOptions):
     """Weight of the auxiliary loss; 0: Table III without it."""
     hard_negatives: bool = True
     """False: all negatives count in both losses, which helps to start on little data."""
-    mask_same_image: bool = True
 
 
 class RacgImages(NamedTuple):
@@ -273,15 +268,15 @@ def racg_loss(
 
 
 @register("racg", RacgOptions)
-class Racg(nn.Module):
+class Racg(Network[RacgOptions]):
     """Relation-aggregated cross-graph matching, with an option for each open reading."""
 
     reads_unions = False
 
-    def __init__(self, options: RacgOptions | None = None) -> None:
-        super().__init__()
-        self.options = o = options or RacgOptions()
-        self.hard_negatives = self.options.hard_negatives
+    def __init__(self, options: RacgOptions) -> None:
+        super().__init__(options)
+        o = options
+        self.hard_negatives = o.hard_negatives
         d = o.embed_dim
         if d % o.heads or o.position_dim >= d:
             raise ConfigError(
@@ -295,6 +290,7 @@ class Racg(nn.Module):
             self.text: nn.Module = BertText(o.bert, d)
         else:
             self.word_table = uniform_embedding(o.vocab_size, o.word_dim)
+            self.word_tables = (self.word_table,)
             self.tag_table = uniform_embedding(o.n_tags, o.tag_dim) if o.tag_dim else None
             self.word_rnn = BiGru(o.word_dim + o.tag_dim, d)
         graphs = ("shared",) if o.share_maps else ("regions", "words", "across")
@@ -304,11 +300,6 @@ class Racg(nn.Module):
         if o.multi_head:
             self.region_head = MultiHead(o.heads, o.head_hidden)
             self.word_head = MultiHead(o.heads, o.head_hidden)
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start a Bi-GRU's word embedding from pretrained vectors, (vocab_size, word_dim)."""
-        if self.options.text_encoder == "gru":
-            copy_rows(self.word_table, vectors)
 
     # III-A Modality-specific representation
 
@@ -513,13 +504,9 @@ class Racg(nn.Module):
     ) -> Tensor:
         """Return the main loss and the weighted auxiliary loss of a batch. RACG Eq. (23)."""
         o = self.options
-        scores = exchange.scores(self, images, captions)
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
         main, auxiliary = racg_loss(
-            scores,
-            negatives,
+            exchange.scores(self, images, captions),
+            self.negatives(captions, exchange),
             alpha=o.alpha,
             beta=o.beta,
             gamma=o.gamma,

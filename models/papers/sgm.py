@@ -7,7 +7,7 @@ the sum of both levels.
     3.1  visual features, Eq. (1)-(3)     Fusion, nn.graphs.GraphConvolution, VisualGraphEncoder
     3.2  textual features, Eq. (4)-(5)    nn.graphs.TextGraphEncoder
     3.3  similarity, Eq. (6)-(7)          Sgm.score, nn.matching
-    3.4  loss, Eq. (8)-(9)                Sgm.loss, nn.losses
+    3.4  loss, Eq. (8)-(9)                nn.networks.TripletNetwork, nn.losses
 
 Symbols: objects v_o, relations v_r, label vectors e, fused nodes u, graph nodes h.
 K objects, R relations, T words, P triplets; d1 = image_dim, d2 = word_dim, D = embed_dim.
@@ -22,21 +22,22 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.batches.batch import CaptionBatch, ImageBatch
-from models.compute.distributed import ALONE, Exchange
-from models.nn.graphs import GraphConvolution, TextGraphEncoder
-from models.nn.layers import (
+from features.batches import CaptionBatch, ImageBatch
+from models.nn import (
     Activation,
+    GraphConvolution,
+    TextGraphEncoder,
+    TripletNetwork,
+    TripletOptions,
     activate,
+    copy_rows,
     l2norm,
+    mean_of_max,
+    mean_of_max_plain,
     uniform_embedding,
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import negative_mask, triplet_loss
-from models.nn.matching import mean_of_max, mean_of_max_plain
-from models.nn.options import DataOptions
-from models.nn.text_encoders import copy_rows
 from models.registry import register
 
 if TYPE_CHECKING:
@@ -46,13 +47,9 @@ __all__ = ["Sgm", "SgmCaptions", "SgmImages", "SgmOptions"]
 
 
 @dataclass(frozen=True)
-class SgmOptions(DataOptions):
+class SgmOptions(TripletOptions):
     """Options of SGM; the defaults are the paper's, or the authors' code where it is silent."""
 
-    word_dim: int = 300
-    """Width of word and label vectors, d2."""
-    embed_dim: int = 1024
-    """Width of the nodes of both feature graphs, D."""
     gcn_layers: int = 1
     """Layers of the graph convolution, m."""
     share_fusion: bool = False
@@ -71,9 +68,6 @@ class SgmOptions(DataOptions):
     text_norm: bool = True
     relation_weight: float = 1.0
     """Weight of S^r in the sum."""
-    margin: float = 0.2
-    hard_negatives: bool = True
-    mask_same_image: bool = True
 
 
 class SgmImages(NamedTuple):
@@ -154,21 +148,17 @@ class VisualGraphEncoder(nn.Module):
 
 
 @register("sgm", SgmOptions)
-class Sgm(nn.Module):
+class Sgm(TripletNetwork[SgmOptions]):
     """Scene graph matching."""
 
     def __init__(self, options: SgmOptions) -> None:
-        super().__init__()
-        self.options = o = options
-        self.hard_negatives = self.options.hard_negatives
+        super().__init__(options)
+        o = options
         self.visual = VisualGraphEncoder(o)
         self.text = TextGraphEncoder(
             o.vocab_size, o.word_dim, o.embed_dim, context=o.variant != "oom_no_context"
         )
-
-    def init_words(self, vectors: npt.ArrayLike) -> None:
-        """Start the word embedding from pretrained vectors, (vocab_size, word_dim)."""
-        copy_rows(self.text.embed, vectors)
+        self.word_tables = (self.text.embed,)
 
     def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
         """Start both label embeddings from vectors, (n_labels | n_predicates, word_dim)."""
@@ -226,16 +216,3 @@ class Sgm(nn.Module):
         s_o = mean_of_max_plain(images.objects, images.object_mask, words)
         s_r = mean_of_max_plain(images.relations, images.relation_mask, paths)
         return (s_o + self.options.relation_weight * s_r).unsqueeze(1)
-
-    # 3.4 Loss function
-
-    def loss(
-        self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
-    ) -> Tensor:
-        """Return the triplet loss of B matching pairs, row by row."""
-        o = self.options
-        scores = exchange.scores(self, images, captions)
-        negatives = negative_mask(
-            exchange.rows(captions.image_rows), mask_same_image=o.mask_same_image
-        )
-        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=self.hard_negatives)

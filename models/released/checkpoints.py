@@ -22,12 +22,11 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import InputError, MissingInput, UnknownName
-from features.format.files import replacing
-from models.nn.bert import BertConfig
-from models.nn.text_encoders import BertText
-from models.papers.hrem import Hrem
+from features.format import replacing
+from models.nn import BertConfig, BertText
+from models.papers import Hrem
 from models.registry import build_options, create
 from models.released.layouts import LAYOUTS, Layout, join_kernels
 
@@ -188,9 +187,9 @@ def _fill(
         key: tensor.view(wanted[key].shape) if tensor.numel() == wanted[key].numel() else tensor
         for key, tensor in join_kernels(renamed).items()
     }
-    optional = layout.optional
+    optional = [*layout.optional]
     if not any(key.startswith("text.bert.") for key in ready):
-        optional += (r"text\.bert\..+",)  # loaded from its folder
+        optional.append(r"text\.bert\..+")  # loaded from its folder
     missing = [key for key in wanted if key not in ready]
     fresh = [key for key in missing if any(re.fullmatch(pattern, key) for pattern in optional)]
     lacking = [key for key in missing if key not in fresh]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from features.drawing.scene_graph import COLOURS, Strongest
+from features.drawing import COLOURS, Strongest
 from features.records import SceneGraph, TextGraph
 
 __all__ = ["arcs", "curves", "overlay"]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from features.store import Store
 
-__all__ = ["Thumbnails", "gallery"]
+__all__ = ["Thumbnails", "retrieval_gallery"]
 
 SHOWN = 5
 
@@ -46,7 +46,7 @@ class Thumbnails:
 
 
 def _embed(path: Path, side: int) -> str:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps  # loads PIL
 
     try:
         with Image.open(path) as opened:
@@ -60,7 +60,9 @@ def _embed(path: Path, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def gallery(store: Store, queries: Path, thumbnails: Thumbnails, count: int) -> dict[str, Any]:
+def retrieval_gallery(
+    store: Store, queries: Path, thumbnails: Thumbnails, count: int
+) -> dict[str, Any]:
     """Return queries of both directions with their first five results.
 
     Queries are spread over the ranks, from best to worst, so that the page shows failures, too.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from features.errors import InputError, MismatchError, MissingInput
-from models.evaluation.results import file_stem
+from models.evaluation import file_stem
 from models.reporting.figures import curves
 
 __all__ = ["read_run"]

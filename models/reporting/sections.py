@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.drawing.scene_graph import strongest
-from features.progress import clock
-from models.baselines.label_bags import label_bag_scores
-from models.evaluation.metrics import recall
+from features.commands import clock
+from features.drawing import strongest
+from models.baselines import label_bag_scores
+from models.evaluation import recall
 from models.reporting.figures import arcs, overlay
 from models.reporting.gallery import Thumbnails
 

@@ -18,7 +18,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from features.errors import MismatchError, MissingInput, TrainingError
-from features.format.files import replacing
+from features.format import replacing
 
 __all__ = [
     "load_best",

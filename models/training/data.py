@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import ConfigError
 from features.store import open_store
-from features.vocab.codebook import Codebook
+from features.vocab import Codebook
+from models.evaluation import Recall, recall
 from models.registry import build_options, create, options_class, options_for
 from models.training.lineage import store_keys
 from models.training.run import RunFolder
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from features.batches.batch import CaptionBatch, ImageBatch
+    from features.batches import CaptionBatch, ImageBatch
     from features.store import Store
-    from models.compute.distributed import World
-    from models.configuration.config import Config
-    from models.evaluation.metrics import Recall
+    from models.compute import World
+    from models.configuration import Config
 
 __all__ = ["Data", "check_split", "make_model", "open_data"]
 
@@ -121,9 +121,8 @@ class Data:
         self, model: nn.Module, device: torch.device, world: World | None = None
     ) -> Recall | None:
         """Score the validation split on all ranks; return its recall on the first, else None."""
-        from models.compute.distributed import World  # loads torch
-        from models.evaluation.metrics import recall
-        from models.evaluation.scoring import score_split
+        from models.compute import World  # loads torch
+        from models.evaluation import score_split  # loads torch
 
         split = self.config.data.val
         sims = score_split(

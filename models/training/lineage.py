@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import ConfigError, MismatchError
+from models.configuration import Config, from_dict, to_dict
 
 if TYPE_CHECKING:
     from features.store import Store
-    from models.configuration.config import Config
-
 __all__ = ["check_keys", "check_resumable", "run_metadata", "store_keys", "store_reference"]
 
 _CHANGEABLE = {
@@ -47,8 +46,6 @@ def run_metadata(
         config: the run.   options: the model's options dataclass.   keys: see ``store_keys``.
         position: step, epoch and rsum of the weights.
     """
-    from models.configuration.config import to_dict  # loads pydantic
-
     return {
         "config": to_dict(config),
         "options": dataclasses.asdict(options),
@@ -87,8 +84,6 @@ def check_resumable(
         ConfigError: a setting differs, or the file is not the checkpoint of a run.
         MismatchError: the store has other data.
     """
-    from models.configuration.config import from_dict, to_dict  # loads pydantic
-
     if missing := sorted({"config", "keys", "model", "position"} - state.keys()):
         raise ConfigError(
             f"{path}: not a checkpoint of a run; {missing[0]!r} is missing. "

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from features.errors import MissingDependency, TrainingError
-from features.format.files import replacing, write_errors
-from models.evaluation.metrics import METRICS
+from features.format import replacing, write_errors
+from models.evaluation import METRICS
 
 __all__ = ["Events", "MetricsFile", "Speed"]
 

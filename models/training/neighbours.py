@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from features.batches.loader import Loader
+from features.batches import Loader
 from features.errors import UsageError
 
 if TYPE_CHECKING:
     from features.store import Store
-    from features.vocab.codebook import Codebook
+    from features.vocab import Codebook
 
 __all__ = ["NeighbourLoader", "k_means", "mean_regions", "neighbour_batches", "neighbour_order"]
 

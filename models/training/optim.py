@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from features.errors import ConfigError
-from models.configuration.config import OptimConfig, ScheduleConfig
+from models.configuration import OptimConfig, ScheduleConfig
 
 __all__ = ["load_average", "make_average", "make_optimizer", "rate_factor", "set_rate"]
 
@@ -88,9 +88,10 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel:
     weights are soon forgotten. Integer buffers are copied.
     """
 
-    def update(averaged: Any, current: Any, n: Tensor | int) -> None:
+    def update(averaged: Any, current: Any, _: Any) -> None:
+        n = int(average.n_averaged)  # on the CPU: on a GPU, reading it would block
         if averaged[0].is_floating_point():
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, int(n) / (int(n) + 10)))
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, n / (n + 10)))
         else:
             torch._foreach_copy_(averaged, current)
 

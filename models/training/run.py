@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from features.errors import MismatchError, MissingInput, TrainingError
-from features.format.files import replacing, sweep, write_errors
-from features.vocab.codebook import Codebook
+from features.format import replacing, sweep, write_errors
+from features.vocab import Codebook
+from models.configuration import Config, to_yaml
 from models.registry import create
 from models.training.lineage import check_keys, store_keys, store_reference
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from features.store import Store
-    from models.configuration.config import Config
-
 __all__ = ["Run", "RunFolder", "load_run"]
 
 
@@ -32,7 +31,7 @@ class RunFolder:
 
     It contains ``config.yaml`` (all settings), ``codebook.json``, ``store.json`` (the store it
     was trained on), ``metrics.csv``, ``last.pt`` (to resume from), ``best.safetensors`` (the
-    weights with the best rsum on the validation split) and, when asked for, ``events``.
+    weights with the best rsum on the validation split) and, if configured, ``events``.
     """
 
     path: Path
@@ -96,8 +95,6 @@ class RunFolder:
 
         Raises: WriteError: the folder cannot be written.
         """
-        from models.configuration.config import to_yaml  # loads pydantic
-
         with write_errors(self.path):
             sweep(self.path)
             stale = []

@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from features.commands import Progress
 from features.errors import TrainingError
-from features.progress import Progress
-from models.compute.device import memory_errors
-from models.compute.distributed import ALONE, Exchange, World, average_gradients
-from models.configuration.config import Config, to_dict
+from models.compute import ALONE, Exchange, World, average_gradients, memory_errors
+from models.configuration import Config, to_dict
 from models.registry import reads_unions
 from models.training.checkpoint import (
     load_last,
@@ -89,7 +88,7 @@ class Trainer:
         self.total = config.run.epochs * self.steps_per_epoch
         if config.run.max_steps:
             self.total = min(self.total, config.run.max_steps)
-        self.stop_asked = False
+        self.stop_requested = False
 
     def fit(self) -> Position:
         """Train to the end and return the final position.
@@ -163,7 +162,7 @@ class Trainer:
         if due or epoch_ended or (run.save_steps and at.step % run.save_steps == 0):
             self.save()
         often = self.world.size == 1 or at.step % 10 == 0
-        if often and self.world.agree(self.stop_asked, self.device):
+        if often and self.world.agree(self.stop_requested, self.device):
             if not due:
                 self.save()
             raise Stopped
@@ -330,11 +329,11 @@ class Trainer:
 def _signals(trainer: Trainer) -> Iterator[None]:
     """Stop after the current step on SIGTERM or SIGUSR1."""
 
-    def ask(number: int, frame: object) -> None:
-        trainer.stop_asked = True
+    def request(number: int, frame: object) -> None:
+        trainer.stop_requested = True
 
     numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = [signal.signal(number, ask) for number in numbers]
+    before = [signal.signal(number, request) for number in numbers]
     try:
         yield
     finally:

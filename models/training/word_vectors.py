@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError
+from features.vocab import Codebook, WordVectors, load_vectors
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from features.vocab.codebook import Codebook
-    from features.vocab.vectors import WordVectors
 
 __all__ = ["start_from_vectors", "vector_rows", "word_width"]
 
@@ -24,8 +22,6 @@ def word_width(source: str, options: dict[str, Any]) -> dict[str, Any]:
 
     Raises: ConfigError: the configuration has another ``word_dim``.
     """
-    from features.vocab.vectors import load_vectors
-
     width = load_vectors(source).dim
     if options.get("word_dim", width) != width:
         raise ConfigError(
@@ -46,8 +42,6 @@ def start_from_vectors(model: nn.Module, source: str, codebook: Codebook, *, lab
 
     Raises: ConfigError: the model has no word embeddings.
     """
-    from features.vocab.vectors import load_vectors
-
     vectors = load_vectors(source)
     init_words = getattr(model, "init_words", None)
     if init_words is None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from features.commands.program import Program
-from pipeline.commands import images, text
+from features.commands import Program
+from pipeline.commands import fitting, images, text
 
 __all__ = ["app"]
 
 app = Program(
     "python -m pipeline",
-    help="Parse captions, detect objects, fit and evaluate relation predictors.",
+    help="Parse captions, detect objects, fit labels and relations, evaluate predictors.",
 )
 app.add_typer(text.app)
 app.add_typer(images.app)
+app.add_typer(fitting.app)

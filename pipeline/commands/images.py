@@ -1,4 +1,4 @@
-"""Commands for images: ``detect``, ``evaluate-detections``, ``fit-relations``, ``photo``."""
+"""Commands for images: ``detect``, ``evaluate-detections``, ``photo``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from typing import Annotated
 
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.errors import UsageError
 from features.records import Detections
 from features.store import open_store
 from pipeline.detect import detect as detect_objects
-from pipeline.vision.detection import create_detector
-from pipeline.vision.graph_builder import rules_for
-from pipeline.vision.images import read_image
-from pipeline.vision.relations import create_relations
+from pipeline.vision import create_detector, create_relations, read_image, rules_for
 
 __all__ = ["app"]
 
@@ -66,7 +63,7 @@ def detect(
 
 
 def _draw(photo: str, found: Detections, path: Path) -> None:
-    from features.drawing.scene_graph import draw_graph  # loads Pillow
+    from features.drawing import draw_graph  # loads matplotlib
 
     draw_graph(read_image(photo), found, path)
 
@@ -130,8 +127,8 @@ def evaluate(
     relations of a scene graph file.
     """
     # loads the readers of other formats
-    from features.convert.readers.scene_graphs import SceneGraphFile
-    from pipeline.evaluation.detections import coco_ap, entities_recall, predicate_quality
+    from features.convert import SceneGraphFile
+    from pipeline.evaluation import coco_ap, entities_recall, predicate_quality
 
     if not (coco or entities or graphs):
         raise UsageError("nothing to evaluate: pass --coco, --entities or --graphs.")
@@ -159,47 +156,6 @@ def evaluate(
         typer.echo(f"{name:<24} " + (f"{value:.1f} %" if isinstance(value, float) else f"{value}"))
 
 
-@app.command("fit-relations")
-def fit(
-    out: Annotated[Path, typer.Argument(metavar="OUT.npz", help="Table to write.")],
-    graphs: Annotated[
-        list[str] | None, typer.Option(metavar="JSON...", help="Scene graph files.")
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help="Store whose caption triplets are counted, without geometry."),
-    ] = None,
-    about: Annotated[str, typer.Option(help="Description of the graphs.")] = "",
-) -> None:
-    """Fit the relation predictor 'prior'.
-
-    Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz.
-    """
-    # loads the readers of other formats
-    from features.convert.readers.scene_graphs import SceneGraphFile
-    from pipeline.vision.predictors.prior import LabelGraph, fit_prior
-
-    if bool(graphs) == bool(store):
-        raise UsageError("pass either --graphs or --store.")
-    data: list[LabelGraph] = []
-    if store:
-        opened = open_store(store)
-        for caption_id in opened.captions["id"]:
-            text = opened.text(caption_id)
-            data.append(LabelGraph(text.objects, text.relations))
-    for path in graphs or ():
-        source = SceneGraphFile(path)
-        for image_id in source.ids():
-            found = source.read(image_id)
-            data.append(LabelGraph(found.labels, found.relations or (), found.boxes))
-    table = fit_prior(data, about)
-    table.save(out)
-    typer.echo(
-        f"{out}: {len(data):,} graphs, {int(table.counts.sum()):,} relations, "
-        f"{len(table.predicates)} predicates, {len(table.labels)} labels"
-    )
-
-
 @app.command("photo")
 def photo(
     photos: Photos,
@@ -212,13 +168,13 @@ def photo(
     relations: Annotated[str, typer.Option(help="Relation predictor instead of the store's.")] = "",
     features: Annotated[str, typer.Option(help="Feature extractor instead of the store's.")] = "",
 ) -> None:
-    """Compute graphs of photos as a store's were.
+    """Compute graphs of photos for a store.
 
     Writes graphs and features as npz, for models.search.
     """
     # loads readers of packed features, which the other commands do not need
-    from features.format.photo_file import write_photos
-    from pipeline.vision.store_recipe import recipe_of
+    from features.format import write_photos
+    from pipeline.vision import recipe_of
 
     recipe = recipe_of(
         open_store(like),

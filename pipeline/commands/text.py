@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from features.commands.program import Program
+from features.commands import Program
 from features.records import TextGraph
-from pipeline.language.spice.rules import markdown
+from pipeline.language import markdown
 from pipeline.parse import parse as parse_captions
 
 __all__ = ["app", "draw_arcs", "table"]

@@ -10,77 +10,29 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from pipeline.demo.dataset import read_tables
 from pipeline.demo.world import Entity, Relation, Scene
 
 __all__ = ["FORMS", "NOUNS", "write_captions"]
 
-NOUNS: dict[str, tuple[str, ...]] = {
-    "ball": ("ball",),
-    "basket": ("basket",),
-    "bird": ("bird",),
-    "boat": ("boat",),
-    "box": ("box", "box", "crate"),
-    "car": ("car", "car", "vehicle"),
-    "cat": ("cat",),
-    "cone": ("cone", "traffic cone"),
-    "dog": ("dog",),
-    "house": ("house", "house", "building"),
-    "kite": ("kite",),
-    "lamp": ("lamp",),
-    "person": ("person",),
-    "table": ("table",),
-    "tree": ("tree",),
-}
-_SMALL_NOUNS = {"cat": "kitten", "dog": "puppy", "house": "cottage"}
-_PEOPLE = {  # (size, style): nouns
-    ("large", 0): ("man", "man", "guy", "person"),
-    ("large", 1): ("woman", "woman", "lady", "person"),
-    ("small", 0): ("boy", "boy", "child"),
-    ("small", 1): ("girl", "girl", "child"),
-}
-_GARMENTS = (("coat", "jacket"), ("dress",))
-_SIZES = {"small": ("small", "little"), "large": ("large", "big")}
+_GRAMMAR = read_tables("grammar.json")
+NOUNS: dict[str, list[str]] = _GRAMMAR["nouns"]  # label -> nouns
+_SMALL_NOUNS: dict[str, str] = _GRAMMAR["small_nouns"]  # label -> noun of a small object
+_PEOPLE: dict[str, list[str]] = _GRAMMAR["people"]  # size and style -> nouns
+_GARMENTS: list[list[str]] = _GRAMMAR["garments"]  # style -> nouns
+_SIZES: dict[str, list[str]] = _GRAMMAR["sizes"]  # size -> adjectives
 _NUMBERS = {2: "two", 3: "three"}
-_POSTURES = {  # stem -> third person, plural, participle
-    "stand": ("stands", "stand", "standing"),
-    "sit": ("sits", "sit", "sitting"),
-    "lie": ("lies", "lie", "lying"),
-    "fly": ("flies", "fly", "flying"),
-    "float": ("floats", "float", "floating"),
-    "rest": ("rests", "rest", "resting"),
-    "wait": ("waits", "wait", "waiting"),
-}
-_POSTURE_OF = {
-    "ball": ("lie", "rest"),
-    "basket": ("stand", "rest"),
-    "bird": ("fly",),
-    "boat": ("lie", "rest"),
-    "box": ("stand", "lie"),
-    "cat": ("sit", "rest"),
-    "cone": ("stand",),
-    "dog": ("stand", "wait"),
-    "kite": ("fly", "float"),
-    "lamp": ("stand",),
-    "person": ("stand", "wait"),
-    "table": ("stand",),
-    "tree": ("stand",),
-    "house": ("stand",),
-}
-_PASSIVES = {  # objects that people put somewhere
-    "ball": ("placed", "left"),
-    "basket": ("placed", "left"),
-    "box": ("placed", "left"),
-    "car": ("parked",),
-    "cone": ("placed",),
-    "lamp": ("placed",),
-}
-_PLACES = {
-    "grass": ("in a meadow", "on the grass", "in a green field"),
-    "sand": ("on the beach", "on the sand", "on a sandy beach"),
-    "snow": ("in the snow", "on snowy ground"),
-    "water": ("on the water", "on a calm lake"),
-    "floor": ("in a room", "on a wooden floor"),
-}
+_POSTURES: dict[str, tuple[str, str, str]] = _GRAMMAR[
+    "posture_forms"
+]  # verb -> third person, plural, participle
+_POSTURE_OF: dict[str, list[str]] = _GRAMMAR["postures"]  # label -> verbs
+_PASSIVES: dict[str, list[str]] = _GRAMMAR[
+    "participles"
+]  # label of an object that people put somewhere -> participles
+_PREPOSITIONS: dict[str, list[str]] = _GRAMMAR["prepositions"]  # predicate -> synonyms
+_INVERSES: dict[str, str] = _GRAMMAR["inverses"]  # predicate -> that of the exchanged relation
+_AGENTS: dict[str, str] = _GRAMMAR["agents"]  # predicate -> verb phrase, the object is the agent
+_PLACES: dict[str, list[str]] = _GRAMMAR["places"]  # setting -> phrases
 
 
 def _a(word: str) -> str:
@@ -108,7 +60,7 @@ class _Writer:
         """Return a noun for the entity, singular or plural."""
         entity = self.entity(row)
         if entity.label == "person":
-            return self.rng.choice(_PEOPLE[entity.size, entity.style])
+            return self.rng.choice(_PEOPLE[f"{entity.size} {entity.style}"])
         noun = self.rng.choice(NOUNS[entity.label])
         if entity.size == "small" and entity.label in _SMALL_NOUNS and self.rng.random() < 0.3:
             noun = _SMALL_NOUNS[entity.label]
@@ -143,33 +95,17 @@ class _Writer:
 
     def preposition(self, relation: Relation) -> str:
         """Return a preposition for the relation, possibly with left or right."""
-        match relation.predicate:
-            case "on":
-                return self.rng.choice(("on", "on", "on top of"))
-            case "in":
-                return self.rng.choice(("in", "inside"))
-            case "under":
-                return self.rng.choice(("under", "under", "underneath", "beneath"))
-            case "above":
-                return self.rng.choice(("above", "over"))
-            case "next to":
-                left = self.entity(relation.subject).box[0] < self.entity(relation.object).box[0]
-                side = "to the left of" if left else "to the right of"
-                return self.rng.choice(("next to", "beside", side))
-        return relation.predicate
+        if relation.predicate == "next to":
+            left = self.entity(relation.subject).box[0] < self.entity(relation.object).box[0]
+            side = "to the left of" if left else "to the right of"
+            return self.rng.choice(("next to", "beside", side))
+        synonyms = _PREPOSITIONS.get(relation.predicate)
+        return self.rng.choice(synonyms) if synonyms else relation.predicate
 
     def turned(self, relation: Relation) -> Relation:
         """Return the relation with subject and object exchanged, if it has an inverse."""
-        other = {
-            "next to": "next to",
-            "in front of": "behind",
-            "behind": "in front of",
-            "above": "under",
-            "on": "under",
-        }.get(relation.predicate)
-        if other is None:
-            return relation
-        return Relation(relation.object, other, relation.subject)
+        other = _INVERSES.get(relation.predicate)
+        return Relation(relation.object, other, relation.subject) if other else relation
 
     def posture(self, row: int, predicate: str) -> tuple[str, str, str]:
         """Return third person, plural and participle of a verb of posture."""
@@ -253,12 +189,7 @@ def _passive(w: _Writer, main: Relation, other: Relation) -> str:
         has = "have" if w.plural(row) else "has"
         be = w.be(row) if w.rng.random() < 0.6 else f"{has} been"
         return f"{w.phrase(row)} {be} {done} {w.tail(main)}{w.place()}"
-    agent = {
-        "on": "supported by",
-        "in": "held by",
-        "behind": "partly hidden by",
-        "under": "sheltered by",
-    }.get(main.predicate)
+    agent = _AGENTS.get(main.predicate)
     if agent is None:
         return f"{w.phrase(row)} can be seen {w.tail(main)}{w.place()}"
     return f"{w.phrase(row)} {w.be(row)} {agent} {w.phrase(main.object)}"

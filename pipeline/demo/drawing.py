@@ -11,26 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from pipeline.demo.dataset import read_tables
 from pipeline.demo.shapes import Pen, draw_object
 from pipeline.demo.world import LABELS, Entity, Scene
 
 __all__ = ["draw_scene"]
 
 SHARP = 3  # scale at which objects are first drawn
-_GROUND = {  # colour near, colour far
-    "grass": ((112, 168, 82), (148, 192, 112)),
-    "sand": ((226, 200, 148), (238, 220, 178)),
-    "snow": ((226, 232, 242), (240, 244, 250)),
-    "water": ((62, 132, 172), (122, 182, 208)),
-    "floor": ((176, 130, 88), (194, 150, 108)),
-}
-_SKY = {  # colour at the top, colour at the horizon
-    "grass": ((126, 182, 230), (214, 234, 246)),
-    "sand": ((110, 186, 226), (226, 240, 240)),
-    "snow": ((166, 184, 208), (226, 232, 240)),
-    "water": ((134, 184, 226), (236, 232, 222)),
-    "floor": ((222, 214, 198), (232, 226, 212)),
-}
+_TABLES = read_tables("world.json")
+_GROUND = _TABLES["ground"]  # setting -> colour near, colour far
+_SKY = _TABLES["sky"]  # setting -> colour at the top, colour at the horizon
 
 
 def draw_scene(scene: Scene, seed: int) -> Image.Image:

@@ -7,13 +7,12 @@ pixels and boxes, so a model that uses these outperforms a comparison of words w
 from __future__ import annotations
 
 import itertools
-import json
 import random
-import re
 from pathlib import Path
 
 from features.errors import UsageError
 from pipeline.demo.captions import write_captions
+from pipeline.demo.dataset import write_captions_file, write_json
 from pipeline.demo.drawing import draw_scene
 from pipeline.demo.world import COMBINATIONS, Box, Scene, plan_scene
 
@@ -38,33 +37,19 @@ def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     splits = splits_of(images, seed)
-    entries, graphs = [], {}
+    captions: list[list[str]] = []
+    graphs = {}
     for number, scene in enumerate(plan_scenes(images, seed)):
         rng = random.Random(f"words {seed} {number}")
         name = f"scene-{number:05d}.jpg"
         image = draw_scene(scene, seed * 1_000_003 + number)
         image.save(folder / "images" / name, quality=90, subsampling=0)
         graphs[name] = detections_of(scene, rng)
-        sentids = [5 * number + i for i in range(5)]
-        entries.append(
-            {
-                "filename": name,
-                "imgid": number,
-                "split": splits[number],
-                "sentids": sentids,
-                "sentences": [
-                    {
-                        "raw": caption,
-                        "tokens": re.findall(r"[a-z]+", caption.lower()),
-                        "imgid": number,
-                        "sentid": sentid,
-                    }
-                    for sentid, caption in zip(sentids, write_captions(scene, rng), strict=True)
-                ],
-            }
-        )
-    _write_json(folder / "dataset_scenes.json", {"dataset": "scenes", "images": entries})
-    _write_json(folder / "scene_graphs.json", graphs)
+        captions.append(write_captions(scene, rng))
+    write_captions_file(
+        folder / "dataset_scenes.json", "scenes", zip(graphs, splits, captions, strict=True)
+    )
+    write_json(folder / "scene_graphs.json", graphs)
 
 
 def plan_scenes(images: int, seed: int = 0) -> list[Scene]:
@@ -100,21 +85,14 @@ def detections_of(scene: Scene, rng: random.Random) -> dict[str, object]:
     rng.shuffle(found)
     names = [f"{label}:{row}" for row, (label, _) in enumerate(found)]
     relations = []
-    for a, b in itertools.combinations(range(len(found)), 2):
-        gap = _gap(found[a][1], found[b][1])
+    for (subject, (_, a)), (other, (_, b)) in itertools.combinations(
+        zip(names, found, strict=True), 2
+    ):
+        gap = max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])  # at most 0 if they touch
         if gap <= NEAR:
-            relations.append([names[a], "touching" if gap <= 0 else "near", names[b]])
+            relations.append([subject, "touching" if gap <= 0 else "near", other])
     return {
         "labels": [label for label, _ in found],
         "bbox": [[round(float(v), 1) for v in box] for _, box in found],
         "rels": relations,
     }
-
-
-def _gap(a: Box, b: Box) -> float:
-    """Return the gap between two boxes in pixels, at most 0 if they touch."""
-    return max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3])
-
-
-def _write_json(path: Path, document: object) -> None:
-    path.write_text(json.dumps(document, indent=None, separators=(",", ":")) + "\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
@@ -337,22 +337,12 @@ def _tree(pen: Pen, c: RGB, style: int, part: str) -> None:
         pen.ellipse(x - 0.03, y - 0.018, x + 0.03, y + 0.018, shade(c, 1.22))
 
 
-_DRAW: dict[str, Callable[[Pen, RGB, int, str], None]] = {
-    "ball": _ball,
-    "basket": _basket,
-    "bird": _bird,
-    "boat": _boat,
-    "box": _box,
-    "car": _car,
-    "cat": _cat,
-    "cone": _cone,
-    "dog": _dog,
-    "house": _house,
-    "kite": _kite,
-    "lamp": _lamp,
-    "person": _person,
-    "table": _table,
-    "tree": _tree,
+_DRAW = {
+    draw.__name__[1:]: draw  # label -> function
+    for draw in (
+        *(_ball, _basket, _bird, _boat, _box, _car, _cat, _cone, _dog),
+        *(_house, _kite, _lamp, _person, _table, _tree),
+    )
 }
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from pipeline.demo.dataset import read_tables
 
 __all__ = [
     "COLOURS",
@@ -27,21 +30,13 @@ __all__ = [
 
 Box = tuple[float, float, float, float]
 
+_TABLES = read_tables("world.json")
 COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (214, 52, 48),
-    "orange": (240, 138, 36),
-    "yellow": (247, 206, 50),
-    "green": (58, 148, 76),
-    "blue": (48, 104, 204),
-    "white": (244, 243, 238),
-    "black": (52, 50, 58),
-    "brown": (134, 86, 50),
+    name: (red, green, blue) for name, (red, green, blue) in _TABLES["colours"].items()
 }
 RELATIONS = ("on", "in", "under", "next to", "in front of", "behind", "above")
 SETTINGS = ("grass", "sand", "snow", "water", "floor")
 SMALL = 0.6  # size of a small object relative to a large one with the same label
-_ANY = tuple(COLOURS)
-_FUR = ("white", "black", "brown", "orange")
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class LabelSpec:
 
     width: int
     height: int
-    colours: tuple[str, ...] = _ANY
+    colours: Sequence[str] = tuple(COLOURS)
     top: float | None = None
     container: bool = False
     shelter: float = 0.0
@@ -68,35 +63,11 @@ class LabelSpec:
     flies: bool = False
 
 
-LABELS: dict[str, LabelSpec] = {
-    "ball": LabelSpec(52, 52, portable=True),
-    "basket": LabelSpec(104, 72, container=True),
-    "bird": LabelSpec(62, 44, portable=True, flies=True),
-    "boat": LabelSpec(186, 62, container=True),
-    "box": LabelSpec(98, 84, top=0.12, container=True, portable=True),
-    "car": LabelSpec(172, 76, ("red", "blue", "yellow", "white", "black", "green"), top=0.03),
-    "cat": LabelSpec(58, 72, _FUR, portable=True),
-    "cone": LabelSpec(50, 62, portable=True),
-    "dog": LabelSpec(96, 76, _FUR, portable=True),
-    "house": LabelSpec(158, 164, ("red", "blue", "yellow", "white", "green", "brown")),
-    "kite": LabelSpec(64, 92, flies=True),
-    "lamp": LabelSpec(58, 112, portable=True),
-    "person": LabelSpec(58, 144, portable=True),
-    "table": LabelSpec(168, 96, top=0.07, shelter=0.72),
-    "tree": LabelSpec(136, 186, ("green", "orange", "red", "yellow"), shelter=0.36),
-}
-
+LABELS = {label: LabelSpec(**fields) for label, fields in _TABLES["labels"].items()}
 # Labels of one scene (the others are placed relative to the first), and its possible settings.
-COMBINATIONS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("table", "ball", "ball"), ("floor", "grass", "snow")),
-    (("table", "dog", "lamp"), ("floor", "grass", "sand")),
-    (("box", "cat", "ball"), ("floor", "grass", "sand", "snow")),
-    (("basket", "dog", "ball"), ("floor", "grass", "sand", "snow")),
-    (("boat", "person", "kite"), ("water", "sand")),
-    (("tree", "person", "bird"), ("grass", "snow", "sand")),
-    (("house", "car", "tree"), ("grass", "snow", "sand")),
-    (("car", "cat", "cone"), ("grass", "sand", "snow")),
-)
+COMBINATIONS: list[tuple[list[str], list[str]]] = [
+    (row["labels"], row["settings"]) for row in _TABLES["combinations"]
+]
 _PLURAL = {"ball", "box", "cone", "bird", "tree"}
 
 
@@ -119,12 +90,8 @@ class Entity:
     @property
     def box(self) -> Box:
         """The smallest box around all objects."""
-        return (
-            min(b[0] for b in self.boxes),
-            min(b[1] for b in self.boxes),
-            max(b[2] for b in self.boxes),
-            max(b[3] for b in self.boxes),
-        )
+        x1, y1, x2, y2 = zip(*self.boxes, strict=True)
+        return min(x1), min(y1), max(x2), max(y2)
 
 
 @dataclass(frozen=True)
@@ -144,7 +111,7 @@ class Scene:
     setting: str
     horizon: int
     entities: tuple[Entity, ...]
-    relations: tuple[Relation, ...] = field(default=())
+    relations: tuple[Relation, ...] = ()
 
 
 def plan_scene(rng: random.Random, combination: int) -> Scene:
@@ -157,7 +124,7 @@ def plan_scene(rng: random.Random, combination: int) -> Scene:
             return scene
 
 
-def _try_scene(rng: random.Random, labels: tuple[str, ...], setting: str) -> Scene | None:
+def _try_scene(rng: random.Random, labels: Sequence[str], setting: str) -> Scene | None:
     height = rng.randrange(264, 361, 8)
     width = round(height * 4 / 3)
     scale = height / 320  # larger than nominal, because detectors miss small objects
@@ -296,18 +263,15 @@ def _is_valid(scene: Scene) -> bool:
             return False
         if not LABELS[scene.entities[row].label].flies and y2 < scene.horizon - 0.2 * height:
             return False
-    on_ground = [r for r in scene.relations if r.predicate in ("next to", "in front of", "behind")]
-    for relation in on_ground:
-        if scene.entities[relation.subject].box[3] < scene.horizon + 8:
+    for relation in scene.relations:
+        on_ground = relation.predicate in ("next to", "in front of", "behind")
+        if on_ground and scene.entities[relation.subject].box[3] < scene.horizon + 8:
             return False
     meeting = {
         frozenset((r.subject, r.object)) for r in scene.relations if r.predicate != "next to"
     }
-    for i, (row, a) in enumerate(flat):
-        for other, b in flat[i + 1 :]:
-            cover = min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
-            if cover and row != other and frozenset((row, other)) not in meeting:
-                return False
-            if row == other and cover:
-                return False
+    for (row, a), (other, b) in combinations(flat, 2):
+        cover = min(a[2], b[2]) > max(a[0], b[0]) and min(a[3], b[3]) > max(a[1], b[1])
+        if cover and frozenset((row, other)) not in meeting:
+            return False
     return True

@@ -13,16 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from features.convert.readers.entities import EntitiesFolder
-from features.convert.safe.json_files import read_json
-from features.convert.source import Source
+from features.convert import EntitiesFolder, Source, read_json
 from features.errors import InputError, MissingDependency, UsageError
 from features.records import Detections
 from pipeline.detect import detect
-from pipeline.vision.boxes import iou_matrix
-from pipeline.vision.detection import Detector
-from pipeline.vision.graph_builder import GraphRules, apply_rules
-from pipeline.vision.relations import RelationPredictor
+from pipeline.vision import Detector, GraphRules, RelationPredictor, apply_rules, iou_matrix
 
 __all__ = [
     "BoxRecall",
@@ -79,8 +74,8 @@ def coco_ap(
         InputError: not an instances file, or no detection has one of its labels.
     """
     try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+        from pycocotools.coco import COCO  # optional
+        from pycocotools.cocoeval import COCOeval  # optional
     except ImportError as error:
         raise MissingDependency.of("pycocotools", "COCO AP", "pip install pycocotools") from error
     document = read_json(Path(annotations))

@@ -6,15 +6,13 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from features.convert.readers.entities import EntitiesFolder
-from features.convert.source import id_forms
+from features.convert import EntitiesFolder, id_forms
 from features.errors import UsageError
-from features.format.hash_cache import HashCache
-from features.format.keys import canonical_json
+from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.grounding.graphs import GroundedGraph, GroundingCounts, ground
 from pipeline.parse import PARSE_VERSION, load_parser, parse
-from pipeline.vision.images import LazyImage
+from pipeline.vision import LazyImage
 
 __all__ = ["Grounded", "open_entities"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.readers.entities import Phrase, Sentence
+from features.convert import Phrase, Sentence
 from features.records import Detections, TextGraph
 
 __all__ = ["COLLECTIVES", "COLOURS", "Evidence", "GroundedGraph", "GroundingCounts", "ground"]

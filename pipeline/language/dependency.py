@@ -9,75 +9,27 @@ dependencies that GSMN used (UD v1) differ from v2 in labels and in the heads of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from features.errors import UnknownName
 from features.records import TextGraph
-from pipeline.language.words import names, words
+from pipeline.language.words import names, word_class
 
 __all__ = ["SCHEMES", "Tree", "coarse_tag", "from_ud", "to_ud"]
 
 SCHEMES = ("ud", "clear", "ud1-basic")
 
-_CLEAR_TO_UD = {
-    "ROOT": "root",
-    "dobj": "obj",
-    "dative": "iobj",
-    "nsubjpass": "nsubj:pass",
-    "csubjpass": "csubj:pass",
-    "auxpass": "aux:pass",
-    "prt": "compound:prt",
-    "relcl": "acl:relcl",
-    "poss": "nmod:poss",
-    "oprd": "xcomp",
-    "acomp": "xcomp",
-    "attr": "xcomp",
-    "neg": "advmod",
-    "npadvmod": "obl:npmod",
-    "quantmod": "advmod",
-    "predet": "det:predet",
-    "preconj": "cc:preconj",
-    "intj": "discourse",
-    "meta": "dep",
-    "pobj": "obl",
-    "pcomp": "advcl",
-    "prep": "advmod",
-    "agent": "advmod",
-}
+_CLEAR_TO_UD = names("clear_to_ud")
 _UD_TO_CLEAR = {
     new: old for old, new in _CLEAR_TO_UD.items() if old not in ("pobj", "pcomp", "prep")
 }
-_UD_TO_CLEAR |= {"advmod": "advmod", "xcomp": "xcomp", "compound": "compound", "dep": "dep"}
-_UD_TO_V1 = {
-    "obj": "dobj",
-    "nsubj:pass": "nsubjpass",
-    "csubj:pass": "csubjpass",
-    "aux:pass": "auxpass",
-    "obl": "nmod",
-    "obl:agent": "nmod:agent",
-    "obl:npmod": "nmod:npmod",
-    "obl:unmarked": "nmod:npmod",
-    "obl:tmod": "nmod:tmod",
-    "fixed": "mwe",
-    "flat": "name",
-}
-_V1_TO_UD = {
-    "dobj": "obj",
-    "nsubjpass": "nsubj:pass",
-    "csubjpass": "csubj:pass",
-    "auxpass": "aux:pass",
-    "nmod:agent": "obl:agent",
-    "nmod:npmod": "obl:npmod",
-    "nmod:tmod": "obl:tmod",
-    "mwe": "fixed",
-    "name": "flat",
-    "neg": "advmod",
-}
+_UD_TO_CLEAR |= {label: label for label in ("advmod", "xcomp", "compound", "dep")}
+_UD_TO_V1, _V1_TO_UD = names("ud_to_v1"), names("v1_to_ud")
 # Dependents that stay with a predicate when its copula becomes the head.
 _INNER = ("det", "amod", "compound", "case", "nummod", "nmod", "nmod:poss", "advmod", "acl")
-_BE = words("be")
+_BE = word_class("be")
 _COARSE = names("upos")  # Penn tag -> UPOS
 
 
@@ -99,14 +51,8 @@ def coarse_tag(tag: str, deprel: str) -> str:
 
 def to_ud(graph: TextGraph) -> TextGraph:
     """Return a parsed caption with UD v2 heads and labels."""
-    if graph.scheme == "ud":
-        return graph
-    tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
-    if graph.scheme == "clear":
-        tree.clear_to_ud()
-    else:
-        tree.v1_to_ud()
-    return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme="ud")
+    convert = Tree.clear_to_ud if graph.scheme == "clear" else Tree.v1_to_ud
+    return graph if graph.scheme == "ud" else _converted(graph, convert, "ud")
 
 
 def from_ud(graph: TextGraph, scheme: str) -> TextGraph:
@@ -116,13 +62,13 @@ def from_ud(graph: TextGraph, scheme: str) -> TextGraph:
     """
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
-    if scheme == "ud":
-        return graph
+    convert = Tree.ud_to_clear if scheme == "clear" else Tree.ud_to_v1
+    return graph if scheme == "ud" else _converted(graph, convert, scheme)
+
+
+def _converted(graph: TextGraph, convert: Callable[[Tree], None], scheme: str) -> TextGraph:
     tree = Tree([token.lower() for token in graph.tokens], graph.xpos, graph.heads, graph.deprels)
-    if scheme == "clear":
-        tree.ud_to_clear()
-    else:
-        tree.ud_to_v1()
+    convert(tree)
     return replace(graph, heads=tuple(tree.heads), deprels=tuple(tree.rels), scheme=scheme)
 
 

@@ -12,8 +12,9 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
+
+from pipeline.language.words import read_data
 
 __all__ = ["LEMMAS_VERSION", "MODELS", "Lemmas"]
 
@@ -25,13 +26,8 @@ _CACHE_LIMIT = 500_000
 
 @cache
 def _overrides() -> dict[str, dict[str, str]]:
-    text = (
-        resources.files("pipeline.language")
-        .joinpath("data/lemmas.json")
-        .read_text(encoding="utf-8")
-    )
-    tables = json.loads(text)
-    return {kind: tables[kind] for kind in ("noun", "verb", "any")}
+    tables: dict[str, dict[str, str]] = json.loads(read_data("lemmas.json"))
+    return tables
 
 
 class Lemmas:

@@ -227,7 +227,14 @@ def _lower_conjuncts(tree: Tree) -> None:
             continue
         if first < 0 or tags[first] not in ("NN", "NNP") or rels[first] == "conj":
             continue
-        inner = _last_phrase(tree, first, noun)
+        inner = max(
+            (
+                i
+                for i in range(first + 1, noun)
+                if rels[i] == "nmod" and heads[i] == first and tags[i][0] == "N"
+            ),
+            default=-1,
+        )  # the last prepositional object of ``first``
         if inner < 0:
             continue
         predicate = heads[first]
@@ -247,12 +254,3 @@ def _lower_conjuncts(tree: Tree) -> None:
             for child in tree.children(first):
                 if rels[child] == "cc" and inner < child < noun:
                     heads[child] = noun
-
-
-def _last_phrase(tree: Tree, first: int, before: int) -> int:
-    """Return the last prepositional object of ``first`` left of ``before``, -1 if none."""
-    found = -1
-    for token in range(first + 1, before):
-        if tree.rels[token] == "nmod" and tree.heads[token] == first and tree.tags[token][0] == "N":
-            found = token
-    return found

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
-from pipeline.language.words import words as word_class
+from pipeline.language.words import word_class
 
 __all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
 
@@ -62,25 +62,16 @@ def _nltk() -> object:
     return NLTKWordTokenizer()
 
 
-_known_chunks: dict[str, tuple[str, ...]] = {}
-
-
+@lru_cache(_CACHE_LIMIT)
 def _split_chunk(chunk: str) -> tuple[str, ...]:
     """Tokenise one chunk as a sentence of its own."""
-    known = _known_chunks.get(chunk)
-    if known is None:
-        if len(_known_chunks) >= _CACHE_LIMIT:
-            _known_chunks.clear()
-        if len(chunk) > _MAX_WORD:
-            known = (chunk[:_MAX_WORD],)
-        elif _plain(chunk):
-            known = (chunk,)
-        elif chunk[-1] in ",." and _plain(chunk[:-1]):
-            known = (chunk[:-1], chunk[-1])
-        else:
-            known = tuple(_nltk().tokenize(chunk))  # type: ignore[attr-defined]
-        _known_chunks[chunk] = known
-    return known
+    if len(chunk) > _MAX_WORD:
+        return (chunk[:_MAX_WORD],)
+    if _plain(chunk):
+        return (chunk,)
+    if chunk[-1] in ",." and _plain(chunk[:-1]):
+        return chunk[:-1], chunk[-1]
+    return tuple(_nltk().tokenize(chunk))  # type: ignore[attr-defined]
 
 
 def _plain(chunk: str) -> bool:

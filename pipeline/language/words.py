@@ -1,44 +1,41 @@
-"""The closed word classes of the caption rules, from ``data/words.json``."""
+"""The tables of the language rules, from the folder ``data``."""
 
 from __future__ import annotations
 
 import json
 from functools import cache
 from importlib import resources
+from typing import Any
 
-__all__ = ["names", "phrases", "words"]
+__all__ = ["names", "phrases", "read_data", "word_class"]
+
+
+def read_data(file: str) -> str:
+    """Return the text of a file in the folder ``data``."""
+    return resources.files("pipeline.language").joinpath("data", file).read_text(encoding="utf-8")
 
 
 @cache
-def _tables() -> dict[str, object]:
-    text = (
-        resources.files("pipeline.language").joinpath("data/words.json").read_text(encoding="utf-8")
-    )
-    tables: dict[str, object] = json.loads(text)
+def _tables() -> dict[str, Any]:
+    tables: dict[str, Any] = json.loads(read_data("words.json"))
     return tables
 
 
 @cache
-def words(name: str) -> frozenset[str]:
+def word_class(name: str) -> frozenset[str]:
     """Return the words of one class.
 
-    >>> "couple" in words("quantifiers_a")
+    >>> "couple" in word_class("quantifiers_a")
     True
     """
-    return frozenset(str(_tables()[name]).split())
+    return frozenset(_tables()[name].split())
 
 
-@cache
 def phrases(name: str) -> frozenset[str]:
     """Return the phrases of one class, words separated by a space."""
-    listed = _tables()[name]
-    assert isinstance(listed, list)
-    return frozenset(map(str, listed))
+    return frozenset(_tables()[name])
 
 
-@cache
 def names(name: str) -> dict[str, str]:
     """Return one table, word -> name."""
-    listed = _tables()[name]
-    assert isinstance(listed, dict)
-    return {str(word): str(value) for word, value in listed.items()}
+    return dict(_tables()[name])

@@ -2,7 +2,7 @@
 
 A detector states what it provides and what it needs; the pipeline computes only what is missing. To
 add one, write a class with the members of ``Detector`` and register it with the decorator
-``detectors.register(name)`` or as an entry point of the group ``scenestore.detectors``.
+``detector_registry.register(name)`` or as an entry point of the group ``scenestore.detectors``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from features.records import Detections
 from features.registry import Registry
 from pipeline.vision.images import LazyImage
 
-__all__ = ["Detector", "create_detector", "detectors"]
+__all__ = ["Detector", "create_detector", "detector_registry"]
 
 
 @runtime_checkable
@@ -26,6 +26,8 @@ class Detector(Protocol):
         provides: fields of its Detections beside boxes: labels, scores, attributes, features,
             relations, size; and ``maps`` if it has a method ``regions(image, boxes)`` that returns
             features of any boxes.
+
+    A detector may also have ``rules``, defaults of the graph rules that suit it.
     """
 
     needs_pixels: bool
@@ -49,11 +51,13 @@ class Detector(Protocol):
 
 _NETWORKS = "pipeline.vision.detectors."
 _FILES = "pipeline.vision.detectors.precomputed:"
-detectors: Registry[Detector] = Registry(
+detector_registry: Registry[Detector] = Registry(
     "detector",
     "scenestore.detectors",
     {
         "nanodet": _NETWORKS + "nanodet:Nanodet",
+        "regions": _NETWORKS + "regions:Regions",
+        "labelled": _NETWORKS + "labelled:Labelled",
         "onnx": _NETWORKS + "onnx_model:OnnxDetector",
         "torchvision": _NETWORKS + "torch_models:TorchvisionDetector",
         "transformers": _NETWORKS + "torch_models:TransformersDetector",
@@ -80,7 +84,7 @@ def create_detector(name: str, **options: object) -> Detector:
     """
     given = {key: value for key, value in options.items() if (key, value) != ("path", None)}
     try:
-        detector: Any = detectors.create(name, **given)
+        detector: Any = detector_registry.create(name, **given)
     except UsageError as error:
         if "path" in given and "keyword argument 'path'" in str(error):
             raise UsageError(f"the detector {name!r} reads no file: drop --detections.") from error

@@ -1,7 +1,7 @@
 """Region feature extractors: their protocol, registry, and choice for a detector.
 
 An extractor turns an image, its objects and the union boxes of its relations into one vector per
-box. Register your own with ``extractors.register(name)`` or as an entry point of the group
+box. Register your own with ``extractor_registry.register(name)`` or as an entry point of the group
 ``scenestore.extractors``.
 """
 
@@ -22,7 +22,7 @@ __all__ = [
     "Extractor",
     "PooledExtractor",
     "create_extractor",
-    "extractors",
+    "extractor_registry",
     "relation_pairs",
     "resolve_features",
 ]
@@ -55,6 +55,10 @@ class PooledExtractor(abc.ABC):
     needs_pixels = True
 
     @abc.abstractmethod
+    def identity(self) -> dict[str, object]:
+        """Return all that its output depends on, for content keys; JSON values only."""
+
+    @abc.abstractmethod
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes (n, 4): (n, D)."""
 
@@ -73,12 +77,13 @@ def relation_pairs(found: Detections) -> npt.NDArray[np.int64]:
 
 _NETWORKS = "pipeline.vision.extractors.networks:"
 _OTHERS = "pipeline.vision.extractors.without_network:"
-extractors: Registry[Extractor] = Registry(
+extractor_registry: Registry[Extractor] = Registry(
     "feature extractor",
     "scenestore.extractors",
     {
         "nanodet": _NETWORKS + "NanodetFeatures",
         "efficientnet-lite0": _NETWORKS + "EfficientNetFeatures",
+        "efficientnet-lite0-colours": _NETWORKS + "EfficientNetColours",
         "onnx": _NETWORKS + "OnnxFeatures",
         "clip": _NETWORKS + "ClipFeatures",
         "timm": "pipeline.vision.extractors.timm:TimmFeatures",
@@ -98,7 +103,7 @@ def create_extractor(name: str, detector: Detector, **options: object) -> Extrac
     """
     if name == "detector":
         options["detector"] = detector
-    return extractors.create(name, **options)
+    return extractor_registry.create(name, **options)
 
 
 def resolve_features(name: str, detector: Detector, *, has_pixels: bool = True) -> str:

@@ -91,6 +91,7 @@ def rules_for(detector: Detector, **overrides: object) -> GraphRules:
     chosen: dict[str, object] = {}
     if detector.needs_pixels:
         chosen = {"cross_class_iou": 0.7, "whole_image": "always"}
+    chosen |= getattr(detector, "rules", {})
     return GraphRules(**{**chosen, **overrides})  # type: ignore[arg-type]
 
 

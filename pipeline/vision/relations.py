@@ -51,6 +51,7 @@ relation_predictors: Registry[RelationPredictor] = Registry(
         "geometric": "pipeline.vision.predictors.geometric:Geometric",
         "precomputed": "pipeline.vision.predictors.precomputed:Precomputed",
         "prior": "pipeline.vision.predictors.prior:Prior",
+        "fitted": "pipeline.vision.predictors.prior:Fitted",
     },
 )
 

@@ -1,4 +1,4 @@
-"""Graphs and features of new photos, computed as those of an existing store were.
+"""Graphs and features of new photos, computed with the plug-ins and rules of a store.
 
 The store's manifests record the detector, relation predictor, feature extractor and rules with
 their options. They are created again, and their identities are compared with the recorded ones, so
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from features.errors import MismatchError, UsageError
-from features.format.photo_file import Photo
+from features.format import Photo
 from features.records import ImageEntry
 from features.registry import Registry
 from features.store import Store
-from pipeline.vision.detection import Detector, create_detector, detectors
-from pipeline.vision.extraction import create_extractor, extractors, resolve_features
+from pipeline.vision.detection import Detector, create_detector, detector_registry
+from pipeline.vision.extraction import create_extractor, extractor_registry, resolve_features
 from pipeline.vision.graph_builder import GraphBuilder, GraphRules, rules_for
 from pipeline.vision.relations import create_relations, relation_predictors, resolve_relations
 
@@ -104,7 +104,7 @@ def recipe_of(
         features = resolve_features("auto", found)
     name = features or str(stored["name"])
     try:
-        extractor = create_extractor(name, found, **_options(extractors, name, stored))
+        extractor = create_extractor(name, found, **_options(extractor_registry, name, stored))
     except UsageError as error:
         if features:
             raise
@@ -133,13 +133,13 @@ def _detector(store: Store, stored: Parameters, name: str, detections: str) -> D
     """
     named = bool(name or detections)
     name = name or str(stored["name"])
-    options = _options(detectors, name, stored)
+    options = _options(detector_registry, name, stored)
     try:
         return create_detector(name, path=detections or None, **options)
     except UsageError as error:
         if named:
             raise
-        if getattr(detectors.get(name), "needs_pixels", False):
+        if getattr(detector_registry.get(name), "needs_pixels", False):
             raise UsageError(
                 f"{store.path} was built with the detector {name!r}, which needs its file again: "
                 f"pass --detections PATH ({error})"

@@ -179,8 +179,8 @@ def test_the_table_names_photo_objects_and_captions(photos, here, capsys):
 def test_the_real_process_and_a_broken_photo(photos, tmp_path):
     store, _, pictures = photos
     (seen,), notes = search.detect_photos([str(pictures / "2.jpg")], store)
-    with Image.open(pictures / "2.jpg") as photo:
-        assert seen.found.size == photo.size
+    with Image.open(pictures / "2.jpg") as image:
+        assert seen.found.size == image.size
     assert notes == []
     broken = tmp_path / "broken photo.jpg"
     broken.write_bytes((pictures / "2.jpg").read_bytes()[:700])

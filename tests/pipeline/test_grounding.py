@@ -4,11 +4,13 @@ import pytest
 
 from features.errors import MissingInput, UsageError
 from features.records import ImageEntry
+from pipeline.commands.app import app
 from pipeline.grounding.detector import Grounded
 from pipeline.vision.detection import create_detector
 from pipeline.vision.extraction import create_extractor
 from pipeline.vision.graph_builder import GraphBuilder, rules_for
 from pipeline.vision.images import LazyImage
+from pipeline.vision.predictors.prior import PriorTable
 from pipeline.vision.relations import create_relations, resolve_relations
 
 # One rider, one horse, two dogs; the beach has no box. Names as in Flickr8k.
@@ -140,3 +142,19 @@ def test_detections_equal_the_graph(grounded, graph):
     found = grounded.detect(LazyImage("12_ab.jpg"))
     assert found.relations == graph.relations
     assert found.size == (200, 100)
+
+
+def test_predicates_are_fitted_on_grounded_graphs(folder, tmp_path, capsys):
+    for kind, end in (("Annotations", ".xml"), ("Sentences", ".txt")):
+        (tmp_path / kind).mkdir()
+        text = (folder / kind / f"12_ab{end}").read_text()
+        for number in (12, 13):
+            copied = text.replace("12.jpg", f"{number}.jpg")
+            (tmp_path / kind / f"{number}{end}").write_text(copied)
+    out = tmp_path / "table.npz"
+    options = ["--entities", str(tmp_path), "--min-boxes", "1", "--min-relations", "1"]
+    assert app.call(["fit-relations", str(out), *options]) == 0
+    assert "2 graphs" in capsys.readouterr().out
+    table = PriorTable.load(out)
+    assert "ride" in table.predicates
+    assert {"boy", "horse", "dog"} <= set(table.labels)

@@ -16,8 +16,7 @@ from typing import Any
 
 import luigi
 
-from features.format.group import read_group
-from features.format.manifest import bind_store, store_manifest_path
+from features.format import bind_store, read_group, store_manifest_path
 from workflows.build.stages import ExtractStoredTriplets, ParseStoredCaptions, TextTask
 from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan

@@ -14,8 +14,7 @@ from pathlib import Path
 import luigi
 
 from features.errors import NewerFormatError, StoreError
-from features.format.group import read_group
-from features.format.manifest import bind_store, read_store_manifest, store_manifest_path
+from features.format import bind_store, read_group, read_store_manifest, store_manifest_path
 from workflows.build.options import BuildOptions, option_parameter
 from workflows.build.stages import (
     BuildTask,

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import luigi
 
 from features.errors import UsageError
-from pipeline.vision.graph_builder import GraphRules
+from pipeline.vision import GraphRules
 from workflows.cluster import usable_cores
 
 __all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]
@@ -106,11 +106,18 @@ class BuildOptions(TextOptions):
         "`scene-graphs`, ..., or `none`: captions only",
     )
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
+    labels: str = option(
+        "none",
+        "fitted labels of regions instead of the detector's labels: packaged, a file written by "
+        "fit-labels, or none",
+        "visual",
+        values="fitted labels of regions: `packaged`, a file of `fit-labels`, or `none`",
+    )
     relations: str = option(
         "auto",
         "relation predictor; auto: the detector's relations if it provides any",
         "visual",
-        values="`geometric`, `prior`, `precomputed`",
+        values="`geometric`, `prior`, `fitted`, `precomputed`",
         shown="the detector's own, else `geometric`",
     )
     features: str = option(
@@ -149,11 +156,23 @@ class BuildOptions(TextOptions):
             raise UsageError("--store-dir is empty. Pass the folder of the store.")
         if min(self.max_objects, self.max_relations) < 1:
             raise UsageError("--max-objects and --max-relations must be at least 1.")
+        if self.labels != "none" and (self.detector != "nanodet" or self.detections):
+            raise UsageError(
+                f"--labels {self.labels} labels regions of NanoDet: drop --detector and "
+                "--detections, or pass --labels none."
+            )
 
     @property
     def has_graphs(self) -> bool:
         """False for ``--detector none``: captions only."""
         return self.detector != NO_DETECTOR
+
+    @property
+    def detector_file(self) -> tuple[str, str]:
+        """Name of the detector and the file that it reads, "" if it reads none."""
+        if self.labels == "none":
+            return self.detector, self.detections
+        return "labelled", self.labels
 
     def rules(self) -> dict[str, object]:
         """Return the graph rules that are set; the others depend on the detector."""

@@ -10,17 +10,24 @@ from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from features.convert.captions import CaptionSet, caption_files, read_captions
+from features.convert import CaptionSet, caption_files, read_captions
 from features.errors import MissingInput, UsageError
-from features.format.group import Group
-from features.format.hash_cache import HashCache
-from features.format.keys import hash_json
+from features.format import Group, HashCache, hash_json
 from features.records import ImageEntry
 from pipeline.detect import Detector, create_detector
-from pipeline.vision.extraction import create_extractor, resolve_features
-from pipeline.vision.graph_builder import REGIONS_VERSION, VISUAL_VERSION, GraphRules, rules_for
-from pipeline.vision.image_folder import ImageFolder, keep_available, keep_covered
-from pipeline.vision.relations import create_relations, resolve_relations
+from pipeline.vision import (
+    REGIONS_VERSION,
+    VISUAL_VERSION,
+    GraphRules,
+    ImageFolder,
+    create_extractor,
+    create_relations,
+    keep_available,
+    keep_covered,
+    resolve_features,
+    resolve_relations,
+    rules_for,
+)
 from workflows.build.options import BuildOptions
 from workflows.build.text_plan import TextPlan
 
@@ -47,8 +54,8 @@ class Plan(TextPlan):
     @cached_property
     def detector(self) -> Detector:
         """The detector, created but not loaded."""
-        given = {"path": self.options.detections} if self.options.detections else {}
-        return create_detector(self.options.detector, **given)
+        name, path = self.options.detector_file
+        return create_detector(name, path=path or None)
 
     @cached_property
     def image_folder(self) -> ImageFolder | None:

@@ -16,9 +16,8 @@ from typing import Any
 
 import luigi
 
-from features.format.codec import pack_index
-from features.format.group import Group, read_group
-from features.progress import Progress
+from features.commands import Progress
+from features.format import Group, pack_index, read_group
 from pipeline.shards import (
     ParseJob,
     TextJob,
@@ -182,13 +181,14 @@ class DetectGraphs(BuildTask, Stage):
     def shard(self) -> tuple[Callable[[Any, int], Any], object]:
         """Return the function that writes one shard, and the job that it takes."""
         plan, options = self.plan, self.options
+        detector, detections = options.detector_file
         return visual_shard, VisualJob(
             index=plan.index,
             visual=plan.visual,
             regions=plan.regions,
             images_dir=options.images_dir if plan.has_files else "",
-            detector=options.detector,
-            detections=options.detections,
+            detector=detector,
+            detections=detections,
             relations=plan.relations,
             features=plan.features,
             rules=plan.rules,

@@ -6,16 +6,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
-from features.format.group import read_group
-from features.format.manifest import read_store_manifest, store_manifest_path
-from features.reading.group_reader import GroupReader
-from pipeline.vision.image_folder import describe_missing
+from features.format import read_group, read_store_manifest, store_manifest_path
+from features.reading import GroupReader
+from pipeline.vision import describe_missing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from features.format.group import GroupManifest
+    from features.format import GroupManifest
     from workflows.build.plan import Plan
 
 __all__ = ["changed_options", "count_store", "count_text", "describe_build"]

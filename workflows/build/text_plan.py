@@ -11,14 +11,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from features.errors import UnknownName, UsageError
-from features.format.codec import unpack_index
-from features.format.group import Group, read_group
-from features.format.keys import hash_json
-from features.format.manifest import read_store_manifest
-from features.format.schema import shard_ranges, shard_rows
+from features.format import (
+    Group,
+    hash_json,
+    read_group,
+    read_store_manifest,
+    shard_ranges,
+    shard_rows,
+    unpack_index,
+)
 from features.records import ImageEntry
-from pipeline.language.dependency import SCHEMES
-from pipeline.language.spice.triplets import PROFILES, RULES_VERSION
+from pipeline.language import PROFILES, RULES_VERSION, SCHEMES
 from pipeline.parse import PARSE_VERSION, load_parser
 from workflows.build.options import TextOptions
 

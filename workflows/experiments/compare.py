@@ -17,7 +17,7 @@ import luigi
 import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName
-from features.format.files import replacing
+from features.format import replacing
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
 from workflows.tasks import EntryTask
 

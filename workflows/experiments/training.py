@@ -18,8 +18,7 @@ from pathlib import Path
 import luigi
 
 from features.errors import MissingInput, ScenestoreError, UsageError
-from features.format.keys import KEY_DIGITS, content_key
-from features.format.manifest import read_store_manifest, store_manifest_path
+from features.format import KEY_DIGITS, content_key, read_store_manifest, store_manifest_path
 from workflows.launcher import run_in_group
 from workflows.targets import RunTarget
 from workflows.tasks import Task

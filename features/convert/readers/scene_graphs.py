@@ -7,8 +7,7 @@ describes SGM's layout.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from features.convert.safe.json_files import JsonItems
 from features.convert.safe.values import brief, json_list, json_object
 from features.convert.source import Source, make_detections
 from features.errors import InputError
-from features.records import Detections, SceneGraph
+from features.records import Detections
 
-__all__ = ["SceneGraphFile", "write_entries", "write_scene_graphs"]
+__all__ = ["SceneGraphFile"]
 
 
 class SceneGraphFile(Source):
@@ -44,11 +43,9 @@ class SceneGraphFile(Source):
             self.classes, self.predicates = self._sgm.classes, self._sgm.predicates
             self.notes = self._sgm.notes
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's graph."""
+    def _read(self, key: str) -> Detections:
         if self._sgm is not None:
-            return self._sgm.read(image_id)
-        key = self.key(image_id)
+            return self._sgm.read(key)
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(key))
         if not {"labels", "bbox"} <= entry.keys():
@@ -70,34 +67,3 @@ def _row(where: str, end: str, labels: list[object]) -> int:
     if not 0 <= row < len(labels) or labels[row] != name:
         raise InputError(f"{where}: {end!r} does not name a box; it must be LABEL:ROW of a box.")
     return row
-
-
-def write_scene_graphs(path: Path, items: Iterable[tuple[str, SceneGraph]]) -> int:
-    """Write graphs in LGSGM's layout; return how many.
-
-    Args:
-        path: file to write.
-        items: (key, graph); LGSGM uses file names as keys.
-    """
-    return write_entries(path, ((key, _entry(graph)) for key, graph in items))
-
-
-def _entry(graph: SceneGraph) -> dict[str, object]:
-    ends = [f"{label}:{row}" for row, label in enumerate(graph.labels)]
-    return {
-        "labels": list(graph.labels),
-        "bbox": graph.boxes.tolist(),
-        "rels": [[ends[s], predicate, ends[o]] for s, predicate, o in graph.relations],
-    }
-
-
-def write_entries(path: Path, entries: Iterable[tuple[str, dict[str, object]]]) -> int:
-    """Write a JSON object, one entry per line as they come; return the number of entries."""
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        file.write("{")
-        for key, entry in entries:
-            file.write(f"{',' if count else ''}\n{json.dumps(key)}: {json.dumps(entry)}")
-            count += 1
-        file.write("\n}\n")
-    return count

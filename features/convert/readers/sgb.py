@@ -7,20 +7,16 @@ Predictions are keyed by position; the info file lists the image at each positio
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import numpy as np
 
 from features.convert.safe.json_files import JsonItems, read_json
 from features.convert.safe.values import integers, json_list, json_object, pick_names
 from features.convert.source import Source, make_detections
 from features.errors import InputError
-from features.records import Detections, SceneGraph
+from features.records import Detections
 
-__all__ = ["BACKGROUND", "INFO", "PREDICTION", "SceneGraphBenchmark", "write_predictions"]
+__all__ = ["BACKGROUND", "INFO", "PREDICTION", "SceneGraphBenchmark"]
 
 BACKGROUND = "__background__"
 PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"
@@ -61,9 +57,7 @@ class SceneGraphBenchmark(Source):
         if extra:
             self.notes.append(f"{self.path}: {extra} predictions have no image in {info_path}.")
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and relations."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(self.index[key]))
         labels = _names(where, entry, "bbox_labels", self.classes)
@@ -94,47 +88,3 @@ def _strings(path: Path, document: dict[str, object], key: str) -> tuple[str, ..
 def _names(where: str, entry: dict[str, Any], key: str, names: tuple[str, ...]) -> list[str]:
     codes = json_list(where, entry, key)
     return pick_names(where, key, names, integers(where, key, codes, len(codes)))
-
-
-def write_predictions(
-    prediction: Path,
-    info: Path,
-    items: Iterable[tuple[str, SceneGraph]],
-    classes: Iterable[str],
-    predicates: Iterable[str],
-) -> int:
-    """Write both files; return the number of images.
-
-    ``rel_all_scores`` has the score of the predicate that the store keeps, zeros elsewhere.
-
-    Args:
-        prediction, info: the two files.
-        items: (file name, graph), in order.
-        classes: all class names that occur.   predicates: likewise.
-    """
-    names = {
-        "ind_to_classes": [BACKGROUND, *(name for name in classes if name != BACKGROUND)],
-        "ind_to_predicates": [BACKGROUND, *(name for name in predicates if name != BACKGROUND)],
-    }
-    class_of = {name: at for at, name in enumerate(names["ind_to_classes"])}
-    predicate_of = {name: at for at, name in enumerate(names["ind_to_predicates"])}
-    files: list[str] = []
-    with prediction.open("w", encoding="utf-8") as out:
-        for file, graph in items:
-            codes = [predicate_of[name] for _, name, _ in graph.relations]
-            every = np.zeros((len(codes), len(predicate_of)), np.float32)
-            every[np.arange(len(codes)), codes] = graph.relation_scores
-            entry = {
-                "bbox": graph.boxes.tolist(),
-                "bbox_labels": [class_of[name] for name in graph.labels],
-                "bbox_scores": graph.scores.tolist(),
-                "rel_pairs": [[s, o] for s, _, o in graph.relations],
-                "rel_labels": codes,
-                "rel_scores": graph.relation_scores.tolist(),
-                "rel_all_scores": every.tolist(),
-            }
-            out.write(f'{", " if files else "{"}"{len(files)}": {json.dumps(entry)}')
-            files.append(file)
-        out.write("}\n" if files else "{}\n")
-    info.write_text(json.dumps({"idx_to_files": files, **names}), encoding="utf-8")
-    return len(files)

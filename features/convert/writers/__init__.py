@@ -1,1 +1,1 @@
-"""Writers of foreign formats: ``export_*(store, target, ...)`` writes files and returns notes."""
+"""Writers of foreign formats: ``export_*(store, out, splits, ...)`` returns notes."""

@@ -21,12 +21,11 @@ _BLOCK = 65_536
 
 def export_faiss(
     store: Store,
-    target: Path | str,
+    out: Outputs,
+    splits: list[str] | None,
     *,
     embeddings: Path | str | None = None,
     of: str = "images",
-    splits: list[str] | None = None,
-    overwrite: bool = False,
 ) -> list[str]:
     """Write ``embeddings.npy``, ``ids.txt`` and ``index.faiss`` (inner product); return notes.
 
@@ -34,12 +33,8 @@ def export_faiss(
     they are: normalize them first if you want cosine similarity.
 
     Args:
-        store: the store, for the ids.
-        target: the folder.
         embeddings: .npy (n, D), rows in the order of the splits.
         of: ``images`` or ``captions``.
-        splits: names; None for all.
-        overwrite: replace existing files.
 
     Raises:
         MissingDependency: faiss is not installed.
@@ -67,28 +62,27 @@ def export_faiss(
             f"row for each of the {of} of {', '.join(names)}."
         )
     lines = id_lines(ids)
-    with Outputs(target, overwrite=overwrite) as out:
-        array_path, ids_path = out.path("embeddings.npy"), out.path("ids.txt")
-        index_path = out.path("index.faiss")
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        with array_path.open("wb") as file:
-            header = {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for at in range(0, len(vectors), _BLOCK):
-                block = np.ascontiguousarray(vectors[at : at + _BLOCK], dtype=np.float32)
-                bad = np.flatnonzero(~np.isfinite(block).all(1))
-                if bad.size:
-                    row = at + int(bad[0])
-                    raise FeatureOverflow(f"{embeddings}: row {row} ({ids[row]}) is not finite.")
-                index.add(block)
-                file.write(block.tobytes())
-        ids_path.write_text(lines, encoding="utf-8")
-        try:
-            faiss.write_index(index, str(index_path))
-        except RuntimeError as error:  # faiss raises no other; the system's reason is in the text
-            reason = " ".join(str(error).rpartition("(")[2].rstrip(")\n ").split())
-            raise WriteError(
-                f"{Path(target) / 'index.faiss'}: cannot be written ({reason}). Is the disk full? "
-                "Free some space and run again. The earlier files are unchanged."
-            ) from error
+    array_path, ids_path = out.path("embeddings.npy"), out.path("ids.txt")
+    index_path = out.path("index.faiss")
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    with array_path.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": vectors.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for at in range(0, len(vectors), _BLOCK):
+            block = np.ascontiguousarray(vectors[at : at + _BLOCK], dtype=np.float32)
+            bad = np.flatnonzero(~np.isfinite(block).all(1))
+            if bad.size:
+                row = at + int(bad[0])
+                raise FeatureOverflow(f"{embeddings}: row {row} ({ids[row]}) is not finite.")
+            index.add(block)
+            file.write(block.tobytes())
+    ids_path.write_text(lines, encoding="utf-8")
+    try:
+        faiss.write_index(index, str(index_path))
+    except RuntimeError as error:  # faiss raises no other; the system's reason is in the text
+        reason = " ".join(str(error).rpartition("(")[2].rstrip(")\n ").split())
+        raise WriteError(
+            f"{out.target / 'index.faiss'}: cannot be written ({reason}). Is the disk full? "
+            "Free some space and run again. The earlier files are unchanged."
+        ) from error
     return []

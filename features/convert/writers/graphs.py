@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from features.convert.readers.scene_graphs import write_entries, write_scene_graphs
-from features.convert.readers.sgb import BACKGROUND, INFO, PREDICTION, write_predictions
+import numpy as np
+
+from features.convert.readers.sgb import BACKGROUND, INFO, PREDICTION
 from features.convert.writers.outputs import Outputs, of_splits
 from features.errors import UsageError
 from features.records import SceneGraph
@@ -27,13 +27,7 @@ def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
     return [str(key) for key in of_splits(store, store.images, splits)["id"]]
 
 
-def export_sgb(
-    store: Store,
-    target: Path | str,
-    *,
-    splits: list[str] | None = None,
-    overwrite: bool = False,
-) -> list[str]:
+def export_sgb(store: Store, out: Outputs, splits: list[str] | None) -> list[str]:
     """Write ``custom_prediction.json`` and ``custom_data_info.json``; return notes.
 
     ``rel_all_scores`` has the score of the stored predicate only; the store keeps no others. In
@@ -44,39 +38,46 @@ def export_sgb(
     """
     ids = _image_ids(store, splits)
     files = _file_names(store, ids)
-    left = {"objects": 0, "relations": 0}
-
-    def named() -> Iterator[tuple[str, SceneGraph]]:
-        for file, key in zip(files, ids, strict=True):
+    unlabelled = unrelated = 0
+    classes, predicates = (
+        [BACKGROUND, *(name for name in store.coded(column).names if name not in ("", BACKGROUND))]
+        for column in ("labels", "predicates")
+    )
+    class_of = {name: at for at, name in enumerate(classes)} | {"": 0}
+    predicate_of = {name: at for at, name in enumerate(predicates)}
+    predictions, info = out.path(PREDICTION), out.path(INFO)
+    with predictions.open("w", encoding="utf-8") as file:
+        file.write("{")
+        for at, key in enumerate(ids):
             graph = store.graph(key)
-            left["objects"] += graph.labels.count("")
-            left["relations"] += sum(not name for _, name, _ in graph.relations)
-            yield file, _named(graph)
-
-    classes = [name for name in store.coded("labels").names if name]
-    predicates = [name for name in store.coded("predicates").names if name]
-    with Outputs(target, overwrite=overwrite) as out:
-        predictions, info = out.path(PREDICTION), out.path(INFO)
-        write_predictions(predictions, info, named(), classes, predicates)
+            kept = [row for row, (_, name, _) in enumerate(graph.relations) if name]
+            unlabelled += graph.labels.count("")
+            unrelated += len(graph.relations) - len(kept)
+            codes = [predicate_of[graph.relations[row][1]] for row in kept]
+            scores = graph.relation_scores[kept]
+            every = np.zeros((len(kept), len(predicate_of)), np.float32)
+            every[np.arange(len(kept)), codes] = scores
+            entry = {
+                "bbox": graph.boxes.tolist(),
+                "bbox_labels": [class_of[name or BACKGROUND] for name in graph.labels],
+                "bbox_scores": graph.scores.tolist(),
+                "rel_pairs": [[graph.relations[row][0], graph.relations[row][2]] for row in kept],
+                "rel_labels": codes,
+                "rel_scores": scores.tolist(),
+                "rel_all_scores": every.tolist(),
+            }
+            file.write(f'{", " if at else ""}"{at}": {json.dumps(entry)}')
+        file.write("}\n")
+    names = {"idx_to_files": files, "ind_to_classes": classes, "ind_to_predicates": predicates}
+    info.write_text(json.dumps(names), encoding="utf-8")
     notes = ["rel_all_scores has the score of the stored predicate only."]
-    if left["objects"]:
-        notes.append(f"{left['objects']} objects without a label became {BACKGROUND}.")
-    if left["relations"]:
-        notes.append(f"{left['relations']} relations without a predicate were left out.")
+    if unlabelled:
+        notes.append(f"{unlabelled} objects without a label became {BACKGROUND}.")
+    if unrelated:
+        notes.append(f"{unrelated} relations without a predicate were left out.")
     if files != ids:
         notes.append("Images of several folders share file names: FOLDER/NAME became FOLDER_NAME.")
     return notes
-
-
-def _named(graph: SceneGraph) -> SceneGraph:
-    kept = [at for at, (_, name, _) in enumerate(graph.relations) if name]
-    return dataclasses.replace(
-        graph,
-        labels=tuple(name or BACKGROUND for name in graph.labels),
-        relations=tuple(graph.relations[at] for at in kept),
-        relation_scores=graph.relation_scores[kept],
-        union_boxes=graph.union_boxes[kept],
-    )
 
 
 def _file_names(store: Store, ids: list[str]) -> list[str]:
@@ -95,35 +96,47 @@ def _file_names(store: Store, ids: list[str]) -> list[str]:
     return flat
 
 
-def export_lgsgm(
-    store: Store,
-    target: Path | str,
-    *,
-    splits: list[str] | None = None,
-    overwrite: bool = False,
-) -> list[str]:
+def export_lgsgm(store: Store, out: Outputs, splits: list[str] | None) -> list[str]:
     """Write ``images_data.json`` and, from parsed captions, ``caps_data.json``; return notes.
 
     ``image_caption_matching.json`` lists the caption ids of every image.
     """
     ids = _image_ids(store, splits)
     with_text = store.has("relation_predicate")
-    with Outputs(target, overwrite=overwrite) as out:
-        graphs, matching = out.path("images_data.json"), out.path("image_caption_matching.json")
-        captions_path = out.path("caps_data.json") if with_text else None
-        if captions_path is None:
-            out.absent("caps_data.json")  # it would have captions of another store
-        write_scene_graphs(graphs, ((key, store.graph(key)) for key in ids))
-        captions = store.captions
-        captions = captions[captions["image"].isin(ids)]
-        of_image: dict[str, list[str]] = {key: [] for key in ids}
-        for key, image in zip(captions["id"], captions["image"], strict=True):
-            of_image[image].append(key)
-        matching.write_text(json.dumps(of_image), encoding="utf-8")
-        if captions_path is not None:
-            texts = zip(captions["id"], captions["text"], strict=True)
-            write_entries(
-                captions_path,
-                ((key, {"sent": text, "rels": store.text(key).triplets}) for key, text in texts),
-            )
-    return [] if with_text else ["No caps_data.json: the store has no triplets."]
+    graphs, matching = out.path("images_data.json"), out.path("image_caption_matching.json")
+    captions_path = out.path("caps_data.json") if with_text else None
+    if captions_path is None:
+        out.absent("caps_data.json")  # it would have captions of another store
+    _write_entries(graphs, ((key, _entry(store.graph(key))) for key in ids))
+    captions = store.captions
+    captions = captions[captions["image"].isin(ids)]
+    of_image: dict[str, list[str]] = {key: [] for key in ids}
+    for key, image in zip(captions["id"], captions["image"], strict=True):
+        of_image[image].append(key)
+    matching.write_text(json.dumps(of_image), encoding="utf-8")
+    if captions_path is None:
+        return ["No caps_data.json: the store has no triplets."]
+    texts = zip(captions["id"], captions["text"], strict=True)
+    _write_entries(
+        captions_path,
+        ((key, {"sent": text, "rels": store.text(key).triplets}) for key, text in texts),
+    )
+    return []
+
+
+def _entry(graph: SceneGraph) -> dict[str, object]:
+    ends = [f"{label}:{row}" for row, label in enumerate(graph.labels)]
+    return {
+        "labels": list(graph.labels),
+        "bbox": graph.boxes.tolist(),
+        "rels": [[ends[s], predicate, ends[o]] for s, predicate, o in graph.relations],
+    }
+
+
+def _write_entries(path: Path, entries: Iterable[tuple[str, dict[str, object]]]) -> None:
+    """Write a JSON object, one entry per line."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write("{")
+        for at, (key, entry) in enumerate(entries):
+            file.write(f"{',' if at else ''}\n{json.dumps(key)}: {json.dumps(entry)}")
+        file.write("\n}\n")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from features.errors import UsageError
-from features.format.files import partial_path, publish, sync_file, write_errors
+from features.format import partial_path, publish, sync_file, write_errors
 from features.names import bad_name
 
 if TYPE_CHECKING:
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from features.store import Store
 
-__all__ = ["Outputs", "id_lines", "of_splits"]
+__all__ = ["Outputs", "id_lines", "of_splits", "write_floats"]
+
+Floats = npt.NDArray[np.float32]
 
 
 class Outputs:
@@ -74,12 +78,7 @@ class Outputs:
         """Begin the export."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Publish the files that were written, or delete them after an error."""
         written = {final: partial for final, partial in self._partial.items() if partial.exists()}
         try:
@@ -101,6 +100,15 @@ class Outputs:
             for partial in written.values():
                 with contextlib.suppress(OSError):
                     partial.unlink(missing_ok=True)
+
+
+def write_floats(path: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:
+    """Write float32 .npy block by block; on a full disk, a memory map would kill the process."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.tobytes())
 
 
 def id_lines(ids: Iterable[str]) -> str:

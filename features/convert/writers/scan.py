@@ -1,17 +1,6 @@
 """Write SCAN's precomputed folder with GSMN's extra files, as the released loaders read them.
 
-========================== =====================================================================
-``{split}_ims.npy``        float32 (rows, K, D); train a row per image, dev and test every image
-                           five times in a row
-``{split}_caps.txt``       UTF-8, one caption per line, five lines per image
-``{split}_ids.txt``        image id of each image, one per line
-``{split}_ims_bbx.npy``    float32 (rows, K, 4) xyxy pixels, rows as in ``ims``
-``{split}_ims_size.npy``   object array of ``{"image_h", "image_w"}``, rows as in ``ims``; needs
-                           ``np.load(..., allow_pickle=True)`` since numpy 1.16.3
-``{split}_precaps_stan.txt`` word ids ``1,w1,..,wn,2`` (``<start>``, words, ``<end>``)
-``{split}_caps.json``      per caption ``[head, dependent]``, from 1, ROOT ``[0, r]`` first
-``{name}_vocab.json``      ``word2idx``, ``idx2word``, ``idx``
-========================== =====================================================================
+``docs/importing.md`` lists the files. In train an image has one row, in dev and test five.
 
 Splits are train, dev (our val), test; if there are more than 1,000 test images, all go to
 ``testall`` and the first 1,000 to ``test``, as in COCO. Images with fewer than five captions are
@@ -31,13 +20,13 @@ import numpy.typing as npt
 
 from features.convert.readers.gsmn_text import dependency_pairs, word_ids
 from features.convert.readers.scan import CAPTIONS_PER_IMAGE
-from features.convert.writers.outputs import Outputs, id_lines
+from features.convert.writers.outputs import Outputs, id_lines, write_floats
 from features.errors import UsageError
 from features.records import TextGraph
+from features.vocab import Codebook
 
 if TYPE_CHECKING:
     from features.store import Store
-    from features.vocab.codebook import Codebook
 
 __all__ = ["export_scan"]
 
@@ -53,12 +42,11 @@ _BLOCK = 256  # images per write
 
 def export_scan(
     store: Store,
-    target: Path | str,
+    out: Outputs,
+    splits: list[str] | None,
     *,
-    splits: list[str] | None = None,
     min_count: int = 4,
     vocab: Path | str | None = None,
-    overwrite: bool = False,
 ) -> list[str]:
     """Write the folder; return notes for the user.
 
@@ -66,19 +54,15 @@ def export_scan(
     files, parsed captions for the three caption files.
 
     Args:
-        store: an opened store with ``object_features``.
-        target: the folder; its name becomes the name of the vocabulary.
+        store: a store with ``object_features``.
+        out: the folder; its name becomes the name of the vocabulary.
         splits: names in the store; None for all.
         min_count: least count of a vocabulary word in training and validation captions.
         vocab: an existing ``*_vocab.json`` to use, for a released checkpoint.
-        overwrite: replace existing files, and remove those of these splits that the new export
-            does not have.
 
     Raises: UsageError: the store has no region features or no image with five captions, or a name
         cannot be part of a file name or line.
     """
-    from features.vocab.codebook import Codebook
-
     if not store.has("object_features"):
         raise UsageError(f"{store.path}: SCAN needs region features; build the stage regions.")
     notes: list[str] = []
@@ -101,32 +85,45 @@ def export_scan(
     sized = store.has("image_size") and all(
         bool((store.column("image_size")[images] > 0).all()) for images, _ in parts.values()
     )
-    _note_missing(store, parts, codebook, sized, notes)
-    with Outputs(target, overwrite=overwrite) as out:
-        names = [*_BASE, *(_SIZED if sized else ()), *(_PARSED if codebook else ())]
-        paths = {(part, name): out.path(f"{part}_{name}") for part in parts for name in names}
-        every = (*_BASE, *_SIZED, *_PARSED)
-        for name in every:  # readers use any file in the folder, and testall instead of test
-            for part in {*parts, *(("testall",) if "test" in parts else ())}:
-                if (part, name) not in paths:
-                    out.absent(f"{part}_{name}")
+    if (regions := store.row_shape("object_features")[0]) != 36:
+        notes.append(f"{regions} regions per image; GSMN's loader requires 36.")
+    if not sized:
+        notes.append(
+            "No *_ims_bbx.npy and *_ims_size.npy: the store does not have all image sizes."
+        )
+    if codebook is None:
+        notes.append("No *_precaps_stan.txt and *_caps.json: the store has no parsed captions.")
+    if "dev" in parts and parts["dev"][1].size < _DEV_CAPTIONS:
+        notes.append(
+            f"dev has {parts['dev'][1].size} captions; the released loaders assume "
+            f"{_DEV_CAPTIONS} and read past its end."
+        )
+    names = [*_BASE, *(_SIZED if sized else ()), *(_PARSED if codebook else ())]
+    paths = {(part, name): out.path(f"{part}_{name}") for part in parts for name in names}
+    # readers use any file in the folder, and testall instead of test
+    for name in (*_BASE, *_SIZED, *_PARSED):
+        for part in {*parts, *(("testall",) if "test" in parts else ())}:
+            if (part, name) not in paths:
+                out.absent(f"{part}_{name}")
+    if codebook:
+        codebook.save_words(out.path(f"{out.target.resolve().name}_vocab.json"))
+    ids = store.group("index").text("image_id")
+    for part, (images, captions) in parts.items():
+        copies = 1 if part == "train" else CAPTIONS_PER_IMAGE
+        lines = id_lines(ids[row] for row in images.tolist())
+        paths[part, "ids.txt"].write_text(lines, encoding="utf-8")
+        _write_captions(store, paths[part, "caps.txt"], captions)
+        _write_rows(store, paths[part, "ims.npy"], "object_features", images, copies)
+        if sized:
+            _write_rows(store, paths[part, "ims_bbx.npy"], "boxes", images, copies)
+            _write_sizes(store, paths[part, "ims_size.npy"], images, copies)
         if codebook:
-            codebook.save_words(out.path(f"{Path(target).resolve().name}_vocab.json"))
-        for part, (images, captions) in parts.items():
-            copies = 1 if part == "train" else CAPTIONS_PER_IMAGE
-            _write_ids(store, paths[part, "ids.txt"], images)
-            _write_captions(store, paths[part, "caps.txt"], captions)
-            _write_rows(store, paths[part, "ims.npy"], "object_features", images, copies)
-            if sized:
-                _write_rows(store, paths[part, "ims_bbx.npy"], "boxes", images, copies)
-                _write_sizes(store, paths[part, "ims_size.npy"], images, copies)
-            if codebook:
-                _write_words(
-                    _graphs(store, captions),
-                    codebook,
-                    paths[part, "precaps_stan.txt"],
-                    paths[part, "caps.json"],
-                )
+            _write_words(
+                _graphs(store, captions),
+                codebook,
+                paths[part, "precaps_stan.txt"],
+                paths[part, "caps.json"],
+            )
     return notes
 
 
@@ -145,34 +142,6 @@ def _five_each(store: Store, split: str, notes: list[str]) -> tuple[Index, Index
     return images, offsets[images][:, None] + np.arange(CAPTIONS_PER_IMAGE)
 
 
-def _note_missing(
-    store: Store,
-    parts: dict[str, tuple[Index, Index]],
-    codebook: Codebook | None,
-    sized: bool,
-    notes: list[str],
-) -> None:
-    regions = store.row_shape("object_features")[0]
-    if regions != 36:
-        notes.append(f"{regions} regions per image; GSMN's loader requires 36.")
-    if not sized:
-        notes.append(
-            "No *_ims_bbx.npy and *_ims_size.npy: the store does not have all image sizes."
-        )
-    if codebook is None:
-        notes.append("No *_precaps_stan.txt and *_caps.json: the store has no parsed captions.")
-    if "dev" in parts and parts["dev"][1].size < _DEV_CAPTIONS:
-        notes.append(
-            f"dev has {parts['dev'][1].size} captions; the released loaders assume "
-            f"{_DEV_CAPTIONS} and read past its end."
-        )
-
-
-def _write_ids(store: Store, path: Path, images: Index) -> None:
-    ids = store.group("index").text("image_id")
-    path.write_text(id_lines(ids[row] for row in images.tolist()), encoding="utf-8")
-
-
 def _write_captions(store: Store, path: Path, captions: Index) -> None:
     texts = store.group("index").text("caption")
     with path.open("wb") as file:
@@ -182,14 +151,9 @@ def _write_captions(store: Store, path: Path, captions: Index) -> None:
 
 
 def _write_rows(store: Store, path: Path, column: str, images: Index, copies: int) -> None:
-    """Write a .npy block by block; on a full disk, a memory map would kill the process."""
-    shape = (len(images) * copies, *store.row_shape(column))
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for at in range(0, len(images), _BLOCK):
-            block = store.gather(column, images[at : at + _BLOCK], dtype=np.float32)
-            file.write(np.repeat(block, copies, axis=0).tobytes())
+    parts = (images[at : at + _BLOCK] for at in range(0, len(images), _BLOCK))
+    blocks = (store.gather(column, rows, dtype=np.float32).repeat(copies, axis=0) for rows in parts)
+    write_floats(path, (len(images) * copies, *store.row_shape(column)), blocks)
 
 
 def _write_sizes(store: Store, path: Path, images: Index, copies: int) -> None:

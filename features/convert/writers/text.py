@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.convert.writers.outputs import Outputs, of_splits
@@ -35,13 +34,7 @@ def _caption_rows(store: Store, splits: list[str] | None) -> list[tuple[str, str
     return list(zip(table["id"], table["text"], table["row"], strict=True))
 
 
-def export_conllu(
-    store: Store,
-    target: Path | str,
-    *,
-    splits: list[str] | None = None,
-    overwrite: bool = False,
-) -> list[str]:
+def export_conllu(store: Store, out: Outputs, splits: list[str] | None) -> list[str]:
     """Write parsed captions as CoNLL-U, one block per sentence; return notes.
 
     ``sent_id`` is the caption's id, with ``-2`` and so on for further sentences of a caption.
@@ -55,10 +48,7 @@ def export_conllu(
     offsets, heads = store.offsets("token_offsets"), store.column("head")
     columns = {name: store.coded(name) for name in _FIELDS}
     empty = changed = 0
-    with (
-        Outputs(target, overwrite=overwrite) as out,
-        out.path().open("w", encoding="utf-8") as file,
-    ):
+    with out.path().open("w", encoding="utf-8") as file:
         for caption_id, text, row in _caption_rows(store, splits):
             span = slice(int(offsets[row]), int(offsets[row + 1]))
             local = heads[span].tolist()
@@ -132,13 +122,7 @@ def _cell(text: str) -> str:
     return _line(text) or "_"
 
 
-def export_coco_captions(
-    store: Store,
-    target: Path | str,
-    *,
-    splits: list[str] | None = None,
-    overwrite: bool = False,
-) -> list[str]:
+def export_coco_captions(store: Store, out: Outputs, splits: list[str] | None) -> list[str]:
     """Write images and captions in COCO's captions schema; return notes.
 
     Ids in COCO are integers. Ids of the store that are distinct integers are kept; otherwise rows
@@ -152,21 +136,18 @@ def export_coco_captions(
         row: int(key) if keep_images else row
         for key, row in zip(images["id"], images["row"].tolist(), strict=True)
     }
-    columns = ("id", "file", "width", "height", "row", "split")
     document = {
         "info": {"description": str(store.manifest["dataset"]), "version": store.hash},
         "images": [
             {
-                "id": number[row],
-                "file_name": file or key,
-                "width": int(width),
-                "height": int(height),
-                "split": split,
-                "image_name": key,
+                "id": number[image["row"]],
+                "file_name": image["file"] or image["id"],
+                "width": image["width"],
+                "height": image["height"],
+                "split": image["split"],
+                "image_name": image["id"],
             }
-            for key, file, width, height, row, split in zip(
-                *(images[name].tolist() for name in columns), strict=True
-            )
+            for image in images.to_dict("records")
         ],
         "annotations": [
             {
@@ -182,8 +163,7 @@ def export_coco_captions(
             )
         ],
     }
-    with Outputs(target, overwrite=overwrite) as out:
-        out.path().write_text(json.dumps(document), encoding="utf-8")
+    out.path().write_text(json.dumps(document), encoding="utf-8")
     if keep_images:
         return []
     return ["Image ids are not distinct integers: rows are used, see image_name."]
@@ -196,13 +176,7 @@ def _are_numbers(ids: list[str]) -> bool:
     return len({int(key) for key in ids}) == len(ids)
 
 
-def export_parquet(
-    store: Store,
-    target: Path | str,
-    *,
-    splits: list[str] | None = None,
-    overwrite: bool = False,
-) -> list[str]:
+def export_parquet(store: Store, out: Outputs, splits: list[str] | None) -> list[str]:
     """Write a folder with a Parquet file for each table of the store; return notes.
 
     Raises: MissingDependency: pyarrow is not installed.
@@ -213,14 +187,13 @@ def export_parquet(
     except ImportError as error:
         raise MissingDependency.of("pyarrow", "Parquet", "pip install pyarrow") from error
     names = [name for name, column in _TABLES.items() if store.has(column)]
-    with Outputs(target, overwrite=overwrite) as out:
-        paths = {name: out.path(f"{name}.parquet") for name in names}
-        for name in set(_TABLES) - set(names):
-            out.absent(f"{name}.parquet")  # it would have rows of another store
-        for name, path in paths.items():
-            table = of_splits(store, store.table(name), splits)
-            made = pa.Table.from_pandas(table, preserve_index=False)
-            origin = {b"scenestore": store.hash.encode()}
-            pq.write_table(made.replace_schema_metadata({**made.schema.metadata, **origin}), path)
+    paths = {name: out.path(f"{name}.parquet") for name in names}
+    for name in set(_TABLES) - set(names):
+        out.absent(f"{name}.parquet")  # it would have rows of another store
+    for name, path in paths.items():
+        table = of_splits(store, store.table(name), splits)
+        made = pa.Table.from_pandas(table, preserve_index=False)
+        origin = {b"scenestore": store.hash.encode()}
+        pq.write_table(made.replace_schema_metadata({**made.schema.metadata, **origin}), path)
     left = sorted(set(_TABLES) - set(names))
     return [f"Not in this store: {', '.join(left)}."] if left else []

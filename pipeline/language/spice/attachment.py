@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
 
 from pipeline.language.spice.clauses import Clauses
-from pipeline.language.words import words
+from pipeline.language.words import names, phrases, read_data, word_class
 
 __all__ = [
     "candidates",
@@ -27,34 +26,15 @@ __all__ = [
     "sites",
 ]
 
-_ROLE = {
-    "nsubj": "subj",
-    "nsubj:pass": "subj",
-    "obj": "obj",
-    "iobj": "obj",
-    "obl": "obl",
-    "nmod": "nmod",
-    "conj": "conj",
-    "root": "root",
-    "acl": "acl",
-    "acl:relcl": "relcl",
-    "advcl": "advcl",
-    "xcomp": "xcomp",
-}
-_INSIDE = frozenset(
-    (
-        *("case", "mark", "aux", "aux:pass", "cop", "det", "det:qmod", "nummod"),
-        *("amod", "compound", "advmod", "compound:prt"),
-    )
-)
-_PREPOSITIONS = words("common_prepositions") | {"in front of", "next to", "out of", "on top of"}
+_ROLE = names("roles")
+_INSIDE = word_class("inner_labels")
+_PREPOSITIONS = word_class("common_prepositions") | phrases("common_phrases")
 _NO_NOUN = -1
 
 
 @cache
 def _weights(profile: str) -> dict[str, float]:
-    path = resources.files("pipeline.language").joinpath("data/attachment.json")
-    weights: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))[profile]
+    weights: dict[str, float] = json.loads(read_data("attachment.json"))[profile]
     return weights
 
 
@@ -141,29 +121,19 @@ def phrase_cues(c: Clauses, found: list[int], k: int, before: int, noun: int) ->
 def clause_cues(c: Clauses, found: list[int], k: int, verb: int) -> list[str]:
     """Return the cues of attaching a clause to candidate ``k``; -1: to no noun."""
     inner = {c.rel[kid] for kid in c.kids[verb]}
-    marked = next((c.lower[kid] for kid in c.kids[verb] if c.rel[kid] == "mark"), "")
-    marked = (
-        "to"
-        if marked == "to" or any(c.tag[kid] == "TO" for kid in c.kids[verb])
-        else (
-            "marked"
-            if marked or "advmod" in {c.rel[x] for x in c.kids[verb] if x == verb - 1}
-            else ""
-        )
-    )
+    mark = next((c.lower[kid] for kid in c.kids[verb] if c.rel[kid] == "mark"), "")
+    if mark == "to" or any(c.tag[kid] == "TO" for kid in c.kids[verb]):
+        marked = "to"
+    else:
+        adverb = verb - 1 in c.kids[verb] and c.rel[verb - 1] == "advmod"
+        marked = "marked" if mark or adverb else ""
     form = c.tag[verb] + marked
     if k < 0:
         first = c.tag[found[0]][:1] if found else ""
-        return [
-            "c:" + cue
-            for cue in (
-                f"none {form}",
-                f"none {c.rel[verb]}",
-                f"none {form} {first}",
-                f"none {'obj' in inner:d}{'obl' in inner:d}",
-                f"none comma {c.lower[verb - 1] == ','}",
-            )
-        ]
+        cues = [f"none {form}", f"none {c.rel[verb]}", f"none {form} {first}"]
+        cues.append(f"none {'obj' in inner:d}{'obl' in inner:d}")
+        cues.append(f"none comma {c.lower[verb - 1] == ','}")
+        return ["c:" + cue for cue in cues]
     cues = _shared_cues(c, found, k, verb, c.head[verb])
     cues += [f"{form} {cues[0]}", f"{form} {cues[1]}", f"{c.rel[verb]} {cues[0]}"]
     own = c.prep.get(found[k])
@@ -206,25 +176,21 @@ def reattach(c: Clauses, profile: str) -> None:
     if profile == "spice":
         join_verbs(c)
         lower_conjuncts(c)
-    weigh = _weights(profile).get
+    weights = _weights(profile)
+
+    def score(cues: list[str]) -> float:
+        return sum([weights.get(cue, 0.0) for cue in cues])
+
     for before, token, kind in sites(c):
         found = candidates(c, before, token)
-        if kind == "phrase":
-            if len(found) < 2:
-                continue
-            scores = [
-                sum([weigh(cue, 0.0) for cue in phrase_cues(c, found, k, before, token)])
-                for k in range(len(found))
-            ]
+        if kind == "phrase" and len(found) > 1:
+            scores = [score(phrase_cues(c, found, k, before, token)) for k in range(len(found))]
             best = found[scores.index(max(scores))]
             if best != c.head[token]:
                 c.move(token, best, "nmod" if c.tag[best][:1] == "N" else "obl")
-        elif profile == "spice":
-            nouns = [k for k, t in enumerate(found) if c.tag[t][:1] == "N"]
-            options = [_NO_NOUN, *nouns]
-            scores = [
-                sum([weigh(cue, 0.0) for cue in clause_cues(c, found, k, token)]) for k in options
-            ]
+        elif kind == "clause" and profile == "spice":
+            options = [_NO_NOUN, *[k for k, t in enumerate(found) if c.tag[t][:1] == "N"]]
+            scores = [score(clause_cues(c, found, k, token)) for k in options]
             best = options[scores.index(max(scores))]
             if best >= 0:
                 c.move(token, found[best], "acl")

@@ -7,18 +7,18 @@ the noun they count (*lots of dogs* has the object *dog*), and the antecedent of
 from __future__ import annotations
 
 from features.records import TextGraph
-from pipeline.language.words import phrases, words
+from pipeline.language.words import phrases, word_class
 
 __all__ = ["Clauses"]
 
 _PREP2 = phrases("prepositions_2")
 _PREP3 = phrases("prepositions_3")
 _ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)
-_QUANT_A = words("quantifiers_a")
-_QUANT_BARE = words("quantifiers_bare")
-_QUANT_DEF = words("quantifiers_definite")
-_SIDES = words("sides")
-_SINGULAR = words("singular_pronouns")
+_QUANT_A = word_class("quantifiers_a")
+_QUANT_BARE = word_class("quantifiers_bare")
+_QUANT_DEF = word_class("quantifiers_definite")
+_SIDES = word_class("sides")
+_SINGULAR = word_class("singular_pronouns")
 
 
 class Clauses:
@@ -132,21 +132,15 @@ class Clauses:
 
     def _multiword(self, token: int, noun: int) -> tuple[str, tuple[int, ...]]:
         """Merge a preposition with the words before it: *in front* + *of*."""
-        lower, head = self.lower, self.head
         before = token - 1
-        three = f"{lower[token - 2]} {lower[before]} {lower[token]}" if token > 1 else ""
-        if three in _PREP3:
-            self.inert.add(before)
-            if head[noun] == before:
-                self._lift(noun, before)
-            return three, (token - 2, before, token)
-        two = f"{lower[before]} {lower[token]}"
-        if two in _PREP2:
-            self.inert.add(before)
-            if head[noun] == before:
-                self._lift(noun, before)
-            return two, (before, token)
-        return lower[token], (token,)
+        for first, known in ((token - 2, _PREP3), (before, _PREP2)):
+            text = " ".join(self.lower[first : token + 1]) if first >= 0 else ""
+            if text in known:
+                self.inert.add(before)
+                if self.head[noun] == before:
+                    self._lift(noun, before)
+                return text, tuple(range(first, token + 1))
+        return self.lower[token], (token,)
 
     def _lift(self, noun: int, inner: int) -> None:
         """Move *library* of *in front of the library* to the position of *front* in the tree."""
@@ -178,19 +172,12 @@ class Clauses:
             group = [quantifier]
             if word in _QUANT_A and quantifier and lower[quantifier - 1] in ("a", "an"):
                 group = [quantifier - 1, quantifier]
-            elif (
-                word in _QUANT_BARE
-                or (word[:-1].isdigit() and word.endswith("s"))
-                or (
-                    (word in _QUANT_DEF or word.isdigit())
-                    and (
-                        tag[noun] == "PRP" or any(tag[i] in ("DT", "PRP$") for i in self.kids[noun])
-                    )
+            elif word not in _QUANT_BARE and not (word[:-1].isdigit() and word.endswith("s")):
+                definite = tag[noun] == "PRP" or any(
+                    tag[i] in ("DT", "PRP$") for i in self.kids[noun]
                 )
-            ):
-                pass
-            else:
-                continue
+                if not definite or not (word in _QUANT_DEF or word.isdigit()):
+                    continue
             for kid in list(self.kids[quantifier]):
                 if self.rel[kid] == "amod" or (sides and kid > noun):
                     self.move(kid, noun, self.rel[kid])

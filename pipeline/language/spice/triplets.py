@@ -9,6 +9,7 @@ adverbial and participial clauses, open complements and agentless passives.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from features.errors import UnknownName, UsageError
 from features.records import TextGraph
@@ -173,16 +174,10 @@ class _SceneGraph(Predicates):
         """Return the parsed caption with roles, objects, attributes and relations."""
         c = self.c
         used = {node for s, _, o in self.edges for node in (s, o)}
-        used.update([node for node, _ in self.properties])
-        nouns = sorted(
-            used.union(
-                [
-                    t
-                    for t in range(c.n)
-                    if c.tag[t][:1] == "N" and t not in c.inert and t not in self.modifiers
-                ]
-            )
-        )
+        used.update(node for node, _ in self.properties)
+        unnamed = c.inert | self.modifiers
+        used.update(t for t in range(c.n) if c.tag[t][:1] == "N" and t not in unnamed)
+        nouns = sorted(used)
         row = {token: at for at, token in enumerate(nouns)}
         mentions = [[token] for token in nouns]
         for pronoun, noun in c.antecedent.items():
@@ -198,14 +193,8 @@ class _SceneGraph(Predicates):
             for at in mention:
                 roles[at] = "object"
         objects = [self.label(token) for token in nouns]
-        return TextGraph(
-            caption=parsed.caption,
-            tokens=parsed.tokens,
-            lemmas=parsed.lemmas,
-            upos=parsed.upos,
-            xpos=parsed.xpos,
-            heads=parsed.heads,
-            deprels=parsed.deprels,
+        return replace(
+            parsed,
             roles=tuple(roles),
             objects=tuple(objects),
             object_positions=tuple([tuple(mention) for mention in mentions]),
@@ -214,9 +203,6 @@ class _SceneGraph(Predicates):
             attribute_positions=tuple(self.properties.values()),
             relations=tuple([(row[s], p, row[o]) for s, p, o in self.edges]),
             relation_positions=tuple(self.edges.values()),
-            scheme=parsed.scheme,
-            problem=parsed.problem,
-            sentence_starts=parsed.sentence_starts,
         )
 
 

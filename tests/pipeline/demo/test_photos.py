@@ -24,13 +24,13 @@ def test_photos_come_with_five_captions_each(tmp_path):
             assert min(image.size) >= 300
 
 
-def test_without_scikit_image_the_command_is_named(tmp_path, monkeypatch):
+def test_missing_scikit_image_has_an_install_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage", None)
     with pytest.raises(MissingDependency, match=r"pip install 'scikit-image>=0.24'"):
         write_photos(tmp_path)
 
 
-def test_a_missing_photo_is_named(tmp_path, monkeypatch):
+def test_a_missing_photo(tmp_path, monkeypatch):
     skimage = pytest.importorskip("skimage", reason="scikit-image is a development extra")
     monkeypatch.setattr(skimage, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(InputError, match=r"astronaut\.png: missing in this release"):

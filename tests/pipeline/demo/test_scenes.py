@@ -1,4 +1,4 @@
-"""The demo's scenes are true, repeatable, and hide colours from the labels."""
+"""The demo's scenes: captions are true, files repeatable, and labels show no colours."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_predicative_colours_are_true(scenes, captions):
     assert checked > 40
 
 
-def test_people_are_called_what_they_look_like(scenes, captions):
+def test_nouns_of_people_match_their_style(scenes, captions):
     allowed = {
         ("large", 0): {"man", "guy", "coat", "jacket"},
         ("large", 1): {"woman", "lady", "dress"},
@@ -120,7 +120,7 @@ def test_people_are_called_what_they_look_like(scenes, captions):
 
 
 def test_spatial_words_follow_from_the_boxes(scenes):
-    """'There is A <preposition> B' is checked on the boxes, without the plan's relations."""
+    """Check 'There is A <preposition> B' with the boxes, not with the plan's relations."""
     prepositions = (
         "to the left of|to the right of|in front of|behind|above|over|on top of|inside|in|on"
     )
@@ -128,7 +128,7 @@ def test_spatial_words_follow_from_the_boxes(scenes):
     for number, scene in enumerate(scenes):
         boxes = {e.label: e.box for e in scene.entities}
         if len(boxes) < 3 or "person" in boxes:
-            continue  # two balls: a noun does not say which; "in a coat" is not a place
+            continue  # two balls are ambiguous; "in a coat" is not a place
         for text in write_captions(scene, random.Random(1000 + number)):
             bare = re.sub(PLACE, "", text)
             found = re.fullmatch(rf"There (?:is|are) (.+?) ({prepositions}) (.+)\.", bare)
@@ -171,7 +171,7 @@ def test_planned_relations_hold_and_all_occur(scenes):
 
 
 def test_a_false_relation_does_not_hold(scenes):
-    """Opposites never hold together."""
+    """Opposite relations are not both true."""
     from pipeline.demo.world import Relation
 
     for scene in scenes:
@@ -189,7 +189,7 @@ def test_boxes_are_inside_the_image(scenes):
         assert (boxes[:, 2:] - boxes[:, :2] > 8).all()
 
 
-def test_labels_tell_neither_colour_nor_size_nor_relation(scenes):
+def test_labels_show_neither_colour_nor_size_nor_relation(scenes):
     labels, predicates = set(), set()
     for number, scene in enumerate(scenes):
         found = detections_of(scene, random.Random(number))
@@ -201,7 +201,7 @@ def test_labels_tell_neither_colour_nor_size_nor_relation(scenes):
     assert predicates == {"near", "touching"}
 
 
-def test_many_scenes_share_their_labels_but_none_its_content(scenes):
+def test_scenes_share_labels_but_not_content(scenes):
     labels = collections.Counter(
         tuple(sorted({e.label for e in scene.entities})) for scene in scenes
     )

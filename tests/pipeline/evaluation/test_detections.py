@@ -1,4 +1,4 @@
-"""Quality measures: hand-made cases, and the promised numbers on the development data."""
+"""Evaluation measures: hand-made cases, and the documented results on development data."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_box_recall_by_hand():
 
 
 class Says:
-    """A predictor that always says the same."""
+    """A predictor with constant output."""
 
     def __init__(self, *relations):
         self.relations = relations
@@ -49,7 +49,7 @@ class Says:
         return {}
 
     def predict(self, found, limit):
-        assert found.relations is None  # it must not see the answer
+        assert found.relations is None  # the predictor does not get the true relations
         return self.relations[:limit], np.ones(len(self.relations[:limit]), np.float32)
 
 
@@ -103,7 +103,7 @@ class Fixed:
     def covers(self, image_id):
         return True
 
-    def detect(self, picture):
+    def detect(self, image):
         return detections(self.boxes)
 
 
@@ -126,7 +126,7 @@ def test_coco_ap_refuses_other_files(coco):
         coco_ap(Fixed([]), path, folder)
 
 
-def test_entities_needs_pictures(tmp_path):
+def test_entities_needs_images(tmp_path):
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "1.xml").write_text("<annotation/>")
     with pytest.raises(UsageError, match="none of the images"):
@@ -166,7 +166,7 @@ def test_entities_boxes_are_found():
 @needs_data
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_prior_on_graphs_it_has_not_seen(tmp_path):
+def test_prior_on_held_out_graphs(tmp_path):
     graphs = SceneGraphFile(SHARED / "flickr30k-dev/lgsgm/flickr30k_val_lowered_images_data.json")
     order = np.random.default_rng(0).permutation(graphs.ids())
     seen = [graphs.read(image_id) for image_id in order[:700]]

@@ -1,4 +1,4 @@
-"""The SPICE metric against hand counts."""
+"""The SPICE metric, compared with hand counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.quality import SUBSETS, spice, tuples, wordnet_synsets
 
 
 def graph(objects: str, attributes: str = "", relations: str = "") -> TextGraph:
-    """Build a graph from ``a b``, ``a:x`` and ``a>p>b`` written with spaces between."""
+    """Return a graph from words separated by spaces: objects, ``a:x`` and ``a>p>b``."""
     names = tuple(objects.split())
     pairs = tuple(tuple(pair.split(":")) for pair in attributes.split())
     links = [link.split(">") for link in relations.split()]
@@ -47,7 +47,7 @@ def test_f1_by_hand() -> None:
     assert result.subsets["size"] == 0.0
 
 
-def test_mean_over_images_and_missing_kinds() -> None:
+def test_mean_over_images_and_missing_subsets() -> None:
     same = graph("dog")
     result = spice([same, same], [[same], [graph("cat")]])
     assert result.images == (1.0, 0.0)
@@ -56,7 +56,7 @@ def test_mean_over_images_and_missing_kinds() -> None:
     assert math.isnan(result.subsets["relation"])
 
 
-def test_synonyms_match_in_every_place() -> None:
+def test_synonyms_match_in_every_position() -> None:
     table = {"puppy": "d", "dog": "d", "chase": "c", "follow": "c"}
 
     def synsets(lemma: str) -> frozenset[str]:
@@ -92,13 +92,13 @@ def test_empty_captions_score_nothing() -> None:
     assert spice(["A dog."], [[""]]).score == 0.0
 
 
-def test_wrong_calls_are_named() -> None:
+def test_errors() -> None:
     with pytest.raises(UsageError, match="1 candidates and 0 lists"):
         spice(["a"], [])
     with pytest.raises(UsageError, match="image 1 has no references"):
         spice(["a", "b"], [["c"], []])
 
 
-def test_wordnet_says_what_is_missing() -> None:
+def test_missing_wordnet() -> None:
     with pytest.raises((MissingDependency, MissingInput), match="wn"):
         wordnet_synsets("no-such-lexicon:0")

@@ -1,4 +1,4 @@
-"""``python -m pipeline parse`` and ``rules``: what people and machines read."""
+"""The commands ``parse`` and ``rules``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_table_shows_tokens_arcs_and_graph(capsys: pytest.CaptureFixture[str]) -
     assert "relation   man -- ride -> horse" in lines
 
 
-def test_json_is_one_object_a_caption(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_object_per_caption(capsys: pytest.CaptureFixture[str]) -> None:
     app.call(["parse", "--json", "--profile", "spice", "A dog sits on a mat.", "", "x\ud800"])
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["problem"] for one in found] == ["", "empty", ""]

@@ -1,4 +1,4 @@
-"""Dependency schemes: hand-made trees, round trips, and one tree per sentence whatever comes in."""
+"""Dependency schemes: hand-made trees, round trips, and one tree per sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_prepositions_become_case() -> None:
     )
 
 
-def test_chains_of_prepositions_climb_to_the_governor() -> None:
+def test_chains_of_prepositions() -> None:
     words = ["dog", "runs", "out", "of", "the", "house"]
     tags = ["NN", "VBZ", "IN", "IN", "DT", "NN"]
     heads = [1, -1, 1, 2, 5, 3]
@@ -56,7 +56,7 @@ def test_agent_and_passive() -> None:
     assert rel == ["det", "nsubj:pass", "aux:pass", "root", "case", "obl:agent"]
 
 
-def test_copula_hangs_on_its_predicate() -> None:
+def test_copula_depends_on_its_predicate() -> None:
     words = ["the", "dogs", "are", "wet", "and", "muddy"]
     tags = ["DT", "NNS", "VBP", "JJ", "CC", "JJ"]
     heads = [1, 2, -1, 2, 3, 3]
@@ -82,14 +82,14 @@ def test_conjunct_chains_are_flat_in_ud() -> None:
     "caption",
     ["A man sits on a bench.", "The dogs are wet.", "A boy eats apples, pears and grapes."],
 )
-def test_schemes_lead_back_to_ud(caption: str, scheme: str) -> None:
+def test_schemes_convert_back_to_ud(caption: str, scheme: str) -> None:
     ud = parse([caption])[0]
     other = parse([caption], scheme=scheme)[0]
     assert other.scheme == scheme
     assert to_ud(other).heads == ud.heads
 
 
-def test_unknown_scheme_lists_the_known() -> None:
+def test_unknown_scheme() -> None:
     with pytest.raises(UnknownName, match="ud1-basic"):
         from_ud(TextGraph("x"), "ud3")
 
@@ -148,7 +148,7 @@ def test_recorded_graphs_in_both_schemes() -> None:
 
 
 def _tag(word: str) -> str:
-    """Penn tag of the few words of the recorded graphs."""
+    """Return the Penn tag of a word of the recorded graphs."""
     closed = {"a": "DT", "the": "DT", "in": "IN", "on": "IN", "by": "IN", "two": "CD", "'s": "POS"}
     verbs = {"is": "VBZ", "are": "VBP", "sit": "VBP", "flown": "VBN"}
     adjectives = {"brown", "gray", "wooden", "small", "wet"}

@@ -1,4 +1,4 @@
-"""Parsing as a whole: no input breaks it, indices are real, batches change nothing."""
+"""Parsing: unusual input, valid positions, independence of order and batches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ODD = {
 
 
 def check(graph: TextGraph) -> None:
-    """Assert everything that must hold of any parsed caption."""
+    """Assert what must be true of any parsed caption."""
     n = len(graph.tokens)
     columns = (graph.lemmas, graph.upos, graph.xpos, graph.heads, graph.deprels)
     assert all(len(column) == n for column in columns)
@@ -84,7 +84,7 @@ def test_odd_input_is_parsed_or_has_a_problem(kind: str, profile: str) -> None:
     assert graph.problem == {"empty": "empty", "blank": "empty", "long": "too long"}.get(kind, "")
 
 
-def test_odd_captions_do_not_disturb_their_neighbours() -> None:
+def test_odd_captions_do_not_affect_their_neighbours() -> None:
     good = "A man is riding a horse."
     mixed = [text for odd in ODD.values() for text in (odd, good)]
     alone = parse([good])[0]
@@ -95,7 +95,7 @@ def test_odd_captions_do_not_disturb_their_neighbours() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), max_size=30), st.sampled_from(["spice", "extended"]))
-def test_positions_point_to_real_tokens(words: list[str], profile: str) -> None:
+def test_positions_are_valid(words: list[str], profile: str) -> None:
     check(parse([" ".join(words)], profile=profile)[0])
 
 
@@ -122,13 +122,13 @@ def _same(one: TextGraph, other: TextGraph) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def test_capitals_are_read_like_small_letters() -> None:
+def test_captions_in_capitals() -> None:
     graph = parse(["A DOG RUNS ON THE BEACH"])[0]
     assert graph.tokens[1] == "DOG"
     assert graph.triplets == [("dog", "run on", "beach")]
 
 
-def test_two_sentences_have_two_roots_and_no_link() -> None:
+def test_two_sentences_have_two_roots() -> None:
     graph = parse(["A dog runs. Two cats sit on a mat."])[0]
     assert graph.sentence_starts == (0, 4)
     assert graph.triplets == [("cat", "sit on", "mat")]
@@ -142,7 +142,7 @@ def test_the_parser_is_loaded_once_and_names_its_version() -> None:
     assert parser.version.startswith("core_web_sm")
 
 
-def test_unknown_names_list_the_known() -> None:
+def test_unknown_names() -> None:
     with pytest.raises(UnknownName, match="spacy, stanza"):
         parse(["x"], parser="spicy")
     with pytest.raises(UnknownName, match="extended, spice"):
@@ -155,7 +155,7 @@ def test_unknown_names_list_the_known() -> None:
         load_parser("spacy", model="no_such_model")
 
 
-def test_a_parser_of_ones_own() -> None:
+def test_a_parser_plug_in() -> None:
     class Words:
         name, version = "words", "1"
 

@@ -1,4 +1,4 @@
-"""The lean spaCy pipeline: the same parses as spaCy's own components, word vectors kept."""
+"""The parser spacy: the parses of spaCy's components, with cached embeddings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPTIONS = [
 
 @pytest.fixture(scope="module", name="plain")
 def _plain():
-    """The model as spaCy loads it, without our changes."""
+    """Load the model without our changes."""
     return spacy.load(
         load_parser("spacy").nlp.path, exclude=["ner", "attribute_ruler", "lemmatizer", "senter"]
     )
@@ -31,7 +31,7 @@ def docs(nlp, captions: list[str]) -> list[Doc]:
     return [Doc(nlp.vocab, words=tokenize(caption).words) for caption in captions]
 
 
-def test_tags_and_trees_are_spacys_own(plain) -> None:
+def test_tags_and_trees_equal_spacys(plain) -> None:
     ours = load_parser("spacy").nlp
     assert ours.get_pipe("tok2vec").model.layers[0].name == "cached-words"
     for one, other in zip(
@@ -52,15 +52,15 @@ def test_cached_vectors_equal_the_layers_output(plain) -> None:
             np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_other_architectures_are_left_alone() -> None:
+def test_other_architectures_are_unchanged() -> None:
     nlp = spacy.blank("en")
     assert cache_embeddings(nlp) is False
 
 
-def test_only_the_lean_components_run() -> None:
+def test_only_the_used_components_are_loaded() -> None:
     assert load_parser("spacy").nlp.pipe_names == ["tok2vec", "tagger", "parser"]
 
 
-def test_a_model_folder_can_be_named() -> None:
+def test_a_model_folder() -> None:
     folder = str(load_parser("spacy").nlp.path)
     assert load_parser("spacy", model=folder).parse(["A dog runs."])[0].heads == (1, 2, -1, 2)

@@ -1,10 +1,11 @@
-"""The Stanza backend: a real micro model, trained here on a treebank of our own, run for real."""
+"""The parser stanza, run with a micro model that is trained here on a small treebank."""
 
 from __future__ import annotations
 
 import json
 import logging
 import socket
+import warnings
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def read_conllu(path: Path) -> list[TextGraph]:
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a tagger and a parser on the treebank; a folder as ``stanza.download`` makes it."""
+    """Train a tagger and a parser on the treebank; return a folder as of ``stanza.download``."""
     pytest.importorskip("stanza")
     import torch
     from stanza.models import parser, tagger
@@ -62,8 +63,10 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "depparse": "--deep_biaff_hidden_dim 40 --deep_biaff_output_dim 30 --tag_emb_dim 20 "
         "--lr 0.02 --max_steps 70 --eval_interval 70 --no_checkpoint",
     }
-    for name, module in (("pos", tagger), ("depparse", parser)):
-        module.main([*shared, *sizes[name].split(), "--save_dir", str(root / "en" / name)])
+    with warnings.catch_warnings():  # Stanza's trainers leave files open
+        warnings.simplefilter("ignore", ResourceWarning)
+        for name, module in (("pos", tagger), ("depparse", parser)):
+            module.main([*shared, *sizes[name].split(), "--save_dir", str(root / "en" / name)])
     known = {"tokenize": "micro", "pos": "micro", "lemma": "micro", "depparse": "micro"}
     resources = {
         "url": "http://127.0.0.1:1/",
@@ -83,7 +86,7 @@ def _backend(model_dir: Path):
 
 
 def test_real_pipeline_reproduces_its_treebank(backend) -> None:
-    """The micro model has seen these captions: most heads and tags must come back."""
+    """The micro model was trained on these captions, so most heads and tags are right."""
     gold = read_conllu(TREEBANK)
     found = backend.parse([graph.caption for graph in gold])
     pairs = [
@@ -100,7 +103,7 @@ def test_real_pipeline_reproduces_its_treebank(backend) -> None:
     assert [graph.tokens for graph in found] == [graph.tokens for graph in gold]
 
 
-def test_no_network_is_touched(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_downloaded(model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.language.parsers.stanza import StanzaParser
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -130,21 +133,21 @@ def test_two_sentences_keep_their_roots(backend) -> None:
     assert all(head == -1 or head >= 6 for head in graph.heads[6:])
 
 
-def test_one_call_gives_triplets(model_dir: Path) -> None:
+def test_parse_returns_triplets(model_dir: Path) -> None:
     graph = parse(
         ["A man in a red hat is holding a ball."], "stanza", model_dir=str(model_dir), gpu=False
     )[0]
     assert ("man", "hold", "ball") in graph.triplets
 
 
-def test_missing_models_are_named(tmp_path: Path) -> None:
+def test_missing_models(tmp_path: Path) -> None:
     with pytest.raises(MissingInput, match=r"resources\.json") as caught:
         load_parser("stanza", model_dir=str(tmp_path))
     assert "stanza.download" in str(caught.value)
 
 
 def test_rules_agree_on_recorded_ud_and_spacy_parses() -> None:
-    """The same rules over recorded UD trees and over spaCy's trees give the same tuples."""
+    """The rules give the same tuples for recorded UD trees and for spaCy's trees."""
     gold = read_conllu(TREEBANK)
     for profile in ("spice", "extended"):
         recorded = extract(gold, profile)

@@ -1,4 +1,4 @@
-"""Tokens: NLTK's, sentence by sentence, and never more or less than the caption says."""
+"""Tokenisation: NLTK's tokens, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_one_sentence_equals_nltk(caption: str) -> None:
 def test_chunks_equal_nltk_on_any_single_sentence(pieces: list[str]) -> None:
     caption = "".join(pieces)
     found = tokenize(caption)
-    # quotes and clitics across spaces are the one thing NLTK reads beyond a chunk
+    # quotes and clitics across spaces are NLTK's only rules beyond a chunk
     if len(found.starts) == 1 and not set(caption) & set("'\".()[]"):
         assert found.words == NLTK.tokenize(caption)
 
@@ -57,18 +57,18 @@ def test_abbreviation_keeps_its_period_inside_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("caption", ["", "   ", "\x00", "\u200b \ufeff", "\t\n"])
-def test_nothing_to_read_is_empty(caption: str) -> None:
+def test_blank_captions_are_empty(caption: str) -> None:
     assert tokenize(caption).problem == "empty"
     assert tokenize(caption).words == []
 
 
-def test_long_captions_are_cut_and_say_so() -> None:
+def test_long_captions_are_cut() -> None:
     found = tokenize("dog " * 2000)
     assert (found.problem, len(found.words)) == ("too long", MAX_TOKENS)
     assert tokenize("dog " * MAX_TOKENS).problem == ""
 
 
-def test_clean_removes_what_is_no_text() -> None:
+def test_clean_replaces_control_characters() -> None:
     assert clean("a\x00b\ud800c\u200bd") == "a b\ufffdc d"
 
 
@@ -79,4 +79,4 @@ def test_words_hold_no_space_and_starts_are_positions(caption: str) -> None:
     assert found.starts == sorted(set(found.starts))
     assert all(0 <= start < len(found.words) for start in found.starts)
     assert bool(found.words) == (found.problem != "empty")
-    "".join(found.words).encode()  # no lone surrogate is left
+    "".join(found.words).encode()  # no unpaired surrogate is left

@@ -1,4 +1,4 @@
-"""Box arithmetic against hand-computed cases and a plain double loop."""
+"""Box arithmetic, compared with hand-computed cases and a double loop."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_nms_equals_the_definition(seed):
 
 
 def test_nms_of_many_classes_equals_the_definition():
-    """Some classes alone, others together in one matrix, and equal scores."""
+    """Some classes have a matrix of their own, others share one; some scores are equal."""
     draw = np.random.default_rng(1)
     corner = draw.integers(0, 60, (400, 2))
     boxes = np.concatenate([corner, corner + draw.integers(5, 30, (400, 2))], 1).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The commands detect, evaluate-detections and fit-relations as a user calls them."""
+"""The commands detect, evaluate-detections and fit-relations."""
 
 import json
 
@@ -24,7 +24,8 @@ def photo(tmp_path):
     import skimage
 
     path = tmp_path / "a cat.png"
-    Image.open(f"{skimage.__path__[0]}/data/chelsea.png").convert("RGB").save(path)
+    with Image.open(f"{skimage.__path__[0]}/data/chelsea.png") as image:
+        image.convert("RGB").save(path)
     return path
 
 
@@ -43,13 +44,13 @@ def test_detect_as_json_and_drawn(call, photo, tmp_path):
     assert result["objects"][0]["label"] == "cat"
     assert len(result["objects"][0]["box"]) == 4
     assert result["relations"]
-    with Image.open(out) as drawn:
-        assert drawn.size[0] > 400
+    with Image.open(out) as drawing:
+        assert drawing.size[0] > 400
     call("detect", photo, photo, "--draw", tmp_path / "many")
     assert (tmp_path / "many" / "a cat.png").is_file()
 
 
-def test_detect_mistakes(call, tmp_path):
+def test_detect_errors(call, tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         call("detect", tmp_path / "nowhere.jpg")
     with pytest.raises(UsageError, match="max-objects"):
@@ -99,7 +100,7 @@ def test_fit_from_a_store(call, tiny_records, tmp_path):
     assert set(table.predicates) == {p for text in store.texts for _, p, _ in text.relations}
 
 
-def test_evaluate_mistakes(call):
+def test_evaluate_errors(call):
     with pytest.raises(UsageError, match="nothing to evaluate"):
         call("evaluate-detections")
     with pytest.raises(UsageError, match="images-dir"):

@@ -1,4 +1,4 @@
-"""Detectors: the embedded network, files as detectors, your own; the registry between them."""
+"""Detectors: the packaged network, precomputed files, plug-ins, and the registry."""
 
 import json
 import runpy
@@ -19,11 +19,11 @@ from pipeline.vision.detectors.nanodet import (
     FEATURE_DIM,
     SIDE,
     WEIGHTS,
-    _normalised,
     coco_classes,
     forward,
     letterbox,
     nanodet_features,
+    normalise,
 )
 from pipeline.vision.images import LazyImage, read_image
 
@@ -57,7 +57,7 @@ def test_nanodet_on_public_domain_photos():
         assert (found.boxes[:, 2:] > found.boxes[:, :2]).all()
 
 
-def test_boxes_do_not_depend_on_the_pictures_size(cat):
+def test_boxes_scale_with_the_image(cat):
     small = detect(PHOTOS / "chelsea.png", max_objects=1)[0]
     height, width = cat.rgb().shape[:2]
     large = np.asarray(Image.fromarray(cat.rgb()).resize((width * 4, height * 4)))
@@ -74,10 +74,10 @@ def test_nms_is_per_class(cat):
     assert overlaps[same].max() <= 0.6001
 
 
-def test_one_pass_serves_detector_and_features(cat, monkeypatch):
+def test_detector_and_features_share_one_run(cat, monkeypatch):
     from pipeline.vision.detectors import nanodet
 
-    picture = LazyImage.from_pixels("x", cat.rgb())
+    image = LazyImage.from_pixels("x", cat.rgb())
     calls = []
     network, names = nanodet.session()
 
@@ -87,13 +87,13 @@ def test_one_pass_serves_detector_and_features(cat, monkeypatch):
             return network.run(*args)
 
     monkeypatch.setattr(nanodet, "session", lambda: (Counting(), names))
-    found = create_detector("nanodet").detect(picture)
-    assert nanodet_features(picture, found.boxes[:3]).shape == (3, FEATURE_DIM)
+    found = create_detector("nanodet").detect(image)
+    assert nanodet_features(image, found.boxes[:3]).shape == (3, FEATURE_DIM)
     assert len(calls) == 1
 
 
-def test_features_tell_colours_apart():
-    """Two squares that differ in colour only must differ where colour is stored, and be finite."""
+def test_features_distinguish_colours():
+    """Two squares of different colours differ in the colour features; all features are finite."""
     pixels = np.full((300, 400, 3), 128, np.uint8)
     pixels[100:180, 40:120] = (205, 45, 45)
     pixels[100:180, 240:320] = (50, 80, 190)
@@ -107,23 +107,23 @@ def test_features_tell_colours_apart():
     assert np.abs(features).max() < 1000  # fits float16 by far
 
 
-def test_letterbox_keeps_the_aspect_and_ends_in_zeros():
+def test_letterbox_keeps_the_aspect_and_pads_with_zeros():
     pixels = np.full((100, 200, 3), 200, np.uint8)
     scaled = letterbox(pixels, (200, 100))
-    assert scaled.shape == (212, SIDE, 3)  # 208 rows of the picture, and one of 4-pixel cells
+    assert scaled.shape == (212, SIDE, 3)  # 208 rows of the image and one row of 4-pixel cells
     assert (scaled[:200] == 200).all()
     assert (scaled[209:] == 0).all()
     assert letterbox(pixels[:, :100], (100, 100)).shape == (SIDE, SIDE, 3)
     assert letterbox(np.full((1, 1, 3), 7, np.uint8), (1, 1)).max() == 7
     thin = LazyImage.from_pixels("thin", np.full((5000, 3, 3), 9, np.uint8))
-    assert letterbox(*thin.reduced(1)[:1], thin.size).max() == 0  # sampled beside it
+    assert letterbox(*thin.reduced(1)[:1], thin.size).max() == 0  # sampled outside the image
     few, factor = thin.reduced(8)
     assert letterbox(few, thin.size, factor).max() == 9
 
 
 @pytest.mark.parametrize("name", ["astronaut.png", "chelsea.png", "coffee.png"])
-def test_a_large_jpeg_gives_the_same_however_it_is_decoded(name, tmp_path, monkeypatch):
-    """The stated tolerance: boxes within IoU 0.9, features within a cosine of 0.999."""
+def test_a_large_jpeg_decoded_at_reduced_size(name, tmp_path):
+    """Compare with the average of all pixels: IoU 0.9 for boxes, cosine 0.999 for features."""
     photo = Image.open(PHOTOS / name).convert("RGB")
     large = photo.resize((photo.width * 5, photo.height * 5), Image.Resampling.LANCZOS)
     noise = np.random.default_rng(0).normal(0, 5, (large.height, large.width, 1))
@@ -132,11 +132,12 @@ def test_a_large_jpeg_gives_the_same_however_it_is_decoded(name, tmp_path, monke
     detector = create_detector("nanodet")
     quick = LazyImage.open("quick", tmp_path / "large.jpg")
     found = detector.detect(quick)
-    monkeypatch.setattr("pipeline.vision.images._draft", lambda image, factor: 1)
-    whole = LazyImage.open("whole", tmp_path / "large.jpg")
+    whole = LazyImage.from_pixels("whole", read_image(tmp_path / "large.jpg"))
     wanted = detector.detect(whole)
-    most = max(large.size) / (1.5 * SIDE)
-    assert not np.array_equal(quick.reduced(most)[0], whole.reduced(most)[0])  # two ways indeed
+    limit = max(large.size) / (1.5 * SIDE)
+    assert not np.array_equal(
+        quick.reduced(limit)[0], whole.reduced(limit)[0]
+    )  # decoded differently
     assert found.size == wanted.size == large.size
     clear = np.flatnonzero(wanted.scores >= 0.4)
     assert len(clear)
@@ -152,14 +153,14 @@ def test_a_large_jpeg_gives_the_same_however_it_is_decoded(name, tmp_path, monke
 
 
 @pytest.mark.parametrize("size", [(90, 160), (160, 90), (120, 120), (3, 500)])
-def test_the_input_is_the_padded_picture_normalised(size):
+def test_the_input_is_the_padded_picturenormalise(size):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     scaled = letterbox(pixels, size[::-1])
     square = np.zeros((SIDE, SIDE, 3), np.float32)
     square[: scaled.shape[0], : scaled.shape[1]] = scaled
     wanted = (square[..., ::-1] - [103.53, 116.28, 123.675]) / [57.375, 57.12, 58.395]
-    for _ in range(2):  # the second picture must not see the first
-        np.testing.assert_allclose(_normalised(scaled)[0], wanted.transpose(2, 0, 1), atol=1e-5)
+    for _ in range(2):  # the second call must not see the first image
+        np.testing.assert_allclose(normalise(scaled)[0], wanted.transpose(2, 0, 1), atol=1e-5)
 
 
 def test_many_candidates_are_the_best_in_order():
@@ -167,11 +168,11 @@ def test_many_candidates_are_the_best_in_order():
     outputs = {}
     for stride in (8, 16, 32):
         cells = (SIDE // stride) ** 2
-        # Few levels, so that equal scores straddle the limit: the first cells win.
+        # Few levels, so that equal scores occur at the limit: the first cells are kept.
         scores = draw.integers(0, 50, (1, cells, 80)).astype(np.float32) / 100
         outputs[f"c{stride}"] = scores
         outputs[f"r{stride}"] = np.zeros((1, cells, 44), np.float32)
-    _, scores, classes = create_detector("nanodet", candidates=500)._decode(outputs)
+    _, scores, classes = create_detector("nanodet", candidates=500).decode(outputs)
     every = np.concatenate([outputs[f"c{stride}"].reshape(-1) for stride in (8, 16, 32)])
     best = np.argsort(-every, kind="stable")[:500]
     np.testing.assert_array_equal(scores, every[best])
@@ -179,7 +180,7 @@ def test_many_candidates_are_the_best_in_order():
 
 
 def test_decoding_by_hand():
-    """One cell of stride 16 speaks: its sides are 1, 2, 3 and 4.5 strides from its centre."""
+    """One cell of stride 16 has a score; its sides are 1, 2, 3 and 4.5 strides from its centre."""
     outputs = {}
     for stride in (8, 16, 32):
         cells = (SIDE // stride) ** 2
@@ -190,26 +191,26 @@ def test_decoding_by_hand():
     bins = outputs["r16"][0, cell].reshape(4, 11)
     for side, peaks in enumerate([[1], [2], [3], [4, 5]]):  # left, top, right, bottom
         bins[side, peaks] = 50
-    boxes, scores, classes = create_detector("nanodet")._decode(outputs)
+    boxes, scores, classes = create_detector("nanodet").decode(outputs)
     np.testing.assert_allclose(boxes, [[120 - 16, 56 - 32, 120 + 48, 56 + 72]], rtol=1e-6)
     np.testing.assert_allclose(scores, [0.8], rtol=1e-6)
     assert coco_classes()[classes[0]] == "cat"
 
 
-def test_extreme_pictures_pass():
+def test_images_of_extreme_shapes():
     for shape in ((1, 1, 3), (2, 3000, 3), (3000, 2, 3)):
         black = LazyImage.from_pixels("x", np.zeros(shape, np.uint8))
         found = create_detector("nanodet").detect(black)
         assert found.size == (shape[1], shape[0])
 
 
-def test_the_network_says_the_same_twice(cat):
+def test_the_network_is_deterministic(cat):
     first, second = (forward(LazyImage.from_pixels("x", cat.rgb())) for _ in range(2))
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
 
 
-def test_weights_carry_their_notice():
+def test_weights_have_a_notice():
     notice = (WEIGHTS.parent / "NOTICE").read_text()
     for words in ("Apache License", "RangiLyu/nanodet", "Changes made"):
         assert words in notice
@@ -245,7 +246,7 @@ def test_wrong_names_and_options():
 
 
 def test_a_broken_photo_is_one_clear_error(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken\.jpg"):
         detect([tmp_path / "broken.jpg"])
 
@@ -272,7 +273,7 @@ def test_scene_graphs_without_photos(tmp_path):
     assert not detector.needs_pixels
     (tmp_path / "moved.json").write_text(json.dumps(GRAPHS))
     moved = create_detector("scene-graphs", path=tmp_path / "moved.json")
-    assert moved.identity() == detector.identity()  # the content counts, not the name
+    assert moved.identity() == detector.identity()  # the content matters, not the name
     path.write_text(json.dumps(GRAPHS) + " ")
     assert create_detector("scene-graphs", path=path).identity() != moved.identity()
 
@@ -343,7 +344,7 @@ def test_import_is_light():
     assert run.stdout.strip() == "[]"
 
 
-def test_input_error_is_what_a_caller_catches(tmp_path):
+def test_a_damaged_file_is_an_input_error(tmp_path):
     (tmp_path / "graphs.json").write_text("{")
     with pytest.raises(InputError, match=r"graphs\.json"):
         create_detector("scene-graphs", path=tmp_path / "graphs.json")

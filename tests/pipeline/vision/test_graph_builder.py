@@ -1,4 +1,4 @@
-"""One shard's graphs and features: rules, extractors, and that nothing is lost."""
+"""Graphs and features of images: rules, extractors, skipped images."""
 
 import dataclasses
 import json
@@ -49,12 +49,12 @@ def found_of(n, seed=0, features=False):
     st.sampled_from([1.0, 0.5]),
     st.floats(0, 1),
 )
-def test_rules(n, most, whole, iou, least):
+def test_rules(n, limit, whole, iou, least):
     found = found_of(n, seed=n, features=True)
-    rules = GraphRules(max_objects=most, whole_image=whole, cross_class_iou=iou, min_score=least)
+    rules = GraphRules(max_objects=limit, whole_image=whole, cross_class_iou=iou, min_score=least)
     chosen = apply_rules(found, rules)
     count = len(chosen.labels)
-    assert 1 <= count <= most  # never empty
+    assert 1 <= count <= limit  # never empty
     assert len(chosen.boxes) == len(chosen.scores) == len(chosen.features) == count
     has_whole = chosen.labels[-1] == WHOLE_IMAGE
     assert has_whole == (whole == "always" or (count == 1 and not (found.scores >= least).any()))
@@ -68,7 +68,7 @@ def test_rules(n, most, whole, iou, least):
     assert real == 0 or overlaps.max() <= iou + 1e-6
 
 
-def test_rules_speak_in_the_key():
+def test_rules_are_part_of_the_key():
     first = GraphRules()
     for name, value in {
         "max_objects": 10,
@@ -84,7 +84,7 @@ def test_rules_speak_in_the_key():
             GraphRules(**wrong)
 
 
-def test_default_rules_leave_files_alone(tmp_path):
+def test_default_rules_keep_precomputed_boxes(tmp_path):
     (tmp_path / "g.json").write_text(json.dumps({"1.jpg": {"labels": [], "bbox": [], "rels": []}}))
     assert rules_for(create_detector("scene-graphs", path=tmp_path / "g.json")) == GraphRules()
     assert rules_for(create_detector("nanodet")).whole_image == "always"
@@ -92,7 +92,7 @@ def test_default_rules_leave_files_alone(tmp_path):
 
 @pytest.fixture
 def shard(tmp_path):
-    """Three pictures, the second broken."""
+    """Three images, the second damaged."""
     draw = np.random.default_rng(0)
     for name in ("a.jpg", "c.png"):
         Image.fromarray(draw.integers(0, 255, (60, 90, 3), np.uint8)).save(tmp_path / name)
@@ -114,7 +114,7 @@ def run(
     return builder.build_all(entries, on_error)
 
 
-def test_nothing_is_lost(shard):
+def test_damaged_images_are_skipped(shard):
     folder, entries = shard
     detector = create_detector("nanodet")
     graphs, objects, unions = run(entries, folder, detector, max_objects=5, max_relations=4)
@@ -129,7 +129,7 @@ def test_nothing_is_lost(shard):
         assert objects[row].shape == (len(graph.labels), FEATURE_DIM)
         assert unions[row].shape == (len(graph.relations), FEATURE_DIM)
         ends = [row for s, _, o in graph.relations for row in (s, o)]
-        assert len(graph.labels) - 1 not in ends  # the whole image relates to nothing
+        assert len(graph.labels) - 1 not in ends  # the whole image has no relations
     with pytest.raises(InputError, match=r"b\.jpg"):
         run(entries, folder, detector, on_error="fail")
     with pytest.raises(UsageError, match="on-error"):
@@ -153,21 +153,21 @@ def graphs_file(tmp_path):
     return create_detector("scene-graphs", path=path)
 
 
-def test_a_file_without_pictures(shard, graphs_file):
+def test_precomputed_graphs_without_image_files(shard, graphs_file):
     _, entries = shard
     assert resolve_features("auto", graphs_file, has_pixels=False) == "label"
     graphs, objects, unions = run(entries, None, graphs_file, relations="precomputed")
     assert graphs[0].relations == ((0, "wearing", 1), (2, "near", 0))
-    assert graphs[0].size == (80, 59)  # what the boxes reach
+    assert graphs[0].size == (80, 59)  # the extent of the boxes
     assert "does not have this image" in graphs[1].reason
     assert graphs[2].labels == (WHOLE_IMAGE,)
     assert graphs[2].size == (1, 1)
     assert objects[0].shape == (3, 384)
     assert unions[0].shape == (2, 384)
-    assert np.linalg.norm(objects[0][0] - objects[0][1]) > 0.1  # man is not hat
+    assert np.linalg.norm(objects[0][0] - objects[0][1]) > 0.1  # man and hat differ
 
 
-def test_a_file_with_pictures_takes_their_size(shard, graphs_file):
+def test_precomputed_graphs_have_the_size_of_the_image_files(shard, graphs_file):
     folder, entries = shard
     graphs, _, _ = run(entries, folder, graphs_file, features="none")
     assert graphs[0].size == graphs[2].size == (90, 60)
@@ -181,11 +181,11 @@ def test_features_of_any_boxes_come_from_the_pixels(shard, graphs_file):
     from pipeline.vision.images import read_image
 
     boxes = np.array(GRAPHS["a.jpg"]["bbox"], np.float32)
-    picture = LazyImage.from_pixels("a.jpg", read_image(folder / "a.jpg"))
-    np.testing.assert_allclose(objects[0], nanodet_features(picture, boxes), atol=1e-4)
+    image = LazyImage.from_pixels("a.jpg", read_image(folder / "a.jpg"))
+    np.testing.assert_allclose(objects[0], nanodet_features(image, boxes), atol=1e-4)
     both = union_boxes(boxes, [(0, 1), (2, 0)])
     np.testing.assert_array_equal(both, [[1, 2, 40, 59], [1, 2, 80, 59]])
-    np.testing.assert_allclose(unions[0], nanodet_features(picture, both), atol=1e-4)
+    np.testing.assert_allclose(unions[0], nanodet_features(image, both), atol=1e-4)
 
 
 def test_label_features_are_word_vectors(graphs_file):
@@ -200,7 +200,7 @@ def test_label_features_are_word_vectors(graphs_file):
     np.testing.assert_array_equal(unions[0], words.phrase("dog near fire hydrant"))
 
 
-class Bringing:
+class OwnFeatures:
     """A detector that provides features."""
 
     needs_pixels = False
@@ -212,14 +212,14 @@ class Bringing:
     def covers(self, image_id):
         return True
 
-    def detect(self, picture):
+    def detect(self, image):
         found = found_of(20, features=True)
-        return found if picture.image_id != "c.png" else dataclasses.replace(found, features=None)
+        return found if image.image_id != "c.png" else dataclasses.replace(found, features=None)
 
 
 def test_the_detectors_own_features(shard):
     _, entries = shard
-    detector = Bringing()
+    detector = OwnFeatures()
     assert resolve_features("auto", detector) == "detector"
     assert not create_extractor("detector", detector).needs_pixels
     graphs, objects, unions = run(entries, None, detector)
@@ -255,10 +255,10 @@ def test_detector_and_extractor_agree(shard):
 def test_a_shard_has_one_width(shard):
     _, entries = shard
 
-    class Odd(Bringing):
-        def detect(self, picture):
+    class Odd(OwnFeatures):
+        def detect(self, image):
             found = found_of(3, features=True)
-            wide = picture.image_id == "a.jpg"
+            wide = image.image_id == "a.jpg"
             return dataclasses.replace(found, features=found.features[:, :2]) if wide else found
 
     with pytest.raises(InputError, match="different widths"):

@@ -1,4 +1,4 @@
-"""Where pictures lie, and what is said about those that do not."""
+"""Finding image files, and messages about missing ones."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_missing_images_fail_or_are_named_once(folder):
     assert len(describe_missing(missing)) < 200
 
 
-def test_no_picture_at_all_is_an_error_even_when_skipping(folder):
+def test_no_image_at_all_is_an_error_even_when_skipping(folder):
     with pytest.raises(InputError, match="none of the 1 images"):
         keep_available([entry("x.jpg")], ImageFolder(folder), on_error="skip")
     with pytest.raises(MissingInput, match="Check --images-dir"):

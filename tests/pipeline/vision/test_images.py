@@ -1,4 +1,4 @@
-"""Pictures as they are: each becomes RGB or one ImageError with path and reason."""
+"""Decoding: every file gives RGB pixels or an ImageError with path and reason."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
 
 
 def halves(width=40, height=20):
-    """Left half red, right half blue."""
+    """Return pixels with a red left half and a blue right half."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
     return pixels
@@ -34,7 +34,7 @@ def exif(orientation):
 
 
 def huge_png(side):
-    """A PNG header that claims side x side pixels, with no data behind it."""
+    """Return a PNG with a header of side x side pixels and no data."""
 
     def chunk(kind, body):
         head = struct.pack(">I", len(body)) + kind + body
@@ -54,7 +54,7 @@ JPEG = saved(RGB, "JPEG", quality=95)
 PALETTE = RGB.quantize(4)
 FRAMES = [RGB, Image.new("RGB", (40, 20), GREEN)]
 
-# name -> (bytes, what to expect at the left and at the right)
+# name -> (bytes, expected colours at the left and at the right)
 GOOD = {
     "plain.jpg": (JPEG, RED, BLUE),
     "progressive.jpg": (saved(RGB, "JPEG", progressive=True, quality=95), RED, BLUE),
@@ -128,12 +128,12 @@ def write(tmp_path):
     return put
 
 
-def test_the_table_is_long():
+def test_the_tables_have_at_least_30_cases():
     assert len(GOOD) + len(BAD) >= 30
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_pictures(name, write):
+def test_readable_files(name, write):
     data, left, right = GOOD[name]
     path = write(name, data)
     pixels = read_image(path)
@@ -150,7 +150,7 @@ def test_good_pictures(name, write):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_pictures_name_path_and_reason(name, write):
+def test_unreadable_files_have_path_and_reason(name, write):
     data, reason = BAD[name]
     path = write(name, data)
     with pytest.raises(ImageError) as caught:
@@ -160,12 +160,12 @@ def test_bad_pictures_name_path_and_reason(name, write):
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_turned_pictures_swap_their_sides(orientation, write):
+def test_rotated_images_swap_their_sides(orientation, write):
     path = write("turned.jpg", saved(RGB, "JPEG", quality=95, exif=exif(orientation)))
     pixels = read_image(path)
     assert pixels.shape == (40, 20, 3)
     assert read_size(path) == (20, 40)
-    # 6: the picture's left side is shown on top, 8: below.
+    # 6: the left side is on top; 8: at the bottom.
     top = RED if orientation in (5, 6) else BLUE
     np.testing.assert_allclose(pixels[2, 10], top, atol=7)
 
@@ -189,12 +189,12 @@ def test_dark_16_bit_stays_dark(write):
     assert read_image(write("dark.png", saved(dark, "PNG"))).max() <= 1
 
 
-def test_path_may_be_text(write):
+def test_path_can_be_a_string(write):
     assert read_image(str(write("plain.jpg", JPEG))).shape == (20, 40, 3)
 
 
 def scene(width, height, seed=0):
-    """A picture with edges, ramps and some noise, like a photo of a camera."""
+    """Return an image with edges, ramps and noise, similar to a photo."""
     draw = np.random.default_rng(seed)
     x, y = np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height))
     pixels = np.stack([200 * x, 180 * y, 90 + 60 * np.sin(9 * x + 5 * y)], 2)
@@ -206,7 +206,7 @@ def scene(width, height, seed=0):
 
 
 def averages(pixels, factor):
-    """Average blocks that start at the top left corner, the incomplete ones too."""
+    """Average blocks from the top left corner on, including incomplete ones."""
     height, width, _ = pixels.shape
     rows, columns = np.arange(height) // factor, np.arange(width) // factor
     sums = np.zeros((rows[-1] + 1, columns[-1] + 1, 3))
@@ -215,42 +215,42 @@ def averages(pixels, factor):
     return sums / counts[..., None]
 
 
-@pytest.mark.parametrize("most", [1.0, 1.99, 2.0, 3.9, 7.0, 8.5, 16.0])
+@pytest.mark.parametrize("limit", [1.0, 1.99, 2.0, 3.9, 7.0, 8.5, 16.0])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_reduced_pictures_are_averages(kind, most, write):
+def test_reduced_images_are_averages(kind, limit, write):
     path = write("large", saved(Image.fromarray(scene(645, 403)), kind, quality=92, subsampling=0))
-    picture = LazyImage.open("large", path)
-    few, factor = picture.reduced(most)
-    assert factor == 2 ** int(np.log2(most))
-    assert picture.size == (645, 403)
+    image = LazyImage.open("large", path)
+    few, factor = image.reduced(limit)
+    assert factor == 2 ** int(np.log2(limit))
+    assert image.size == (645, 403)
     assert few.shape == (-(-403 // factor), -(-645 // factor), 3)
-    wanted = averages(picture.rgb(), factor)
+    wanted = averages(image.rgb(), factor)
     apart = np.abs(few[:-1, :-1] - wanted[:-1, :-1])
-    # The stated tolerance: a JPEG's own scaling is not quite an average; all others round.
+    # The scaling of a JPEG decoder is not exactly an average; the others are rounded.
     assert apart.mean() <= (0.0 if factor == 1 else 1.0 if kind == "JPEG" else 0.3)
     assert np.percentile(apart, 99) <= (6 if kind == "JPEG" else 1)
-    assert np.abs(few - wanted).mean() <= 1.5  # the rim holds incomplete blocks
-    again, _ = picture.reduced(most)
+    assert np.abs(few - wanted).mean() <= 1.5  # including incomplete blocks
+    again, _ = image.reduced(limit)
     assert again is few
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("size", [(640, 400), (645, 403)])
-def test_reduced_pictures_are_upright(orientation, size, write):
-    """Incomplete blocks stay at the right and at the bottom, however the camera was held."""
+def test_reduced_images_are_upright(orientation, size, write):
+    """Incomplete blocks are at the right and the bottom for every orientation."""
     data = saved(
         Image.fromarray(scene(*size)), "JPEG", quality=92, subsampling=0, exif=exif(orientation)
     )
-    picture = LazyImage.open("turned", write("turned.jpg", data))
-    few, factor = picture.reduced(4)
-    wanted = averages(picture.rgb(), factor)
+    image = LazyImage.open("turned", write("turned.jpg", data))
+    few, factor = image.reduced(4)
+    wanted = averages(image.rgb(), factor)
     assert factor == 4
     assert few.shape == wanted.shape
     assert np.abs(few - wanted)[:-1, :-1].mean() <= 1.0
 
 
 def test_the_decoder_scales_a_jpeg(write, monkeypatch):
-    """What is asked of the decoder, and that it may refuse."""
+    """The decoder is asked for a reduced size, and may ignore it."""
     from PIL.JpegImagePlugin import JpegImageFile
 
     asked = []
@@ -275,17 +275,17 @@ def test_the_decoder_scales_a_jpeg(write, monkeypatch):
     assert LazyImage.open("p", progressive).reduced(8)[0].shape == (51, 81, 3)
 
 
-def test_what_a_network_sees_does_not_depend_on_who_looked_before(write):
+def test_reduced_images_do_not_depend_on_earlier_calls(write):
     path = write("large.jpg", saved(Image.fromarray(scene(640, 400)), "JPEG", quality=80))
     first, second = LazyImage.open("a", path), LazyImage.open("b", path)
     second.rgb(), second.reduced(2)
     np.testing.assert_array_equal(first.reduced(4)[0], second.reduced(4)[0])
 
 
-def test_damage_is_found_when_somebody_looks(write):
+def test_damage_is_found_when_pixels_are_decoded(write):
     data = saved(Image.fromarray(scene(645, 403)), "JPEG")
-    picture = LazyImage.open("cut", write("cut.jpg", data[: len(data) // 2]))
-    for look in (picture.rgb, lambda: picture.reduced(4)):
+    image = LazyImage.open("cut", write("cut.jpg", data[: len(data) // 2]))
+    for look in (image.rgb, lambda: image.reduced(4)):
         with pytest.raises(ImageError, match=r"cut\.jpg: damaged"):
             look()
     with pytest.raises(ImageError, match="pixels are needed"):

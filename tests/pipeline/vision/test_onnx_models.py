@@ -1,4 +1,4 @@
-"""ONNX detectors and backbones by YAML, on tiny models whose outputs are known constants."""
+"""ONNX detectors and backbones, tested with tiny models whose outputs are constants."""
 
 import numpy as np
 import pytest
@@ -22,20 +22,20 @@ def varint(number):
 
 
 def field(number, value):
-    """One protobuf field: an int, or bytes."""
+    """Return a protobuf field: an int, or bytes."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
 def port(name, shape):
-    """ValueInfoProto of a float tensor."""
+    """Return the ValueInfoProto of a float tensor."""
     axes = b"".join(field(1, field(1, side)) for side in shape)
     return field(1, name.encode()) + field(2, field(1, field(1, 1) + field(2, axes)))
 
 
 def tiny_model(path, outputs, size=(64, 64), channels=3):
-    """An ONNX file that answers with constants, and with its own input as the output ``seen``."""
+    """Return an ONNX file with constant outputs, and its input as the output ``seen``."""
     nodes, constants, ports = b"", b"", b""
     for name, value in outputs.items():
         value = np.asarray(value, np.float32)
@@ -55,7 +55,7 @@ def tiny_model(path, outputs, size=(64, 64), channels=3):
 
 @pytest.fixture
 def describe(tmp_path):
-    """A function that writes a model and its YAML and returns the YAML's path."""
+    """Return a function that writes a model and its YAML file and returns the latter's path."""
 
     def write(outputs, image=None, **keys):
         tiny_model(tmp_path / "tiny.onnx", outputs)
@@ -76,7 +76,7 @@ def found_by(path):
 
 
 def test_dense_yolo(describe):
-    # Columns: box, two class scores; two boxes of the same dog, one person, one below the limit.
+    # Columns: box, two class scores. Two boxes of one dog, a person, one with a low score.
     table = np.array(
         [
             [16, 8, 16, 8, 0.1, 0.9],
@@ -102,7 +102,7 @@ def test_dense_with_objectness(describe):
 
 
 def test_split_detr(describe):
-    """DETR: fractions of the input, softmax with the empty class last, no NMS."""
+    """Decode DETR: fractions of the input, softmax with the background last, no NMS."""
     boxes = [[[0.5, 0.5, 0.5, 0.5], [0.25, 0.25, 0.2, 0.2]]]
     logits = [[[3.0, 0.0, 0.0], [0.0, 0.0, 9.0]]]
     path = describe(
@@ -125,7 +125,7 @@ def test_split_detr(describe):
 
 
 def test_final_ssd(describe):
-    """SSD with its NMS inside: yxyx fractions, class numbers from 1, one unknown class."""
+    """Decode SSD after NMS: yxyx fractions, class numbers from 1, one unknown class."""
     path = describe(
         {"boxes": [[[0, 0.5, 0.25, 1], [0, 0, 1, 1]]], "scores": [[0.8, 0.6]], "classes": [[2, 7]]},
         labels=LABELS,
@@ -157,43 +157,49 @@ def test_prepare(resize, layout):
     pixels[:, :50] = (255, 0, 0)
     spec = InputSpec((64, 64), resize, 114, "bgr", (1, 2, 3), (2, 4, 8), layout, "float32")
     tensor, fit = spec.prepare(LazyImage.from_pixels("x", pixels))
-    picture = tensor[0].transpose(1, 2, 0) if layout == "nchw" else tensor[0]
-    assert picture.shape == (64, 64, 3)
-    # The left half's centre, in b, g, r, lies where ``fit`` says.
+    seen = tensor[0].transpose(1, 2, 0) if layout == "nchw" else tensor[0]
+    assert seen.shape == (64, 64, 3)
+    # ``fit`` returns the position of the left half's centre; channels are b, g, r.
     x, y = fit.to_input(np.array([[25, 25, 25, 25]], np.float32))[0, :2].astype(int)
-    np.testing.assert_allclose(picture[y, x], [-0.5, -0.5, 31.5])
+    np.testing.assert_allclose(seen[y, x], [-0.5, -0.5, 31.5])
     if resize == "letterbox":
-        np.testing.assert_allclose(picture[-1, -1], [56.5, 28, 13.875])
+        np.testing.assert_allclose(seen[-1, -1], [56.5, 28, 13.875])
     boxes = np.array([[3, 4, 50, 41]], np.float32)
     np.testing.assert_allclose(fit.to_image(fit.to_input(boxes)), boxes, rtol=1e-5)
 
 
 @pytest.mark.parametrize("resize", ["letterbox", "centre", "stretch"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_large_pictures_come_averaged_down(resize, kind, tmp_path):
-    """The same input, to a level or two, as from all pixels; boxes lie exactly where they did."""
+def test_large_images_are_averaged_down(resize, kind, tmp_path):
+    """The input is that from all pixels within a level or two, at exactly the same position."""
     x, y = np.meshgrid(np.linspace(0, 20, 645), np.linspace(0, 13, 403))
     waves = 128 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], 2)
     Image.fromarray(waves.astype(np.uint8)).save(tmp_path / "large", kind, subsampling=0)
-    picture = LazyImage.open("large", tmp_path / "large")
+
+    factors = []
+
+    class Spy(LazyImage):
+        def reduced(self, limit):
+            factors.append(super().reduced(limit)[1])
+            return super().reduced(limit)
 
     class Whole(LazyImage):
         def reduced(self, limit):
             return self.rgb(), 1
 
-    whole = Whole.from_pixels("whole", picture.rgb())
+    image = Spy.open("large", tmp_path / "large")
+    whole = Whole.from_pixels("whole", image.rgb())
     spec = InputSpec((64, 48), resize, 0, "rgb", (0, 0, 0), (1, 1, 1), "nhwc", "float32")
-    (seen, fit), (wanted, wanted_fit) = spec.prepare(picture), spec.prepare(whole)
+    (seen, fit), (wanted, wanted_fit) = spec.prepare(image), spec.prepare(whole)
     assert fit == wanted_fit
-    assert list(picture._reduced) == [4]
+    assert factors == [4]
     assert np.abs(seen - wanted).mean() <= 1.0
     assert np.abs(seen - wanted).max() <= 12
-    small = LazyImage.from_pixels("small", picture.rgb()[:90, :120].copy())
-    spec.prepare(small)
-    assert not small._reduced  # less than twice the input stays as it is
+    spec.prepare(Spy.from_pixels("small", image.rgb()[:90, :120].copy()))
+    assert factors == [4, 1]  # less than twice the input
 
 
-def test_bytes_go_in_as_they_are():
+def test_uint8_input_is_not_normalised():
     spec = InputSpec((4, 4), "stretch", 0, "rgb", (9, 9, 9), (2, 2, 2), "nhwc", "uint8")
     tensor, _ = spec.prepare(LazyImage.from_pixels("x", np.full((8, 8, 3), 77, np.uint8)))
     assert tensor.dtype == np.uint8
@@ -215,7 +221,7 @@ def test_bytes_go_in_as_they_are():
         ({"labels": LABELS, "input": {"shape": [64, 64]}}, "size"),
     ],
 )
-def test_mistakes_in_the_yaml(describe, keys, words, tmp_path):
+def test_errors_in_the_yaml(describe, keys, words, tmp_path):
     path = describe({"output0": np.zeros((1, 3, 6))}, labels=LABELS)
     document = yaml.safe_load(path.read_text()) | keys
     path.write_text(yaml.safe_dump(document))
@@ -224,7 +230,7 @@ def test_mistakes_in_the_yaml(describe, keys, words, tmp_path):
     assert str(path) in str(caught.value)
 
 
-def test_files_that_are_not_there_or_broken(describe, tmp_path):
+def test_missing_and_damaged_files(describe, tmp_path):
     with pytest.raises(UsageError, match="--detections"):
         create_detector("onnx")
     with pytest.raises(MissingInput):
@@ -284,6 +290,6 @@ def test_efficientnet_pools_boxes_of_its_map():
     found = related([[0, 0, 100, 100], [0, 0, 200, 100]])
     objects, unions = extractor.extract(LazyImage.from_pixels("x", pixels), found)
     assert objects.shape == (2, 1280)
-    np.testing.assert_allclose(objects[1], unions[0], atol=1e-5)  # the union is the picture
+    np.testing.assert_allclose(objects[1], unions[0], atol=1e-5)  # the union is the whole image
     assert np.abs(objects[0] - objects[1]).max() > 0.01
     assert len(extractor.identity()["weights"]) == 64

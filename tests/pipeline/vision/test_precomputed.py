@@ -1,4 +1,4 @@
-"""Files of other people's detectors behind the protocol: each format, and how layouts are told."""
+"""Precomputed detections: each file format as a detector."""
 
 import base64
 import json
@@ -43,7 +43,7 @@ def test_bottom_up(write, tmp_path):
     np.testing.assert_array_equal(found.boxes, BOXES)
     np.testing.assert_array_equal(found.features, FEATURES)
     assert found.size == (200, 300)
-    # The pipeline fills only what is missing: relations, and features of union boxes.
+    # The pipeline computes what is missing: relations and features of union boxes.
     features = resolve_features("auto", detector, has_pixels=False)
     relations = resolve_relations("auto", detector)
     assert (features, relations) == ("detector", "geometric")
@@ -112,7 +112,7 @@ def test_visual_genome(tmp_path):
 @pytest.mark.parametrize(
     "name", ["bottom-up", "scene-graph-benchmark", "visual-genome", "entities", "scene-graphs"]
 )
-def test_every_file_detector_asks_for_its_file(name, tmp_path):
+def test_detectors_of_files_need_a_file(name, tmp_path):
     with pytest.raises(UsageError, match="--detections PATH"):
         create_detector(name)
     with pytest.raises(MissingInput, match="nowhere"):
@@ -139,7 +139,7 @@ COCO = "COCO_val2014_000000000123.jpg"
         ("12", "123.jpg", False),
     ],
 )
-def test_what_a_file_covers_is_what_can_be_read_from_it(in_file, image_id, known, tmp_path):
+def test_covered_images_can_be_read(in_file, image_id, known, tmp_path):
     (tmp_path / "g.json").write_text(json.dumps({in_file: {"labels": [], "bbox": [], "rels": []}}))
     detector = create_detector("scene-graphs", path=tmp_path / "g.json")
     assert detector.covers(image_id) == known
@@ -150,8 +150,8 @@ def test_what_a_file_covers_is_what_can_be_read_from_it(in_file, image_id, known
             detector.detect(LazyImage(image_id))
 
 
-def test_visual_genome_numbers_cover_the_file_names_of_coco(tmp_path):
-    """A whole build step, not the question alone: Karpathy's names, a file with bare numbers."""
+def test_visual_genome_numbers_match_file_names_of_coco(tmp_path):
+    """Build the graph of an image named by Karpathy from a file that has numbers only."""
     graph = {"image_id": 123, "objects": [], "relationships": []}
     (tmp_path / "scene_graphs.json").write_text(json.dumps([graph]))
     detector = create_detector("visual-genome", path=tmp_path / "scene_graphs.json")

@@ -1,4 +1,4 @@
-"""The fit of the predicate prior: counts by hand, recovery of a rule, what a file keeps."""
+"""The fit of the predicate prior: counts, recovery of a rule, saving and loading."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,9 @@ from features.errors import InputError, MissingInput, UsageError
 from features.records import Detections
 from pipeline.vision.predictors.prior import (
     CELLS,
+    Fitted,
     LabelGraph,
+    Prior,
     PriorTable,
     fit_prior,
     geometry_cells,
@@ -15,7 +17,7 @@ from pipeline.vision.predictors.prior import (
 
 
 def world(count, seed, *, boxed=True):
-    """Men wear the hat on their head, not the one that lies elsewhere; dogs are near nothing."""
+    """Fit graphs in which men wear the hat on their head, not the other one; dogs are unrelated."""
     draw = np.random.default_rng(seed)
     graphs = []
     for _ in range(count):
@@ -50,7 +52,7 @@ def test_back_off_is_a_distribution_below_one(table):
     assert (chance < 1).all()
 
 
-def test_the_rule_is_found_and_probable(table):
+def test_the_rule_is_recovered(table):
     for graph in world(20, 1):
         found = Detections(graph.boxes, graph.labels, np.ones(4, np.float32), (500, 500))
         pairs, best, chance = table.best_predicates(found)
@@ -100,7 +102,7 @@ def test_bad_files(tmp_path):
         PriorTable.load(tmp_path / "other.npz")
 
 
-def test_too_little_to_fit():
+def test_fitting_needs_relations():
     with pytest.raises(UsageError, match="at least two"):
         fit_prior(world(1, 0))
     with pytest.raises(UsageError, match="apart"):
@@ -117,3 +119,46 @@ def test_cells_stay_in_range_and_mirror():
         assert cell.max() < count
     first, second = np.divmod(cells[0], 6)
     np.testing.assert_array_equal(first, second.T)
+
+
+def mixed(count, seed):
+    """Return graphs in which one relation in four is "holding" instead of "wearing"."""
+    holding = np.random.default_rng(seed).random(count) < 0.25
+    return [
+        graph._replace(relations=((0, "holding" if held else "wearing", 1),))
+        for graph, held in zip(world(count, seed), holding, strict=True)
+    ]
+
+
+def test_exact_scores_are_those_of_the_predicate():
+    data = mixed(200, 3)
+    related, exact = (fit_prior(data, exact=flag) for flag in (False, True))
+    man, hat = Detections(data[0].boxes, data[0].labels, np.ones(4, np.float32), (500, 500)), (0, 1)
+    chances = []
+    for table in (related, exact):
+        pairs, best, chance = table.best_predicates(man)
+        row = np.flatnonzero((pairs == hat).all(1))[0]
+        assert table.predicates[best[row]] == "wearing"
+        chances.append(chance[row])
+    assert chances[0] > 0.9
+    assert chances[1] == pytest.approx(0.75, abs=0.1)
+
+
+def test_fitted_relates_each_pair_once_and_no_object_with_itself(table, tmp_path):
+    table.save(tmp_path / "table.npz")
+    graph = world(1, 7)[0]
+    twice = np.concatenate([graph.boxes, graph.boxes[:1] + 1])  # another name of the man
+    found = Detections(twice, (*graph.labels, "man"), np.ones(5, np.float32), (500, 500))
+    relations, scores = Fitted(str(tmp_path / "table.npz"), min_score=0).predict(found, 100)
+    pairs = [frozenset((subject, target)) for subject, _, target in relations]
+    assert len(pairs) == len(set(pairs))
+    assert frozenset((0, 4)) not in pairs
+    assert {relations[0], relations[1]} == {(0, "wearing", 1), (4, "wearing", 1)}
+    assert (np.diff(scores) <= 0).all()
+    best = Fitted(str(tmp_path / "table.npz"), min_score=0.5).predict(found, 100)[1]
+    assert (best >= 0.5).all()
+
+
+def test_packaged_tables_differ():
+    assert Fitted().identity()["table"] != Prior().identity()["table"]
+    assert "ride" in Fitted().table.predicates

@@ -1,4 +1,4 @@
-"""Relations from geometry, from the detector, and from the fitted prior."""
+"""Relation predictors: geometric, precomputed and the fitted prior."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from pipeline.vision.relations import (
 
 def found_of(boxes, labels=None, scores=None, **more):
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
-    labels = labels or ["thing"] * len(boxes)
+    labels = labels or ["object"] * len(boxes)
     scores = np.ones(len(boxes), np.float32) if scores is None else np.array(scores, np.float32)
     return Detections(boxes, tuple(labels), scores, (200, 200), **more)
 
@@ -36,12 +36,12 @@ def found_of(boxes, labels=None, scores=None, **more):
         ([60, 80, 120, 190], [20, 20, 140, 150], "in front of"),
     ],
 )
-def test_geometry_says_what_people_say(subject, target, predicate):
+def test_geometric_predicates(subject, target, predicate):
     fits = predicate_fits(np.array([subject, target], np.float32))
     assert PREDICATES[fits[:, 0, 1].argmax()] == predicate
 
 
-def test_fits_are_probability_like_and_mirrored():
+def test_fits_are_in_the_unit_interval_and_symmetric():
     draw = np.random.default_rng(0)
     low = draw.uniform(0, 150, (10, 2))
     boxes = np.concatenate([low, low + draw.uniform(1, 60, (10, 2))], 1).astype(np.float32)
@@ -64,7 +64,7 @@ def test_geometric_properties(seed, limit):
     assert (np.diff(scores) <= 0).all()
     assert ((scores >= 0.05) & (scores <= 1)).all()
     pairs = [frozenset((s, o)) for s, _, o in relations]
-    assert all(len(pair) == 2 for pair in pairs)  # nothing relates to itself
+    assert all(len(pair) == 2 for pair in pairs)  # no self relations
     assert len(set(pairs)) == len(pairs)  # one relation per pair
     again, _ = create_relations("geometric").predict(found, limit)
     assert again == relations
@@ -104,7 +104,7 @@ def test_names_resolve():
     assert {"geometric", "precomputed", "prior"} <= set(relation_predictors)
 
 
-def test_prior_knows_who_wears_what():
+def test_prior_predicts_wearing():
     found = found_of(
         [[50, 20, 110, 190], [65, 15, 95, 40], [120, 100, 190, 190]], ["man", "hat", "dog"]
     )
@@ -123,7 +123,7 @@ def test_prior_multiplies_the_objects_scores():
     np.testing.assert_allclose(half, sure / 4, rtol=1e-6)
 
 
-def test_prior_meets_unknown_labels_and_few_objects():
+def test_prior_with_unknown_labels_and_few_objects():
     prior = create_relations("prior")
     strange = found_of([[50, 20, 110, 190], [65, 15, 95, 40]], ["zyzzyva", "fire hydrant"])
     relations, scores = prior.predict(strange, 5)

@@ -74,7 +74,7 @@ def test_agrees_with_torchvision_where_it_works():
     np.testing.assert_allclose(roi_align(values, boxes, 8, size=7), wanted, atol=1e-5)
 
 
-def test_cells_that_no_box_reaches_do_not_count():
+def test_cells_without_samples_do_not_matter():
     values = np.random.default_rng(1).normal(size=(4, 30, 40)).astype(np.float32)
     boxes = np.array([[80, 40, 120, 90], [100, 60, 180, 100]], np.float32)
     clean = roi_align(values, boxes, 8, sampling=0)
@@ -83,7 +83,7 @@ def test_cells_that_no_box_reaches_do_not_count():
 
 
 def test_boxes_in_one_corner_and_boxes_outside():
-    """Only the part of a map that boxes reach is multiplied."""
+    """Only the cells that any box samples are multiplied."""
     values = np.random.default_rng(0).normal(size=(30, 9, 13)).astype(np.float32)
     boxes = np.array([[60, 40, 90, 60], [70, 50, 75, 55]], np.float32)
     for count in (3, 30):
@@ -113,7 +113,7 @@ def test_no_boxes():
     assert pool_maps(maps, np.zeros((0, 4), np.float32)).shape == (0, 5)
 
 
-def test_maps_stand_side_by_side():
+def test_maps_are_concatenated():
     maps = [
         FeatureMap(np.full((3, 4, 4), 2, np.float32), 8),
         FeatureMap(np.full((2, 2, 2), 5, np.float32), 16),
@@ -122,7 +122,7 @@ def test_maps_stand_side_by_side():
     np.testing.assert_allclose(pooled, [[2, 2, 2, 5, 5]] * 2, rtol=1e-6)
 
 
-def test_colours_are_told_apart():
+def test_colours_are_distinguished():
     pixels = np.zeros((32, 64, 3), np.uint8)
     pixels[:, :32], pixels[:, 32:] = (205, 45, 45), (50, 80, 190)
     values = colour_map(pixels)

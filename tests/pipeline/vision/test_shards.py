@@ -1,4 +1,4 @@
-"""Shards of the visual stage as a worker writes them, read back as one store."""
+"""Shards written by the functions of the build stages, read back as one store."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def built(folder, entries, **options):
 
 @pytest.fixture
 def entries(tmp_path):
-    """Nine images, three to a shard; the pictures of the first shard are all broken."""
+    """Nine images, three per shard; those of the first shard are all damaged."""
     names = [f"{row}.jpg" for row in range(9)]
     draw = np.random.default_rng(0)
     for row, name in enumerate(names):
@@ -96,8 +96,8 @@ def check(store_dir, width, usable):
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])
-def test_a_shard_without_one_good_picture_is_as_wide_as_the_others(tmp_path, entries, broken):
-    """Whichever shard it is: the first, one in the middle, the last."""
+def test_a_shard_of_skipped_images_has_the_width_of_the_others(tmp_path, entries, broken):
+    """The shard is the first, the middle or the last one."""
     order = entries[3:]
     order[3 * broken : 3 * broken] = entries[:3]
     order = [
@@ -108,29 +108,29 @@ def test_a_shard_without_one_good_picture_is_as_wide_as_the_others(tmp_path, ent
     check(built(tmp_path, order), FEATURE_DIM, usable)
 
 
-def test_two_shards_without_a_good_picture(tmp_path, entries):
+def test_two_shards_of_skipped_images(tmp_path, entries):
     for row in (3, 4, 5, 6):
         (tmp_path / f"{row}.jpg").unlink()
     check(built(tmp_path, entries), FEATURE_DIM, [7, 8])
 
 
-def test_labels_and_none_have_their_width_too(tmp_path, entries):
+def test_label_features_have_their_width(tmp_path, entries):
     check(built(tmp_path, entries, features="label"), 384, [3, 4, 5, 6, 7, 8])
 
 
-def test_features_of_a_file_tell_the_width(tmp_path, entries):
-    """A file whose first records are broken: nothing but another record knows the width."""
+def test_precomputed_features_give_the_width(tmp_path, entries):
+    """The first records of the file are damaged, so the width is that of other records."""
     (tmp_path / "npz").mkdir()
     for row, entry in enumerate(entries):
         boxes = np.array([[1, 2, 30, 40], [5, 5, 50, 50]], np.float32)
-        boxes = boxes[:, [2, 3, 0, 1]] if row < 3 else boxes  # inside out
+        boxes = boxes[:, [2, 3, 0, 1]] if row < 3 else boxes  # x1 > x2
         x = np.ones((2, 7), np.float32)
         np.savez(tmp_path / "npz" / entry.id, x=x, bbox=boxes, num_bbox=2, image_w=90, image_h=60)
     given = {"detector": "bottom-up", "detections": str(tmp_path / "npz"), "images_dir": ""}
     check(built(tmp_path, entries, **given), 7, [3, 4, 5, 6, 7, 8])
 
 
-def test_a_store_without_one_good_picture_says_so(tmp_path, entries):
+def test_a_store_of_skipped_images(tmp_path, entries):
     for row in range(3, 9):
         (tmp_path / f"{row}.jpg").write_bytes(b"")
     folder = built(tmp_path, entries)
@@ -140,8 +140,8 @@ def test_a_store_without_one_good_picture_says_so(tmp_path, entries):
     assert not any(len(rows) for rows in store.splits.values())
 
 
-def test_features_never_join_the_boxes_of_a_faster_builder(tmp_path, entries, monkeypatch):
-    """The detector is not deterministic; the other builder writes its boxes while we compute."""
+def test_boxes_of_another_process_must_be_equal(tmp_path, entries, monkeypatch):
+    """Another process writes other boxes while this one computes features of its own."""
     folder = built(tmp_path, entries)
     groups = groups_of(folder)
     theirs = groups["visual"].shard(1).columns()

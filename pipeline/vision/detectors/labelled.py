@@ -1,0 +1,85 @@
+"""The detector ``labelled``: region proposals with fitted labels, attributes and boxes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+from features.errors import UsageError
+from features.format.keys import hash_file
+from features.records import Detections
+from pipeline.vision.detectors.regions import Regions
+from pipeline.vision.extraction import PooledExtractor, extractor_registry
+from pipeline.vision.images import LazyImage
+from pipeline.vision.label_head import LabelHead, context_row
+
+__all__ = ["PACKAGED", "Labelled"]
+
+PACKAGED = Path(__file__).parents[1] / "data" / "label-head.npz"
+
+
+class Labelled:
+    """Regions with the labels that a fitted head gives them.
+
+    Args:
+        path: head written by ``fit-labels``; None or ``packaged``: the packaged one (its origin is
+            described in pipeline/vision/data/label-head.md).
+        limit: objects per image at most.
+        min_score: labels with a lower probability are left out.
+        min_attribute: attributes with a lower probability are left out.
+    """
+
+    needs_pixels = True
+    provides = frozenset({"labels", "scores", "size", "attributes"})
+    rules: ClassVar[dict[str, object]] = {"cross_class_iou": 1.0, "whole_image": "always"}
+
+    def __init__(
+        self,
+        path: Path | str | None = None,
+        limit: int = 64,
+        min_score: float = 0.0,
+        min_attribute: float = 0.3,
+    ) -> None:
+        self.path = PACKAGED if path in (None, "packaged") else Path(str(path))
+        self.limit, self.min_score, self.min_attribute = limit, min_score, min_attribute
+        self.regions = Regions()
+
+    @cached_property
+    def head(self) -> LabelHead:
+        """The fitted head, loaded on first use."""
+        return LabelHead.load(self.path)
+
+    @cached_property
+    def extractor(self) -> PooledExtractor:
+        """The extractor that the head was fitted on."""
+        made = extractor_registry.create(self.head.extractor)
+        if not isinstance(made, PooledExtractor):
+            raise UsageError(f"{self.path}: {self.head.extractor!r} has no features of any box.")
+        return made
+
+    def identity(self) -> dict[str, object]:
+        """Return name, version, the hash of the head, its regions and features, and thresholds."""
+        return {
+            "name": "labelled",
+            "version": 1,
+            "head": hash_file(self.path),
+            "regions": self.regions.identity(),
+            "features": self.extractor.identity(),
+            "limit": self.limit,
+            "min_score": self.min_score,
+            "min_attribute": self.min_attribute,
+        }
+
+    def covers(self, image_id: str) -> bool:
+        """Return True: any image can be processed."""
+        return True
+
+    def detect(self, image: LazyImage) -> Detections:
+        """Return the labelled objects of an image, most probable first."""
+        found = self.regions.detect(image)
+        features = self.extractor.pool(image, found.boxes)
+        context = features[context_row(found.labels)]
+        regions = self.head.predict(found, features, context)
+        objects = self.head.objects(found, regions, self.limit, self.min_attribute)
+        return objects.select([r for r, s in enumerate(objects.scores) if s >= self.min_score])

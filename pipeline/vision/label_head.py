@@ -1,0 +1,236 @@
+"""Labels and attributes of regions from their features: a small network in numpy.
+
+One hidden layer over the features of a region and of the whole image, the geometry of its box, and
+the detector's label. It returns the probability of each noun, each attribute and a better box. A
+probability is that of the event that people would box this region and call it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from features.convert.safe.inputs import need_file
+from features.errors import InputError, UsageError
+from features.records import Detections
+from pipeline.vision.boxes import clip_boxes, iou_matrix
+
+__all__ = [
+    "GEOMETRY",
+    "LabelHead",
+    "Regionals",
+    "box_geometry",
+    "box_steps",
+    "context_row",
+    "moved_boxes",
+]
+
+Float = npt.NDArray[np.float32]
+
+GEOMETRY = 10  # numbers that describe a box
+PER_REGION = 8  # labels of a region that compete for a place in the graph
+SAME_IOU = 0.4  # of two boxes with one label, the weaker is dropped above this IoU
+OVERLAP = (0.2, 0.6)  # IoU at which two boxes begin to be, and surely are, one object
+STEP = 5.0  # scale of the predicted change of a box
+
+
+class Regionals(NamedTuple):
+    """What the head says about n regions.
+
+    Attributes:
+        nouns: (n, N) probabilities.   attributes: (n, A) probabilities, given an object.
+        boxes: (n, 4) corrected boxes, xyxy pixels.
+    """
+
+    nouns: Float
+    attributes: Float
+    boxes: Float
+
+
+@dataclass(frozen=True, eq=False)
+class LabelHead:
+    """The fitted weights; H hidden units, D features.
+
+    Attributes:
+        extractor: name of the feature extractor that it was fitted on.
+        nouns, attributes: names of the outputs.
+        detector_labels: labels of the detector that have a weight.
+        region: (D, H).   context: (D, H), of the whole image.   geometry: (10, H).
+        detector: (L + 1, H), by label times score, and the score alone.   bias: (H,).
+        output: (H, N + A + 4).   output_bias: (N + A + 4,).
+        together: (N, N) P(column noun | row noun) for the same object.
+        shown: probability above which a label is right more often than not, for displays.
+        about: description of the training data.
+    """
+
+    extractor: str
+    nouns: tuple[str, ...]
+    attributes: tuple[str, ...]
+    detector_labels: tuple[str, ...]
+    region: Float
+    context: Float
+    geometry: Float
+    detector: Float
+    bias: Float
+    output: Float
+    output_bias: Float
+    together: Float
+    shown: float = 0.5
+    about: str = ""
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {label: row for row, label in enumerate(self.detector_labels)}
+
+    def predict(self, found: Detections, features: Float, context: Float) -> Regionals:
+        """Return nouns, attributes and boxes of regions.
+
+        Args:
+            found: n regions with the detector's labels and scores.
+            features: (n, D).   context: (D,), of the whole image.
+
+        Raises: UsageError: features of another width.
+        """
+        if features.shape[1] != len(self.region):
+            raise UsageError(
+                f"the features have width {features.shape[1]}, the label head needs "
+                f"{len(self.region)}: those of --features {self.extractor}."
+            )
+        hidden = features.astype(np.float32) @ self.region + self.bias
+        hidden += context.astype(np.float32) @ self.context
+        hidden += box_geometry(found.boxes, found.size) @ self.geometry
+        hidden += found.scores[:, None] * self.detector[-1]
+        for row, label in enumerate(found.labels):
+            if label in self._row:
+                hidden[row] += found.scores[row] * self.detector[self._row[label]]
+        values = np.maximum(hidden, 0) @ self.output + self.output_bias
+        n, a = len(self.nouns), len(self.attributes)
+        chances = 1 / (1 + np.exp(-np.clip(values[:, : n + a], -30, 30)))
+        boxes = moved_boxes(found.boxes, values[:, n + a :], found.size)
+        return Regionals(chances[:, :n], chances[:, n:], boxes)
+
+    def objects(
+        self, found: Detections, regions: Regionals, limit: int, min_attribute: float = 0.3
+    ) -> Detections:
+        """Choose the labelled boxes of a graph, most probable first.
+
+        A region may have several labels. Each choice adds the most to the expected number of boxes
+        of people that are found under a right name, so a synonym of a label that is chosen already
+        counts less, and so does a box that overlaps a chosen one.
+
+        Args:
+            found: the regions.   regions: what ``predict`` says about them.
+            limit: objects at most.
+            min_attribute: attributes with a lower probability are left out.
+        """
+        labels = np.argsort(-regions.nouns, axis=1, kind="stable")[:, :PER_REGION]
+        rows = np.repeat(np.arange(len(labels)), labels.shape[1])
+        labels = labels.reshape(-1)
+        scores = regions.nouns[rows, labels]
+        overlaps = iou_matrix(regions.boxes, regions.boxes)
+        low, high = OVERLAP
+        gains, chosen = scores.copy(), []
+        for _ in range(min(limit, len(gains))):
+            best = int(gains.argmax())
+            if gains[best] <= 0:
+                break
+            chosen.append(best)
+            overlap = overlaps[rows[best]][rows]
+            alike = labels == labels[best]
+            shared = np.clip((overlap - low) / (high - low), 0, 1)
+            gains *= np.where(alike, 1, 1 - self.together[labels, labels[best]] * shared)
+            gains[alike & (overlap > SAME_IOU)] = 0
+            gains[best] = 0
+        order = sorted(chosen, key=lambda at: -scores[at])
+        return Detections(
+            boxes=regions.boxes[rows[order]].reshape(-1, 4),
+            labels=tuple(self.nouns[labels[at]] for at in order),
+            scores=scores[order].astype(np.float32),
+            size=found.size,
+            attributes=tuple(self._attributes(regions, rows[at], min_attribute) for at in order),
+        )
+
+    def _attributes(self, regions: Regionals, row: int, least: float) -> tuple[str, ...]:
+        chances = regions.attributes[row]
+        return tuple(self.attributes[at] for at in np.argsort(-chances) if chances[at] >= least)
+
+    def save(self, path: Path | str) -> None:
+        """Write the head as npz, weights as float16."""
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in arrays.items():
+            if isinstance(value, np.ndarray):
+                arrays[name] = value.astype(np.float16)
+            elif isinstance(value, tuple):
+                arrays[name] = np.array(value, dtype=np.str_)
+        np.savez_compressed(Path(path), **arrays)
+
+    @classmethod
+    def load(cls, path: Path | str) -> LabelHead:
+        """Read a head written by ``save``.
+
+        Raises: InputError: not a label head. MissingInput: no such file.
+        """
+        known: dict[str, object] = {}
+        try:
+            with np.load(need_file(path), allow_pickle=False) as data:
+                for name, value in ((field.name, data[field.name]) for field in fields(cls)):
+                    if value.dtype == np.float16:
+                        known[name] = value.astype(np.float32)
+                    else:
+                        known[name] = tuple(value.tolist()) if value.ndim else value.item()
+                head = cls(**known)  # type: ignore[arg-type]
+                outputs = len(head.nouns) + len(head.attributes) + 4
+                if head.output.shape != (len(head.bias), outputs):
+                    raise ValueError("weights and names do not fit")
+                return head
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise InputError(
+                f"{path}: not a label head written by fit-labels ({error}). Fit it again."
+            ) from error
+
+
+def box_geometry(boxes: Float, size: tuple[int, int]) -> Float:
+    """Return the numbers that describe each box of an image of ``size``, (n, 10)."""
+    width, height = size
+    w, h = (boxes[:, 2] - boxes[:, 0]) / width, (boxes[:, 3] - boxes[:, 1]) / height
+    shape = 0.5 * np.log((w * width + 1) / (h * height + 1))
+    whole = np.full(len(boxes), 0.5 * np.log(width / height))
+    scaled = boxes / np.array([width, height, width, height], np.float32)
+    columns = (*scaled.T, w, h, np.sqrt(w * h), 0.3 * np.log(w * h + 1e-4), shape, whole)
+    return (np.stack(columns, axis=1) * 2 - 0.5).astype(np.float32)
+
+
+def box_steps(boxes: Float, gold: Float) -> Float:
+    """Return the change from each box to its gold box, as the head predicts it, (n, 4)."""
+    sides, aim = boxes[:, 2:] - boxes[:, :2], gold[:, 2:] - gold[:, :2]
+    shift = (gold[:, :2] + gold[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2 / sides
+    scale = np.log(np.maximum(aim, 1) / np.maximum(sides, 1))
+    steps: Float = np.concatenate([shift, scale], axis=1).astype(np.float32) * np.float32(STEP)
+    return steps
+
+
+def moved_boxes(boxes: Float, steps: Float, size: tuple[int, int]) -> Float:
+    """Return the boxes after the predicted changes, clipped to the image: the inverse."""
+    steps = steps / STEP
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 + steps[:, :2] * sides
+    half = sides * np.exp(np.clip(steps[:, 2:], -1, 1)) / 2
+    return clip_boxes(np.concatenate([centre - half, centre + half], 1).astype(np.float32), size)
+
+
+def context_row(labels: Sequence[str]) -> int:
+    """Return the row of the whole image among regions.
+
+    Raises: UsageError: it is not among them.
+    """
+    if "scene" not in labels:
+        raise UsageError("the regions do not include the whole image, labelled 'scene'.")
+    return list(labels).index("scene")

@@ -1,0 +1,203 @@
+"""Labels of regions: proposals, the fitted head, its choice of objects, and the detector."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from features.errors import InputError, MissingInput, UsageError
+from features.records import Detections
+from pipeline.vision.detection import create_detector
+from pipeline.vision.detectors.regions import PLACES, Regions
+from pipeline.vision.graph_builder import rules_for
+from pipeline.vision.images import LazyImage
+from pipeline.vision.label_fitting import (
+    FitOptions,
+    GoldBoxes,
+    LabelledRegions,
+    fit_head,
+    measure,
+)
+from pipeline.vision.label_head import LabelHead, box_steps, moved_boxes
+
+NAMES = ("dog", "grass", "hat")
+COLOURS = ("red", "green")
+SIZE = (100, 80)
+NOTHING = GoldBoxes(np.zeros((0, 4), np.float32), [], [])
+
+
+def drawn(count, seed=0):
+    """Return images whose features are the noun and the colour of each region, with noise."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for _ in range(count):
+        nouns, colours = rng.integers(0, 3, 4), rng.integers(0, 2, 4)
+        corner = np.array([[0, 0], [50, 0], [0, 40], [50, 40]], np.float32)
+        boxes = np.concatenate([corner, corner + np.array([45, 35])], axis=1).astype(np.float32)
+        features = rng.normal(0, 0.1, (6, 16)).astype(np.float32)
+        features[np.arange(4), nouns] += 3
+        features[np.arange(4), 3 + colours] += 3
+        regions = np.concatenate(
+            [boxes + rng.normal(0, 1, (4, 4)), [[0, 0, 100, 80], [40, 30, 60, 50]]]
+        )
+        found = Detections(
+            np.clip(regions, 0, [100, 80, 100, 80]).astype(np.float32),
+            ("thing",) * 4 + ("scene", "region"),
+            np.array([0.9, 0.8, 0.7, 0.6, 0, 0], np.float32),
+            SIZE,
+        )
+        gold = GoldBoxes(
+            boxes,
+            [frozenset({NAMES[n]} | ({"puppy"} if n == 0 else set())) for n in nouns],
+            [frozenset({COLOURS[c]}) for c in colours],
+        )
+        images.append(LabelledRegions(found, features, gold))
+    return images
+
+
+@pytest.fixture(scope="module")
+def head():
+    return fit_head(drawn(120), "none", FitOptions(hidden=32, epochs=25, rate=1e-2), "drawn")
+
+
+def predicted(head, image):
+    return head.predict(image.found, image.features, image.features[4])
+
+
+def test_head_learns_nouns_attributes_and_background(head):
+    assert set(head.nouns) == {*NAMES, "puppy"}
+    assert set(head.attributes) == set(COLOURS)
+    (image,) = drawn(1, seed=9)
+    regions = predicted(head, image)
+    for row in range(4):
+        best = head.nouns[int(regions.nouns[row].argmax())]
+        assert best in image.gold.nouns[row]
+        assert head.attributes[int(regions.attributes[row].argmax())] in image.gold.attributes[row]
+        assert regions.nouns[row].max() > 0.6
+    assert regions.nouns[4:].max() < 0.4  # the whole image and a region that nobody named
+
+
+def test_a_synonym_counts_less_than_another_region(head):
+    (image,) = drawn(1, seed=9)
+    objects = head.objects(image.found, predicted(head, image), limit=4)
+    overlapping = {tuple(np.round(box / 10).astype(int)) for box in objects.boxes}
+    assert len(overlapping) == 4  # each region once, though "puppy" is as sure as "dog"
+    assert (np.diff(objects.scores) <= 0).all()
+    assert all(len(names) == 1 for names in objects.attributes)
+
+
+def test_limit_and_two_labels_of_one_region(head):
+    image = next(i for i in drawn(20, seed=9) if any("dog" in names for names in i.gold.nouns))
+    objects = head.objects(image.found, predicted(head, image), limit=36)
+    assert {"dog", "puppy"} <= set(objects.labels)
+    assert len(head.objects(image.found, predicted(head, image), limit=2).labels) == 2
+
+
+def test_measure(head):
+    quality = measure(head, drawn(30, seed=5))
+    assert quality.boxes == 120
+    assert quality.found > 95
+    assert quality.named > 90
+    assert quality.precision >= 60
+    assert 2 < quality.shown < 12
+    empty = measure(head, [drawn(1)[0]._replace(gold=NOTHING)])
+    assert (empty.boxes, empty.shown, empty.threshold) == (0, 0, 1)
+
+
+def test_saved_head_predicts_the_same(head, tmp_path):
+    head.save(tmp_path / "head.npz")
+    again = LabelHead.load(tmp_path / "head.npz")
+    (image,) = drawn(1, seed=3)
+    np.testing.assert_allclose(
+        predicted(again, image).nouns, predicted(head, image).nouns, atol=0.02
+    )
+    assert (again.nouns, again.about, again.extractor) == (head.nouns, "drawn", "none")
+
+
+def test_damaged_heads(head, tmp_path):
+    path = tmp_path / "head.npz"
+    with pytest.raises(MissingInput):
+        LabelHead.load(path)
+    path.write_bytes(b"no zip")
+    with pytest.raises(InputError, match=r"fit-labels.*Fit it again"):
+        LabelHead.load(path)
+    dataclasses.replace(head, nouns=head.nouns[:-1]).save(path)
+    with pytest.raises(InputError, match="weights and names"):
+        LabelHead.load(path)
+
+
+def test_features_of_another_width(head):
+    (image,) = drawn(1)
+    with pytest.raises(UsageError, match="width 7"):
+        head.predict(image.found, image.features[:, :7], image.features[4, :7])
+
+
+def test_nothing_to_fit():
+    with pytest.raises(UsageError, match="more images"):
+        fit_head(drawn(2), "none")
+
+
+def test_same_seed_same_head(head):
+    again = fit_head(drawn(120), "none", FitOptions(hidden=32, epochs=25, rate=1e-2), "drawn")
+    np.testing.assert_allclose(again.output, head.output, atol=1e-4)
+
+
+def test_steps_lead_to_the_gold_box():
+    boxes = np.array([[10, 10, 30, 50]], np.float32)
+    gold = np.array([[12, 8, 40, 44]], np.float32)
+    np.testing.assert_allclose(moved_boxes(boxes, box_steps(boxes, gold), SIZE), gold, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def image():
+    pixels = np.full((120, 160, 3), 200, np.uint8)
+    pixels[60:] = (60, 140, 50)
+    pixels[40:90, 50:90] = (180, 30, 30)
+    return LazyImage.from_pixels("drawn.png", pixels)
+
+
+def test_regions_cover_places_of_the_image(image):
+    found = Regions().detect(image)
+    assert found.labels.count("scene") == 1
+    row = found.labels.index("scene")
+    assert found.boxes[row].tolist() == [0, 0, 160, 120]
+    assert len(found.labels) >= len(PLACES)
+    assert (found.scores[row:] == 0).all()
+    assert rules_for(create_detector("regions")).max_objects == 128
+
+
+def test_regions_options():
+    assert Regions().identity() != Regions(parents=3).identity()
+    with pytest.raises(UsageError, match="detected 0"):
+        Regions(detected=0)
+
+
+def test_labelled_detector(tmp_path, image):
+    width = 576  # of the extractor nanodet
+    hidden, outputs = 4, len(NAMES) + 1 + 4
+    flat = LabelHead(
+        extractor="nanodet",
+        nouns=NAMES,
+        attributes=("red",),
+        detector_labels=("dog",),
+        region=np.zeros((width, hidden), np.float32),
+        context=np.zeros((width, hidden), np.float32),
+        geometry=np.zeros((10, hidden), np.float32),
+        detector=np.zeros((2, hidden), np.float32),
+        bias=np.ones(hidden, np.float32),
+        output=np.zeros((hidden, outputs), np.float32),
+        output_bias=np.array([-1, 0, -3, 1, 0, 0, 0, 0], np.float32),
+        together=np.zeros((3, 3), np.float32),
+    )
+    flat.save(tmp_path / "head.npz")
+    detector = create_detector("labelled", path=tmp_path / "head.npz")
+    found = detector.detect(image)
+    assert found.labels[0] == "grass"
+    assert found.attributes[0] == ("red",)
+    assert found.scores[0] == pytest.approx(0.5, abs=1e-3)
+    assert len(found.labels) <= 64
+    least = create_detector("labelled", path=tmp_path / "head.npz", min_score=0.4).detect(image)
+    assert set(least.labels) == {"grass"}
+    assert detector.identity()["features"]["name"] == "nanodet"
+    rules = rules_for(detector)
+    assert (rules.cross_class_iou, rules.whole_image) == (1, "always")
