@@ -128,9 +128,7 @@ class Bert(nn.Module):
 
         Args:
             pieces: (C, S) int64 with [CLS] and [SEP].   mask: (C, S) bool, True = real.
-
-        Returns:
-            (C, S, hidden_size), the last layer; zeros where padded.
+        Returns: (C, S, hidden_size), the last layer; zeros where padded.
 
         Raises:
             InputError: a caption has more pieces than the model has positions.

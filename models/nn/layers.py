@@ -137,9 +137,7 @@ class BiGru(nn.Module):
         Args:
             x: (N, T, inputs), real positions first.
             lengths: (N,) int64, real positions of each; 0 gives a row of zeros.
-
-        Returns:
-            (N, T, hidden): mean of both directions, zeros where padded.
+        Returns: (N, T, hidden): mean of both directions, zeros where padded.
         """
         states = x.new_zeros(x.shape[0], x.shape[1], self.hidden)
         (real,) = torch.nonzero(lengths > 0, as_tuple=True)

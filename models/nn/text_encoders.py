@@ -29,9 +29,7 @@ def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
     Args:
         table: (V, d).
         vectors: (V, d), for example from ``features.vocab.vectors.word_matrix``.
-
-    Raises:
-        ConfigError: the shapes differ.
+    Raises: ConfigError: the shapes differ.
     """
     values = torch.as_tensor(np.asarray(vectors), dtype=table.weight.dtype)
     if values.shape != table.weight.shape:

@@ -42,9 +42,7 @@ def score_in_tiles(
         shape: images per caption of a tile.
         recompute: while training, compute each tile again for the gradient instead of keeping
             its intermediate results; a single tile is always kept.
-
-    Returns:
-        (I, C) scores.
+    Returns: (I, C) scores.
     """
     order = word_mask.sum(-1).argsort(stable=True)
     image_tiles, caption_tiles = tiles(image_mask, word_mask[order], pair_bytes, shape)
