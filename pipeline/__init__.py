@@ -1,4 +1,4 @@
-"""How it is computed: captions, detections, relations, region features and text graphs.
+"""Compute scene graphs, region features and text graphs of images and captions.
 
 ``pipeline.parse`` and ``pipeline.detect`` are functions; the modules of the same names hold them.
 """

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.batches.batch import CaptionBatch
-from features.format import ROLES, decode_texts, pack_text, pack_tokens
+from features.format import ROLES, find_column, pack_text, pack_tokens
 from features.reading import CodedColumn, StoreReader, flat_rows, pad
 from features.records import TextGraph
 from features.vocab import Codebook
@@ -43,31 +43,18 @@ class CaptionColumns:
     @classmethod
     def of_store(cls, store: StoreReader) -> CaptionColumns:
         """Return the columns of all captions of a store."""
-        return cls(
-            token_offsets=store.offsets("token_offsets"),
-            form=store.coded("form"),
-            xpos=store.coded("xpos"),
-            head=store.column("head"),
-            role=store.column("role"),
-            object_offsets=store.offsets("object_offsets"),
-            object_lemma=store.coded("object_lemma"),
-            relation_offsets=store.offsets("relation_offsets"),
-            relation_subject=store.column("relation_subject"),
-            relation_object=store.column("relation_object"),
-            relation_predicate=store.coded("relation_predicate"),
-        )
+        columns = {
+            name: store.coded(name) if find_column(name)[1].kind == "coded" else store.column(name)
+            for name in cls.__dataclass_fields__
+        }
+        return cls(**columns)  # type: ignore[arg-type]
 
     @classmethod
     def of_graphs(cls, graphs: Sequence[TextGraph]) -> CaptionColumns:
         """Return the columns of parsed captions."""
         packed = {**pack_tokens(graphs), **pack_text(graphs)}
-
-        def coded(name: str) -> CodedColumn:
-            raw, ends = packed[f"{name}/names/bytes"], packed[f"{name}/names/offsets"]
-            return CodedColumn(decode_texts(raw, ends), packed[f"{name}/codes"])
-
         columns = {
-            name: packed[name] if name in packed else coded(name)
+            name: packed[name] if name in packed else CodedColumn.of_shard(packed, name)
             for name in cls.__dataclass_fields__
         }
         return cls(**columns)  # type: ignore[arg-type]

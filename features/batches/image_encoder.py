@@ -11,8 +11,8 @@ import numpy.typing as npt
 from features.batches.batch import ImageBatch
 from features.batches.buffer_pool import BufferPool
 from features.errors import UsageError
-from features.format import decode_texts, pack_regions, pack_visual
-from features.reading import StoreReader
+from features.format import pack_regions, pack_visual
+from features.reading import CodedColumn, StoreReader
 from features.records import Detections
 from features.vocab import Codebook
 
@@ -141,8 +141,8 @@ def image_batch(
     )
     ids = {}
     for name, table in (("labels", codebook.labels), ("predicates", codebook.predicates)):
-        names = decode_texts(visual[f"{name}/names/bytes"], visual[f"{name}/names/offsets"])
-        ids[name] = table.ids(names)[visual[f"{name}/codes"]]
+        column = CodedColumn.of_shard(visual, name)
+        ids[name] = table.ids(column.names)[column.codes]
     whole = _graphs(-1 - np.arange(len(images)), visual, ids["labels"], ids["predicates"])
     graphs = _tensors(whole, slice(None))
     return _assemble(graphs, regions["object_features"], regions["union_features"])

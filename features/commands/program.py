@@ -142,12 +142,9 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
     try:
         code = main() or 0
         sys.stdout.flush()
-    except UsageError as error:
-        sys.stderr.write(f"error: {error}\n")
-        code = 2
     except ScenestoreError as error:
         sys.stderr.write(f"error: {error}\n")
-        code = 1
+        code = 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

@@ -72,23 +72,18 @@ def verify(
         typer.echo(f"{store}: every byte is as it was written")
         return
     damaged = sum(finding.damaged for finding in findings)
-    left = len(findings) - damaged
-    unfixable = (
-        f"{store}: {left} findings that deleting a file does not fix; those files were kept. "
-        "Fix what the findings name, or build again."
-    )
-    if repair:
-        if damaged:
-            typer.echo(f"{damaged} findings; the damaged files are deleted. Build the store again.")
-        if left:
-            raise StoreError(unfixable)
-    elif damaged:
+    if damaged and not repair:
         raise StoreError(
             f"{store}: {len(findings)} findings. Repair it: python -m features verify --repair "
             f"{store}, then build again."
         )
-    else:
-        raise StoreError(unfixable)
+    if damaged:
+        typer.echo(f"{damaged} findings; the damaged files are deleted. Build the store again.")
+    if left := len(findings) - damaged:
+        raise StoreError(
+            f"{store}: {left} findings that deleting a file does not fix; those files were kept. "
+            "Fix what the findings name, or build again."
+        )
 
 
 @app.command("draw")

@@ -14,7 +14,6 @@ import contextlib
 import html
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,10 +62,6 @@ class CaptionSet:
     def n_captions(self) -> int:
         """Number of captions of all images."""
         return sum(len(entry.captions) for entry in self.entries)
-
-    def splits(self) -> dict[str, int]:
-        """Return the number of images of each split."""
-        return dict(Counter(entry.split for entry in self.entries))
 
 
 def clean_text(text: str) -> str:

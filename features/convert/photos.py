@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,14 @@ class Photos:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = need_folder(folder)
-        self._by_form: dict[str, list[Path]] | None = (
-            None  # made when a photo is not found directly
-        )
+
+    @functools.cached_property
+    def _by_form(self) -> dict[str, list[Path]]:
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.folder.iterdir()):
+            for form in id_forms(path.name):
+                found.setdefault(form, []).append(path)
+        return found
 
     def find(self, entry: ImageEntry) -> Path:
         """Return the photo of an image.
@@ -43,11 +49,6 @@ class Photos:
         for path in plain:
             if path.is_file():
                 return path
-        if self._by_form is None:
-            self._by_form = {}
-            for path in sorted(self.folder.iterdir()):
-                for form in id_forms(path.name):
-                    self._by_form.setdefault(form, []).append(path)
         forms = id_forms(entry.id)
         near = dict.fromkeys(path for form in forms for path in self._by_form.get(form, ()))
         found = [path for path in near if path.is_file()]

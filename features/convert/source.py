@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import damaged
 from features.convert.safe.values import check_text, integers
 from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections, ImageEntry, TextGraph
@@ -65,7 +66,6 @@ class Source(abc.ABC):
         hint = f"its ids look like {example!r}" if example else "it has no images"
         raise UnknownName(f"{self.path}: no image {image_id!r} in this file; {hint}.")
 
-    @abc.abstractmethod
     def read(self, image_id: str) -> Detections:
         """Return the detections of one image.
 
@@ -73,6 +73,11 @@ class Source(abc.ABC):
 
         Raises: UnknownName: no such image. InputError: damaged or contradictory data.
         """
+        return self._read(self.key(image_id))
+
+    @abc.abstractmethod
+    def _read(self, key: str) -> Detections:
+        """Return the detections of one image, by its id in the file."""
 
     def unions(self, image_id: str) -> npt.NDArray[np.generic] | None:
         """Return the features of an image's union boxes, a row per relation; None without them."""
@@ -206,14 +211,13 @@ def _relations(
 
 
 def _floats(where: str, column: str, values: npt.ArrayLike) -> Array:
-    try:
+    kinds = (TypeError, ValueError, OverflowError)
+    with damaged(f"{where}: {column} are not a table of numbers", *kinds):
         wide = np.asarray(values)
         if wide.dtype.kind not in "fiub" and wide.size:
             raise ValueError(f"the values are {wide.dtype}")
         with np.errstate(over="ignore"):
             floats = np.ascontiguousarray(wide, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {column} are not a table of numbers ({error}).") from error
     if not np.isfinite(floats).all():
         at = int(np.flatnonzero(~np.isfinite(floats).reshape(-1))[0])
         raise FeatureOverflow(

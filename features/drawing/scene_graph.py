@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.drawing.lettering import Word, place_words, shared_area
-from features.errors import ImageError, MissingDependency, UsageError, WriteError
+from features.errors import ImageError, MissingDependency, UsageError
+from features.format import replacing
 from features.names import child
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
 from features.store import Store
@@ -62,7 +63,6 @@ def strongest(
     area = max(graph.size[0] * graph.size[1], 1)
     objects: list[int] = []
     relations: list[int] = []
-
     least = DOUBTFUL * max(map(float, graph.scores), default=0.0)
 
     def unfit(row: int) -> bool:
@@ -92,10 +92,7 @@ def draw_image(
     image_id: str,
     out: Path | str,
     images_dir: Path | str | None = None,
-    *,
-    max_objects: int = 12,
-    max_relations: int = 8,
-    unions: bool = True,
+    **options: Any,
 ) -> Path:
     """Draw an image of a store with its scene graph, its captions and their triplets.
 
@@ -103,8 +100,7 @@ def draw_image(
         store: an opened store.   image_id: id of the image.
         out: .png, .svg or .pdf file to write.
         images_dir: folder of the image files; if not given, the background is empty.
-        max_objects, max_relations: limits, see ``strongest``.
-        unions: draw the union box of each drawn relation.
+        options: ``max_objects``, ``max_relations`` and ``unions``, as for ``draw_graph``.
 
     Raises:
         UnknownName: no such image.
@@ -119,15 +115,7 @@ def draw_image(
     if images_dir is not None:
         # a store is untrusted input: its files are looked up in this folder only
         pixels = _read(child(Path(images_dir), str(image["file"]) or image_id, store.path))
-    return draw_graph(
-        pixels,
-        graph,
-        out,
-        texts,
-        max_objects=max_objects,
-        max_relations=max_relations,
-        unions=unions,
-    )
+    return draw_graph(pixels, graph, out, texts, **options)
 
 
 def draw_graph(
@@ -163,14 +151,11 @@ def draw_graph(
     figure = _figure(pixels, graph, captions, strongest(graph, max_objects, max_relations), unions)
     from matplotlib import rc_context  # optional
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # without a date, so that equal graphs give equal files
-        nameless = {"Date": None} if path.suffix.lower() == ".svg" else None
-        with rc_context({"svg.hashsalt": "scenestore"}):
-            figure.savefig(path, facecolor=PAPER, metadata=nameless)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror}).") from error
+    kind = path.suffix[1:].lower()
+    # without a date, so that equal graphs give equal files
+    metadata = {"Date": None} if kind == "svg" else None
+    with replacing(path) as partial, rc_context({"svg.hashsalt": "scenestore"}):
+        figure.savefig(partial, format=kind, facecolor=PAPER, metadata=metadata)
     return path
 
 
@@ -184,6 +169,7 @@ def _figure(
     try:  # slow to load, and optional
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
     except ImportError as error:
         raise MissingDependency.of("matplotlib", "drawing", "pip install matplotlib") from error
     width, height = (max(1, side) for side in graph.size)
@@ -193,19 +179,21 @@ def _figure(
     figure = Figure(figsize=(wide + column, tall), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)  # needed to measure words
     axes = figure.add_axes((0, 0, wide / (wide + column), 1))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
     axes.set_axis_off()
     if pixels is None:
-        axes.add_patch(_patches().Rectangle((0, 0), width, height, color="#eef0f4"))
+        axes.add_patch(Rectangle((0, 0), width, height, color="#eef0f4"))
     else:
-        axes.imshow(pixels, extent=(0, width, height, 0), interpolation="bilinear")
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        axes.set_aspect("auto")
+        extent = (0, width, height, 0)
+        axes.imshow(pixels, extent=extent, interpolation="bilinear", aspect="auto")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
     _draw_objects(axes, graph, chosen, unions)
     if captions:
-        said = [_say(graph, relation, chosen) for relation in _at(graph, chosen.relations)]
+        said = []
+        for subject, predicate, target in _at(graph, chosen.relations):
+            names = [_name(graph, row, chosen.objects) for row in (subject, target)]
+            colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
+            said.append((f"{names[0]}  {predicate}  {names[1]}", colour))
         _write_captions(figure, said, captions, wide / (wide + column), column, tall)
     return figure
 
@@ -214,41 +202,33 @@ def _draw_objects(
     axes: Axes, graph: SceneGraph | Detections, chosen: Strongest, unions: bool
 ) -> None:
     """Draw boxes and arrows, then all words, so that no line crosses a word."""
-    patches = _patches()
+    from matplotlib import patches, patheffects  # optional
+
+    def halo(width: float) -> list[Any]:
+        """Return the effect that draws a white line under a coloured one."""
+        return [patheffects.withStroke(linewidth=width, foreground=PAPER)]
+
     colour = {row: COLOURS[at % len(COLOURS)] for at, row in enumerate(chosen.objects)}
     boxes = graph.boxes
     diagonal = float(np.hypot(*graph.size))
+    words: list[Word] = []
     for row in chosen.objects:
-        x1, y1, x2, y2 = (float(value) for value in boxes[row])
+        x1, y1, x2, y2 = map(float, boxes[row])
         box = patches.Rectangle(
             (x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour[row], lw=1.9, joinstyle="round"
         )
-        box.set_path_effects(_halo(3.4))
+        box.set_path_effects(halo(3.4))
         axes.add_patch(box)
-    words: list[Word] = []
-    for row in chosen.objects:
-        x1, y1, x2, y2 = (float(value) for value in boxes[row])
         corners = [(x1, y1), (x1, y2), (x2, y1), (x2, y2)]
         places = [*corners, ((x1 + x2) / 2, y1), ((x1 + x2) / 2, y2), (x1, (y1 + y2) / 2)]
         words.append(Word(_name(graph, row, chosen.objects), colour[row], places, solid=True))
-    relations = graph.relations or ()
-    for at in chosen.relations:
-        subject, predicate, target = relations[at]
+    for subject, predicate, target in _at(graph, chosen.relations):
         start, end = (_centre(boxes[row]) for row in (subject, target))
         if unions:
-            (ux1, uy1, ux2, uy2) = map(float, union_boxes(boxes, [(subject, target)])[0])
-            axes.add_patch(
-                patches.Rectangle(
-                    (ux1 - 2, uy1 - 2),
-                    ux2 - ux1 + 4,
-                    uy2 - uy1 + 4,
-                    fill=False,
-                    ec=PAPER,
-                    lw=1.1,
-                    ls=(0, (4, 3)),
-                    alpha=0.85,
-                )
-            )
+            x1, y1, x2, y2 = map(float, union_boxes(boxes, [(subject, target)])[0])
+            corner, width, height = (x1 - 2, y1 - 2), x2 - x1 + 4, y2 - y1 + 4
+            dashed: dict[str, Any] = {"lw": 1.1, "ls": (0, (4, 3)), "alpha": 0.85}
+            axes.add_patch(patches.Rectangle(corner, width, height, fill=False, ec=PAPER, **dashed))
         bend = 0.18 if np.hypot(end[0] - start[0], end[1] - start[1]) > 0.05 * diagonal else 0.6
         arrow = patches.FancyArrowPatch(
             start,
@@ -261,7 +241,7 @@ def _draw_objects(
             shrinkA=4,
             shrinkB=4,
         )
-        arrow.set_path_effects(_halo(4.0))
+        arrow.set_path_effects(halo(4.0))
         axes.add_patch(arrow)
         axes.plot(*start, "o", ms=6, mfc=colour[subject], mec=PAPER, mew=1.2)
         words.append(Word(predicate, colour[subject], _along(start, end, bend), solid=False))
@@ -329,16 +309,6 @@ def _write_captions(
         y += 0.12
 
 
-def _say(
-    graph: SceneGraph | Detections, relation: tuple[int, str, int], chosen: Strongest
-) -> tuple[str, str]:
-    """Return a relation as text and the colour of its subject."""
-    subject, predicate, target = relation
-    names = [_name(graph, row, chosen.objects) for row in (subject, target)]
-    colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
-    return f"{names[0]}  {predicate}  {names[1]}", colour
-
-
 def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str:
     """Return the label of an object, numbered if several drawn objects share it."""
     label = graph.labels[row]
@@ -348,19 +318,6 @@ def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str
 
 def _centre(box: npt.NDArray[np.float32]) -> tuple[float, float]:
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
-
-
-def _patches() -> Any:
-    from matplotlib import patches  # optional
-
-    return patches
-
-
-def _halo(width: float) -> list[Any]:
-    """Return the effect that draws a white line under a coloured one."""
-    from matplotlib import patheffects  # optional
-
-    return [patheffects.withStroke(linewidth=width, foreground=PAPER)]
 
 
 def _read(path: Path) -> Pixels:

@@ -27,7 +27,15 @@ from features.format.files import (
 )
 from features.format.group import Group, GroupManifest, read_group
 from features.format.hash_cache import HashCache
-from features.format.hdf5 import REPAIR, hash_rest, lay_out, open_file, read_part, record_of
+from features.format.hdf5 import (
+    REPAIR,
+    hash_rest,
+    lay_out,
+    open_file,
+    read_into,
+    read_part,
+    record_of,
+)
 from features.format.keys import (
     KEY_DIGITS,
     canonical_json,
@@ -82,6 +90,7 @@ __all__ = [
     "partial_path",
     "publish",
     "read_group",
+    "read_into",
     "read_part",
     "read_photos",
     "read_sealed",

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -58,10 +59,7 @@ def build_store(
 
     Raises: UsageError: the sequences differ in length, or an id is given twice.
     """
-    folder = Path(store_dir)
-    ends = [0]
-    for entry in images:
-        ends.append(ends[-1] + len(entry.captions))
+    ends = [0, *itertools.accumulate(len(entry.captions) for entry in images)]
     for name, given, wanted in (
         ("visual", visual, len(images)),
         ("regions", regions, len(images)),
@@ -100,7 +98,7 @@ def build_store(
     if texts is not None:
         packers["tokens"] = lambda rows: pack_tokens(texts_of(rows))
         packers["text"] = lambda rows: pack_text(texts_of(rows))
-    return _write(folder, dataset, len(images), packers, dict(provenance or {}))
+    return _write(Path(store_dir), dataset, len(images), packers, dict(provenance or {}))
 
 
 def _check_unique(what: str, ids: Iterable[str]) -> None:

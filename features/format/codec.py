@@ -7,22 +7,15 @@ stage before it: a stage works shard by shard and does not open the whole store.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.format.schema import ROLES, Columns
-from features.records import (
-    Caption,
-    Detections,
-    ImageEntry,
-    Skipped,
-    TextGraph,
-    union_boxes,
-)
+from features.records import Caption, Detections, ImageEntry, Skipped, TextGraph, union_boxes
 
 __all__ = [
     "MAX_WIDTH",
@@ -38,6 +31,13 @@ __all__ = [
 ]
 
 Float = npt.NDArray[np.floating]
+_TOKEN_FIELDS = {
+    "form": "tokens",
+    "lemma": "lemmas",
+    "upos": "upos",
+    "xpos": "xpos",
+    "deprel": "deprels",
+}  # column -> field of TextGraph
 MAX_WIDTH = 65_536  # D; no network has wider features, so a larger number means a broken file
 
 
@@ -82,25 +82,23 @@ def pack_visual(
         scores[row, :count] = found.scores[:count]
         labels[row][:count] = found.labels[:count]
         if found.attributes is not None:
-            pairs_found = enumerate(found.attributes[:count])
-            attributes[row] = [(at, name) for at, names in pairs_found for name in names]
-        kept = [
-            at for at, (s, _, o) in enumerate(found.relations or ()) if 0 <= s < k and 0 <= o < k
-        ]
-        del kept[r:]
-        if not kept:
-            continue
-        chosen = [(found.relations or ())[at] for at in kept]
-        if max(max(s, o) for s, _, o in chosen) >= count:
+            named = enumerate(found.attributes[:count])
+            attributes[row] = [(at, name) for at, names in named for name in names]
+        known = found.relations or ()
+        kept = [at for at, (s, _, o) in enumerate(known) if 0 <= s < k and 0 <= o < k][:r]
+        chosen = [known[at] for at in kept]
+        if any(max(s, o) >= count for s, _, o in chosen):
             raise InputError(
                 f"a relation of image {row} of the shard names an object beyond {count}"
             )
         m = len(chosen)
+        if not m:
+            continue
         relation_counts[row] = m
         pairs[row, :m] = [(s, o) for s, _, o in chosen]
         predicates[row][:m] = [p for _, p, _ in chosen]
-        known = found.relation_scores
-        relation_scores[row, :m] = 1.0 if known is None else known[kept]
+        known_scores = found.relation_scores
+        relation_scores[row, :m] = 1.0 if known_scores is None else known_scores[kept]
         unions[row, :m] = union_boxes(boxes[row], pairs[row, :m])
     return {
         **_coded("skipped", [d.reason if isinstance(d, Skipped) else "" for d in detections]),
@@ -184,19 +182,17 @@ def pack_tokens(graphs: Sequence[TextGraph]) -> Columns:
     """Pack tokens and dependency graphs of the captions of one shard."""
     for row, graph in enumerate(graphs):
         n = len(graph.tokens)
-        for field in ("lemmas", "upos", "xpos", "heads", "deprels"):
+        for field in (*_TOKEN_FIELDS.values(), "heads"):
             if len(getattr(graph, field)) != n:
                 raise InputError(f"caption {row} of the shard: {field} and tokens differ in length")
         if any(not -1 <= head < n for head in graph.heads):
             raise InputError(f"caption {row} of the shard: a head lies outside the caption")
+    columns: Columns = {"token_offsets": _offsets(len(graph.tokens) for graph in graphs)}
+    for name, field in _TOKEN_FIELDS.items():
+        columns |= _coded(name, _flat(graphs, field))
     return {
-        "token_offsets": _offsets(len(graph.tokens) for graph in graphs),
-        **_coded("form", _flat(graphs, lambda g: g.tokens)),
-        **_coded("lemma", _flat(graphs, lambda g: g.lemmas)),
-        **_coded("upos", _flat(graphs, lambda g: g.upos)),
-        **_coded("xpos", _flat(graphs, lambda g: g.xpos)),
-        **_coded("deprel", _flat(graphs, lambda g: g.deprels)),
-        "head": _ints(_flat(graphs, lambda g: g.heads)),
+        **columns,
+        "head": _ints(_flat(graphs, "heads")),
         **_coded("scheme", [graph.scheme for graph in graphs]),
         **_coded("parse_problem", [graph.problem for graph in graphs]),
     }
@@ -211,30 +207,24 @@ def pack_text(graphs: Sequence[TextGraph]) -> Columns:
         for graph in graphs
         for role in (graph.roles or ("other",) * len(graph.tokens))
     ]
+    attributes = _flat(graphs, "attributes")
+    relations = _flat(graphs, "relations")
     for row, graph in enumerate(graphs):
         _check_graph(row, graph)
     return {
         "role": np.asarray(roles, "|u1"),
         "object_offsets": _offsets(len(graph.objects) for graph in graphs),
-        **_coded("object_lemma", _flat(graphs, lambda g: g.objects)),
-        "mention_offsets": _offsets(
-            len(mentions) for graph in graphs for mentions in graph.object_positions
-        ),
-        "mention": _ints(at for g in graphs for mentions in g.object_positions for at in mentions),
+        **_coded("object_lemma", _flat(graphs, "objects")),
+        **_lists("mention", _flat(graphs, "object_positions")),
         "attribute_offsets": _offsets(len(graph.attributes) for graph in graphs),
-        **_coded("attribute", [name for g in graphs for _, name in g.attributes]),
-        "attribute_object": _ints(_flat(graphs, lambda g: g.attribute_objects)),
-        "attribute_position": _ints(_flat(graphs, lambda g: g.attribute_positions)),
+        **_coded("attribute", [name for _, name in attributes]),
+        "attribute_object": _ints(_flat(graphs, "attribute_objects")),
+        "attribute_position": _ints(_flat(graphs, "attribute_positions")),
         "relation_offsets": _offsets(len(graph.relations) for graph in graphs),
-        "relation_subject": _ints(s for g in graphs for s, _, _ in g.relations),
-        "relation_object": _ints(o for g in graphs for _, _, o in g.relations),
-        **_coded("relation_predicate", [p for g in graphs for _, p, _ in g.relations]),
-        "predicate_position_offsets": _offsets(
-            len(tokens) for graph in graphs for tokens in graph.relation_positions
-        ),
-        "predicate_position": _ints(
-            at for graph in graphs for tokens in graph.relation_positions for at in tokens
-        ),
+        "relation_subject": _ints(subject for subject, _, _ in relations),
+        "relation_object": _ints(target for _, _, target in relations),
+        **_coded("relation_predicate", [predicate for _, predicate, _ in relations]),
+        **_lists("predicate_position", _flat(graphs, "relation_positions")),
     }
 
 
@@ -254,8 +244,8 @@ def _check_graph(row: int, graph: TextGraph) -> None:
         raise InputError(f"caption {row} of the shard: an edge names an object that is not there")
 
 
-def _flat(graphs: Sequence[TextGraph], field: Callable[[TextGraph], Iterable[object]]) -> list[str]:
-    return cast("list[str]", [value for graph in graphs for value in field(graph)])
+def _flat(graphs: Sequence[TextGraph], field: str) -> list[Any]:
+    return [value for graph in graphs for value in getattr(graph, field)]
 
 
 def _ints(values: Iterable[object]) -> npt.NDArray[np.generic]:
@@ -264,6 +254,13 @@ def _ints(values: Iterable[object]) -> npt.NDArray[np.generic]:
 
 def _offsets(lengths: Iterable[int]) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *lengths], dtype="<i8")
+
+
+def _lists(name: str, lists: Sequence[Sequence[int]]) -> Columns:
+    return {
+        f"{name}_offsets": _offsets(map(len, lists)),
+        name: _ints(itertools.chain.from_iterable(lists)),
+    }
 
 
 def _text(name: str, values: Sequence[str]) -> Columns:
@@ -308,14 +305,8 @@ def unpack_tokens(columns: Columns, captions: Sequence[str]) -> list[TextGraph]:
         columns: datasets of the shard.
         captions: the texts of its captions, from the same shard of the index.
     """
-    fields = {
-        "tokens": _read_coded(columns, "form"),
-        "lemmas": _read_coded(columns, "lemma"),
-        "upos": _read_coded(columns, "upos"),
-        "xpos": _read_coded(columns, "xpos"),
-        "deprels": _read_coded(columns, "deprel"),
-        "heads": columns["head"].tolist(),
-    }
+    fields = {field: _read_coded(columns, name) for name, field in _TOKEN_FIELDS.items()}
+    fields["heads"] = columns["head"].tolist()
     schemes, problems = _read_coded(columns, "scheme"), _read_coded(columns, "parse_problem")
     ends = columns["token_offsets"].tolist()
     graphs = []
@@ -352,16 +343,12 @@ def sentence_starts(heads: Sequence[int]) -> tuple[int, ...]:
 
 
 def _read_text(columns: Columns, name: str) -> list[str]:
-    return decode_texts(columns[f"{name}/bytes"], _int64(columns[f"{name}/offsets"]))
+    return decode_texts(columns[f"{name}/bytes"], columns[f"{name}/offsets"])
 
 
 def _read_coded(columns: Columns, name: str) -> list[str]:
     names = _read_text(columns, f"{name}/names")
     return [names[code] for code in columns[f"{name}/codes"].tolist()]
-
-
-def _int64(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int64]:
-    return values.astype(np.int64, copy=False)
 
 
 def decode_texts(raw: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> list[str]:

@@ -30,13 +30,10 @@ class HashCache:
         self.path = path
         self._known: dict[str, list[object]] = {}
         if path is not None and path.exists():
-            try:
-                known = json.loads(path.read_text())
-                self._known = {
-                    k: v for k, v in known.items() if isinstance(v, list) and len(v) == 3
-                }
-            except (OSError, ValueError, AttributeError):
-                self._known = {}  # a damaged cache is treated as empty
+            # a damaged cache is treated as empty
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                known = json.loads(path.read_text()).items()
+                self._known = {k: v for k, v in known if isinstance(v, list) and len(v) == 3}
 
     def files(self, paths: Iterable[Path]) -> list[str]:
         """Return the sha256 of every path, reading only files that have changed."""
@@ -56,9 +53,8 @@ class HashCache:
                 todo.append(at)
         if todo:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for at, digest in zip(
-                    todo, pool.map(lambda i: hash_file(wanted[i]), todo), strict=True
-                ):
+                hashes = pool.map(lambda at: hash_file(wanted[at]), todo)
+                for at, digest in zip(todo, hashes, strict=True):
                     self._known[str(wanted[at])] = [*stamps[at], digest]
             self._save()
         return [str(self._known[str(path)][2]) for path in wanted]

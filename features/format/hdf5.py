@@ -29,6 +29,7 @@ __all__ = [
     "hash_rest",
     "lay_out",
     "open_file",
+    "read_into",
     "read_part",
     "record_of",
     "write_file",
@@ -209,11 +210,21 @@ def read_part(descriptor: int, path: Path | str, name: str, part: Part) -> npt.N
     """
     array = np.empty(part.shape, part.dtype)
     if part.nbytes:
-        view, done = array.reshape(-1).data.cast("B"), 0
-        while got := os.preadv(descriptor, [view[done : done + _READ]], part.offset + done):
-            done += got
-            if done == len(view):
-                break
-        if done < len(view) or hashlib.sha256(view).hexdigest() != part.sha256:
+        view = array.reshape(-1).data.cast("B")
+        read_into(descriptor, path, view, part.offset)
+        if hashlib.sha256(view).hexdigest() != part.sha256:
             raise DamagedError(f"{path}: column {name!r} differs from what was written. {REPAIR}")
     return array
+
+
+def read_into(descriptor: int, path: Path | str, view: memoryview, offset: int) -> None:
+    """Fill a buffer from an open file.
+
+    Raises: DamagedError: the file ends too early.
+    """
+    done = 0
+    while done < len(view):
+        got = os.preadv(descriptor, [view[done : done + _READ]], offset + done)
+        if not got:
+            raise DamagedError(f"{path}: ends at byte {offset + done}. Build the store again.")
+        done += got

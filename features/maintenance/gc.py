@@ -160,12 +160,8 @@ def _newest(folder: Path, documents: Mapping[Path, Mapping[str, Any]]) -> set[Pa
             f"{folder / 'latest.json'}: refers to {latest.name}, which does not exist. Nothing "
             "is deleted. Build that store again."
         )
-    youngest = sorted(documents, key=lambda manifest: (manifest == latest, _age(manifest)))
+    youngest = sorted(documents, key=lambda path: (path == latest, path.stat().st_mtime_ns))
     return set({documents[manifest]["dataset"]: manifest for manifest in youngest}.values())
-
-
-def _age(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 def _run_texts(folder: Path, runs: Iterable[Path]) -> Iterator[str]:

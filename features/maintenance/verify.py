@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
 from features.format import (
@@ -109,10 +108,13 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
         raise unreadable(Path(error.filename or folder), error) from error
     findings.sort(key=lambda finding: (str(finding.path), finding.column))
     if repair:
-        manifests = {finding.group: _manifest_of(finding.group) for finding in findings}
+        manifests: dict[Path | None, GroupManifest] = {}
+        for group in {finding.group for finding in findings if finding.group is not None}:
+            with contextlib.suppress(StoreError):
+                manifests[group] = read_group(group)
         for finding in findings:
             if finding.damaged:
-                _remove(finding, manifests[finding.group])
+                _remove(finding, manifests.get(finding.group))
     return findings
 
 
@@ -209,19 +211,16 @@ def _check_shard(folder: Path, number: int, manifest: GroupManifest | None) -> l
 
 
 def _union_problems(shard: Shard) -> Iterator[tuple[str, str]]:
-    wrong = _wrong_unions(shard.columns())
-    if len(wrong):
-        at = shard.record.row0 + int(wrong[0])
-        yield "union_boxes", f"image row {at}: not the box around subject and object"
-
-
-def _wrong_unions(columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.int64]:
-    """Return the rows where a union box is not the smallest box around its two objects."""
+    """Yield the first row where a union box is not the smallest box around its two objects."""
+    columns: dict[str, Any] = shard.columns()
     boxes, pairs, unions = columns["boxes"], columns["relations"], columns["union_boxes"]
     both = boxes[np.arange(len(boxes))[:, None, None], pairs]  # (rows, R, 2, 4)
     wanted = np.concatenate([both[..., :2].min(2), both[..., 2:].max(2)], axis=-1)
     real = np.arange(pairs.shape[1]) < columns["num_relations"][:, None]
-    return np.flatnonzero((real[..., None] & (wanted != unions)).any((1, 2)))
+    wrong = np.flatnonzero((real[..., None] & (wanted != unions)).any((1, 2)))
+    if len(wrong):
+        at = shard.record.row0 + int(wrong[0])
+        yield "union_boxes", f"image row {at}: not the box around subject and object"
 
 
 def _remove(finding: Finding, manifest: GroupManifest | None) -> None:
@@ -237,12 +236,6 @@ def _remove(finding: Finding, manifest: GroupManifest | None) -> None:
                 return
             (finding.group / "manifest.json").unlink(missing_ok=True)
             Shard(finding.group, finding.shard).delete()
-
-
-def _manifest_of(folder: Path | None) -> GroupManifest | None:
-    with contextlib.suppress(StoreError):
-        return None if folder is None else read_group(folder)
-    return None
 
 
 def _finding(

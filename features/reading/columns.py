@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from features.format import decode_texts
+from features.format import Columns, decode_texts
 
 __all__ = ["CodedColumn", "TextColumn"]
 
@@ -43,6 +43,12 @@ class CodedColumn:
 
     def __init__(self, names: list[str], codes: Array):
         self.names, self.codes = names, codes
+
+    @classmethod
+    def of_shard(cls, columns: Columns, name: str) -> CodedColumn:
+        """Return a coded column of one shard."""
+        names = decode_texts(columns[f"{name}/names/bytes"], columns[f"{name}/names/offsets"])
+        return cls(names, columns[f"{name}/codes"])
 
     def tolist(self) -> list[str]:
         """Return all strings of a column with one value per row."""

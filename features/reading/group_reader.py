@@ -14,7 +14,7 @@ from features.format import GroupManifest, decode_texts, find_column, read_part
 from features.reading.columns import CodedColumn, TextColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.integrity import HeaderCheck, Piece, open_checked
-from features.reading.memory_map import fits_one_map
+from features.reading.memory_map import fits_one_map, map_pieces
 from features.reading.row_readers import H5Rows, MappedRows, PreadRows, RowReader
 
 __all__ = ["GroupReader"]
@@ -135,7 +135,7 @@ class GroupReader:
             size = row.nbytes * sum(piece.rows for piece in pieces)
             if size <= SMALL_COLUMN and not fits_one_map(pieces, row.nbytes):
                 return MappedRows([_frozen(np.concatenate(self._load(name)))])
-            mapped = MappedRows.map(pieces, row.shape, np.dtype(row.dtype))
+            mapped = MappedRows(map_pieces(pieces, row.shape, np.dtype(row.dtype)))
             self._mapped |= row.nbytes > 0 and all(piece.rows for piece in pieces)
             return mapped
 

@@ -48,10 +48,9 @@ def map_pieces(
     row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
     if fits_one_map(pieces, row_bytes):
         return [_map_together(pieces, row_bytes).view(dtype).reshape(-1, *row_shape)]
-    maps = [_map_alone(piece, piece.rows * row_bytes) for piece in pieces]
     return [
-        raw.view(dtype).reshape(piece.rows, *row_shape)
-        for raw, piece in zip(maps, pieces, strict=True)
+        _map_alone(piece, piece.rows * row_bytes).view(dtype).reshape(piece.rows, *row_shape)
+        for piece in pieces
     ]
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
+from features.format import read_into
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.integrity import Piece, open_checked
-from features.reading.memory_map import advise, map_pieces
+from features.reading.memory_map import advise
 from features.reading.row_copy import copy_row, take_rows
 
-__all__ = ["BACKENDS", "H5Rows", "MappedRows", "PreadRows", "RowReader", "read_into"]
+__all__ = ["BACKENDS", "H5Rows", "MappedRows", "PreadRows", "RowReader"]
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 MAX_FILES = 256  # open at a time and column: systems allow a process about 1024
@@ -63,13 +64,6 @@ class MappedRows:
         self.arrays = list(arrays)
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
         self.ahead = _ReadAhead(int(self.starts[-1]), sum(array.nbytes for array in self.arrays))
-
-    @classmethod
-    def map(
-        cls, pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> MappedRows:
-        """Map a column whose rows have this shape and dtype."""
-        return cls(map_pieces(pieces, shape, dtype))
 
     def array(self) -> Array:
         """Return all rows: a view of the map, or a read-only copy if there are several maps."""
@@ -145,7 +139,7 @@ class PreadRows:
         for position, (shard, at) in enumerate(self._places(rows)):
             view = target[position : position + 1].data.cast("B") if same else target.data.cast("B")
             file = self.files.get(shard)
-            read_into(file.number, view, at)
+            read_into(file.number, self.pieces[shard].path, view, at)
             if not same:
                 copy_row(target, out[position : position + 1])
 
@@ -193,16 +187,3 @@ class H5Rows:
 
     def prefetch(self, rows: Index) -> None:
         """Do nothing: HDF5 has no hints."""
-
-
-def read_into(descriptor: int, view: memoryview, offset: int) -> None:
-    """Fill a buffer from a file.
-
-    Raises: DamagedError: the file ends too early.
-    """
-    done = 0
-    while done < len(view):
-        got = os.preadv(descriptor, [view[done:]], offset + done)
-        if not got:
-            raise DamagedError(f"a shard ends at byte {offset + done}. Build the store again.")
-        done += got

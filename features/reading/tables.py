@@ -87,12 +87,13 @@ def _ragged(store: StoreReader, captions: pd.DataFrame, axis: str) -> tuple[Arra
     return at, owner, store.offsets("object_offsets")[rows][owner]
 
 
-def _caption_keys(captions: pd.DataFrame, owner: Array) -> dict[str, Any]:
-    return {
-        "caption": captions["id"].to_numpy()[owner],
-        "image": captions["image"].to_numpy()[owner],
-        "split": captions["split"].to_numpy()[owner],
-    }
+def _taken(frame: pd.DataFrame, owner: Array, **columns: str) -> dict[str, Array]:
+    """Return columns of a table under new names, one value per position in ``owner``."""
+    return {name: frame[column].to_numpy()[owner] for name, column in columns.items()}
+
+
+def _corners(boxes: Array) -> dict[str, Array]:
+    return dict(zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True))
 
 
 def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     position = np.where(first[at + 1] > first[at], mentions[first[at]], -1)
     return _frame(
         {
-            **_caption_keys(captions, owner),
+            **_taken(captions, owner, caption="id", image="image", split="split"),
             "object": at - start,
             "lemma": _names(store, "object_lemma", at),
             "position": position,
@@ -116,7 +117,7 @@ def _attributes(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     target = store.column("attribute_object")[at]
     return _frame(
         {
-            **_caption_keys(captions, owner),
+            **_taken(captions, owner, caption="id", image="image", split="split"),
             "object": target,
             "lemma": _names(store, "object_lemma", start + target),
             "attribute": _names(store, "attribute", at),
@@ -130,7 +131,7 @@ def _relations(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     subject, target = store.column("relation_subject")[at], store.column("relation_object")[at]
     return _frame(
         {
-            **_caption_keys(captions, owner),
+            **_taken(captions, owner, caption="id", image="image", split="split"),
             "subject": _names(store, "object_lemma", start + subject),
             "predicate": _names(store, "relation_predicate", at),
             "object": _names(store, "object_lemma", start + target),
@@ -151,15 +152,13 @@ def _slots(store: StoreReader, images: pd.DataFrame, counts: str) -> tuple[Array
 
 def _visual_objects(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_objects")
-    boxes = store.column("boxes")[row, slot]
     return _frame(
         {
-            "image": images["id"].to_numpy()[owner],
-            "split": images["split"].to_numpy()[owner],
+            **_taken(images, owner, image="id", split="split"),
             "object": slot,
             "label": _names(store, "labels", (row, slot)),
             "score": store.column("scores")[row, slot],
-            **{name: boxes[:, at] for at, name in enumerate(("x1", "y1", "x2", "y2"))},
+            **_corners(store.column("boxes")[row, slot]),
         }
     )
 
@@ -167,18 +166,16 @@ def _visual_objects(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
 def _visual_relations(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_relations")
     pairs = store.column("relations")[row, slot]
-    boxes = store.column("union_boxes")[row, slot]
     return _frame(
         {
-            "image": images["id"].to_numpy()[owner],
-            "split": images["split"].to_numpy()[owner],
+            **_taken(images, owner, image="id", split="split"),
             "subject": _names(store, "labels", (row, pairs[:, 0])),
             "predicate": _names(store, "predicates", (row, slot)),
             "object": _names(store, "labels", (row, pairs[:, 1])),
             "score": store.column("relation_scores")[row, slot],
             "subject_object": pairs[:, 0],
             "object_object": pairs[:, 1],
-            **{name: boxes[:, at] for at, name in enumerate(("x1", "y1", "x2", "y2"))},
+            **_corners(store.column("union_boxes")[row, slot]),
         }
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from features.errors import FormatError, InputError, MissingInput
 from features.format import read_sealed, replacing, write_sealed
-from features.reading import StoreReader
-from features.vocab.counts import count_names, count_words
+from features.reading import CodedColumn, StoreReader, flat_rows
 from features.vocab.wordpiece import WordPiece
 
 __all__ = ["SPECIAL_WORDS", "Codebook", "Table"]
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 _SPECIAL_NAMES = ("<pad>", "<unk>")
+_TABLES = ("words", "labels", "predicates", "tags")
 _TRAINING_SPLITS = ("train", "restval", "val", "dev")
 
 Index = npt.NDArray[np.int64]
@@ -106,20 +106,23 @@ class Codebook:
             min_count: minimum number of occurrences of a word.
             pieces: BERT ``vocab.txt`` or ``tokenizer.json``, to fill ``CaptionBatch.pieces``.
         """
-        names = count_names(store)
+        labels, predicates, tags = (
+            _ranked(_counts(store.coded(name))) if store.has(name) else []
+            for name in ("labels", "predicates", "xpos")
+        )
         if vocab is not None:
             words = cls.load(vocab).words
         else:
-            counted = count_words(store, [s for s in _TRAINING_SPLITS if s in store.splits])
+            counted = _count_words(store, [s for s in _TRAINING_SPLITS if s in store.splits])
             kept = {word for word, count in counted.items() if count >= min_count}
-            kept |= {word for name in (*names.labels, *names.predicates) for word in name.split()}
+            kept |= {word for name in (*labels, *predicates) for word in name.split()}
             ranked = sorted(kept - {*SPECIAL_WORDS, ""}, key=lambda word: (-counted[word], word))
             words = Table((*SPECIAL_WORDS, *ranked), unknown=3)
         return cls(
             words=words,
-            labels=Table.of(_ranked(names.labels)),
-            predicates=Table.of(_ranked(names.predicates)),
-            tags=Table.of(_ranked(names.tags)),
+            labels=Table.of(labels),
+            predicates=Table.of(predicates),
+            tags=Table.of(tags),
             pieces=None if pieces is None else WordPiece.load(Path(pieces)),
         )
 
@@ -128,9 +131,8 @@ class Codebook:
 
         Raises: WriteError: the file cannot be written.
         """
-        names = ("words", "labels", "predicates", "tags")
-        document: dict[str, object] = {name: list(getattr(self, name).names) for name in names}
-        pieces = None if self.pieces is None else list(self.pieces.names)
+        document: dict[str, object] = {name: getattr(self, name).names for name in _TABLES}
+        pieces = None if self.pieces is None else self.pieces.names
         write_sealed(Path(path), {"kind": "codebook", **document, "pieces": pieces})
 
     def save_words(self, path: str | Path) -> None:
@@ -165,18 +167,43 @@ class Codebook:
             return cls(scan, Table.of(()), Table.of(()), Table.of(()))
         try:
             sealed = read_sealed(path, "codebook")
-            lists = [_strings(sealed[name]) for name in ("words", "labels", "predicates", "tags")]
+            words, *names = (_strings(sealed[name]) for name in _TABLES)
             pieces = sealed["pieces"]
         except (KeyError, TypeError) as error:
             raise FormatError(f"{path}: the codebook has no {error}.") from error
-        words, labels, predicates, tags = lists
-        return cls(
-            words=Table(words, unknown=3),
-            labels=Table(labels),
-            predicates=Table(predicates),
-            tags=Table(tags),
-            pieces=None if pieces is None else WordPiece(_strings(pieces)),
-        )
+        labels, predicates, tags = map(Table, names)
+        word_pieces = None if pieces is None else WordPiece(_strings(pieces))
+        return cls(Table(words, unknown=3), labels, predicates, tags, word_pieces)
+
+
+def _count_words(store: StoreReader, splits: Sequence[str]) -> Counter[str]:
+    """Count lower-cased word forms, and words of triplets, in captions; of all if no splits."""
+    if not store.has("form"):
+        return Counter()
+    rows = [store.caption_rows(name) for name in (splits or sorted(store.splits))]
+    captions = np.concatenate([np.zeros(0, np.int64), *rows])
+    counted: Counter[str] = Counter()
+    tokens, _, _ = flat_rows(store.offsets("token_offsets"), captions)
+    for form, count in _counts(store.coded("form"), tokens).items():
+        counted[form.lower()] += count
+    if store.has("relation_predicate"):
+        relations, _, _ = flat_rows(store.offsets("relation_offsets"), captions)
+        objects, _, _ = flat_rows(store.offsets("object_offsets"), captions)
+        pairs = (("relation_predicate", relations), ("object_lemma", objects))
+        in_graphs: Counter[str] = Counter()
+        for name, at in pairs:
+            for phrase, count in _counts(store.coded(name), at).items():
+                for word in phrase.lower().split():
+                    in_graphs[word] += count
+        counted |= in_graphs  # the larger of the two: a word that is form and lemma is counted once
+    return counted
+
+
+def _counts(column: CodedColumn, rows: Index | None = None) -> Counter[str]:
+    codes = column.codes if rows is None else column.codes[rows]
+    found = np.bincount(codes.reshape(-1), minlength=len(column.names))
+    pairs = zip(column.names, found.tolist(), strict=True)
+    return Counter({name: count for name, count in pairs if count and name})
 
 
 def _ranked(counts: Counter[str]) -> list[str]:

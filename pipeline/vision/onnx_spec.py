@@ -19,8 +19,9 @@ The further keys of detectors and extractors are described in ``detectors.onnx_m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ class InputSpec:
         return np.ascontiguousarray(tensor[None]), Fit(scale, (float(left), float(top)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OnnxSpec:
     """A model description: its path, the model's path, the input, and all keys of the YAML."""
 
@@ -129,6 +130,31 @@ class OnnxSpec:
                 f"{self.path}: unknown key {unknown[0]!r}. Known: {', '.join(names)}."
             )
 
+    @cached_property
+    def session(self) -> InferenceSession:
+        """The network, loaded on first use."""
+        return open_session(self.model)
+
+    def run(self, names: Sequence[str], tensor: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Run the network and return the outputs of these names.
+
+        Raises: ConfigError: no such output. InputError: the network does not take the input.
+        """
+        known = [output.name for output in self.session.get_outputs()]
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{self.path}: {self.model.name} has no output {name!r}; it has "
+                    f"{', '.join(known)}."
+                )
+        try:
+            results: list[npt.NDArray[Any]] = self.session.run(
+                names, {self.session.get_inputs()[0].name: tensor}
+            )
+        except Exception as error:  # onnxruntime's errors have no common base class
+            raise InputError(f"{self.model}: {error}. Check 'input' of {self.path}.") from error
+        return results
+
 
 def read_spec(path: Path | str) -> OnnxSpec:
     """Read the description of an ONNX model.
@@ -147,8 +173,8 @@ def read_spec(path: Path | str) -> OnnxSpec:
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
         raise ConfigError(f"{path}: the key 'model', the ONNX file, is missing.")
     given = document.get("input") or {}
-    known = {"size", "resize", "pad", "colour", "mean", "std", "layout", "type"}
-    if not isinstance(given, dict) or set(given) - known or "size" not in given:
+    known = [field.name for field in fields(InputSpec)]
+    if not isinstance(given, dict) or not {"size"} <= set(given) <= set(known):
         raise ConfigError(f"{path}: 'input' needs 'size'; its keys are {', '.join(sorted(known))}.")
     try:
         size = tuple(int(side) for side in given["size"])

@@ -1,4 +1,4 @@
-"""Graphs and features of new photos, computed as those of an existing store were.
+"""Graphs and features of new photos, computed with the plug-ins and rules of a store.
 
 The store's manifests record the detector, relation predictor, feature extractor and rules with
 their options. They are created again, and their identities are compared with the recorded ones, so

@@ -8,17 +8,16 @@ can be larger than memory.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from features.convert.safe.inputs import need_file, read_bytes
+from features.convert.safe.inputs import damaged, need_file, read_bytes
 from features.convert.safe.pickles import load_pickle
 from features.convert.safe.values import MAX_BOXES, integers
 from features.convert.source import Source, make_detections
-from features.errors import InputError, MissingInput, ScenestoreError
+from features.errors import InputError, MissingInput
 from features.records import Detections
 
 __all__ = ["BanFile"]
@@ -26,15 +25,10 @@ __all__ = ["BanFile"]
 _MAX_BYTES = 1 << 28  # of one row; real ones have 300 kB
 
 
-@contextlib.contextmanager
-def _hdf5_errors(where: object) -> Iterator[None]:
+def _hdf5_errors(where: object) -> AbstractContextManager[None]:
     """Turn any error of h5py for a damaged file into an InputError."""
-    try:
-        yield
-    except ScenestoreError:
-        raise
-    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
-        raise InputError(f"{where}: not a complete HDF5 file of features ({error}).") from error
+    kinds = (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError)
+    return damaged(f"{where}: not a complete HDF5 file of features", *kinds)
 
 
 class BanFile(Source):
@@ -117,9 +111,7 @@ class BanFile(Source):
             raise InputError(f"{self.path}: {name!r} has chunks of {data.chunks}; too large.")
         return data
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         row = self.index[key]
         where = f"{self.path}, image {key!r}, row {row}"
         with _hdf5_errors(where):

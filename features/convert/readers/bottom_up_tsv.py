@@ -28,19 +28,10 @@ from features.records import Detections
 
 __all__ = ["BottomUpFile"]
 
-PLAIN: tuple[str, ...] = ("image_id", "image_w", "image_h", "num_boxes", "boxes", "features")
-LXMERT: tuple[str, ...] = (
-    "img_id",
-    "img_h",
-    "img_w",
-    "objects_id",
-    "objects_conf",
-    "attrs_id",
-    "attrs_conf",
-    "num_boxes",
-    "boxes",
-    "features",
-)
+_ARRAYS = ("num_boxes", "boxes", "features")
+PLAIN: tuple[str, ...] = ("image_id", "image_w", "image_h", *_ARRAYS)
+_CLASSES = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")
+LXMERT: tuple[str, ...] = ("img_id", "img_h", "img_w", *_CLASSES, *_ARRAYS)
 _ID_BYTES = 4096
 _SHOWN = 80  # characters of an id in messages
 
@@ -93,7 +84,7 @@ class BottomUpFile(Source):
             offset = 0
             for at, line in enumerate(file, 1):
                 fields = line.count(b"\t") + 1
-                columns = {len(PLAIN): PLAIN, len(LXMERT): LXMERT}.get(fields)
+                columns = next((c for c in (PLAIN, LXMERT) if len(c) == fields), None)
                 whole = line.endswith(b"\n")
                 name = line[:_ID_BYTES].removeprefix(BOM if at == 1 else b"").split(b"\t", 1)[0]
                 key = name.decode("utf-8", "replace")
@@ -130,11 +121,13 @@ class BottomUpFile(Source):
         """Return the image ids in the order of the lines."""
         return [*self.index, *self._broken]
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features, with labels if a class list was given."""
+    def key(self, image_id: str) -> str:
+        """Return the id of an image in the file; an image whose line is broken is an InputError."""
         if image_id in self._broken:
             raise InputError(f"{self._broken[image_id]} Delete the line.")
-        key = self.key(image_id)
+        return super().key(image_id)
+
+    def _read(self, key: str) -> Detections:
         number, offset, length, at = self.index[key]
         path = self._files[number]
         with opened(path, buffering=0) as file:

@@ -8,11 +8,12 @@ count from 1 and include the last one, so a box becomes ``[xmin - 1, ymin - 1, x
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.convert.safe.inputs import need_file, need_folder, read_bytes, read_text
+from features.convert.safe.inputs import damaged, need_file, need_folder, read_bytes, read_text
 from features.convert.safe.values import integers
 from features.convert.source import Source, make_detections
 from features.errors import InputError
@@ -85,17 +86,14 @@ class EntitiesFolder(Source):
             self.files += sorted(self.sentences.glob("*.txt"))
         self.provides = frozenset({"size"} if self.sentences is None else {"labels", "size"})
 
-    def read(self, image_id: str) -> Detections:
-        """Return the gold boxes of one image.
-
-        The label is the last word of the first phrase that names the box's entity.
-        """
-        path = self._path(image_id)
+    def _read(self, key: str) -> Detections:
+        path = self.index[key]
         size, boxes, entities = _read_annotation(path)
-        first: dict[str, str] = {}
-        for sentence in _read_sentences(self.sentences, path.stem):
-            for phrase in sentence.phrases:
-                first.setdefault(phrase.entity, _head_word(phrase.text))
+        first: dict[str, str] = {}  # entity -> last word of the first phrase that names it
+        if self.sentences is not None:
+            for sentence in _read_sentences(self.sentences / f"{path.stem}.txt", {}):
+                for phrase in sentence.phrases:
+                    first.setdefault(phrase.entity, _head_word(phrase.text))
         labels = [
             next((first[entity] for entity in names if entity in first), "object")
             for names in entities
@@ -104,41 +102,21 @@ class EntitiesFolder(Source):
 
     def entities(self, image_id: str) -> list[tuple[str, ...]]:
         """Return the entity ids of each box, in the order of ``read``."""
-        return _read_annotation(self._path(image_id))[2]
+        return _read_annotation(self.index[self.key(image_id)])[2]
 
     def captions(self, image_id: str) -> list[Sentence]:
         """Return an image's captions; their phrases have the rows of their boxes.
 
         Raises: InputError: the folder of captions was not given or lacks the image.
         """
-        path = self._path(image_id)
+        path = self.index[self.key(image_id)]
         if self.sentences is None:
             raise InputError(f"{path}: phrases need the folder Sentences: pass sentences_dir.")
-        entities = _read_annotation(path)[2]
-        rows: dict[str, list[int]] = {}
-        for row, names in enumerate(entities):
+        rows: dict[str, tuple[int, ...]] = {}
+        for row, names in enumerate(_read_annotation(path)[2]):
             for name in names:
-                rows.setdefault(name, []).append(row)
-        return [
-            Sentence(
-                sentence.words,
-                tuple(
-                    replace(phrase, boxes=tuple(rows.get(phrase.entity, ())))
-                    for phrase in sentence.phrases
-                ),
-            )
-            for sentence in _read_sentences(self.sentences, path.stem)
-        ]
-
-    def phrases(self, image_id: str) -> list[Phrase]:
-        """Return all phrases of an image's captions with the rows of their boxes.
-
-        Raises: InputError: the folder of captions was not given or lacks the image.
-        """
-        return [phrase for sentence in self.captions(image_id) for phrase in sentence.phrases]
-
-    def _path(self, image_id: str) -> Path:
-        return self.index[self.key(image_id)]
+                rows[name] = (*rows.get(name, ()), row)
+        return _read_sentences(self.sentences / f"{path.stem}.txt", rows)
 
 
 def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:
@@ -148,10 +126,9 @@ def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list
 
     if need_file(path).stat().st_size > _MAX_BYTES:
         raise InputError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; not an annotation file.")
-    try:
+    unsafe = (DefusedXmlException, ParseError, ValueError, LookupError, RecursionError)
+    with damaged(f"{path}: not a safe XML annotation", *unsafe):
         root = fromstring(read_bytes(path), forbid_dtd=True)
-    except (DefusedXmlException, ParseError, ValueError, LookupError, RecursionError) as error:
-        raise InputError(f"{path}: not a safe XML annotation ({error}).") from error
     named = Path(_text(root.find("filename"))).stem
     # Flickr8k's names add a part to those of Flickr30k: 1000268201_693b08cb0e.jpg.
     if named != path.stem and not path.stem.startswith(f"{named}_"):
@@ -177,10 +154,8 @@ def _texts(parent: Element | None, *names: str) -> list[str]:
     return ["" if parent is None else _text(parent.find(name)) for name in names]
 
 
-def _read_sentences(folder: Path | None, stem: str) -> list[Sentence]:
-    if folder is None:
-        return []
-    path = folder / f"{stem}.txt"
+def _read_sentences(path: Path, rows: Mapping[str, tuple[int, ...]]) -> list[Sentence]:
+    """Return the captions of a file; ``rows`` are the rows of the boxes of each entity."""
     sentences = []
     for at, line in enumerate(read_text(path).splitlines()):
         if line.count("[/EN#") != len(MARKED.findall(line)):
@@ -189,7 +164,7 @@ def _read_sentences(folder: Path | None, stem: str) -> list[Sentence]:
         for mark in MARKED.finditer(line):
             words += line[end : mark.start()].split()
             entity, types, text = mark[1], tuple(mark[2].split("/")), mark[3]
-            phrases.append(Phrase(text, entity, types, at, len(words)))
+            phrases.append(Phrase(text, entity, types, at, len(words), rows.get(entity, ())))
             words += text.split()
             end = mark.end()
         words += line[end:].split()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from features.convert.safe.inputs import BOM, read_bytes
@@ -70,10 +71,9 @@ def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextG
     pairs_path = folder / f"{split}_caps.json"
     if not (words_path.is_file() and pairs_path.is_file()):
         return None
-    vocabulary = _vocabulary(folder)
-    if vocabulary is None:
+    words = _read_vocabulary(folder)
+    if words is None:
         return None
-    words = _read_vocabulary(vocabulary)
     lines = read_bytes(words_path).removeprefix(BOM).decode("ascii", "replace").splitlines()
     pairs = read_json(pairs_path)
     if not isinstance(pairs, list) or not len(pairs) == len(lines) == len(captions):
@@ -88,27 +88,25 @@ def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextG
     ]
 
 
-def _vocabulary(folder: Path) -> Path | None:
-    """Return the vocabulary with the name of the folder, else the only one."""
+def _read_vocabulary(folder: Path) -> dict[int, str] | None:
+    """Read the vocabulary with the name of the folder, else the only one; None without one."""
     found = sorted(folder.glob("*_vocab.json"))
+    if not found:
+        return None
     named = folder / f"{folder.absolute().name}_vocab.json"
-    if named in found or len(found) < 2:
-        return named if named in found else next(iter(found), None)
-    names = " and ".join(path.name for path in found)
-    raise InputError(
-        f"{folder}: {names} are vocabularies; the one of the word ids cannot be determined. "
-        f"Keep only that one, or name it {named.name}."
-    )
-
-
-def _read_vocabulary(path: Path) -> dict[int, str]:
+    path = named if named in found else found[0]
+    if path != named and len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise InputError(
+            f"{folder}: {names} are vocabularies; the one of the word ids cannot be determined. "
+            f"Keep only that one, or name it {named.name}."
+        )
     document = read_json(path)
     table = document.get("word2idx") if isinstance(document, dict) else None
     if not isinstance(table, dict):
         raise InputError(f"{path}: not a vocabulary, which has 'word2idx'.")
-    return dict(
-        zip(integers(str(path), "ids", list(table.values()), len(table)), table, strict=True)
-    )
+    codes = integers(str(path), "ids", list(table.values()), len(table))
+    return dict(zip(codes, table, strict=True))
 
 
 def _graph(
@@ -156,7 +154,11 @@ def _heads(where: str, edges: object, tokens: Sequence[str]) -> list[int]:
             raise InputError(f"{where}: word {dependent} has two heads in the dependencies.")
         seen.add(dependent)
         heads[dependent - 1] = head - 1
-    _check_tree(where, heads)
+    try:
+        TopologicalSorter({at: [head] for at, head in enumerate(heads)}).prepare()
+    except CycleError as error:
+        word = error.args[1][0] + 1
+        raise InputError(f"{where}: the heads of word {word} form a cycle.") from error
     return heads
 
 
@@ -189,16 +191,3 @@ def _join(where: str, pairs: Sequence[Pair], tokens: Sequence[str]) -> list[Pair
             "_caps.json away to import without words."
         )
     return joined
-
-
-def _check_tree(where: str, heads: Sequence[int]) -> None:
-    """Refuse cycles."""
-    safe: set[int] = {-1}
-    for word in range(len(heads)):
-        path: set[int] = set()
-        while word not in safe:
-            if word in path:
-                raise InputError(f"{where}: the heads of word {word + 1} form a cycle.")
-            path.add(word)
-            word = heads[word]
-        safe |= path

@@ -9,14 +9,13 @@ cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file, read_names
+from features.convert.safe.inputs import damaged, need_file, read_names
 from features.convert.safe.pickles import load_pickle
 from features.convert.safe.values import (
     box_count,
@@ -59,14 +58,14 @@ class LmdbFile(Source):
         data = need_file(self.path / "data.mdb" if self.path.is_dir() else self.path)
         self.files = [data] if objects is None else [data, Path(objects)]
         self.classes = () if objects is None else read_names(objects)
-        try:
+        with damaged(f"{self.path}: cannot be read as LMDB", lmdb.Error):
             self._env = lmdb.open(
                 str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
             )
             self._check_length(data)
-            self.index = {_key_text(key): bytes(key) for key in self._scan()}
-        except lmdb.Error as error:
-            raise InputError(f"{self.path}: cannot be read as LMDB ({error}).") from error
+            with self._env.begin() as transaction:
+                keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
+        self.index = {key.decode("utf-8", "backslashreplace"): key for key in keys if key != _KEYS}
         if not self.index:
             raise InputError(f"{self.path}: no image in this database.")
         self.provides = frozenset({"features", "size", "scores"})
@@ -81,25 +80,16 @@ class LmdbFile(Source):
                 f"{data}: {data.stat().st_size} bytes, its pages need {wanted}. The copy is torn."
             )
 
-    def _scan(self) -> Iterator[bytes]:
-        with self._env.begin() as transaction:
-            yield from (key for key in transaction.cursor().iternext(values=False) if key != _KEYS)
-
     def close(self) -> None:
         """Close the database."""
         self._env.close()
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and features."""
+    def _read(self, key: str) -> Detections:
         import lmdb
 
-        key = self.key(image_id)
         where = f"{self.path}, key {key!r}"
-        try:
-            with self._env.begin() as transaction:
-                value = transaction.get(self.index[key])
-        except lmdb.Error as error:
-            raise InputError(f"{where}: cannot be read ({error}).") from error
+        with damaged(f"{where}: cannot be read", lmdb.Error), self._env.begin() as transaction:
+            value = transaction.get(self.index[key])
         entry = load_pickle(bytes(value or b""), where)
         if not isinstance(entry, dict) or "features" not in entry:
             raise InputError(f"{where}: the pickle is not a dict with 'features'.")
@@ -140,13 +130,11 @@ class LmdbFile(Source):
 
     def _read_base64(self, where: str, entry: dict[str, Any]) -> Detections:
         count = box_count(where, entry.get("num_boxes"))
-        boxes = decode_floats(_base64(where, entry, "boxes"), (count, 4), f"{where}, 'boxes'")
-        field = _base64(where, entry, "features")
-        features = decode_floats(field, (count, -1), f"{where}, 'features'")
+        boxes = _floats(where, entry, "boxes", (count, 4))
+        features = _floats(where, entry, "features", (count, -1))
         labels = scores = None
         if "cls_prob" in entry:
-            field = _base64(where, entry, "cls_prob")
-            scores, best = _best(decode_floats(field, (count, -1), f"{where}, 'cls_prob'"))
+            scores, best = _best(_floats(where, entry, "cls_prob", (count, -1)))
             labels = self._labels(where, best)
         size = _size(where, entry)
         return make_detections(
@@ -155,10 +143,6 @@ class LmdbFile(Source):
 
     def _labels(self, where: str, codes: npt.NDArray[np.generic]) -> list[str] | None:
         return pick_names(where, "class", self.classes, map(int, codes)) if self.classes else None
-
-
-def _key_text(key: bytes) -> str:
-    return bytes(key).decode("utf-8", "backslashreplace")
 
 
 def _best(
@@ -189,11 +173,13 @@ def _table(where: str, entry: dict[str, Any], key: str) -> npt.NDArray[np.generi
     return value
 
 
-def _base64(where: str, entry: dict[str, Any], key: str) -> bytes | str:
+def _floats(
+    where: str, entry: dict[str, Any], key: str, shape: tuple[int, int]
+) -> npt.NDArray[np.float32]:
     value = entry.get(key)
     if not isinstance(value, (bytes, str)):
         raise InputError(f"{where}: {key!r} is not base64 text.")
-    return value
+    return decode_floats(value, shape, f"{where}, {key!r}")
 
 
 def _size(where: str, entry: dict[str, Any]) -> tuple[int, ...]:

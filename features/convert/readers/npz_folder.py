@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file, need_folder
+from features.convert.safe.inputs import damaged, need_file, need_folder
 from features.convert.safe.pickles import BROKEN_ARRAY, load_array
 from features.convert.safe.values import brief, integers, real_rows
 from features.convert.source import Source, make_detections
@@ -56,26 +56,24 @@ class NpzFolder(Source):
         if self._boxes is not None:
             self.files += sorted(self._boxes.glob("*.npy"))
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's features, with boxes and size where the files have them."""
-        path = self.index[self.key(image_id)]
+    def _read(self, key: str) -> Detections:
+        path = self.index[key]
         arrays: dict[str, Any] = {}
         if path.suffix == ".npz":
             arrays = _open_npz(path)
-            key = next((name for name in ("feat", "x", "features") if name in arrays), None)
-            if key is None:
+            features = _first(arrays, "feat", "x", "features")
+            if features is None:
                 raise InputError(f"{path}: has {sorted(arrays)}, none of 'feat', 'x', 'features'.")
-            features = arrays[key]
         else:
             features = load_array(path)
             arrays = self._info(path)
         features = features[None] if features.ndim == 1 else features
-        boxes = next((arrays[name] for name in ("bbox", "boxes") if name in arrays), None)
+        boxes = _first(arrays, "bbox", "boxes")
         if boxes is None and self._boxes is not None:
             boxes = load_array(self._boxes / f"{path.stem}.npy")
         if boxes is not None and not (isinstance(boxes, np.ndarray) and boxes.ndim):
             raise InputError(f"{path}: the boxes are {brief(boxes)}, not an array.")
-        stated = next((arrays[name] for name in ("num_bbox", "num_boxes") if name in arrays), None)
+        stated = _first(arrays, "num_bbox", "num_boxes")
         features, boxes = _fit(str(path), features, boxes, stated)
         size = [arrays.get("image_w", arrays.get("image_width", 0))]
         size += [arrays.get("image_h", arrays.get("image_height", 0))]
@@ -92,6 +90,10 @@ class NpzFolder(Source):
         if not isinstance(entry, dict):
             raise InputError(f"{info}: not a pickled dict.")
         return entry
+
+
+def _first(arrays: dict[str, Any], *names: str) -> Any:
+    return next((arrays[name] for name in names if name in arrays), None)
 
 
 def _fit(where: str, features: Table, boxes: Table | None, stated: object) -> tuple[Table, Table]:
@@ -113,7 +115,7 @@ def _open_npz(path: Path) -> dict[str, Table]:
     """Read the plain arrays of an .npz; object arrays (``info``) are skipped, never unpickled."""
     found: dict[str, Table] = {}
     need_file(path)
-    try:
+    with damaged(f"{path}: not a complete .npz file", *BROKEN_ARRAY, *_BROKEN_ZIP):
         with zipfile.ZipFile(path) as archive:
             if sum(item.file_size for item in archive.infolist()) > _MAX_BYTES:
                 raise InputError(f"{path}: unpacks to more than 1 GiB, too much for one image.")
@@ -124,8 +126,4 @@ def _open_npz(path: Path) -> dict[str, Table]:
                 except ValueError as error:
                     if "allow_pickle" not in str(error):
                         raise
-    except InputError:
-        raise
-    except (*BROKEN_ARRAY, *_BROKEN_ZIP) as error:
-        raise InputError(f"{path}: not a complete .npz file ({error}).") from error
     return found

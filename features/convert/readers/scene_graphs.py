@@ -43,11 +43,9 @@ class SceneGraphFile(Source):
             self.classes, self.predicates = self._sgm.classes, self._sgm.predicates
             self.notes = self._sgm.notes
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's graph."""
+    def _read(self, key: str) -> Detections:
         if self._sgm is not None:
-            return self._sgm.read(image_id)
-        key = self.key(image_id)
+            return self._sgm.read(key)
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(key))
         if not {"labels", "bbox"} <= entry.keys():

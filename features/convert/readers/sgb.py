@@ -57,9 +57,7 @@ class SceneGraphBenchmark(Source):
         if extra:
             self.notes.append(f"{self.path}: {extra} predictions have no image in {info_path}.")
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes and relations."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(self.index[key]))
         labels = _names(where, entry, "bbox_labels", self.classes)

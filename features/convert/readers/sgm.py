@@ -79,9 +79,7 @@ class SgmFile(Source):
         self.provides = frozenset({"labels", "relations"})
         self.provides |= {"features"} if self._objects else set()
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's graph."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         at, graph = self.index[key]
         where = f"{self.path}, image {key!r}"
         if not {"object", "relationship"} <= graph.keys():

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from features.convert.safe.inputs import BOM, need_file, opened, read_bytes
+from features.convert.safe.inputs import BOM, damaged, need_file, opened, read_bytes
 from features.convert.safe.values import (
     box_count,
     brief,
@@ -86,12 +86,8 @@ class _Lines:
             return None if file.read(1) else starts
 
     def _scan(self) -> list[int]:
-        starts, offset = [], 0
         with opened(self.path) as file:
-            for line in file:
-                starts.append(offset)
-                offset += len(line)
-        return starts
+            return list(itertools.accumulate(map(len, file), initial=0))[:-1]
 
     def read(self, key: str) -> Any:
         with opened(self.path) as file:
@@ -111,12 +107,9 @@ class _Lines:
                         yield entry
 
     def _parse(self, key: str, line: bytes) -> Any:
-        try:
+        where = f"{self.path}, image {key!r}: not JSON"
+        with damaged(where, ValueError, RecursionError, advice="The line may be torn."):
             return json.loads(line.partition(b"\t")[2])
-        except (ValueError, RecursionError) as error:
-            raise InputError(
-                f"{self.path}, image {key!r}: not JSON ({error}). The line may be torn."
-            ) from error
 
 
 class VinvlFile(Source):
@@ -182,9 +175,7 @@ class VinvlFile(Source):
         beside = self.path.with_name(f"{stem}.{kind}.tsv")
         return _Lines(beside, self.notes) if beside.is_file() else None
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's boxes, with features, relations and attributes if present."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._lines.read(key))
         size = self._size(where, key)

@@ -53,9 +53,7 @@ class VisualGenomeFile(Source):
         size = json_object(where, self._sizes.read(key))
         return integers(where, "size", [size.get("width"), size.get("height")], 2)
 
-    def read(self, image_id: str) -> Detections:
-        """Return one image's objects and relations."""
-        key = self.key(image_id)
+    def _read(self, key: str) -> Detections:
         where = f"{self.path}, image {key!r}"
         entry = json_object(where, self._items.read(key))
         boxes, labels, traits = [], [], []

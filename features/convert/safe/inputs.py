@@ -16,7 +16,16 @@ from typing import BinaryIO
 
 from features.errors import InputError, MissingInput, ScenestoreError
 
-__all__ = ["BOM", "need_file", "need_folder", "opened", "read_bytes", "read_names", "read_text"]
+__all__ = [
+    "BOM",
+    "damaged",
+    "need_file",
+    "need_folder",
+    "opened",
+    "read_bytes",
+    "read_names",
+    "read_text",
+]
 
 BOM = b"\xef\xbb\xbf"  # Windows editors put it before UTF-8 text
 _MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
@@ -45,6 +54,17 @@ def _read_errors(path: Path) -> Iterator[None]:
         raise MissingInput(
             f"{path}: cannot be read ({error.strerror or error}). Check permissions and disk."
         ) from error
+
+
+@contextlib.contextmanager
+def damaged(what: str, *errors: type[Exception], advice: str = "") -> Iterator[None]:
+    """Turn the errors that a parser raises for bad data into an InputError with the reason."""
+    try:
+        yield
+    except ScenestoreError:
+        raise
+    except errors as error:
+        raise InputError(f"{what} ({error}). {advice}".rstrip()) from error
 
 
 def need_file(path: Path | str) -> Path:
@@ -89,11 +109,12 @@ def _unpacked(path: Path) -> bytes:
             return head + file.read()
         file.seek(0)
         limit = min(_MAX_UNPACKED, max(1 << 26, _MAX_RATIO * path.stat().st_size))
-        try:
-            with gzip.GzipFile(fileobj=file) as packed:
-                raw = packed.read(limit + 1)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(f"{path}: damaged gzip file ({error}). Fetch it again.") from error
+        broken = (EOFError, zlib.error, gzip.BadGzipFile)
+        with (
+            damaged(f"{path}: damaged gzip file", *broken, advice="Fetch it again."),
+            gzip.GzipFile(fileobj=file) as packed,
+        ):
+            raw = packed.read(limit + 1)
     if len(raw) > limit:
         raise InputError(
             f"{path}: unpacks to more than {limit:,} bytes, too much for a text file of this size. "

@@ -10,11 +10,13 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
-from features.convert.safe.inputs import need_file, opened, read_bytes
-from features.errors import InputError, ScenestoreError
+from features.convert.safe.inputs import damaged, need_file, opened, read_bytes
+from features.errors import InputError
 
 __all__ = ["JsonItems", "parse_json", "read_json"]
 
@@ -50,11 +52,14 @@ def parse_json(raw: bytes, where: str) -> object:
 
     Raises: InputError: not such JSON.
     """
-    try:
+    with _broken_json(where):
         value: object = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not usable JSON ({error}). Is the file complete?") from error
-    return value
+        return value
+
+
+def _broken_json(where: object) -> AbstractContextManager[None]:
+    what = f"{where}: not usable JSON"
+    return damaged(what, ValueError, RecursionError, advice="Is the file complete?")
 
 
 class JsonItems:
@@ -78,14 +83,17 @@ class JsonItems:
     ) -> None:
         self.path = need_file(path)
         self.repeated = 0
-        self.key_of = key_of
         self.spans: dict[str, tuple[int, int]] = {}
-        try:
-            _Scan(self.path, self).run()
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, ScenestoreError):
-                raise
-            raise InputError(f"{path}: not usable JSON ({error}). Is the file complete?") from error
+        with _broken_json(path), opened(self.path) as file:
+            for key, value, span in _Scan(file).items(lists=key_of is not None):
+                if key_of is None or key is not None:
+                    name = str(key)
+                    if name in self.spans:
+                        raise ValueError(f"the key {name!r} is listed twice")
+                else:
+                    name = key_of(value, len(self.spans) + self.repeated)
+                    self.repeated += name in self.spans
+                self.spans.setdefault(name, span)
 
     def __contains__(self, key: str) -> bool:
         """Return whether there is an item with this key."""
@@ -102,45 +110,39 @@ class JsonItems:
             file.seek(start)
             return parse_json(file.read(length), f"{self.path}, item {key!r}")
 
-    def add(self, key: str | None, value: object, span: tuple[int, int]) -> None:
-        """Add an item that the scan has found; ``key`` is None in a list."""
-        if key is not None:
-            if key in self.spans:
-                raise ValueError(f"the key {key!r} is listed twice")
-            self.spans[key] = span
-            return
-        assert self.key_of is not None  # the scan refuses a list without it
-        found = self.key_of(value, len(self.spans) + self.repeated)
-        self.repeated += found in self.spans
-        self.spans.setdefault(found, span)
-
 
 class _Scan:
     """One pass over a file through a moving window of text."""
 
-    def __init__(self, path: Path, items: JsonItems) -> None:
-        self.path, self.items = path, items
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
         self.text, self.at = "", 0
         self.mark, self.mark_byte = 0, 0  # a position in the text and its byte in the file
         self.whole = False
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
 
-    def run(self) -> None:
-        """Scan the file and add its items."""
-        with opened(self.path) as self.file:
-            opening = self.token("[{")
-            closing = {"[": "]", "{": "}"}[opening]
-            if opening == "[" and self.items.key_of is None:
-                raise InputError(f"{self.path}: expected a JSON object, this is a list.")
-            if self.peek() == closing:
-                self.at += 1
-            else:
-                while True:
-                    self.item(opening == "{")
-                    if self.token(f",{closing}") == closing:
-                        break
-            if self.peek():
-                raise ValueError("there is text after the end")
+    def items(self, *, lists: bool) -> Iterator[tuple[str | None, object, tuple[int, int]]]:
+        """Yield key (None in a list), value and span of each item."""
+        opening = self.token("[{")
+        closing = {"[": "]", "{": "}"}[opening]
+        if opening == "[" and not lists:
+            raise InputError(f"{self.file.name}: expected a JSON object, this is a list.")
+        if self.peek() == closing:
+            self.at += 1
+        else:
+            while True:
+                key: str | None = None
+                if opening == "{":
+                    found, _ = self.value()
+                    if not isinstance(found, str):
+                        raise ValueError(f"a key must be a string, not {str(found)[:40]!r}")
+                    key = found
+                    self.token(":")
+                yield key, *self.value()
+                if self.token(f",{closing}") == closing:
+                    break
+        if self.peek():
+            raise ValueError("there is text after the end")
 
     def more(self) -> None:
         """Drop the text already scanned and read on, at least as much as is left."""
@@ -190,15 +192,3 @@ class _Scan:
         start = self.byte(self.at)
         self.at = end
         return value, (start, self.byte(end) - start)
-
-    def item(self, named: bool) -> None:
-        """Read one item, with its key in an object."""
-        key = None
-        if named:
-            found, _ = self.value()
-            if not isinstance(found, str):
-                raise ValueError(f"a key must be a string, not {str(found)[:40]!r}")
-            key = found
-            self.token(":")
-        value, span = self.value()
-        self.items.add(key, value, span)

@@ -18,10 +18,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import opened
+from features.convert.safe.inputs import damaged, opened
 from features.convert.safe.opcodes import check_opcodes
 from features.convert.safe.values import brief
-from features.errors import InputError, ScenestoreError
+from features.errors import InputError
 
 __all__ = ["BROKEN_ARRAY", "load_array", "load_pickle"]
 
@@ -30,33 +30,14 @@ _NUMERIC = re.compile(r"[<>|=]?[biufcSU]\d{1,6}|[<>|=]?O8?|[?bBhHiIlLqQefdg]")
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")
 _BUFFERS = ("numpy.core.numeric", "numpy._core.numeric")
 _PLAIN = (str, bytes, bytearray, int, float, complex, type(None))
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    UnicodeError,
-    ImportError,
+_DAMAGED = (ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError)
+_BROKEN = (*_DAMAGED, RecursionError, pickle.UnpicklingError, AttributeError, ImportError)
+_ADVICE = (
+    "Only numbers, text, lists, dicts and numpy arrays are loaded, because a pickle with anything "
+    "else can run code."
 )
 
-BROKEN_ARRAY = (
-    ValueError,
-    TypeError,
-    KeyError,
-    OSError,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RecursionError,
-    SyntaxError,
-    tokenize.TokenError,
-)
+BROKEN_ARRAY = (*_DAMAGED, RecursionError, OSError, SyntaxError, tokenize.TokenError)
 """Errors of numpy for a damaged .npy header, which it parses as a Python literal."""
 
 
@@ -103,17 +84,13 @@ class _Type:
         if state[1] in ("<", ">") and self.code[0] not in "<>|=":
             self.code = f"{state[1]}{self.code}"
 
-    def dtype(self) -> np.dtype[np.generic]:
-        """Return the real type."""
-        return np.dtype(self.code)
-
 
 class _Array:
     """Stand-in for an array while it is loaded; ``value`` is the real one."""
 
     value: Array | None = None
 
-    def __init__(self, budget: _Budget) -> None:
+    def __init__(self, budget: _Budget, *_: object) -> None:
         self.budget = budget
 
     def __setstate__(self, state: tuple[object, ...]) -> None:
@@ -129,7 +106,7 @@ def _nothing(*_: object) -> None:
 def _build(budget: _Budget, shape: object, kind: object, data: object, *, fortran: bool) -> Array:
     if not isinstance(shape, tuple) or not isinstance(kind, _Type):
         raise pickle.UnpicklingError("an array without shape or type")
-    dtype = kind.dtype()
+    dtype: np.dtype[np.generic] = np.dtype(kind.code)
     if isinstance(data, (list, str, bytes, bytearray)):
         budget.spend(len(data))
     if dtype.kind == "O":
@@ -145,10 +122,6 @@ def _build(budget: _Budget, shape: object, kind: object, data: object, *, fortra
             raise pickle.UnpicklingError("an array whose data are not bytes")
         flat = np.frombuffer(raw, dtype=dtype)
     return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _reconstruct(budget: _Budget, *_: object) -> _Array:
-    return _Array(budget)
 
 
 def _scalar(budget: _Budget, kind: object, data: object = None) -> object:
@@ -190,7 +163,7 @@ _KNOWN: dict[tuple[str, str], Callable[..., object]] = {
     ("builtins", "bytes"): _bytes,
     ("__builtin__", "bytes"): _bytes,
     ("collections", "OrderedDict"): _ordered,
-    **{(module, "_reconstruct"): _reconstruct for module in _MODULES},
+    **{(module, "_reconstruct"): _Array for module in _MODULES},
     **{(module, "scalar"): _scalar for module in _MODULES},
     **{(module, "_frombuffer"): _from_buffer for module in _BUFFERS},
 }
@@ -222,15 +195,9 @@ def load_pickle(data: bytes, where: str) -> object:
 
     Raises: InputError: the pickle is torn, or names anything else.
     """
-    try:
+    with damaged(f"{where}: not a plain pickle", *_BROKEN, advice=_ADVICE):
         check_opcodes(data)
-        value: object = _Unpickler(data).load()
-        return _finish(value, {}, 0)
-    except _BROKEN as error:
-        raise InputError(
-            f"{where}: not a plain pickle ({error}). Only numbers, text, lists, dicts and numpy "
-            "arrays are loaded, because a pickle with anything else can run code."
-        ) from error
+        return _finish(_Unpickler(data).load(), {}, 0)
 
 
 def _finish(value: object, done: dict[int, object], depth: int) -> object:
@@ -273,7 +240,7 @@ def load_array(path: Path | str) -> Array:
     Raises: MissingInput: no such file. InputError: not a .npy file, or a torn one.
     """
     path = Path(path)
-    try:
+    with damaged(f"{path}: not a complete .npy file", *BROKEN_ARRAY):
         with opened(path) as file:
             version = np.lib.format.read_magic(file)
             if version == (1, 0):
@@ -290,7 +257,3 @@ def load_array(path: Path | str) -> Array:
         if 0 in shape:
             return np.empty(shape, dtype)
         return cast(Array, np.load(path, mmap_mode="r", allow_pickle=False))
-    except ScenestoreError:
-        raise
-    except BROKEN_ARRAY as error:
-        raise InputError(f"{path}: not a complete .npy file ({error}).") from error

@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from features.convert.safe.inputs import damaged
 from features.errors import InputError
 from features.names import bad_text
 
@@ -105,10 +106,8 @@ def json_objects(where: str, entry: Mapping[str, Any], key: str) -> list[dict[st
 
 def decode_base64(field: bytes | str, where: str) -> bytes:
     """Decode a base64 field."""
-    try:
+    with damaged(f"{where}: not base64", ValueError, advice="The line may be torn."):
         return binascii.a2b_base64(field)
-    except (ValueError, binascii.Error) as error:
-        raise InputError(f"{where}: not base64 ({error}). The line may be torn.") from error
 
 
 def decode_floats(

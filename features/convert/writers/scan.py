@@ -1,17 +1,6 @@
 """Write SCAN's precomputed folder with GSMN's extra files, as the released loaders read them.
 
-========================== =====================================================================
-``{split}_ims.npy``        float32 (rows, K, D); train a row per image, dev and test every image
-                           five times in a row
-``{split}_caps.txt``       UTF-8, one caption per line, five lines per image
-``{split}_ids.txt``        image id of each image, one per line
-``{split}_ims_bbx.npy``    float32 (rows, K, 4) xyxy pixels, rows as in ``ims``
-``{split}_ims_size.npy``   object array of ``{"image_h", "image_w"}``, rows as in ``ims``; needs
-                           ``np.load(..., allow_pickle=True)`` since numpy 1.16.3
-``{split}_precaps_stan.txt`` word ids ``1,w1,..,wn,2`` (``<start>``, words, ``<end>``)
-``{split}_caps.json``      per caption ``[head, dependent]``, from 1, ROOT ``[0, r]`` first
-``{name}_vocab.json``      ``word2idx``, ``idx2word``, ``idx``
-========================== =====================================================================
+``docs/importing.md`` lists the files. In train an image has one row, in dev and test five.
 
 Splits are train, dev (our val), test; if there are more than 1,000 test images, all go to
 ``testall`` and the first 1,000 to ``test``, as in COCO. Images with fewer than five captions are

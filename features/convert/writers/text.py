@@ -136,21 +136,18 @@ def export_coco_captions(store: Store, out: Outputs, splits: list[str] | None) -
         row: int(key) if keep_images else row
         for key, row in zip(images["id"], images["row"].tolist(), strict=True)
     }
-    columns = ("id", "file", "width", "height", "row", "split")
     document = {
         "info": {"description": str(store.manifest["dataset"]), "version": store.hash},
         "images": [
             {
-                "id": number[row],
-                "file_name": file or key,
-                "width": int(width),
-                "height": int(height),
-                "split": split,
-                "image_name": key,
+                "id": number[image["row"]],
+                "file_name": image["file"] or image["id"],
+                "width": image["width"],
+                "height": image["height"],
+                "split": image["split"],
+                "image_name": image["id"],
             }
-            for key, file, width, height, row, split in zip(
-                *(images[name].tolist() for name in columns), strict=True
-            )
+            for image in images.to_dict("records")
         ],
         "annotations": [
             {

@@ -22,22 +22,18 @@ Keys of the YAML beside ``model`` and ``input`` (see ``pipeline.vision.onnx_spec
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.convert import need_file
-from features.errors import ConfigError, InputError, UsageError
+from features.errors import ConfigError, UsageError
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, nms
 from pipeline.vision.images import LazyImage
-from pipeline.vision.onnx_spec import choice, open_session, read_spec
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from pipeline.vision.onnx_spec import choice, read_spec
 
 __all__ = ["OnnxDetector", "to_xyxy"]
 
@@ -91,11 +87,6 @@ class OnnxDetector:
         """Return True: any image can be processed."""
         return True
 
-    @cached_property
-    def session(self) -> InferenceSession:
-        """The network, loaded on first use."""
-        return open_session(self.spec.model)
-
     def detect(self, image: LazyImage) -> Detections:
         """Return the objects of an image, best first."""
         tensor, fit = self.spec.input.prepare(image)
@@ -117,23 +108,11 @@ class OnnxDetector:
         )
 
     def _run(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        names = [output.name for output in self.session.get_outputs()]
         keys = self.spec.keys
-        wanted = [keys.get("tensor", names[0])] if self.decode == "dense" else []
-        wanted += [keys[key] for key in ("boxes", "scores", "classes") if key in keys]
-        unknown = sorted(set(wanted) - set(names))
-        if unknown:
-            raise ConfigError(
-                f"{self.spec.path}: {self.spec.model.name} has no output {unknown[0]!r}; it has "
-                f"{', '.join(names)}."
-            )
-        try:
-            results = self.session.run(wanted, {self.session.get_inputs()[0].name: tensor})
-        except Exception as error:  # onnxruntime's errors have no common base class
-            raise InputError(
-                f"{self.spec.model}: {error}. Check 'input' of {self.spec.path}."
-            ) from error
-        return dict(zip(wanted, results, strict=True))
+        names = [keys[key] for key in ("boxes", "scores", "classes") if key in keys]
+        if self.decode == "dense":
+            names.insert(0, keys.get("tensor") or self.spec.session.get_outputs()[0].name)
+        return dict(zip(names, self.spec.run(names, tensor), strict=True))
 
     def _candidates(
         self, outputs: dict[str, npt.NDArray[Any]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 from features.convert import Source, id_forms, open_source
@@ -29,19 +30,20 @@ class Precomputed:
         self.provides = source.provides
         self.notes = list(source.notes)
         self._known = set(source.ids())
-        self._digest = ""
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hash of the file contents."""
-        if not self._digest:
-            hashes = HashCache().files(self.source.files)
-            if len(hashes) == 1:  # independent of the file's path and name
-                self._digest = hashes[0]
-            else:
-                names = [path.name for path in self.source.files]
-                listing = canonical_json(sorted(zip(names, hashes, strict=True)))
-                self._digest = hashlib.sha256(listing.encode()).hexdigest()
         return {"name": self.name, "version": 1, "content": self._digest}
+
+    @cached_property
+    def _digest(self) -> str:
+        files = self.source.files
+        hashes = HashCache().files(files)
+        if len(hashes) == 1:  # independent of the file's path and name
+            return hashes[0]
+        names = [path.name for path in files]
+        listing = canonical_json(sorted(zip(names, hashes, strict=True)))
+        return hashlib.sha256(listing.encode()).hexdigest()
 
     def covers(self, image_id: str) -> bool:
         """Return whether the file has this image, under any of the names it may have there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from features.records import Detections
 from pipeline.vision.boxes import clip_boxes
 from pipeline.vision.images import LazyImage
 
-__all__ = ["TorchvisionDetector", "TransformersDetector"]
+__all__ = ["TorchvisionDetector", "TransformersDetector", "hash_pretrained"]
 
 OPEN = ("owlvit", "owlv2")  # open-vocabulary networks: labels are given as queries
 PROMPT = "a photo of a {}"
@@ -92,9 +92,7 @@ class TorchvisionDetector:
         with torch.inference_mode():
             found = network([tensor])[0]
         labels = [names[row] for row in found["labels"].tolist()]
-        return _ordered(
-            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
-        )
+        return _ordered(image, found, labels, self.min_score)
 
 
 class TransformersDetector:
@@ -131,14 +129,11 @@ class TransformersDetector:
 
     def identity(self) -> dict[str, object]:
         """Return name, version, threshold, queries and the hashes of a local folder's files."""
-        folder = Path(self.path)
-        files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
-        weights = {file.name: hash_file(file) for file in files}
         asked = {"queries": list(self.queries), "prompt": PROMPT} if self.queries else {}
         return {
             "name": "transformers",
             "version": 1,
-            "weights": weights or self.path,
+            "weights": hash_pretrained(self.path),
             "min_score": self.min_score,
             **asked,
         }
@@ -216,9 +211,13 @@ class TransformersDetector:
         )[0]
         names = self.queries or network.config.id2label
         labels = [str(names[row]) for row in found["labels"].tolist()]
-        return _ordered(
-            image, found["boxes"].numpy(), labels, found["scores"].numpy(), self.min_score
-        )
+        return _ordered(image, found, labels, self.min_score)
+
+
+def hash_pretrained(path: str) -> object:
+    """Return the hashes of a local folder's files by name, or the name on the hub as it is."""
+    files = sorted(file for file in Path(path).glob("*") if file.is_file())
+    return {file.name: hash_file(file) for file in files} or path
 
 
 def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
@@ -239,11 +238,11 @@ def _queries(given: str | Path | Sequence[str]) -> tuple[str, ...]:
 
 
 def _ordered(
-    image: LazyImage, boxes: Any, labels: list[str], scores: Any, min_score: float
+    image: LazyImage, found: Mapping[str, Any], labels: list[str], min_score: float
 ) -> Detections:
     """Clip boxes, drop empty and low-scored ones, and sort them by score."""
-    clipped = clip_boxes(np.asarray(boxes, np.float32).reshape(-1, 4), image.size)
-    scores = np.clip(np.asarray(scores, np.float32).reshape(-1), 0, 1)
+    clipped = clip_boxes(found["boxes"].numpy().reshape(-1, 4).astype(np.float32), image.size)
+    scores = np.clip(found["scores"].numpy().reshape(-1).astype(np.float32), 0, 1)
     good = (scores >= min_score) & (clipped[:, 2:] > clipped[:, :2]).all(1)
     rows = np.flatnonzero(good)
     rows = rows[np.argsort(-scores[rows], kind="stable")]

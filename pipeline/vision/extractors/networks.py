@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ import numpy.typing as npt
 from features.errors import ConfigError, InputError, MissingDependency, UsageError
 from features.format import hash_file
 from pipeline.vision.detectors.nanodet import WEIGHTS, colour_features, nanodet_features
+from pipeline.vision.detectors.torch_models import hash_pretrained
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.onnx_spec import Fit, InputSpec, open_session, read_spec
+from pipeline.vision.onnx_spec import Fit, InputSpec, read_spec
 from pipeline.vision.roi import roi_align
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
 
 __all__ = [
     "ClipFeatures",
@@ -147,27 +145,13 @@ class OnnxFeatures(PooledExtractor):
         """Return name, version and the hashes of description and weights."""
         return {"name": "onnx", "version": 2, **self.spec.identity()}
 
-    @cached_property
-    def session(self) -> InferenceSession:
-        """The network, loaded on first use."""
-        return open_session(self.spec.model)
-
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, C)."""
         tensor, fit = self.spec.input.prepare(image)
-        outputs = {output.name: output.shape for output in self.session.get_outputs()}
-        name = self.spec.keys.get("map") or next(
-            (name for name, shape in outputs.items() if len(shape) == 4), None
-        )
-        if name not in outputs:
-            raise ConfigError(
-                f"{self.spec.path}: {self.spec.model.name} has no output {name!r} ('map'); it has "
-                f"{', '.join(outputs)}."
-            )
-        try:
-            (values,) = self.session.run([name], {self.session.get_inputs()[0].name: tensor})
-        except Exception as error:  # onnxruntime's errors have no common base class
-            raise InputError(f"{self.spec.model}: {error}. Check {self.spec.path}.") from error
+        outputs = self.spec.session.get_outputs()
+        maps = [output.name for output in outputs if len(output.shape) == 4]
+        name = self.spec.keys.get("map") or next(iter(maps), "map")
+        (values,) = self.spec.run([name], tensor)
         if values.ndim != 4:
             raise ConfigError(
                 f"{self.spec.path}: output {name!r} has shape {values.shape}; a feature map has "
@@ -191,10 +175,7 @@ class ClipFeatures(PooledExtractor):
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hashes of a local folder's files, or the name on the hub."""
-        folder = Path(self.path)
-        files = sorted(p for p in folder.glob("*") if p.is_file()) if folder.is_dir() else []
-        weights = {file.name: hash_file(file) for file in files}
-        return {"name": "clip", "version": 1, "weights": weights or self.path}
+        return {"name": "clip", "version": 1, "weights": hash_pretrained(self.path)}
 
     @cached_property
     def loaded(self) -> tuple[Any, Any]:

@@ -64,10 +64,8 @@ class NoFeatures:
 
     def extract(self, image: LazyImage, found: Detections) -> tuple[Float, Float]:
         """Return features of width 0."""
-        relations = found.relations or ()
-        return np.zeros((len(found.labels), 0), np.float32), np.zeros(
-            (len(relations), 0), np.float32
-        )
+        counts = len(found.labels), len(found.relations or ())
+        return np.zeros((counts[0], 0), np.float32), np.zeros((counts[1], 0), np.float32)
 
 
 class LabelVectors:

@@ -13,7 +13,7 @@ import pytest
 
 from features.convert.readers.ban import BanFile
 from features.convert.readers.npz_folder import NpzFolder
-from features.convert.readers.scan import ScanData, ScanFolder
+from features.convert.readers.scan import ScanData
 from features.errors import (
     InputError,
     MissingInput,
@@ -59,7 +59,7 @@ def scan(folder: Path, split: str, images: int, copies: int, *, gsmn: bool = Fal
 @pytest.mark.parametrize("copies", [1, 5])
 def test_scan(tmp_path, copies):
     features = scan(tmp_path / "p", "dev", 6, copies, gsmn=True)
-    source = ScanFolder(tmp_path / "p", "dev")
+    source = ScanData(tmp_path / "p")
     assert source.ids() == [f"dev{i}" for i in range(6)]
     for row in (0, 5, 2):
         found = source.read(f"dev{row}")
@@ -90,9 +90,9 @@ def test_scan_splits(tmp_path):
 def test_scan_ids_per_caption_or_none(tmp_path):
     scan(tmp_path, "train", 3, 1)
     (tmp_path / "train_ids.txt").write_text("".join(f"{i}\n" * 5 for i in "abc"))
-    assert ScanFolder(tmp_path).ids() == ["a", "b", "c"]
+    assert ScanData(tmp_path).ids() == ["a", "b", "c"]
     (tmp_path / "train_ids.txt").unlink()
-    assert ScanFolder(tmp_path).ids() == ["train-0", "train-1", "train-2"]
+    assert ScanData(tmp_path).ids() == ["train-0", "train-1", "train-2"]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_scan_hostile(tmp_path, name, data):
     else:
         np.save(path, data)
     with pytest.raises(InputError):
-        ScanFolder(tmp_path)
+        ScanData(tmp_path)
 
 
 def test_scan_sizes_that_are_not_sizes(tmp_path):
@@ -129,7 +129,7 @@ def test_scan_sizes_that_are_not_sizes(tmp_path):
         sizes[:] = [entry] * 3
         np.save(tmp_path / "train_ims_size.npy", sizes, allow_pickle=True)
         with pytest.raises(InputError):
-            ScanFolder(tmp_path).read("train0")
+            ScanData(tmp_path).read("train0")
     with pytest.raises(MissingInput, match=r"no \*_ims\.npy"):
         ScanData(tmp_path / ".." / tmp_path.name / "..")
 
@@ -333,7 +333,7 @@ def test_scan_arrays_of_another_kind(tmp_path, name, data):
     scan(tmp_path, "train", 3, 1, gsmn=True)
     np.save(tmp_path / f"train_{name}", data, allow_pickle=True)
     with pytest.raises(InputError, match=f"train_{name}"):
-        ScanFolder(tmp_path)
+        ScanData(tmp_path)
 
 
 def test_scan_from_windows_and_with_a_folder_of_photos(tmp_path):
@@ -341,7 +341,7 @@ def test_scan_from_windows_and_with_a_folder_of_photos(tmp_path):
     for name in ("train_ids.txt", "train_caps.txt"):
         (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + (tmp_path / name).read_bytes())
     (tmp_path / "train_images").mkdir()
-    source = ScanFolder(tmp_path)
+    source = ScanData(tmp_path)
     assert source.ids()[0] == "train0"
     assert source.images()[0].captions[0].text == "caption 0 of 0 \u00e9"
     assert all(file.is_file() for file in source.files)

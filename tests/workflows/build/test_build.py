@@ -204,7 +204,7 @@ def test_a_truncated_photo_fails_or_is_a_counted_skip(data, run_luigi):
         ({"--scheme": "penn"}, "unknown scheme 'penn'"),
         ({"--max-objects": "0"}, "--max-objects"),
         ({"--max-objects": "many"}, "a parameter cannot be read"),
-        ({"--min-score": "1.5"}, "--min-score 1.5 must lie in [0, 1]"),
+        ({"--min-score": "1.5"}, "--min-score 1.5 must be in [0, 1]"),
         ({"--whole-image": "never"}, "a parameter cannot be read"),
         ({"--store-dir": ""}, "--store-dir is empty"),
         ({"--detector": "scene-graphs"}, "--detections"),
