@@ -14,6 +14,7 @@ from features.format.codec import (
     unpack_tokens,
 )
 from features.format.files import (
+    closing,
     folder_lock,
     partial_path,
     publish,
@@ -72,6 +73,7 @@ __all__ = [
     "build_store",
     "canonical_json",
     "check_binding",
+    "closing",
     "content_key",
     "decode_texts",
     "find_column",

@@ -24,6 +24,7 @@ from features.format.keys import canonical_json
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION
 
 __all__ = [
+    "closing",
     "folder_lock",
     "partial_path",
     "publish",
@@ -137,21 +138,24 @@ def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
 
 def sync_file(path: Path) -> None:
     """Flush the contents of a file to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Close a file descriptor at the end of a block."""
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
     """Flush the renames in a folder to disk, where the file system supports it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    opened = closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+    with opened as descriptor, contextlib.suppress(OSError):
+        os.fsync(descriptor)
 
 
 @contextlib.contextmanager
@@ -163,13 +167,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def sweep(folder: Path) -> list[Path]:

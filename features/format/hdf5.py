@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
-from features.format.files import unreadable
+from features.format.files import closing, unreadable
 from features.format.record import Part, ShardRecord
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns
 
@@ -65,12 +65,9 @@ def record_of(
     """Return the record of a shard file whose datasets are known; hashes all other bytes."""
     size = path.stat().st_size
     stop = min((part.offset for part in parts.values() if part.nbytes), default=size)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with closing(os.open(path, os.O_RDONLY)) as descriptor:
         head = f"{zlib.crc32(os.pread(descriptor, stop, 0)):08x}"
         rest = hash_rest(descriptor, path, size, parts.values())
-    finally:
-        os.close(descriptor)
     return ShardRecord(group, key, number, rows.start, len(rows), size, head, rest, parts)
 
 
@@ -104,24 +101,17 @@ def lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int
         meta_block_size=_HEADER_BYTES * len(names),  # headers together, before the data
     ) as file:
         file.attrs.update(
-            {
-                "encoding-type": f"{FORMAT_NAME}-{group}",
-                "encoding-version": FORMAT_VERSION,
-                "format": FORMAT_NAME,
-                "format_version": FORMAT_VERSION,
-                "group": group,
-                "key": key,
-            }
+            _encoding(f"{FORMAT_NAME}-{group}"),
+            format=FORMAT_NAME,
+            format_version=FORMAT_VERSION,
+            group=group,
+            key=key,
         )
         for name in dict.fromkeys(path.split("/")[0] for path in columns if "/" in path):
-            file.create_group(name).attrs.update(
-                {"encoding-type": kinds[name], "encoding-version": FORMAT_VERSION}
-            )
+            file.create_group(name).attrs.update(_encoding(kinds[name]))
         for name in [path.rpartition("/")[0] for path in columns if path.count("/") == 2]:
             if name not in file:
-                file.create_group(name).attrs.update(
-                    {"encoding-type": "text", "encoding-version": FORMAT_VERSION}
-                )
+                file.create_group(name).attrs.update(_encoding("text"))
         for name, data in columns.items():
             create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             create.set_layout(h5py.h5d.CONTIGUOUS)
@@ -132,17 +122,18 @@ def lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int
             space = h5py.h5s.create_simple(data.shape)
             dataset = h5py.h5d.create(file.id, name.encode(), kind, space, dcpl=create)
             offsets[name] = dataset.get_offset() or 0
-            attributes = h5py.Dataset(dataset).attrs
-            attributes["encoding-type"] = kinds.get(name, "array")
-            attributes["encoding-version"] = FORMAT_VERSION
+            h5py.Dataset(dataset).attrs.update(_encoding(kinds.get(name, "array")))
     return offsets
+
+
+def _encoding(kind: str) -> dict[str, str | int]:
+    return {"encoding-type": kind, "encoding-version": FORMAT_VERSION}
 
 
 def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dict[str, str]:
     """Write every dataset at its offset; return the sha256 of each."""
     hashes = {}
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
+    with closing(os.open(path, os.O_WRONLY)) as descriptor:
         for name, data in columns.items():
             digest = hashlib.sha256()
             raw = np.ascontiguousarray(data).data.cast("B") if data.size else memoryview(b"")
@@ -155,8 +146,6 @@ def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dic
                     done += os.pwrite(descriptor, block[done:], offsets[name] + at + done)
                 at += len(block)
             hashes[name] = digest.hexdigest()
-    finally:
-        os.close(descriptor)
     return hashes
 
 

@@ -61,13 +61,8 @@ def content_key(
         parameters: everything that changes the output, JSON values only.
         inputs: name -> key or hash of each input.
     """
-    document = {
-        "stage": stage,
-        "version": version,
-        "parameters": dict(parameters),
-        "inputs": dict(inputs),
-    }
-    return hash_json(document)
+    made = {"stage": stage, "version": version}
+    return hash_json({**made, "parameters": dict(parameters), "inputs": dict(inputs)})
 
 
 def folder_name(group: str, key: str) -> str:
@@ -80,11 +75,8 @@ def hash_file(path: Path) -> str:
 
     Raises: MissingInput: the file does not exist or cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise MissingInput(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
-    return digest.hexdigest()

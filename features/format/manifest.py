@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from features.errors import DamagedError, FormatError, MismatchError, MissingInput, UsageError
 from features.format.files import folder_lock, read_sealed, write_sealed
 from features.format.group import GroupManifest, read_group
-from features.format.keys import KEY_DIGITS, canonical_json
+from features.format.keys import KEY_DIGITS, hash_json
 from features.format.schema import GROUPS
 
 __all__ = ["bind_store", "check_binding", "read_store_manifest", "store_manifest_path"]
@@ -65,13 +64,13 @@ def _bind(
     }
     keys = {name: m.key for name, m in manifests.items()}
     hashes = sorted([name, m.hash] for name, m in manifests.items())
-    key = hashlib.sha256(canonical_json({"dataset": dataset, "groups": keys}).encode()).hexdigest()
+    key = hash_json({"dataset": dataset, "groups": keys})
     path = store_dir / f"{dataset}-{key[:KEY_DIGITS]}.json"
     document = {
         "kind": "store",
         "dataset": dataset,
         "key": key,
-        "hash": hashlib.sha256(canonical_json(hashes).encode()).hexdigest(),
+        "hash": hash_json(hashes),
         "images": sum(manifests["index"].rows),
         "index": manifests["index"].image_index,
         "groups": entries,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
-from features.format.files import read_sealed
+from features.format.files import closing, read_sealed
 from features.format.hdf5 import BLOCK, REPAIR, hash_rest, open_file, read_part
 from features.format.record import ShardRecord
 from features.format.schema import Columns, check_columns
@@ -67,15 +66,12 @@ class Shard:
             DamagedError: the file differs from what was written.
         """
         record = self.record
-        descriptor = open_file(self.path, record.size)
-        try:
+        with closing(open_file(self.path, record.size)) as descriptor:
             columns = {
                 name: read_part(descriptor, self.path, name, part)
                 for name, part in record.parts.items()
             }
             rest = hash_rest(descriptor, self.path, record.size, record.parts.values())
-        finally:
-            os.close(descriptor)
         if rest != record.rest:
             raise DamagedError(
                 f"{self.path}: the HDF5 headers differ from what was written. {REPAIR}"

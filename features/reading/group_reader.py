@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from features.format import GroupManifest, decode_texts, find_column, read_part
+from features.format import GroupManifest, closing, decode_texts, find_column, read_part
 from features.reading.columns import CodedColumn, TextColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.integrity import HeaderCheck, Piece, open_checked
 from features.reading.memory_map import fits_one_map, map_pieces
-from features.reading.row_readers import H5Rows, MappedRows, PreadRows, RowReader
+from features.reading.row_readers import H5Rows, MappedRows, PreadRows
 
 __all__ = ["GroupReader"]
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
+RowReader: TypeAlias = MappedRows | PreadRows | H5Rows
 T = TypeVar("T")
 
 SMALL_COLUMN = 64 << 20  # bytes; copied to memory if one map does not fit
@@ -152,11 +152,8 @@ class GroupReader:
             if not part.nbytes:
                 arrays.append(np.empty(part.shape, part.dtype))
                 continue
-            descriptor = open_checked(piece)
-            try:
+            with closing(open_checked(piece)) as descriptor:
                 arrays.append(read_part(descriptor, piece.path, name, part))
-            finally:
-                os.close(descriptor)
         return arrays
 
     def _pieces(self, name: str) -> list[Piece]:

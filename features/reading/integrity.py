@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import DamagedError
-from features.format import REPAIR, GroupManifest, hash_rest, open_file
+from features.format import REPAIR, GroupManifest, closing, hash_rest, open_file
 
 __all__ = ["HeaderCheck", "Piece", "open_checked"]
 
@@ -88,12 +88,9 @@ class HeaderCheck:
         manifest = self.manifest
         for shard in shards.tolist():
             path, size = f"{manifest.folder}/{shard:05d}.h5", manifest.sizes[shard]
-            descriptor = open_file(path, size)
-            try:
+            with closing(open_file(path, size)) as descriptor:
                 parts = (parts[shard] for parts in manifest.parts.values())
                 rest = hash_rest(descriptor, path, size, parts)
-            finally:
-                os.close(descriptor)
             if rest != manifest.rests[shard]:
                 raise DamagedError(
                     f"{path}: the HDF5 headers differ from what was written. {REPAIR}"

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import StoreError
+from features.format import closing
 from features.reading.integrity import Piece, open_checked
 
 __all__ = ["advise", "fits_one_map", "map_pieces"]
@@ -95,8 +96,7 @@ def _map_together(pieces: Sequence[Piece], row_bytes: int) -> Array:
         size = piece.rows * row_bytes
         if not size:
             continue
-        descriptor = open_checked(piece)
-        try:
+        with closing(open_checked(piece)) as descriptor:
             if piece.offset % PAGE == 0:
                 flags = _MAP_SHARED | _MAP_FIXED
                 got = libc.mmap(at, size, _PROT_READ, flags, descriptor, piece.offset)
@@ -105,8 +105,6 @@ def _map_together(pieces: Sequence[Piece], row_bytes: int) -> Array:
                 flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
                 _check_mapped(libc.mmap(at, PAGE, _PROT_READ | _PROT_WRITE, flags, -1, 0), piece)
                 ctypes.memmove(at, os.pread(descriptor, size, piece.offset), size)
-        finally:
-            os.close(descriptor)
         at += size
     return np.frombuffer(memoryview(region).toreadonly(), np.uint8)[:total]
 
@@ -123,13 +121,10 @@ def _map_alone(piece: Piece, size: int) -> Array:
     """Map one piece into a read-only array of bytes."""
     if not size:
         return np.zeros(0, np.uint8)
-    descriptor = open_checked(piece)
-    try:
-        start = piece.offset // PAGE * PAGE
-        length = piece.offset - start + size
+    start = piece.offset // PAGE * PAGE
+    length = piece.offset - start + size
+    with closing(open_checked(piece)) as descriptor:
         view = mmap.mmap(descriptor, length, access=mmap.ACCESS_READ, offset=start)
-    finally:
-        os.close(descriptor)
     return np.frombuffer(view, np.uint8)[piece.offset - start :]
 
 

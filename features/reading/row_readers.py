@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from features.reading.integrity import Piece, open_checked
 from features.reading.memory_map import advise
 from features.reading.row_copy import copy_row, take_rows
 
-__all__ = ["BACKENDS", "H5Rows", "MappedRows", "PreadRows", "RowReader"]
+__all__ = ["BACKENDS", "H5Rows", "MappedRows", "PreadRows"]
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 MAX_FILES = 256  # open at a time and column: systems allow a process about 1024
@@ -24,18 +24,6 @@ MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
-
-
-class RowReader(Protocol):
-    """A column of equal rows, spread over shards."""
-
-    def gather(self, rows: Index, out: Array) -> None:
-        """Copy rows into ``out``, cast to its dtype; rows are valid, ``out`` is contiguous."""
-        ...
-
-    def prefetch(self, rows: Index) -> None:
-        """Hint that these rows will be gathered soon."""
-        ...
 
 
 class _ReadAhead:
@@ -58,7 +46,10 @@ class _ReadAhead:
 
 
 class MappedRows:
-    """Rows of arrays: one over all shards, or one per shard; memory maps or in memory."""
+    """Rows of arrays: one over all shards, or one per shard; memory maps or in memory.
+
+    Here and in the other readers, the rows to gather are valid and ``out`` is contiguous.
+    """
 
     def __init__(self, arrays: Sequence[Array]):
         self.arrays = list(arrays)

@@ -19,7 +19,7 @@ __all__ = ["CAPTION_TABLES", "IMAGE_TABLES", "captions_table", "images_table"]
 Array = npt.NDArray[Any]
 
 
-def _frame(columns: dict[str, Any]) -> pd.DataFrame:
+def _frame(**columns: Any) -> pd.DataFrame:
     import pandas as pd  # slow to load
 
     return pd.DataFrame(columns)
@@ -47,14 +47,12 @@ def images_table(store: StoreReader) -> pd.DataFrame:
     else:
         sizes = np.zeros((len(rows), 2), np.int32)
     return _frame(
-        {
-            "id": _texts(store, "image_id", rows),
-            "file": _texts(store, "image_file", rows),
-            "split": _names(store, "split", rows),
-            "width": sizes[:, 0],
-            "height": sizes[:, 1],
-            "row": rows,
-        }
+        id=_texts(store, "image_id", rows),
+        file=_texts(store, "image_file", rows),
+        split=_names(store, "split", rows),
+        width=sizes[:, 0],
+        height=sizes[:, 1],
+        row=rows,
     )
 
 
@@ -65,14 +63,12 @@ def captions_table(store: StoreReader) -> pd.DataFrame:
     rows = np.flatnonzero(store.usable[image_of])
     images, every = image_of[rows], np.arange(len(store))
     return _frame(
-        {
-            "id": _texts(store, "caption_id", rows),
-            "text": _texts(store, "caption", rows),
-            "image": _texts(store, "image_id", every)[images],
-            "split": _names(store, "split", images),
-            "row": rows,
-            "image_row": images,
-        }
+        id=_texts(store, "caption_id", rows),
+        text=_texts(store, "caption", rows),
+        image=_texts(store, "image_id", every)[images],
+        split=_names(store, "split", images),
+        row=rows,
+        image_row=images,
     )
 
 
@@ -103,12 +99,10 @@ def _objects(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     mentions = np.append(store.column("mention"), -1)
     position = np.where(first[at + 1] > first[at], mentions[first[at]], -1)
     return _frame(
-        {
-            **_taken(captions, owner, caption="id", image="image", split="split"),
-            "object": at - start,
-            "lemma": _names(store, "object_lemma", at),
-            "position": position,
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        object=at - start,
+        lemma=_names(store, "object_lemma", at),
+        position=position,
     )
 
 
@@ -116,13 +110,11 @@ def _attributes(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     at, owner, start = _ragged(store, captions, "attribute")
     target = store.column("attribute_object")[at]
     return _frame(
-        {
-            **_taken(captions, owner, caption="id", image="image", split="split"),
-            "object": target,
-            "lemma": _names(store, "object_lemma", start + target),
-            "attribute": _names(store, "attribute", at),
-            "position": store.column("attribute_position")[at],
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        object=target,
+        lemma=_names(store, "object_lemma", start + target),
+        attribute=_names(store, "attribute", at),
+        position=store.column("attribute_position")[at],
     )
 
 
@@ -130,14 +122,12 @@ def _relations(store: StoreReader, captions: pd.DataFrame) -> pd.DataFrame:
     at, owner, start = _ragged(store, captions, "relation")
     subject, target = store.column("relation_subject")[at], store.column("relation_object")[at]
     return _frame(
-        {
-            **_taken(captions, owner, caption="id", image="image", split="split"),
-            "subject": _names(store, "object_lemma", start + subject),
-            "predicate": _names(store, "relation_predicate", at),
-            "object": _names(store, "object_lemma", start + target),
-            "subject_object": subject,
-            "object_object": target,
-        }
+        **_taken(captions, owner, caption="id", image="image", split="split"),
+        subject=_names(store, "object_lemma", start + subject),
+        predicate=_names(store, "relation_predicate", at),
+        object=_names(store, "object_lemma", start + target),
+        subject_object=subject,
+        object_object=target,
     )
 
 
@@ -153,13 +143,11 @@ def _slots(store: StoreReader, images: pd.DataFrame, counts: str) -> tuple[Array
 def _visual_objects(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_objects")
     return _frame(
-        {
-            **_taken(images, owner, image="id", split="split"),
-            "object": slot,
-            "label": _names(store, "labels", (row, slot)),
-            "score": store.column("scores")[row, slot],
-            **_corners(store.column("boxes")[row, slot]),
-        }
+        **_taken(images, owner, image="id", split="split"),
+        object=slot,
+        label=_names(store, "labels", (row, slot)),
+        score=store.column("scores")[row, slot],
+        **_corners(store.column("boxes")[row, slot]),
     )
 
 
@@ -167,16 +155,14 @@ def _visual_relations(store: StoreReader, images: pd.DataFrame) -> pd.DataFrame:
     row, owner, slot = _slots(store, images, "num_relations")
     pairs = store.column("relations")[row, slot]
     return _frame(
-        {
-            **_taken(images, owner, image="id", split="split"),
-            "subject": _names(store, "labels", (row, pairs[:, 0])),
-            "predicate": _names(store, "predicates", (row, slot)),
-            "object": _names(store, "labels", (row, pairs[:, 1])),
-            "score": store.column("relation_scores")[row, slot],
-            "subject_object": pairs[:, 0],
-            "object_object": pairs[:, 1],
-            **_corners(store.column("union_boxes")[row, slot]),
-        }
+        **_taken(images, owner, image="id", split="split"),
+        subject=_names(store, "labels", (row, pairs[:, 0])),
+        predicate=_names(store, "predicates", (row, slot)),
+        object=_names(store, "labels", (row, pairs[:, 1])),
+        score=store.column("relation_scores")[row, slot],
+        subject_object=pairs[:, 0],
+        object_object=pairs[:, 1],
+        **_corners(store.column("union_boxes")[row, slot]),
     )
 
 

@@ -169,9 +169,8 @@ def _random_entity(rng: random.Random, label: str) -> Entity:
 
 
 def _extent(entity: Entity, scale: float) -> tuple[float, float]:
-    factor = scale * (SMALL if entity.size == "small" else 1.0)
-    if entity.label == "person" and entity.size == "small":
-        factor = scale * 0.68  # a child
+    small = 0.68 if entity.label == "person" else SMALL  # a child, or another small object
+    factor = scale * (small if entity.size == "small" else 1.0)
     return LABELS[entity.label].width * factor, LABELS[entity.label].height * factor
 
 
