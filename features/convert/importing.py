@@ -16,6 +16,7 @@ from features.convert.captions import NO_SPLIT, CaptionSet, check_entries, read_
 from features.convert.formats import open_source
 from features.convert.import_images import ImageReader
 from features.convert.import_plan import ImportPlan, fingerprint, need_space
+from features.convert.photos import Photos
 from features.convert.source import Source, id_forms
 from features.errors import InputError, ScenestoreError, UsageError
 from features.format import (
@@ -106,7 +107,8 @@ def import_store(
         relations = max_relations or (25 if "relations" in source.provides else 1)
         listed = _listed(source, captions, split, on_error)
         keys, notes = _source_ids(source, listed)
-        reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, images_dir)
+        photos = None if images_dir is None else Photos(images_dir)
+        reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, photos)
         inputs = {"source": fingerprint(source.files)}
         if listed.files:
             by_content = len(listed.files) == 1 and not listed.by_name
