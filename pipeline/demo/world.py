@@ -118,10 +118,9 @@ def plan_scene(rng: random.Random, combination: int) -> Scene:
     """Return a random scene with the labels of ``COMBINATIONS[combination]``."""
     labels, settings = COMBINATIONS[combination]
     setting = rng.choice(settings)
-    while True:
-        scene = _try_scene(rng, labels, setting)
-        if scene is not None:
-            return scene
+    while (scene := _try_scene(rng, labels, setting)) is None:
+        pass
+    return scene
 
 
 def _try_scene(rng: random.Random, labels: Sequence[str], setting: str) -> Scene | None:
