@@ -23,14 +23,15 @@ from features.errors import MissingInput
 from features.records import ImageEntry
 from pipeline.detect import create_detector
 from pipeline.vision import (
+    SIDE,
     GraphBuilder,
     LazyImage,
     create_extractor,
     create_relations,
     read_image,
     rules_for,
+    session,
 )
-from pipeline.vision.detectors.nanodet import SIDE, session
 
 COUNT = 60
 SCORES = ["c8", "c16", "c32", "r8", "r16", "r32"]  # outputs that detection alone needs

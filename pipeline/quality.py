@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from features.errors import MissingDependency, MissingInput, UsageError
 from features.records import TextGraph
@@ -82,17 +83,16 @@ def spice(
             f"{len(candidates)} candidates and {len(references)} lists of references: "
             "there must be one list per candidate, and at least one candidate."
         )
-    bare = [at for at, listed in enumerate(references) if not listed]
-    if bare:
-        raise UsageError(f"image {bare[0]} has no references. Leave such images out.")
+    for at, listed in enumerate(references):
+        if not listed:
+            raise UsageError(f"image {at} has no references. Leave such images out.")
     graphs = _graphs([*candidates, *[c for listed in references for c in listed]], parser, options)
     ours = [tuples(graph) for graph in graphs[: len(candidates)]]
+    rest = iter(graphs[len(candidates) :])
     theirs: list[set[Tuple]] = []
-    at = len(candidates)
     for listed in references:
-        merged: set[Tuple] = set().union(*map(tuples, graphs[at : at + len(listed)]))
+        merged: set[Tuple] = set().union(*map(tuples, islice(rest, len(listed))))
         theirs.append(_merge(merged, synsets) if synsets else merged)
-        at += len(listed)
     scores = [_f1(mine, reference, synsets) for mine, reference in zip(ours, theirs, strict=True)]
     n = len(scores)
     return Spice(

@@ -4,8 +4,13 @@
 """
 
 from features.convert.captions import CaptionSet, caption_files, clean_text, read_captions
-from features.convert.exporting import export_store
-from features.convert.formats import EXPORT_FORMATS, IMPORT_FORMATS, Format, open_source
+from features.convert.formats import (
+    EXPORT_FORMATS,
+    IMPORT_FORMATS,
+    Format,
+    export_store,
+    open_source,
+)
 from features.convert.importing import ImportReport, import_store
 from features.convert.readers.entities import EntitiesFolder, Phrase, Sentence
 from features.convert.readers.scene_graphs import SceneGraphFile

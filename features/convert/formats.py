@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Any
 
 from features.convert.safe.values import check_text
 from features.convert.source import Source
+from features.convert.writers.outputs import Outputs
 from features.errors import InputError, UnknownName, UsageError
+from features.store import open_store
 
-__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "Format", "open_source"]
+__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "Format", "export_store", "open_source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +74,38 @@ def open_source(name: str, path: Path | str, extras: Mapping[str, str] | None = 
         source.close()
         raise
     return source
+
+
+def export_store(
+    format_name: str,
+    store: Path | str,
+    target: Path | str,
+    *,
+    splits: Sequence[str] | None = None,
+    overwrite: bool = False,
+    **options: object,
+) -> list[str]:
+    """Write a store in a foreign format; return notes for the user.
+
+    Args:
+        format_name: a key of ``EXPORT_FORMATS``.
+        store: folder or store manifest.
+        target: file or folder to write.
+        splits: names of splits; None for all.
+        overwrite: replace existing files.
+        options: further options of the format.
+
+    Raises:
+        UnknownName: there is no such format.
+        UsageError: the format does not take an option, or a file exists already.
+    """
+    if format_name not in EXPORT_FORMATS:
+        raise UnknownName.of("export format", format_name, EXPORT_FORMATS)
+    entry = EXPORT_FORMATS[format_name]
+    if unknown := sorted(set(options) - set(entry.options)):
+        flag = unknown[0].replace("_", "-")
+        raise UsageError(f"The format {format_name!r} has no option --{flag}.")
+    chosen = None if splits is None else list(splits)
+    with Outputs(target, overwrite=overwrite) as out:
+        notes: list[str] = entry.load("writers")(open_store(store), out, chosen, **options)
+    return notes

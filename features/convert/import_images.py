@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -37,34 +36,30 @@ class ReadImage:
     unions: Features | None = None
 
 
+@dataclass(slots=True)
 class ImageReader:
     """The images of one source, in the shape and type of the store.
 
-    Args:
+    Attributes:
         source: the opened source.
         keys: image id of the store -> id in the source.
         max_objects: K.   max_relations: R.   dtype: of the features.
         on_error: ``fail`` or ``skip``.
-        images_dir: photos, for sizes that the source lacks.
+        photos: for sizes that the source lacks.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        keys: Mapping[str, str],
-        max_objects: int,
-        max_relations: int,
-        dtype: str,
-        on_error: str,
-        images_dir: Path | str | None,
-    ) -> None:
-        self.source, self.keys = source, keys
-        self.max_objects, self.max_relations = max_objects, max_relations
-        self.dtype, self.on_error = dtype, on_error
-        self.photos = None if images_dir is None else Photos(images_dir)
-        self.n_read = self.cut = self.sizeless = 0
-        self.width: int | None = None
-        self.has_unions = False
+    source: Source
+    keys: Mapping[str, str]
+    max_objects: int
+    max_relations: int
+    dtype: str
+    on_error: str
+    photos: Photos | None
+    n_read: int = 0
+    cut: int = 0
+    sizeless: int = 0
+    width: int | None = None
+    has_unions: bool = False
 
     def parameters(self, entries: Sequence[ImageEntry]) -> dict[str, object]:
         """Return the parameters that determine the contents, for the keys.
@@ -131,17 +126,13 @@ class ImageReader:
                 "float32, or --on-error skip."
             )
         if len(narrow):
-            if not 1 <= narrow.shape[1] <= MAX_WIDTH:
-                raise InputError(
-                    f"{self.source.path}: image {image_id!r} has {column} of width "
-                    f"{narrow.shape[1]}; 1 to {MAX_WIDTH} can be stored."
-                )
-            if self.width not in (None, narrow.shape[1]):
-                raise InputError(
-                    f"{self.source.path}: image {image_id!r} has {column} of width "
-                    f"{narrow.shape[1]}, the images before it {self.width}."
-                )
-            self.width = narrow.shape[1]
+            width = narrow.shape[1]
+            where = f"{self.source.path}: image {image_id!r} has {column} of width {width}"
+            if not 1 <= width <= MAX_WIDTH:
+                raise InputError(f"{where}; 1 to {MAX_WIDTH} can be stored.")
+            if self.width not in (None, width):
+                raise InputError(f"{where}, the images before it {self.width}.")
+            self.width = width
         return narrow
 
     def pack(

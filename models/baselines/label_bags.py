@@ -34,9 +34,7 @@ def label_bag_scores(
         train: split to learn from.
         words: number of its most frequent lower-cased words that are used.
         ridge: weight of the penalty, in captions.
-
-    Returns:
-        (n_images, n_captions) float32.
+    Returns: (n_images, n_captions) float32.
 
     Raises: UnknownName: no such split.
     """

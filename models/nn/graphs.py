@@ -29,9 +29,7 @@ def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> 
         heads: (C, T) int64, position of each word's head, -1 without one.
         word_mask: (C, T) bool.
         dense: connect all real words of a caption instead.
-
-    Returns:
-        (C, T, T) bool, symmetric; False for padded words.
+    Returns: (C, T, T) bool, symmetric; False for padded words.
     """
     real = word_mask.unsqueeze(2) & word_mask.unsqueeze(1)
     if dense:

@@ -37,9 +37,7 @@ def triplet_loss(
         margin: m.
         hard_negatives: count only the hardest negative of each row and column (Eq. 9), instead
             of the sum over all negatives (Eq. 8).
-
-    Returns:
-        () the sum; 0 for a batch without negatives.
+    Returns: () the sum; 0 for a batch without negatives.
     """
     if negatives is None:
         negatives = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)

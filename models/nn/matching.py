@@ -58,9 +58,7 @@ def mean_of_max(keys: Tensor, key_mask: Tensor, queries: Tensor, query_mask: Ten
     Args:
         keys: (I, K, D) and key_mask: (I, K) bool, of the images.
         queries: (C, T, D) and query_mask: (C, T) bool, of the captions.
-
-    Returns:
-        (I, C); 0 where an image has no key or a caption no query.
+    Returns: (I, C); 0 where an image has no key or a caption no query.
     """
     n_images, n_keys, width = keys.shape
     flat = queries[query_mask]  # (Q, D)

@@ -48,11 +48,12 @@ def fit_relations(
     Writes a table of P(predicate | labels, geometry) for --relations prior:OUT.npz or, from
     Entities, --relations fitted:OUT.npz.
     """
-    # loads the readers of other formats
-    from features.convert import SceneGraphFile
-    from pipeline.grounding.detector import Grounded
-    from pipeline.grounding.training import label_graphs
-    from pipeline.vision import LabelGraph, fit_prior
+    from features.convert import SceneGraphFile  # loads the readers
+    from pipeline.grounding import (
+        Grounded,  # loads the parser rules
+        label_graphs,  # loads the parser rules
+    )
+    from pipeline.vision import LabelGraph, fit_prior  # loads the fitting code
 
     if bool(graphs) == bool(store or entities):
         raise UsageError("pass either --graphs, or --store, --entities or both.")
@@ -103,10 +104,11 @@ def fit_labels(
     Writes a label head for --labels OUT.npz. The features are those of the store; the names come
     from the captions and boxes of Entities.
     """
-    # loads the caption parser's rules and the reader of Entities
-    from pipeline.grounding.detector import Grounded
-    from pipeline.grounding.training import labelled_regions
-    from pipeline.vision.label_fitting import FitOptions, fit_head, measure
+    from pipeline.grounding import (
+        Grounded,  # loads the parser rules
+        labelled_regions,  # loads the parser rules
+    )
+    from pipeline.vision import FitOptions, fit_head, measure  # loads the fitting code
 
     opened, gold = open_store(store), Grounded(entities)
     made = opened.group("regions").manifest.params.get("parameters", {})

@@ -118,10 +118,9 @@ def plan_scene(rng: random.Random, combination: int) -> Scene:
     """Return a random scene with the labels of ``COMBINATIONS[combination]``."""
     labels, settings = COMBINATIONS[combination]
     setting = rng.choice(settings)
-    while True:
-        scene = _try_scene(rng, labels, setting)
-        if scene is not None:
-            return scene
+    while (scene := _try_scene(rng, labels, setting)) is None:
+        pass
+    return scene
 
 
 def _try_scene(rng: random.Random, labels: Sequence[str], setting: str) -> Scene | None:
@@ -169,9 +168,8 @@ def _random_entity(rng: random.Random, label: str) -> Entity:
 
 
 def _extent(entity: Entity, scale: float) -> tuple[float, float]:
-    factor = scale * (SMALL if entity.size == "small" else 1.0)
-    if entity.label == "person" and entity.size == "small":
-        factor = scale * 0.68  # a child
+    small = 0.68 if entity.label == "person" else SMALL  # a child, or another small object
+    factor = scale * (small if entity.size == "small" else 1.0)
     return LABELS[entity.label].width * factor, LABELS[entity.label].height * factor
 
 

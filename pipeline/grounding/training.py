@@ -11,8 +11,7 @@ from features.records import Detections
 from features.store import Store
 from pipeline.grounding.detector import Grounded
 from pipeline.grounding.graphs import COLOURS, GroundedGraph
-from pipeline.vision.label_fitting import GoldBoxes, LabelledRegions
-from pipeline.vision.predictors.prior import LabelGraph
+from pipeline.vision import GoldBoxes, LabelGraph, LabelledRegions
 
 __all__ = ["SYNONYMS", "gold_boxes", "label_graphs", "labelled_regions", "noun_of"]
 

@@ -153,20 +153,16 @@ class Tree:
                 top = head[top]
                 chain.append(top)
             governor = head[top]
+            role = {"conj": "conj", "agent": "obl:agent"}.get(rel[top], "")
             if governor < 0:  # the preposition is the root: its noun becomes the root
                 role = "ROOT"
-            elif rel[top] == "conj":
-                role = "conj"
-            elif rel[top] == "agent":
-                role = "obl:agent"
-            else:
+            elif not role:
                 role = "nmod" if tags[governor][0] in "NPDC" else "obl"
             self.attach(noun, governor, role)
-            inside = set(chain)
             for link in chain:
                 rel[link] = "case"
             for child, parent in enumerate(head):
-                if parent in inside and child != noun:
+                if parent in chain and child != noun:
                     head[child] = noun
                     if rel[child] == "conj" and tags[child] in ("IN", "TO"):
                         rel[child] = "case"
@@ -218,11 +214,9 @@ class Tree:
         if not conjuncts:
             return
         for token, label in enumerate(rel):
-            if label in ("cc", "punct"):
-                for conjunct in conjuncts:
-                    if conjunct > token and head[conjunct] == head[token] and head[token] < token:
-                        head[token] = conjunct
-                        break
+            if label in ("cc", "punct") and head[token] < token:
+                later = (i for i in conjuncts if i > token and head[i] == head[token])
+                head[token] = next(later, head[token])
         for conjunct in conjuncts:
             first = head[conjunct]
             while rel[first] == "conj":

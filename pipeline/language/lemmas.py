@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class Lemmas:
 
     def __init__(
         self,
-        index: Mapping[str, set[str] | frozenset[str]] | None = None,
+        index: Mapping[str, Set[str]] | None = None,
         irregular: Mapping[str, Mapping[str, list[str]]] | None = None,
     ) -> None:
         index = index or {}
@@ -95,17 +95,14 @@ class Lemmas:
         return form.endswith("s") and len(form) > 3 and self.of(form, "VBZ") in self._verbs
 
     def _compute(self, form: str, tag: str) -> str:
-        overrides = _overrides()
+        nouns, verbs, words = (_overrides()[kind] for kind in ("noun", "verb", "any"))
         if tag[:1] == "V" or tag == "MD":
-            return (
-                overrides["verb"].get(form) or overrides["any"].get(form) or self._verb(form, tag)
-            )
-        if tag in ("NNS", "NNPS", "NN", "NNP"):
-            listed = overrides["noun"].get(form)
-            if listed or tag in ("NN", "NNP"):
-                return listed or form
-            return self._noun(form)
-        return overrides["any"].get(form, form)
+            return verbs.get(form) or words.get(form) or self._verb(form, tag)
+        if tag in ("NN", "NNP"):
+            return nouns.get(form) or form
+        if tag in ("NNS", "NNPS"):
+            return nouns.get(form) or self._noun(form)
+        return words.get(form, form)
 
     def _noun(self, form: str) -> str:
         """Return the singular of a plural noun."""
@@ -116,15 +113,9 @@ class Lemmas:
             return form[:-2] + "an"
         if not form.endswith("s") or form.endswith("ss") or len(form) < 4:
             return form
-        if form[:-1] in self._nouns:
-            return form[:-1]
-        if form.endswith("ies"):
-            return form[:-3] + "y"
-        if form.endswith("es") and (
-            form[:-2] in self._nouns or form[:-2].endswith(("ch", "sh", "x", "ss", "zz"))
-        ):
+        if form.endswith("'s") and form[:-1] not in self._nouns:
             return form[:-2]
-        return form[:-2] if form.endswith("'s") else form[:-1]
+        return _without_s(form, self._nouns, ("ch", "sh", "x", "ss", "zz"))
 
     def _verb(self, form: str, tag: str) -> str:
         """Return the base form of an inflected verb."""
@@ -144,15 +135,7 @@ class Lemmas:
         if odd or regular:
             return str(odd[0]) if odd else regular
         if form.endswith("s") and not form.endswith("ss") and len(form) > 3:
-            if form[:-1] in self._verbs:
-                return form[:-1]
-            if form.endswith("ies"):
-                return form[:-3] + "y"
-            if form.endswith("es") and (
-                form[:-2] in self._verbs or form[:-2].endswith(("ch", "sh", "x", "ss", "zz", "o"))
-            ):
-                return form[:-2]
-            return form[:-1]
+            return _without_s(form, self._verbs, ("ch", "sh", "x", "ss", "zz", "o"))
         return form
 
     def _stem(self, stem: str) -> str:
@@ -172,6 +155,18 @@ class Lemmas:
         # a hyphenated verb is spelled like its last part
         dash = stem.rfind("-")
         return stem[: dash + 1] + self._stem(stem[dash + 1 :]) if dash > 0 else stem
+
+
+def _without_s(form: str, known: Set[str], before_es: tuple[str, ...]) -> str:
+    """Undo -s, -es or -ies; -es is undone for known words and after some endings."""
+    stem = form[:-2]
+    if form[:-1] in known:
+        return form[:-1]
+    if form.endswith("ies"):
+        return form[:-3] + "y"
+    return (
+        stem if form.endswith("es") and (stem in known or stem.endswith(before_es)) else form[:-1]
+    )
 
 
 def _short(stem: str) -> bool:

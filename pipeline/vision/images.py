@@ -95,9 +95,7 @@ class LazyImage:
 
         Raises: ImageError: see ``rgb``.
         """
-        factor = 1
-        while 2 * factor <= limit:
-            factor *= 2
+        factor = 1 << max(int(limit), 1).bit_length() - 1
         if factor == 1:
             return self.rgb(), 1
         if factor not in self._reduced:

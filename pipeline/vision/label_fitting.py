@@ -181,12 +181,12 @@ def _components(images: Sequence[LabelledRegions]) -> tuple[Float, Float]:
     step = max(1, sum(len(image.features) for image in images) // 30_000)
     sample = np.concatenate([image.features[at % step :: step] for at, image in enumerate(images)])
     sample = sample.astype(np.float32)
-    mean = sample.mean(0)
-    sample -= mean
+    mean, spread = sample.mean(0), sample.std(0) + 1e-3
+    sample = (sample - mean) / spread  # so that features of a small scale are not lost
     values, vectors = np.linalg.eigh(sample.T @ sample / max(len(sample), 1))
     order = np.argsort(-values)[:COMPONENTS]
     scale = np.sqrt(np.maximum(values[order], 0) + 1e-3 * values[order[0]] + 1e-12)
-    return mean, (vectors[:, order] / scale).astype(np.float32)
+    return mean, (vectors[:, order] / spread[:, None] / scale).astype(np.float32)
 
 
 def _rows(

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_file
+from features.convert import need_file
 from features.errors import InputError, UsageError
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix

@@ -144,8 +144,7 @@ def _names(path: Path, document: dict[str, object], key: str) -> dict[int, str]:
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table of names and ids.")
     if all(type(value) is int for value in table.values()):  # true is not an id
-        return dict(
-            zip(integers(where, "the ids", list(table.values()), len(table)), table, strict=True)
-        )
+        codes = integers(where, "the ids", list(table.values()), len(table))
+        return dict(zip(codes, table, strict=True))
     codes = integers(where, "the ids", list(table), len(table))
     return dict(zip(codes, map(str, table.values()), strict=True))

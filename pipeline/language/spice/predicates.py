@@ -68,30 +68,15 @@ class Predicates:
 
     def group(self, token: int) -> list[int]:
         """Return a token and its nominal conjuncts."""
-        c = self.c
-        return [
-            token,
-            *[
-                k
-                for k in c.kids[token]
-                if c.rel[k] == "conj" and c.tag[k][:1] in ("N", "P", "D", "C")
-            ],
-        ]
+        conjuncts = self.children(token, "conj")
+        return [token, *[k for k in conjuncts if self.c.tag[k][:1] in ("N", "P", "D", "C")]]
 
     def subjects(self, predicate: int) -> list[int]:
         """Return the active subjects of a predicate; conjoined predicates share them."""
-        c = self.c
-        found: list[int] = []
-        seen = False
-        for kid in c.kids[predicate]:
-            if c.rel[kid] == "nsubj":
-                found += self.nodes(kid)
-                seen = True
-            elif c.rel[kid] == "nsubj:pass":
-                seen = True
-        if not seen and c.rel[predicate] == "conj":
-            return self.subjects(c.head[predicate])
-        return found
+        kids = self.children(predicate, "nsubj", "nsubj:pass")
+        if not kids and self.c.rel[predicate] == "conj":
+            return self.subjects(self.c.head[predicate])
+        return [node for kid in kids if self.c.rel[kid] == "nsubj" for node in self.nodes(kid)]
 
     def actors(self, verb: int) -> list[int]:
         """Return the logical subjects of a verb: also the noun it modifies, or by control."""

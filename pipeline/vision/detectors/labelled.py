@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from features.errors import UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.detectors.regions import Regions
 from pipeline.vision.extraction import PooledExtractor, extractor_registry

@@ -108,14 +108,9 @@ class Nanodet:
 
     def decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
         """Return boxes in input pixels, scores and classes of the best candidates."""
-        places, parts, first = [], [], 0
-        for stride in STRIDES:
-            flat = outputs[f"c{stride}"].reshape(-1)  # cells x 80
-            rows = np.flatnonzero(flat >= self.min_score)
-            places.append(rows + first)
-            parts.append(flat[rows])
-            first += len(flat)
-        above, scores = np.concatenate(places), np.concatenate(parts)
+        flat = np.concatenate([outputs[f"c{stride}"].ravel() for stride in STRIDES])  # cells x 80
+        above = np.flatnonzero(flat >= self.min_score)
+        scores = flat[above]
         if len(above) > self.candidates:  # drop most before sorting
             last = len(above) - self.candidates
             good = np.flatnonzero(scores >= np.partition(scores, last)[last])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format.keys import hash_file
+from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.boxes import areas, clip_boxes, nms
 from pipeline.vision.detectors.nanodet import (

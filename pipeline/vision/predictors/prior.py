@@ -283,7 +283,7 @@ class Fitted(Prior):
         min_score: relations with a lower score are dropped.
     """
 
-    def __init__(self, table: str | None = None, min_score: float = 0.02) -> None:
+    def __init__(self, table: str | None = None, min_score: float = 0.005) -> None:
         super().__init__(table, min_score)
         self.path = OF_CAPTIONS if table is None else Path(table)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.convert.exporting import export_store
+from features.convert.formats import export_store
 from features.convert.importing import import_store
 from features.convert.writers.outputs import Outputs
 from features.convert.writers.text import sentence_trees

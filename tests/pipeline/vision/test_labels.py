@@ -201,3 +201,13 @@ def test_labelled_detector(tmp_path, image):
     assert detector.identity()["features"]["name"] == "nanodet"
     rules = rules_for(detector)
     assert (rules.cross_class_iou, rules.whole_image) == (1, "always")
+
+
+def test_packaged_head_is_small_and_complete():
+    path = create_detector("labelled").path
+    assert path.stat().st_size < 5 << 20
+    head = LabelHead.load(path)
+    assert head.extractor == "efficientnet-lite0-colours"
+    assert {"man", "dog", "grass", "water", "shirt", "street"} <= set(head.nouns)
+    assert {"red", "white", "young", "large", "wooden"} <= set(head.attributes)
+    assert 0.3 < head.shown < 0.9
