@@ -89,7 +89,7 @@ def describe_store(store: Store) -> dict[str, Any]:
     for name in sorted(store.manifest["groups"]):
         manifest = store.group(name).manifest
         shapes = {
-            part: [sum(p.shape[0] for p in kept), *kept[0].shape[1:], kept[0].dtype]
+            part: [int(kept.lengths.sum()), *kept.shape, kept.dtype]
             for part, kept in sorted(manifest.parts.items())
             if "/names/" not in part
         }
