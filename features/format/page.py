@@ -19,7 +19,7 @@ def format_page() -> str:
         lines += ["| column | kind | dtype | rows | row shape | meaning |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
         lines += [*map(_row, group.columns), ""]
-    page = resources.files("features.format").joinpath("page.md").read_text(encoding="utf-8")
+    page = resources.files("features.format").joinpath("data/page.md").read_text(encoding="utf-8")
     return Template(page).substitute(
         name=FORMAT_NAME,
         version=FORMAT_VERSION,

@@ -123,7 +123,7 @@ class StoreReader:
         object arrays of str. Coded columns are positions in ``coded(name).names``.
 
         Args:
-            name: a column of ``features/format/schema.json``.
+            name: a column of ``features/format/data/schema.json``.
             variant: variant of its group, for example ``clip`` for ``regions@clip``.
 
         Raises: UnknownName: the format or the store has no such column.
