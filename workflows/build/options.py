@@ -81,8 +81,8 @@ class BuildOptions(TextOptions):
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' Sentences; "
-        "several separated by commas, or a folder",
+        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
+        "Sentences; several separated by commas, or a folder",
         "index",
     )
     store_dir: str = option("", "folder of the store")
