@@ -11,8 +11,6 @@ from typing import Literal, get_args, get_origin
 from workflows.build.options import BuildOptions, described
 from workflows.build.summary import STAGES
 
-__all__ = ["option_table"]
-
 
 def option_table() -> str:
     """Return one row per option: values, default and the first stage that a change rebuilds."""
