@@ -20,9 +20,7 @@ def list_folder(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{folder}: no such folder. Check the path.")
     stores: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
-    latest = ""
-    if (folder / "latest.json").exists():
-        latest = store_manifest_path(folder).name
+    latest = store_manifest_path(folder).name if (folder / "latest.json").exists() else ""
     for path in store_manifests(folder):
         try:
             document = read_store_manifest(path)
@@ -159,13 +157,12 @@ def describe_item(store: Store, name: str) -> dict[str, Any]:
 
 
 def _describe_caption(store: Store, name: str) -> dict[str, Any]:
-    shown: dict[str, Any] = {"caption": name}
     if not store.has("form"):
         row = int(store.rows_of_captions([name])[0])
-        return {**shown, "text": store.group("index").text("caption")[row]}
+        return {"caption": name, "text": store.group("index").text("caption")[row]}
     graph = store.text(name)
     return {
-        **shown,
+        "caption": name,
         "text": graph.caption,
         "tokens": list(graph.tokens),
         "objects": list(graph.objects),

@@ -116,6 +116,10 @@ class EntitiesFolder(Source):
                 rows[name] = (*rows.get(name, ()), row)
         return _read_sentences(self.sentences / f"{path.stem}.txt", rows)
 
+    def phrases(self, image_id: str) -> list[Phrase]:
+        """Return all phrases of an image's captions; raises as ``captions`` does."""
+        return [phrase for sentence in self.captions(image_id) for phrase in sentence.phrases]
+
 
 def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:
     """Return the size, the boxes (xyxy) and the entity ids of each box."""
