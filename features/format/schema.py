@@ -1,7 +1,7 @@
 """The schema of the on-disk format: every group, axis and column.
 
-The columns are listed in ``data/schema.json``. Writers check against them, readers read by them, and
-``docs/format.md`` is generated from them. A change of meaning increases ``FORMAT_VERSION``.
+``data/schema.json`` lists the columns. Writers check against it, readers read by it, and
+``docs/format.md`` is generated from it. A change of meaning increases ``FORMAT_VERSION``.
 """
 
 from __future__ import annotations
