@@ -10,8 +10,6 @@ import sys
 from workflows.build.options import BuildOptions, described
 from workflows.build.summary import STAGES
 
-__all__ = ["option_table"]
-
 
 def option_table() -> str:
     """Return one row per option: meaning, default, and the first stage that a change rebuilds."""

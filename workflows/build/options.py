@@ -16,8 +16,6 @@ from features.errors import UsageError
 from pipeline.vision import GraphRules
 from workflows.cluster import usable_cores
 
-__all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]
-
 NO_DETECTOR = "none"
 _RULES = GraphRules()
 _AUTO = "depends on the detector"
