@@ -29,8 +29,6 @@ from features.vocab import Codebook
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Loader", "caption_batches", "image_batches"]
-
 Index = npt.NDArray[np.int64]
 
 BLOCK = 1024  # captions that are encoded together: a numpy call takes microseconds

@@ -38,8 +38,6 @@ from features.names import bad_file, bad_split
 from features.records import ImageEntry
 from features.store import open_store
 
-__all__ = ["ImportReport", "import_store"]
-
 IMPORT_VERSION = "2"
 """Part of every key; increase it when the same source gives other columns."""
 

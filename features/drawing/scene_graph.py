@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Strongest", "draw_graph", "draw_image", "strongest"]
-
 Pixels = npt.NDArray[np.uint8]
 
 # Distinct on photos and for colour-blind readers; dark enough for white letters.

@@ -22,8 +22,6 @@ from features.format.manifest import bind_store
 from features.format.schema import Columns, shard_ranges
 from features.records import Detections, ImageEntry, Skipped, TextGraph
 
-__all__ = ["build_store"]
-
 Array = npt.NDArray[Any]
 
 

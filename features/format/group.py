@@ -40,8 +40,6 @@ from features.format.record import Parts, ShardRecord, check_parts
 from features.format.schema import GROUPS, Columns, axis_lengths, check_columns
 from features.format.shard import Shard
 
-__all__ = ["Group", "GroupManifest", "read_group"]
-
 _CONFLICT = (
     "Build into another folder; or, if the old contents are not needed, delete this manifest and "
     "build again."

@@ -13,8 +13,6 @@ from features.errors import MissingInput, WriteError
 from features.format.files import replacing
 from features.format.keys import hash_file
 
-__all__ = ["HashCache"]
-
 
 class HashCache:
     """Hashes of input files, kept by path, size and modification time.

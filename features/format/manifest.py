@@ -15,8 +15,6 @@ from features.format.group import GroupManifest, read_group
 from features.format.keys import KEY_DIGITS, hash_json
 from features.format.schema import GROUPS
 
-__all__ = ["bind_store", "check_binding", "read_store_manifest", "store_manifest_path"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")
 
 

@@ -8,8 +8,6 @@ from string import Template
 
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, ROLES, Column
 
-__all__ = ["format_page"]
-
 
 def format_page() -> str:
     """Return ``docs/format.md`` as text."""

@@ -19,8 +19,6 @@ from features.errors import FeatureOverflow, InputError, MissingInput
 from features.format.files import replacing
 from features.records import Detections
 
-__all__ = ["Photo", "read_photos", "write_photos"]
-
 FORMAT = 1
 _ARRAYS = ("boxes", "scores", "relation_scores")
 

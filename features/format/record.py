@@ -12,8 +12,6 @@ import numpy.typing as npt
 
 from features.format.schema import GROUPS
 
-__all__ = ["Part", "Parts", "ShardRecord", "check_parts"]
-
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -10,15 +10,6 @@ from features.format import read_group, read_store_manifest, store_manifest_path
 from features.maintenance.verify import group_folders, store_manifests
 from features.store import Store
 
-__all__ = [
-    "describe_item",
-    "describe_store",
-    "item_lines",
-    "list_folder",
-    "listing_lines",
-    "store_lines",
-]
-
 
 def list_folder(folder: Path) -> dict[str, Any]:
     """Return the stores and groups of a folder, finished or not.

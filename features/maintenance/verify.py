@@ -29,8 +29,6 @@ from features.format import (
     write_errors,
 )
 
-__all__ = ["Finding", "group_folders", "store_folder", "store_manifests", "verify_store"]
-
 _FOLDER = re.compile(rf"({'|'.join(GROUPS)})-[0-9a-f]{{{KEY_DIGITS}}}")
 _MANIFEST = re.compile(rf".+-[0-9a-f]{{{KEY_DIGITS}}}\.json")
 

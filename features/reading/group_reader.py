@@ -16,8 +16,6 @@ from features.reading.integrity import HeaderCheck, Piece, open_checked
 from features.reading.memory_map import fits_one_map, map_pieces
 from features.reading.row_readers import H5Rows, MappedRows, PreadRows
 
-__all__ = ["GroupReader"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 RowReader: TypeAlias = MappedRows | PreadRows | H5Rows

@@ -21,8 +21,6 @@ from features.reading.row_copy import aligned_empty, first_overflow
 from features.reading.row_numbers import IdTable, checked_rows
 from features.reading.row_readers import BACKENDS
 
-__all__ = ["StoreReader"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["aligned_empty", "copy_row", "first_overflow", "take_rows"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 

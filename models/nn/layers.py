@@ -12,23 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-__all__ = [
-    "Activation",
-    "BiGru",
-    "activate",
-    "clipped_l2norm",
-    "cosine",
-    "l2norm",
-    "last_state",
-    "masked_l2norm",
-    "masked_max",
-    "masked_mean",
-    "masked_softmax",
-    "uniform_embedding",
-    "xavier_linear",
-    "zero_padding",
-]
-
 Activation = Literal["tanh", "relu", "leaky_relu", "none"]
 
 

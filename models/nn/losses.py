@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["negative_mask", "triplet_loss"]
-
 
 def negative_mask(image_rows: Tensor, *, mask_same_image: bool = True) -> Tensor:
     """Return which pairs of a batch are negatives: (B, B) bool, rows = images, columns = captions.

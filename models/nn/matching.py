@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["fill_padding", "mean_of_max", "mean_of_max_plain", "segment_mean"]
-
 # One matrix product of ``mean_of_max``: how many queries it has, and how many similarities are
 # held until they are reduced. Small enough for a core's cache, large enough to run at its peak
 # (measured: the time is flat around these values).

@@ -15,8 +15,6 @@ from models.nn.text_encoders import copy_rows
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["DataOptions", "EmbeddingOptions", "Network", "TripletNetwork", "TripletOptions"]
-
 
 @dataclass(frozen=True)
 class DataOptions:

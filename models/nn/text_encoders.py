@@ -20,8 +20,6 @@ from models.nn.layers import BiGru, uniform_embedding, xavier_linear, zero_paddi
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["BertText", "GruText", "copy_rows", "pool_pieces"]
-
 
 def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
     """Copy pretrained vectors into an embedding; a row of zeros or NaN keeps its random values.

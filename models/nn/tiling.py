@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["score_in_tiles", "tiles"]
-
 CPU_TILE = 6 * 2**20  # bytes; measured best between 4 and 8 MiB, a small share of an L3 cache
 CUDA_TILE = 512 * 2**20  # bytes; large enough that the cost of kernel launches is negligible
 

@@ -56,8 +56,6 @@ from models.registry import register
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Cfsgr", "CfsgrOptions"]
-
 GraphHead = Literal["sgraf", "literal"]
 
 PARTS = {

@@ -49,8 +49,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Gsmn", "GsmnCaptions", "GsmnImages", "GsmnOptions"]
-
 AttentionNorm = Literal["clipped_l2norm", "none"]
 Propagation = Literal["paper", "official"]
 TextKernelNorm = Literal["official", "none"]

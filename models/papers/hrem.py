@@ -42,8 +42,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Embeddings", "Encoded", "Hrem", "HremOptions"]
-
 Distance = Literal["l2", "squared"]
 
 

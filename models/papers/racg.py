@@ -47,8 +47,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Racg", "RacgCaptions", "RacgImages", "RacgOptions"]
-
 CrossNodes = Literal["nouns_attributes", "nouns", "all"]
 
 

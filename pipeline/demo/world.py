@@ -14,20 +14,6 @@ from itertools import combinations
 
 from pipeline.demo.dataset import read_tables
 
-__all__ = [
-    "COLOURS",
-    "COMBINATIONS",
-    "LABELS",
-    "RELATIONS",
-    "SETTINGS",
-    "Entity",
-    "LabelSpec",
-    "Relation",
-    "Scene",
-    "holds",
-    "plan_scene",
-]
-
 Box = tuple[float, float, float, float]
 
 _TABLES = read_tables("world.json")

@@ -22,8 +22,6 @@ from features.records import Detections
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["MARKED", "EntitiesFolder", "Phrase", "Sentence"]
-
 MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
 """A marked phrase of a caption: entity id, types separated by slashes, words."""
 _MAX_BYTES = 8 << 20  # the largest real file has some kilobytes

@@ -28,8 +28,6 @@ from features.vocab import Codebook
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["export_scan"]
-
 Index = npt.NDArray[np.int64]
 _SPLITS = {"val": "dev"}  # ours -> SCAN's
 _BASE = ("ims.npy", "caps.txt", "ids.txt")

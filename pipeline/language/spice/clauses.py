@@ -9,8 +9,6 @@ from __future__ import annotations
 from features.records import TextGraph
 from pipeline.language.words import phrases, word_class
 
-__all__ = ["Clauses"]
-
 _PREP2 = phrases("prepositions_2")
 _PREP3 = phrases("prepositions_3")
 _ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)

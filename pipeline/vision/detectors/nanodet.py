@@ -23,19 +23,6 @@ from pipeline.vision.roi import FeatureMap, colour_map, pool_maps
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = [
-    "FEATURE_DIM",
-    "STRIDES",
-    "Nanodet",
-    "cell_boxes",
-    "coco_classes",
-    "colour_features",
-    "forward",
-    "letterbox_scale",
-    "nanodet_features",
-    "session",
-]
-
 Float = npt.NDArray[np.float32]
 
 WEIGHTS = Path(__file__).parent / "weights" / "nanodet-g-416.onnx"
