@@ -1,4 +1,4 @@
-"""A store of any number of full shards whose data are holes in the files, to time its opening."""
+"""A store with any number of full shards whose data are holes in sparse files, to time opening."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _write(group: Group, shards: int, index: str) -> None:
 
 
 def _around(path: Path, size: int, parts: Iterable[Part]) -> list[tuple[int, bytes]]:
-    """Return place and bytes of everything that belongs to no dataset."""
+    """Return offset and bytes of everything outside the datasets."""
     spans = sorted((part.offset, part.offset + part.nbytes) for part in parts if part.nbytes)
     starts, stops = [0, *(stop for _, stop in spans)], [*(start for start, _ in spans), size]
     found = []

@@ -1,6 +1,6 @@
 """The feature store: records, the format on disk, reading a store and making batches of it.
 
-Start with ``open_store(path)``; ``features/format/schema.json`` lists the contents of the files.
+Start with ``open_store(path)``; ``docs/format.md`` describes the contents of the files.
 """
 
 from features.errors import ScenestoreError

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["CaptionBatch", "ImageBatch"]
-
 
 class _Moves:
     """Add ``to`` and ``index`` to a dataclass of tensors."""

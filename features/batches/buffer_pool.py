@@ -14,8 +14,6 @@ from features.reading import aligned_empty, fork_safe_lock
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BufferPool"]
-
 Array = npt.NDArray[Any]
 
 

@@ -15,8 +15,6 @@ from features.reading import CodedColumn, StoreReader, flat_rows, pad
 from features.records import TextGraph
 from features.vocab import Codebook
 
-__all__ = ["CaptionColumns", "CaptionEncoder", "caption_batch"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from features.errors import UnknownName, UsageError
 
-__all__ = ["ORDERS", "epoch_order", "rank_slice"]
-
 ORDERS = ("random", "block", "sequential")
 BLOCK_IMAGES = 64
 POOL_BLOCKS = 256

@@ -19,8 +19,6 @@ from features.vocab import Codebook
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ImageEncoder", "image_batch"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 Graphs: TypeAlias = "dict[str, Tensor]"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,6 @@ from features.vocab import Codebook
 
 if TYPE_CHECKING:
     import torch
-
-__all__ = ["Loader", "caption_batches", "image_batches"]
 
 Index = npt.NDArray[np.int64]
 
@@ -198,11 +196,8 @@ def image_batches(
     batch_size: int,
     codebook: Codebook,
     *,
-    features: bool = True,
-    unions: bool = True,
-    dtype: str = "float32",
     device: torch.device | str | None = None,
-    variant: str = "",
+    **options: Any,
 ) -> Iterator[ImageBatch]:
     """Yield each image of a split once, in row order.
 
@@ -211,15 +206,13 @@ def image_batches(
         split: a split, or a part of one such as ``val[:500]``.
         batch_size: images per batch.
         codebook: ids of labels and predicates.
-        features, unions, dtype, device, variant: as for ``Loader``.
+        device, options: ``features``, ``unions``, ``dtype`` and ``variant``, as for ``Loader``.
 
     Raises: UsageError: ``batch_size`` is less than 1.
     """
     _check_size(batch_size)
     rows = store.image_rows(split)
-    encoder = ImageEncoder(
-        store, codebook, features=features, unions=unions, dtype=dtype, variant=variant
-    )
+    encoder = ImageEncoder(store, codebook, **options)
 
     def make(step: int) -> ImageBatch:
         encoder.prefetch(rows[(step + 1) * batch_size : (step + 1 + AHEAD) * batch_size])

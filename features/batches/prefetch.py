@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 from features.errors import UsageError
 
-__all__ = ["prefetched"]
-
 T = TypeVar("T")
 
 PATIENCE = 60.0  # seconds to wait for the current batch: more than a working disk takes

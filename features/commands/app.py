@@ -5,8 +5,6 @@ from __future__ import annotations
 from features.commands import exchange, store
 from features.commands.program import Program
 
-__all__ = ["app"]
-
 app = Program("python -m features", help="Inspect, check, draw, import and export stores.")
 app.add_typer(store.app)
 app.add_typer(exchange.app)

@@ -12,8 +12,6 @@ from features.commands.program import Program
 from features.convert import EXPORT_FORMATS, IMPORT_FORMATS, Format, export_store, import_store
 from features.errors import UsageError
 
-__all__ = ["app"]
-
 app = Program("python -m features")
 
 

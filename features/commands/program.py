@@ -32,8 +32,6 @@ from typer.main import get_command
 
 from features.errors import ScenestoreError, UsageError
 
-__all__ = ["Command", "Program", "exit_cleanly"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
-__all__ = ["Progress", "clock"]
-
 EVERY_SECONDS = 10.0
 
 

@@ -24,8 +24,6 @@ from features.maintenance import (
 )
 from features.store import open_store
 
-__all__ = ["app"]
-
 app = Program("python -m features")
 
 Folder = Annotated[Path, typer.Argument(metavar="STORE", help="Folder of the store.")]

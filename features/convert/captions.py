@@ -25,15 +25,6 @@ from features.errors import InputError, MissingInput, UsageError
 from features.names import bad_file, bad_name, bad_split
 from features.records import Caption, ImageEntry
 
-__all__ = [
-    "NO_SPLIT",
-    "CaptionSet",
-    "caption_files",
-    "check_entries",
-    "clean_text",
-    "read_captions",
-]
-
 NO_SPLIT = "unsplit"
 SPLIT_ALIASES = {"restval": "train", "validation": "val", "dev": "val", "": NO_SPLIT}
 

@@ -16,8 +16,6 @@ from features.convert.writers.outputs import Outputs
 from features.errors import InputError, UnknownName, UsageError
 from features.store import open_store
 
-__all__ = ["EXPORT_FORMATS", "IMPORT_FORMATS", "Format", "export_store", "open_source"]
-
 
 @dataclass(frozen=True, slots=True)
 class Format:

@@ -17,8 +17,6 @@ from features.errors import FeatureOverflow, InputError, MissingInput
 from features.format import MAX_WIDTH, Columns, canonical_json, pack_regions, pack_visual
 from features.records import Detections, ImageEntry, Skipped
 
-__all__ = ["ImageReader", "ReadImage"]
-
 Features = npt.NDArray[np.floating]
 
 

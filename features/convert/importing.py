@@ -8,30 +8,38 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from features.convert.captions import NO_SPLIT, CaptionSet, check_entries, read_captions
 from features.convert.formats import open_source
 from features.convert.import_images import ImageReader
-from features.convert.import_plan import ImportPlan, fingerprint, need_space
 from features.convert.photos import Photos
 from features.convert.source import Source, id_forms
-from features.errors import InputError, ScenestoreError, UsageError
+from features.errors import InputError, ScenestoreError, UsageError, WriteError
 from features.format import (
+    Columns,
     Group,
+    GroupManifest,
     bind_store,
+    content_key,
     hash_file,
     pack_index,
     pack_tokens,
     read_store_manifest,
+    shard_ranges,
+    sweep,
+    write_errors,
 )
 from features.names import bad_file, bad_split
 from features.records import ImageEntry
 from features.store import open_store
 
-__all__ = ["ImportReport", "import_store"]
+IMPORT_VERSION = "2"
+"""Part of every key; increase it when the same source gives other columns."""
 
 _NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # bind_store takes no other, but comes last
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
@@ -109,15 +117,15 @@ def import_store(
         keys, notes = _source_ids(source, listed)
         photos = None if images_dir is None else Photos(images_dir)
         reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, photos)
-        inputs = {"source": fingerprint(source.files)}
+        inputs = {"source": _fingerprint(source.files)}
         if listed.files:
             by_content = len(listed.files) == 1 and not listed.by_name
             inputs["captions"] = (
-                hash_file(listed.files[0]) if by_content else fingerprint(listed.files)
+                hash_file(listed.files[0]) if by_content else _fingerprint(listed.files)
             )
         # named, because a file can be given as one extra or as another
         parameters = {"format": format_name, "split": split, "extras": sorted(extras or {})}
-        plan = ImportPlan(store_dir, listed.entries, parameters, inputs)
+        plan = _Plan(store_dir, listed.entries, parameters, inputs)
         index = plan.write(plan.group("index"), pack_index)
         groups = {"index": index.folder}
         groups |= _write_images(plan, reader, index.image_index)
@@ -144,6 +152,85 @@ def import_store(
     return ImportReport(manifest, len(listed.entries), listed.n_captions, skipped, notes)
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The images of an import in row order, where they go, and what makes the keys.
+
+    Attributes:
+        store_dir: folder of the store.
+        entries: the images.
+        parameters: options that change the contents of every group.
+        inputs: name -> hash of each input.
+    """
+
+    store_dir: Path
+    entries: Sequence[ImageEntry]
+    parameters: Mapping[str, object]
+    inputs: Mapping[str, str]
+
+    @property
+    def ranges(self) -> list[range]:
+        """Image rows of every shard."""
+        return shard_ranges(len(self.entries))
+
+    def group(self, name: str, parameters: Mapping[str, object] | None = None) -> Group:
+        """Return the variant of one group; partial files of dead imports are deleted."""
+        group = Group.of(
+            self.store_dir,
+            name,
+            IMPORT_VERSION,
+            {**self.parameters, **(parameters or {})},
+            self.inputs,
+            stage=f"import-{name}",
+        )
+        sweep(group.folder)
+        return group
+
+    def write(
+        self, group: Group, pack: Callable[[Sequence[ImageEntry]], Columns], index: str = ""
+    ) -> GroupManifest:
+        """Write the missing shards of a group, then its manifest.
+
+        Args:
+            group: the group.
+            pack: images of a shard -> its columns.
+            index: ``image_index`` of the index that the group follows, "" for the index itself.
+        """
+        for number in group.missing(self.ranges):
+            rows = self.ranges[number]
+            group.write(number, rows, pack(self.entries[rows.start : rows.stop]))
+        return group.finish(len(self.ranges), index=index)
+
+
+def _fingerprint(files: Iterable[Path]) -> str:
+    """Return one hash of the names and contents of files, in their order."""
+    paths = list(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(hash_file, paths))
+    inputs = {
+        f"{at} {path.name}": digest
+        for at, (path, digest) in enumerate(zip(paths, hashes, strict=True))
+    }
+    return content_key("import-source", IMPORT_VERSION, {}, inputs)
+
+
+def _need_space(folder: Path, wanted: int) -> None:
+    """Check that the disk of a folder, which need not exist yet, has enough free space.
+
+    Images without boxes are stored as zeros, so a small file can become a large store.
+
+    Raises: WriteError: it has not; the message gives both sizes.
+    """
+    there = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
+    with write_errors(folder):
+        free = shutil.disk_usage(there).free
+    if wanted > free:
+        raise WriteError(
+            f"{folder}: the store needs {wanted / 1e6:,.1f} MB, the disk has {free / 1e6:,.1f} MB "
+            "free. Free some space, or take fewer boxes: --max-objects."
+        )
+
+
 def _known_notes(store_dir: Path, groups: Mapping[str, Path]) -> list[str] | None:
     """Return the notes of an earlier import of the same groups, None if there is none."""
     folders = {name: folder.name for name, folder in groups.items()}
@@ -157,7 +244,7 @@ def _known_notes(store_dir: Path, groups: Mapping[str, Path]) -> list[str] | Non
     return None
 
 
-def _write_images(plan: ImportPlan, reader: ImageReader, index: str) -> dict[str, Path]:
+def _write_images(plan: _Plan, reader: ImageReader, index: str) -> dict[str, Path]:
     """Write the visual group and, if the source has features, the regions; return folders."""
     limits = reader.parameters(plan.entries)
     groups = [plan.group("visual", limits)]
@@ -168,7 +255,7 @@ def _write_images(plan: ImportPlan, reader: ImageReader, index: str) -> dict[str
         for number in group.missing(plan.ranges):
             gaps.setdefault(number, []).append(group)
     sizes = reader.image_bytes() if gaps else {}
-    need_space(
+    _need_space(
         plan.store_dir,
         sum(
             len(plan.ranges[k]) * sizes[group.name] for k, found in gaps.items() for group in found

@@ -14,8 +14,6 @@ from features.errors import ImageError, InputError, MissingInput
 from features.names import child
 from features.records import Detections, ImageEntry
 
-__all__ = ["Photos"]
-
 
 class Photos:
     """A folder of photos.

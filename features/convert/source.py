@@ -20,8 +20,6 @@ from features.convert.safe.values import check_text, integers
 from features.errors import FeatureOverflow, InputError, UnknownName
 from features.records import Detections, ImageEntry, TextGraph
 
-__all__ = ["Source", "id_forms", "make_detections"]
-
 Array = npt.NDArray[np.float32]
 _SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")  # the file names of COCO 2014 and 2017

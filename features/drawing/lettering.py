@@ -11,8 +11,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Word", "place_words", "shared_area"]
-
 PAPER = "#ffffff"
 # How far a word may move, in halves of its own width and height.
 SHIFTS = [(0.0, 0.0), *((x, y) for r in (2, 4, 6) for x in (-r / 2, 0, r / 2) for y in (-r, 0, r))]

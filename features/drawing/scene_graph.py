@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Strongest", "draw_graph", "draw_image", "strongest"]
-
 Pixels = npt.NDArray[np.uint8]
 
 # Distinct on photos and for colour-blind readers; dark enough for white letters.
@@ -223,7 +221,10 @@ def _draw_objects(
         places = [*corners, ((x1 + x2) / 2, y1), ((x1 + x2) / 2, y2), (x1, (y1 + y2) / 2)]
         words.append(Word(_name(graph, row, chosen.objects), colour[row], places, solid=True))
     for subject, predicate, target in _at(graph, chosen.relations):
-        start, end = (_centre(boxes[row]) for row in (subject, target))
+        start, end = (
+            (float(x1 + x2) / 2, float(y1 + y2) / 2)
+            for x1, y1, x2, y2 in (boxes[subject], boxes[target])
+        )
         if unions:
             x1, y1, x2, y2 = map(float, union_boxes(boxes, [(subject, target)])[0])
             corner, width, height = (x1 - 2, y1 - 2), x2 - x1 + 4, y2 - y1 + 4
@@ -314,10 +315,6 @@ def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str
     label = graph.labels[row]
     same = sorted(other for other in drawn if graph.labels[other] == label)
     return label if len(same) == 1 else f"{label} {same.index(row) + 1}"
-
-
-def _centre(box: npt.NDArray[np.float32]) -> tuple[float, float]:
-    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
 def _read(path: Path) -> Pixels:

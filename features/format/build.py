@@ -22,8 +22,6 @@ from features.format.manifest import bind_store
 from features.format.schema import Columns, shard_ranges
 from features.records import Detections, ImageEntry, Skipped, TextGraph
 
-__all__ = ["build_store"]
-
 Array = npt.NDArray[Any]
 
 
@@ -70,22 +68,6 @@ def build_store(
     _check_unique("image", (entry.id for entry in images))
     _check_unique("caption", (caption.id for entry in images for caption in entry.captions))
 
-    def regions_of(rows: range) -> Columns:
-        part = (regions or [])[rows.start : rows.stop]
-        width = {a.shape[-1] for pair in (regions or []) for a in pair if a.ndim == 2}
-        return pack_regions(
-            [pair[0] for pair in part],
-            [pair[1] for pair in part],
-            max_objects,
-            max_relations,
-            dtype=dtype,
-            dim=max(width, default=None),
-            ids=[images[row].id for row in rows],
-        )
-
-    def texts_of(rows: range) -> Sequence[TextGraph]:
-        return (texts or [])[ends[rows.start] : ends[rows.stop]]
-
     packers: dict[str, Callable[[range], Columns]] = {
         "index": lambda rows: pack_index(images[rows.start : rows.stop])
     }
@@ -94,10 +76,19 @@ def build_store(
             visual[rows.start : rows.stop], max_objects, max_relations
         )
     if regions is not None:
-        packers["regions"] = regions_of
+        width = {a.shape[-1] for pair in regions for a in pair if a.ndim == 2}
+        packers["regions"] = lambda rows: pack_regions(
+            [objects for objects, _ in regions[rows.start : rows.stop]],
+            [unions for _, unions in regions[rows.start : rows.stop]],
+            max_objects,
+            max_relations,
+            dtype=dtype,
+            dim=max(width, default=None),
+            ids=[images[row].id for row in rows],
+        )
     if texts is not None:
-        packers["tokens"] = lambda rows: pack_tokens(texts_of(rows))
-        packers["text"] = lambda rows: pack_text(texts_of(rows))
+        packers["tokens"] = lambda rows: pack_tokens(texts[ends[rows.start] : ends[rows.stop]])
+        packers["text"] = lambda rows: pack_text(texts[ends[rows.start] : ends[rows.stop]])
     return _write(Path(store_dir), dataset, len(images), packers, dict(provenance or {}))
 
 

@@ -17,19 +17,6 @@ from features.errors import FeatureOverflow, InputError, UsageError
 from features.format.schema import ROLES, Columns
 from features.records import Caption, Detections, ImageEntry, Skipped, TextGraph, union_boxes
 
-__all__ = [
-    "MAX_WIDTH",
-    "decode_texts",
-    "pack_index",
-    "pack_regions",
-    "pack_text",
-    "pack_tokens",
-    "pack_visual",
-    "sentence_starts",
-    "unpack_index",
-    "unpack_tokens",
-]
-
 Float = npt.NDArray[np.floating]
 _TOKEN_FIELDS = {
     "form": "tokens",

@@ -23,21 +23,6 @@ from features.errors import DamagedError, FormatError, NewerFormatError, StoreEr
 from features.format.keys import canonical_json
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION
 
-__all__ = [
-    "closing",
-    "folder_lock",
-    "partial_path",
-    "publish",
-    "read_sealed",
-    "replacing",
-    "sweep",
-    "sync_file",
-    "sync_folder",
-    "unreadable",
-    "write_errors",
-    "write_sealed",
-]
-
 _PARTIAL = re.compile(r"\.(?P<host>[^.]+)-(?P<pid>\d+)-[0-9a-f]{8}\.partial$")
 _SEAL = re.compile(rb',"seal":"([0-9a-f]{64})"\}\n')
 _STALE_SECONDS = 24 * 3600.0

@@ -36,11 +36,9 @@ from features.format.files import (
 )
 from features.format.hdf5 import write_file
 from features.format.keys import KEY_DIGITS, canonical_json, content_key, folder_name, hash_json
-from features.format.record import Part, Parts, ShardRecord, check_parts
+from features.format.record import Parts, ShardRecord, check_parts
 from features.format.schema import GROUPS, Columns, axis_lengths, check_columns
 from features.format.shard import Shard
-
-__all__ = ["Group", "GroupManifest", "read_group"]
 
 _CONFLICT = (
     "Build into another folder; or, if the old contents are not needed, delete this manifest and "
@@ -97,8 +95,7 @@ class GroupManifest:
 
     def files_exist(self) -> bool:
         """Return True when every shard file exists with the size that was written."""
-        shards = (Shard(self.folder, number) for number in range(len(self.sizes)))
-        return all(s.has_size(size) for s, size in zip(shards, self.sizes, strict=True))
+        return all(Shard(self.folder, k).has_size(size) for k, size in enumerate(self.sizes))
 
     def axis_lengths(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the length of every axis in every shard, (shards,) int64."""
@@ -142,14 +139,9 @@ class Group:
             inputs: name -> key or hash of each input.
             stage: name of the stage in the key; the column group by default.
         """
-        stage = stage or name
-        key = content_key(stage, version, parameters, inputs)
-        params = {
-            "stage": stage,
-            "version": version,
-            "parameters": dict(parameters),
-            "inputs": dict(inputs),
-        }
+        made = {"stage": stage or name, "version": version}
+        params = {**made, "parameters": dict(parameters), "inputs": dict(inputs)}
+        key = content_key(stage or name, version, parameters, inputs)
         return cls(name, key, store_dir / folder_name(name, key), params)
 
     @classmethod
@@ -274,10 +266,8 @@ class Group:
             "index": index,
             "params": params,
             "shards": {
-                "rows": [record.rows for record in shards],
-                "size": [record.size for record in shards],
-                "head": [record.head for record in shards],
-                "rest": [record.rest for record in shards],
+                field: [getattr(record, field) for record in shards]
+                for field in ("rows", "size", "head", "rest")
             },
             "columns": {
                 name: {
@@ -455,8 +445,7 @@ def _check_group(manifest: GroupManifest) -> None:
     check_parts(manifest.group, manifest.parts)
     sizes = np.asarray(manifest.sizes, np.int64)
     for name, parts in manifest.parts.items():
-        lengths, offsets = parts.lengths, parts.offsets
-        row_bytes = Part(0, parts.shape, parts.dtype, "").nbytes
+        lengths, offsets, row_bytes = parts.lengths, parts.offsets, parts.row_bytes
         if min(lengths.min(), offsets.min(), *parts.shape, 0) < 0:
             raise ValueError(f"{name!r} has a negative size")
         if (lengths > sizes // max(row_bytes, 1)).any() or (

@@ -13,8 +13,6 @@ from features.errors import MissingInput, WriteError
 from features.format.files import replacing
 from features.format.keys import hash_file
 
-__all__ = ["HashCache"]
-
 
 class HashCache:
     """Hashes of input files, kept by path, size and modification time.
@@ -56,16 +54,12 @@ class HashCache:
                 hashes = pool.map(lambda at: hash_file(wanted[at]), todo)
                 for at, digest in zip(todo, hashes, strict=True):
                     self._known[str(wanted[at])] = [*stamps[at], digest]
-            self._save()
+            if self.path is not None:
+                # A store on a full or read-only disk fails later, with a better message.
+                with contextlib.suppress(WriteError), replacing(self.path) as partial:
+                    partial.write_text(json.dumps(self._known))
         return [str(self._known[str(path)][2]) for path in wanted]
 
     def file(self, path: Path) -> str:
         """Return the sha256 of one file."""
         return self.files([path])[0]
-
-    def _save(self) -> None:
-        if self.path is None:
-            return
-        # A store on a full or read-only disk fails later, with a better message.
-        with contextlib.suppress(WriteError), replacing(self.path) as partial:
-            partial.write_text(json.dumps(self._known))

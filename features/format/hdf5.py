@@ -23,18 +23,6 @@ from features.format.files import closing, unreadable
 from features.format.record import Part, ShardRecord
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, PAGE, Columns
 
-__all__ = [
-    "BLOCK",
-    "REPAIR",
-    "hash_rest",
-    "lay_out",
-    "open_file",
-    "read_into",
-    "read_part",
-    "record_of",
-    "write_file",
-]
-
 REPAIR = "Repair it: python -m features verify --repair STORE, then build again."
 
 _HEADER_BYTES = 512  # of one group or dataset with its attributes

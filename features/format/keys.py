@@ -14,15 +14,6 @@ from pathlib import Path
 
 from features.errors import MissingInput, UsageError
 
-__all__ = [
-    "KEY_DIGITS",
-    "canonical_json",
-    "content_key",
-    "folder_name",
-    "hash_file",
-    "hash_json",
-]
-
 KEY_DIGITS = 12
 
 

@@ -15,8 +15,6 @@ from features.format.group import GroupManifest, read_group
 from features.format.keys import KEY_DIGITS, hash_json
 from features.format.schema import GROUPS
 
-__all__ = ["bind_store", "check_binding", "read_store_manifest", "store_manifest_path"]
-
 _PLAIN = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")
 
 
@@ -50,37 +48,31 @@ def bind_store(
         if folder.resolve().parent != store_dir.resolve():
             raise UsageError(f"group {name!r}: {folder} is not in the store {store_dir}.")
     with folder_lock(store_dir):  # gc must not delete a group before the manifest is written
-        return _bind(store_dir, dataset, groups, summary)
-
-
-def _bind(
-    store_dir: Path, dataset: str, groups: Mapping[str, Path], summary: Mapping[str, object]
-) -> Path:
-    manifests = {name: read_group(folder) for name, folder in groups.items()}
-    check_binding(manifests)
-    entries = {
-        name: {"folder": m.folder.name, "key": m.key, "hash": m.hash, "shards": len(m.rows)}
-        for name, m in sorted(manifests.items())
-    }
-    keys = {name: m.key for name, m in manifests.items()}
-    hashes = sorted([name, m.hash] for name, m in manifests.items())
-    key = hash_json({"dataset": dataset, "groups": keys})
-    path = store_dir / f"{dataset}-{key[:KEY_DIGITS]}.json"
-    document = {
-        "kind": "store",
-        "dataset": dataset,
-        "key": key,
-        "hash": hash_json(hashes),
-        "images": sum(manifests["index"].rows),
-        "index": manifests["index"].image_index,
-        "groups": entries,
-    }
-    # an identical manifest is not written again: the folder may be read-only
-    if not _says(path, document):
-        write_sealed(path, {**document, "summary": dict(summary)})
-    latest = {"kind": "latest", "manifest": path.name}
-    if not _says(store_dir / "latest.json", latest):
-        write_sealed(store_dir / "latest.json", latest)
+        manifests = {name: read_group(folder) for name, folder in groups.items()}
+        check_binding(manifests)
+        entries = {
+            name: {"folder": m.folder.name, "key": m.key, "hash": m.hash, "shards": len(m.rows)}
+            for name, m in sorted(manifests.items())
+        }
+        keys = {name: m.key for name, m in manifests.items()}
+        hashes = sorted([name, m.hash] for name, m in manifests.items())
+        key = hash_json({"dataset": dataset, "groups": keys})
+        path = store_dir / f"{dataset}-{key[:KEY_DIGITS]}.json"
+        document = {
+            "kind": "store",
+            "dataset": dataset,
+            "key": key,
+            "hash": hash_json(hashes),
+            "images": sum(manifests["index"].rows),
+            "index": manifests["index"].image_index,
+            "groups": entries,
+        }
+        # an identical manifest is not written again: the folder may be read-only
+        if not _says(path, document):
+            write_sealed(path, {**document, "summary": dict(summary)})
+        latest = {"kind": "latest", "manifest": path.name}
+        if not _says(store_dir / "latest.json", latest):
+            write_sealed(store_dir / "latest.json", latest)
     return path
 
 

@@ -8,8 +8,6 @@ from string import Template
 
 from features.format.schema import FORMAT_NAME, FORMAT_VERSION, GROUPS, ROLES, Column
 
-__all__ = ["format_page"]
-
 
 def format_page() -> str:
     """Return ``docs/format.md`` as text."""
@@ -19,7 +17,7 @@ def format_page() -> str:
         lines += ["| column | kind | dtype | rows | row shape | meaning |"]
         lines += ["| --- | --- | --- | --- | --- | --- |"]
         lines += [*map(_row, group.columns), ""]
-    page = resources.files("features.format").joinpath("page.md").read_text(encoding="utf-8")
+    page = resources.files("features.format").joinpath("data/page.md").read_text(encoding="utf-8")
     return Template(page).substitute(
         name=FORMAT_NAME,
         version=FORMAT_VERSION,

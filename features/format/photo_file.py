@@ -19,8 +19,6 @@ from features.errors import FeatureOverflow, InputError, MissingInput
 from features.format.files import replacing
 from features.records import Detections
 
-__all__ = ["Photo", "read_photos", "write_photos"]
-
 FORMAT = 1
 _ARRAYS = ("boxes", "scores", "relation_scores")
 
@@ -51,17 +49,11 @@ def write_photos(
     arrays: dict[str, npt.NDArray[Any]] = {}
     about = []
     for at, photo in enumerate(photos):
-        found = photo.found
-        about.append(
-            {
-                "name": photo.name,
-                "size": list(found.size),
-                "labels": list(found.labels),
-                "relations": [list(relation) for relation in found.relations or ()],
-            }
-        )
-        count = len(found.relations or ())
-        scores = np.ones(count) if found.relation_scores is None else found.relation_scores
+        found, relations = photo.found, photo.found.relations or ()
+        item = {"name": photo.name, "size": found.size, "labels": found.labels}
+        about.append({**item, "relations": relations})
+        known = found.relation_scores
+        scores = np.ones(len(relations)) if known is None else known
         for name, values in zip(_ARRAYS, (found.boxes, found.scores, scores), strict=True):
             arrays[f"{at}/{name}"] = np.asarray(values, np.float32)
         for name in ("object_features", "union_features"):

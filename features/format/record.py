@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import cast, overload
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from features.format.schema import GROUPS
-
-__all__ = ["Part", "Parts", "ShardRecord", "check_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts(Sequence[Part]):
+class Parts:
     """One dataset over all shards of a group; item ``k`` is its ``Part`` in shard ``k``.
 
     Attributes:
@@ -50,20 +48,19 @@ class Parts(Sequence[Part]):
     offsets: npt.NDArray[np.int64]
     hashes: Sequence[str]
 
-    @overload
-    def __getitem__(self, at: int) -> Part: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Part]: ...
-    def __getitem__(self, at: int | slice) -> Part | list[Part]:
-        """Return the part in one shard, or the parts in several."""
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
+    def __getitem__(self, at: int) -> Part:
+        """Return the part in one shard."""
         shape = (int(self.lengths[at]), *self.shape)
         return Part(int(self.offsets[at]), shape, self.dtype, self.hashes[at])
 
-    def __len__(self) -> int:
-        """Return the number of shards."""
-        return len(self.lengths)
+    @property
+    def row_bytes(self) -> int:
+        """Number of bytes of a row."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def __iter__(self) -> Iterator[Part]:
+        """Iterate over the shards."""
+        return map(self.__getitem__, range(len(self.lengths)))
 
 
 @dataclass(frozen=True, slots=True)

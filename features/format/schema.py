@@ -1,7 +1,7 @@
 """The schema of the on-disk format: every group, axis and column.
 
-The columns are listed in ``schema.json``. Writers check against them, readers read by them, and
-``docs/format.md`` is generated from them. A change of meaning increases ``FORMAT_VERSION``.
+``data/schema.json`` lists the columns. Writers check against it, readers read by it, and
+``docs/format.md`` is generated from it. A change of meaning increases ``FORMAT_VERSION``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FormatError, UnknownName
-
-__all__ = [
-    "FORMAT_NAME",
-    "FORMAT_VERSION",
-    "GROUPS",
-    "ROLES",
-    "Column",
-    "Columns",
-    "GroupSchema",
-    "axis_lengths",
-    "check_columns",
-    "find_column",
-    "shard_ranges",
-    "shard_rows",
-]
 
 FORMAT_NAME = "scenestore"
 FORMAT_VERSION = 1
@@ -92,7 +77,7 @@ class GroupSchema:
 
 
 def _read_groups() -> dict[str, GroupSchema]:
-    text = resources.files("features.format").joinpath("schema.json").read_text(encoding="utf-8")
+    text = resources.files("features.format").joinpath("data/schema.json").read_text("utf-8")
     groups = {}
     for name, group in json.loads(text).items():
         columns: list[dict[str, Any]] = [

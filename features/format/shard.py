@@ -13,8 +13,6 @@ from features.format.hdf5 import BLOCK, REPAIR, hash_rest, open_file, read_part
 from features.format.record import ShardRecord
 from features.format.schema import Columns, check_columns
 
-__all__ = ["Shard"]
-
 
 class Shard:
     """Shard ``number`` in the folder of a group, whether it exists yet or not.

@@ -24,8 +24,6 @@ from features.format import (
 )
 from features.maintenance.verify import group_folders, store_folder, store_manifests
 
-__all__ = ["IDLE_HOURS", "Garbage", "collect", "find_garbage"]
-
 IDLE_HOURS = 24.0
 _RUN_FILES = (".json", ".yaml", ".yml", ".toml")
 _LARGEST_RUN_FILE = 16 << 20

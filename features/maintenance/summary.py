@@ -10,15 +10,6 @@ from features.format import read_group, read_store_manifest, store_manifest_path
 from features.maintenance.verify import group_folders, store_manifests
 from features.store import Store
 
-__all__ = [
-    "describe_item",
-    "describe_store",
-    "item_lines",
-    "list_folder",
-    "listing_lines",
-    "store_lines",
-]
-
 
 def list_folder(folder: Path) -> dict[str, Any]:
     """Return the stores and groups of a folder, finished or not.
@@ -29,9 +20,7 @@ def list_folder(folder: Path) -> dict[str, Any]:
         raise FormatError(f"{folder}: no such folder. Check the path.")
     stores: list[dict[str, Any]] = []
     groups: list[dict[str, Any]] = []
-    latest = ""
-    if (folder / "latest.json").exists():
-        latest = store_manifest_path(folder).name
+    latest = store_manifest_path(folder).name if (folder / "latest.json").exists() else ""
     for path in store_manifests(folder):
         try:
             document = read_store_manifest(path)
@@ -89,7 +78,7 @@ def describe_store(store: Store) -> dict[str, Any]:
     for name in sorted(store.manifest["groups"]):
         manifest = store.group(name).manifest
         shapes = {
-            part: [sum(p.shape[0] for p in kept), *kept[0].shape[1:], kept[0].dtype]
+            part: [int(kept.lengths.sum()), *kept.shape, kept.dtype]
             for part, kept in sorted(manifest.parts.items())
             if "/names/" not in part
         }
@@ -168,13 +157,12 @@ def describe_item(store: Store, name: str) -> dict[str, Any]:
 
 
 def _describe_caption(store: Store, name: str) -> dict[str, Any]:
-    shown: dict[str, Any] = {"caption": name}
     if not store.has("form"):
         row = int(store.rows_of_captions([name])[0])
-        return {**shown, "text": store.group("index").text("caption")[row]}
+        return {"caption": name, "text": store.group("index").text("caption")[row]}
     graph = store.text(name)
     return {
-        **shown,
+        "caption": name,
         "text": graph.caption,
         "tokens": list(graph.tokens),
         "objects": list(graph.objects),

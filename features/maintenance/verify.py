@@ -29,8 +29,6 @@ from features.format import (
     write_errors,
 )
 
-__all__ = ["Finding", "group_folders", "store_folder", "store_manifests", "verify_store"]
-
 _FOLDER = re.compile(rf"({'|'.join(GROUPS)})-[0-9a-f]{{{KEY_DIGITS}}}")
 _MANIFEST = re.compile(rf".+-[0-9a-f]{{{KEY_DIGITS}}}\.json")
 
@@ -119,17 +117,16 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
 
 
 def _check_bindings(folder: Path) -> Iterator[Finding]:
-    if (folder / "latest.json").exists():
+    latest = folder / "latest.json"
+    if latest.exists():
         try:
             name = store_manifest_path(folder)
             if not name.exists():
-                text = f"refers to {name.name}, which does not exist"
-                yield Finding(folder / "latest.json", "", text, damaged=False)
+                yield _intact(latest, f"refers to {name.name}, which does not exist")
         except StoreError as error:
-            yield _finding(folder / "latest.json", error)
+            yield _finding(latest, error)
     else:
-        text = "is missing; build the store again"
-        yield Finding(folder / "latest.json", "", text, damaged=False)
+        yield _intact(latest, "is missing; build the store again")
     for path in store_manifests(folder):
         try:
             document = read_store_manifest(path)
@@ -137,14 +134,12 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
             for name, entry in document["groups"].items():
                 manifest = folder / entry["folder"] / "manifest.json"
                 if not manifest.exists():
-                    text = f"binds {entry['folder']}, which is unfinished"
-                    yield Finding(path, "", text, damaged=False)
+                    yield _intact(path, f"binds {entry['folder']}, which is unfinished")
                     continue
                 with contextlib.suppress(StoreError):  # reported with its group
                     bound[name] = read_group(manifest.parent)
                     if bound[name].hash != entry["hash"]:
-                        text = f"binds {entry['folder']} with another hash"
-                        yield Finding(path, "", text, damaged=False)
+                        yield _intact(path, f"binds {entry['folder']} with another hash")
             if "index" in bound:
                 check_binding(bound)
         except StoreError as error:
@@ -236,6 +231,10 @@ def _remove(finding: Finding, manifest: GroupManifest | None) -> None:
                 return
             (finding.group / "manifest.json").unlink(missing_ok=True)
             Shard(finding.group, finding.shard).delete()
+
+
+def _intact(path: Path, problem: str) -> Finding:
+    return Finding(path, "", problem, damaged=False)
 
 
 def _finding(

@@ -8,8 +8,6 @@ import numpy.typing as npt
 
 from features.format import Columns, decode_texts
 
-__all__ = ["CodedColumn", "TextColumn"]
-
 Array = npt.NDArray[Any]
 
 

@@ -11,8 +11,6 @@ import threading
 import weakref
 from typing import Any
 
-__all__ = ["fork_safe_lock"]
-
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 

@@ -12,8 +12,6 @@ from features.format import ROLES, sentence_starts
 from features.reading.reader import StoreReader
 from features.records import SceneGraph, TextGraph
 
-__all__ = ["scene_graph", "text_graph"]
-
 
 def scene_graph(store: StoreReader, row: int, image_id: str) -> SceneGraph:
     """Return the scene graph of an image row."""

@@ -16,8 +16,6 @@ from features.reading.integrity import HeaderCheck, Piece, open_checked
 from features.reading.memory_map import fits_one_map, map_pieces
 from features.reading.row_readers import H5Rows, MappedRows, PreadRows
 
-__all__ = ["GroupReader"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 RowReader: TypeAlias = MappedRows | PreadRows | H5Rows
@@ -117,13 +115,12 @@ class GroupReader:
 
         def make() -> RowReader:
             parts = self.manifest.parts[name]
-            row = parts[0].row
-            if self.backend not in ("pread", "h5py") or not row.nbytes * parts.lengths.sum():
+            if self.backend not in ("pread", "h5py") or not parts.row_bytes * parts.lengths.sum():
                 return self._map(name)
             pieces = self._pieces(name)
             if self.backend == "h5py":
                 return H5Rows(pieces, name)
-            return PreadRows(pieces, row.shape, np.dtype(row.dtype))
+            return PreadRows(pieces, parts.shape, np.dtype(parts.dtype))
 
         return self._keep(f"rows of {name}", make)
 
@@ -131,12 +128,12 @@ class GroupReader:
         """Return the maps of a column; a small one that does not fit one map is copied."""
 
         def make() -> MappedRows:
-            pieces, row = self._pieces(name), self.manifest.parts[name][0].row
-            size = row.nbytes * sum(piece.rows for piece in pieces)
-            if size <= SMALL_COLUMN and not fits_one_map(pieces, row.nbytes):
+            pieces, parts = self._pieces(name), self.manifest.parts[name]
+            size = parts.row_bytes * parts.lengths.sum()
+            if size <= SMALL_COLUMN and not fits_one_map(pieces, parts.row_bytes):
                 return MappedRows([_frozen(np.concatenate(self._load(name)))])
-            mapped = MappedRows(map_pieces(pieces, row.shape, np.dtype(row.dtype)))
-            self._mapped |= row.nbytes > 0 and all(piece.rows for piece in pieces)
+            mapped = MappedRows(map_pieces(pieces, parts.shape, np.dtype(parts.dtype)))
+            self._mapped |= bool(parts.row_bytes and parts.lengths.all())
             return mapped
 
         return self._keep(f"map of {name}", make)

@@ -18,8 +18,6 @@ import numpy.typing as npt
 from features.errors import DamagedError
 from features.format import REPAIR, GroupManifest, closing, hash_rest, open_file
 
-__all__ = ["HeaderCheck", "Piece", "open_checked"]
-
 Index = npt.NDArray[np.int64]
 
 

@@ -23,8 +23,6 @@ from features.errors import StoreError
 from features.format import closing
 from features.reading.integrity import Piece, open_checked
 
-__all__ = ["advise", "fits_one_map", "map_pieces"]
-
 PAGE = mmap.PAGESIZE
 _PROT_NONE, _PROT_READ, _PROT_WRITE = 0, 1, 2
 _MAP_SHARED, _MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS, _MAP_NORESERVE = 1, 2, 16, 32, 0x4000

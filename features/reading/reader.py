@@ -21,8 +21,6 @@ from features.reading.row_copy import aligned_empty, first_overflow
 from features.reading.row_numbers import IdTable, checked_rows
 from features.reading.row_readers import BACKENDS
 
-__all__ = ["StoreReader"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
@@ -123,7 +121,7 @@ class StoreReader:
         object arrays of str. Coded columns are positions in ``coded(name).names``.
 
         Args:
-            name: a column of ``features/format/schema.json``.
+            name: a column of ``features/format/data/schema.json``.
             variant: variant of its group, for example ``clip`` for ``regions@clip``.
 
         Raises: UnknownName: the format or the store has no such column.

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["aligned_empty", "copy_row", "first_overflow", "take_rows"]
-
 Array = npt.NDArray[Any]
 Index = npt.NDArray[np.int64]
 
@@ -50,7 +48,8 @@ def take_rows(source: Array, rows: Index, out: Array) -> None:
     known = {source.dtype.str, out.dtype.str} <= _TORCH_DTYPES.keys()
     torch = sys.modules.get("torch") if known else None
     same, row_bytes = out.dtype == source.dtype, source[:1].nbytes
-    if same and (torch is None or row_bytes < _LARGE_ROW or _aligned_alike(source, out)):
+    apart = abs(out.ctypes.data - source.ctypes.data) | row_bytes
+    if same and (torch is None or row_bytes < _LARGE_ROW or apart % _ALIGNED == 0):
         # mode="raise" would copy through a second buffer; the rows have been checked
         np.take(source, rows, axis=0, out=out, mode="clip")
         return
@@ -93,8 +92,3 @@ def first_overflow(values: Array) -> int | None:
     if not bits.size or (int(bits.max()) < 0x7C00 and int(bits.view(np.uint16).max()) < 0xFC00):
         return None
     return next(at for at, row in enumerate(values) if not np.isfinite(row).all())
-
-
-def _aligned_alike(source: Array, out: Array) -> bool:
-    apart = abs(out.ctypes.data - source.ctypes.data) | source[:1].nbytes
-    return apart % _ALIGNED == 0

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from features.errors import FormatError, UnknownName, UsageError
 
-__all__ = ["IdTable", "checked_rows"]
-
 Index = npt.NDArray[np.int64]
 
 

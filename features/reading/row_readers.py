@@ -16,8 +16,6 @@ from features.reading.integrity import Piece, open_checked
 from features.reading.memory_map import advise
 from features.reading.row_copy import copy_row, take_rows
 
-__all__ = ["BACKENDS", "H5Rows", "MappedRows", "PreadRows"]
-
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 MAX_FILES = 256  # open at a time and column: systems allow a process about 1024
 MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -14,8 +14,6 @@ from features.reading.reader import StoreReader
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CAPTION_TABLES", "IMAGE_TABLES", "captions_table", "images_table"]
-
 Array = npt.NDArray[Any]
 
 

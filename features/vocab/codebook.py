@@ -17,8 +17,6 @@ from features.format import read_sealed, replacing, write_sealed
 from features.reading import CodedColumn, StoreReader, flat_rows
 from features.vocab.wordpiece import WordPiece
 
-__all__ = ["SPECIAL_WORDS", "Codebook", "Table"]
-
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 _SPECIAL_NAMES = ("<pad>", "<unk>")
 _TABLES = ("words", "labels", "predicates", "tags")

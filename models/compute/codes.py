@@ -6,8 +6,6 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-__all__ = ["code_bytes", "join", "pick", "rebuild"]
-
 Code = TypeVar("Code", bound=tuple[Tensor, ...])
 
 

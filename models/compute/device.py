@@ -10,8 +10,6 @@ import torch
 from features.errors import TrainingError, UsageError
 from models.compute.distributed import World
 
-__all__ = ["memory_errors", "pick_device"]
-
 
 def pick_device(name: str, world: World) -> torch.device:
     """Return the device of this rank. Raises: UsageError: no such device."""

@@ -27,8 +27,6 @@ from features.batches import CaptionBatch, ImageBatch
 from features.errors import ScenestoreError, TrainingError
 from models.compute.codes import pick, rebuild
 
-__all__ = ["ALONE", "Exchange", "World", "average_gradients", "gather_rows", "join_world"]
-
 Code = TypeVar("Code", bound=tuple[Tensor, ...])
 
 # How long ranks wait for each other, for example while the first one computes recalls and writes.

@@ -26,19 +26,6 @@ from pydantic_core import PydanticCustomError
 
 from models.configuration.validation import Strict, validated
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "ModelConfig",
-    "OptimConfig",
-    "RunConfig",
-    "ScheduleConfig",
-    "describe_options",
-    "from_dict",
-    "to_dict",
-    "to_yaml",
-]
-
 
 def _number(value: Any) -> Any:
     """Read a number written as text, such as ``2e-4``; give integral floats the type int."""

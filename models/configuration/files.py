@@ -11,8 +11,6 @@ import yaml
 from features.errors import ConfigError, MissingInput, UnknownName
 from models.configuration.config import SECTIONS, Config, from_dict
 
-__all__ = ["find", "load", "shipped"]
-
 _MODELS = Path(__file__).resolve().parents[1]
 _PLACES = (_MODELS / "configs", _MODELS.parent / "configs")  # an installed package, a checkout
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["Strict", "checked_options", "validated"]
-
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -11,8 +11,6 @@ import numpy.typing as npt
 from models.evaluation.metrics import Recall, bootstrap, fold5, recall
 from models.evaluation.rerank import rerank, rerank_folds
 
-__all__ = ["Evaluation", "evaluate_scores"]
-
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -18,8 +18,6 @@ import numpy.typing as npt
 
 from features.errors import TrainingError, UsageError
 
-__all__ = ["METRICS", "Recall", "bootstrap", "chance", "fold5", "recall"]
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from features.errors import UsageError
 
-__all__ = ["rerank", "rerank_folds"]
-
 
 def rerank(sims: Any, top: int = 15) -> npt.NDArray[np.float32]:
     """Return scores that re-rank the captions of each image. RACG Eq. (24)-(27).

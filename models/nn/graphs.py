@@ -19,8 +19,6 @@ from models.nn.layers import (
     xavier_linear,
 )
 
-__all__ = ["GraphConvolution", "TextGraphEncoder", "text_adjacency"]
-
 
 def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> Tensor:
     """Return which words share an edge: a dependent and its head, and each word with itself.
@@ -29,9 +27,7 @@ def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> 
         heads: (C, T) int64, position of each word's head, -1 without one.
         word_mask: (C, T) bool.
         dense: connect all real words of a caption instead.
-
-    Returns:
-        (C, T, T) bool, symmetric; False for padded words.
+    Returns: (C, T, T) bool, symmetric; False for padded words.
     """
     real = word_mask.unsqueeze(2) & word_mask.unsqueeze(1)
     if dense:

@@ -1,4 +1,8 @@
-"""Norms, masked reductions, initialised layers and the Bi-GRU over padded words."""
+"""Norms, masked reductions, initialised layers and the Bi-GRU over padded words.
+
+The ``mask`` of ``masked_softmax``, ``masked_mean`` and ``masked_max`` is a bool tensor that
+broadcasts to the values, True where real.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-__all__ = [
-    "Activation",
-    "BiGru",
-    "activate",
-    "clipped_l2norm",
-    "cosine",
-    "l2norm",
-    "last_state",
-    "masked_l2norm",
-    "masked_max",
-    "masked_mean",
-    "masked_softmax",
-    "uniform_embedding",
-    "xavier_linear",
-    "zero_padding",
-]
 
 Activation = Literal["tanh", "relu", "leaky_relu", "none"]
 
@@ -56,10 +43,10 @@ def clipped_l2norm(similarities: Tensor, dim: int, scale: float) -> Tensor:
     return l2norm(activate(similarities, "leaky_relu"), dim, scale=scale)
 
 
-def cosine(a: Tensor, b: Tensor, dim: int = -1, eps: float = 1e-8) -> Tensor:
-    """Return a.b / max(||a|| ||b||, eps) along ``dim``."""
-    norms: Tensor = torch.linalg.vector_norm(a, dim=dim) * torch.linalg.vector_norm(b, dim=dim)
-    return (a * b).sum(dim) / norms.clamp(min=eps)
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return a.b / max(||a|| ||b||, 1e-8) along the last axis."""
+    norms: Tensor = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    return (a * b).sum(-1) / norms.clamp(min=1e-8)
 
 
 def zero_padding(x: Tensor, mask: Tensor) -> Tensor:
@@ -73,31 +60,19 @@ def masked_l2norm(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
-    """Return the softmax along ``dim`` over real entries; all zeros where there is none.
-
-    Args:
-        scores: any shape.   mask: bool, broadcastable to it, True = real.   dim: axis.
-    """
+    """Return the softmax along ``dim`` over real entries; all zeros where there is none."""
     masked = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return torch.softmax(masked, dim=dim).masked_fill(~mask, 0.0)
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int) -> Tensor:
-    """Return the mean along ``dim`` over real entries; 0 where there is none.
-
-    Args:
-        x: any shape.   mask: bool, broadcastable to ``x``, True = real.   dim: axis.
-    """
+    """Return the mean along ``dim`` over real entries; 0 where there is none."""
     total = x.masked_fill(~mask, 0.0).sum(dim)
     return total / mask.to(x.dtype).sum(dim).clamp(min=1.0)
 
 
 def masked_max(x: Tensor, mask: Tensor, dim: int) -> Tensor:
-    """Return the maximum along ``dim`` over real entries; 0 where there is none.
-
-    Args:
-        x: any shape.   mask: bool, broadcastable to ``x``, True = real.   dim: axis.
-    """
+    """Return the maximum along ``dim`` over real entries; 0 where there is none."""
     best = x.masked_fill(~mask, torch.finfo(x.dtype).min).amax(dim)
     return best.masked_fill(~mask.any(dim), 0.0)
 
@@ -111,10 +86,10 @@ def xavier_linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
     return layer
 
 
-def uniform_embedding(size: int, dim: int, bound: float = 0.1) -> nn.Embedding:
-    """Return an Embedding with weights from U(-bound, bound)."""
+def uniform_embedding(size: int, dim: int) -> nn.Embedding:
+    """Return an Embedding with weights from U(-0.1, 0.1)."""
     table = nn.Embedding(size, dim)
-    nn.init.uniform_(table.weight, -bound, bound)
+    nn.init.uniform_(table.weight, -0.1, 0.1)
     return table
 
 
@@ -137,9 +112,7 @@ class BiGru(nn.Module):
         Args:
             x: (N, T, inputs), real positions first.
             lengths: (N,) int64, real positions of each; 0 gives a row of zeros.
-
-        Returns:
-            (N, T, hidden): mean of both directions, zeros where padded.
+        Returns: (N, T, hidden): mean of both directions, zeros where padded.
         """
         states = x.new_zeros(x.shape[0], x.shape[1], self.hidden)
         (real,) = torch.nonzero(lengths > 0, as_tuple=True)

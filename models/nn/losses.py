@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["negative_mask", "triplet_loss"]
-
 
 def negative_mask(image_rows: Tensor, *, mask_same_image: bool = True) -> Tensor:
     """Return which pairs of a batch are negatives: (B, B) bool, rows = images, columns = captions.
@@ -37,9 +35,7 @@ def triplet_loss(
         margin: m.
         hard_negatives: count only the hardest negative of each row and column (Eq. 9), instead
             of the sum over all negatives (Eq. 8).
-
-    Returns:
-        () the sum; 0 for a batch without negatives.
+    Returns: () the sum; 0 for a batch without negatives.
     """
     if negatives is None:
         negatives = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["fill_padding", "mean_of_max", "mean_of_max_plain", "segment_mean"]
-
 # One matrix product of ``mean_of_max``: how many queries it has, and how many similarities are
 # held until they are reduced. Small enough for a core's cache, large enough to run at its peak
 # (measured: the time is flat around these values).
@@ -58,9 +56,7 @@ def mean_of_max(keys: Tensor, key_mask: Tensor, queries: Tensor, query_mask: Ten
     Args:
         keys: (I, K, D) and key_mask: (I, K) bool, of the images.
         queries: (C, T, D) and query_mask: (C, T) bool, of the captions.
-
-    Returns:
-        (I, C); 0 where an image has no key or a caption no query.
+    Returns: (I, C); 0 where an image has no key or a caption no query.
     """
     n_images, n_keys, width = keys.shape
     flat = queries[query_mask]  # (Q, D)

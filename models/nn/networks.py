@@ -10,13 +10,23 @@ from torch import Tensor, nn
 from features.batches import CaptionBatch, ImageBatch
 from models.compute import ALONE, Exchange
 from models.nn.losses import negative_mask, triplet_loss
-from models.nn.options import DataOptions
 from models.nn.text_encoders import copy_rows
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["EmbeddingOptions", "Network", "TripletNetwork", "TripletOptions"]
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Sizes that follow from the store and its codebook; ``models.options_for`` fills them in."""
+
+    image_dim: int = 2048
+    """Width of one region feature."""
+    vocab_size: int = 10000
+    n_labels: int = 2
+    n_predicates: int = 2
+    n_tags: int = 64
+    """Part-of-speech tags."""
 
 
 @dataclass(frozen=True)

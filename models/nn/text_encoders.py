@@ -20,8 +20,6 @@ from models.nn.layers import BiGru, uniform_embedding, xavier_linear, zero_paddi
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["BertText", "GruText", "copy_rows", "pool_pieces"]
-
 
 def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
     """Copy pretrained vectors into an embedding; a row of zeros or NaN keeps its random values.
@@ -29,9 +27,7 @@ def copy_rows(table: nn.Embedding, vectors: npt.ArrayLike) -> None:
     Args:
         table: (V, d).
         vectors: (V, d), for example from ``features.vocab.vectors.word_matrix``.
-
-    Raises:
-        ConfigError: the shapes differ.
+    Raises: ConfigError: the shapes differ.
     """
     values = torch.as_tensor(np.asarray(vectors), dtype=table.weight.dtype)
     if values.shape != table.weight.shape:
@@ -85,23 +81,18 @@ class BertText(nn.Module):
         source: folder of a BERT, ``minilm`` (see ``models.nn.bert``), or the sizes of a BERT whose
             weights are loaded later.
         embed_dim: width of a feature.
-        weights: False skips loading the weights in the folder.
     """
 
-    def __init__(self, source: str | BertConfig, embed_dim: int, *, weights: bool = True) -> None:
+    def __init__(self, source: str | BertConfig, embed_dim: int) -> None:
         super().__init__()
-        if isinstance(source, BertConfig):
-            self.bert = Bert(source)
-        else:
-            self.bert = load_bert(source, weights=weights)
+        self.bert = Bert(source) if isinstance(source, BertConfig) else load_bert(source)
         self.project = xavier_linear(self.bert.config.hidden_size, embed_dim)
 
     def encode_pieces(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Return features (C, S, D) and mask (C, S) of all pieces, [CLS] and [SEP] included."""
         pieces, piece_words = _pieces_of(captions)
         mask = piece_words >= 0
-        features: Tensor = self.project(self.bert(pieces, mask))
-        return zero_padding(features, mask), mask
+        return zero_padding(self.project(self.bert(pieces, mask)), mask), mask
 
     def forward(self, captions: CaptionBatch) -> Tensor:
         """Return the mean of each word's pieces: (C, T, D), zeros where padded."""

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["score_in_tiles", "tiles"]
-
 CPU_TILE = 6 * 2**20  # bytes; measured best between 4 and 8 MiB, a small share of an L3 cache
 CUDA_TILE = 512 * 2**20  # bytes; large enough that the cost of kernel launches is negligible
 
@@ -42,9 +40,7 @@ def score_in_tiles(
         shape: images per caption of a tile.
         recompute: while training, compute each tile again for the gradient instead of keeping
             its intermediate results; a single tile is always kept.
-
-    Returns:
-        (I, C) scores.
+    Returns: (I, C) scores.
     """
     order = word_mask.sum(-1).argsort(stable=True)
     image_tiles, caption_tiles = tiles(image_mask, word_mask[order], pair_bytes, shape)
@@ -67,13 +63,10 @@ def tiles(
     """Cut images and captions into ranges whose pairs fit into one tile.
 
     Args:
-        images: (I, R) bool mask.
-        captions: (C, T) bool mask, sorted by length.
-        pair_bytes: memory of one pair of full length; it is proportional to the length.
-        shape: images per caption of a tile.
+        images: (I, R) bool mask.   captions: (C, T) bool mask, sorted by length.
+        pair_bytes, shape: as in ``score_in_tiles``; the memory is proportional to the length.
 
-    Returns:
-        Ranges of images, and ranges of captions with the length of their longest one. A tile
+    Returns: ranges of images, and ranges of captions with the length of their longest one. A tile
         holds more captions when they are short.
     """
     room = CUDA_TILE if images.is_cuda else CPU_TILE

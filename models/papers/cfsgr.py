@@ -56,8 +56,6 @@ from models.registry import register
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Cfsgr", "CfsgrOptions"]
-
 GraphHead = Literal["sgraf", "literal"]
 
 PARTS = {
@@ -199,9 +197,7 @@ class Comparison(nn.Module):
         Args:
             images, texts: the nodes.
             gram: (n, K, K) inner products of each image's nodes, if already computed.
-
-        Returns:
-            (n, C, T + 1, H), the global vector first, and its mask (C, T + 1).
+        Returns: (n, C, T + 1, H), the global vector first, and its mask (C, T + 1).
         """
         (n, K), (C, T) = images.mask.shape, texts.mask.shape
         flat = texts.local.reshape(C * T, -1)
@@ -464,8 +460,8 @@ class CoarseNetwork(ReasoningNetwork):
         return self._code(words, word_mask, paths, path_mask, self.text_pool)
 
     def _code(self, o: Tensor, o_mask: Tensor, r: Tensor, r_mask: Tensor, pool: Any) -> GraphCode:
-        whole = l2norm(pool(torch.cat([o, r], 1), torch.cat([o_mask, r_mask], 1)))
-        return GraphCode(o, o_mask, r, r_mask, whole)
+        whole = pool(torch.cat([o, r], 1), torch.cat([o_mask, r_mask], 1))
+        return GraphCode(o, o_mask, r, r_mask, l2norm(whole))
 
     def local_score(self, images: GraphCode, captions: GraphCode) -> Tensor:
         """Average the best matches of words and of triplets: (I, C). CFSGR Eq. (4)-(5)."""

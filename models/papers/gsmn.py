@@ -49,8 +49,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Gsmn", "GsmnCaptions", "GsmnImages", "GsmnOptions"]
-
 AttentionNorm = Literal["clipped_l2norm", "none"]
 Propagation = Literal["paper", "official"]
 TextKernelNorm = Literal["official", "none"]
@@ -118,9 +116,7 @@ def text_edges(words: Tensor, word_mask: Tensor, adjacency: Tensor, scale: float
     Args:
         words: (C, T, d), unit length.   word_mask: (C, T) bool.
         adjacency: (C, T, T) bool.   scale: lambda.
-
-    Returns:
-        (C, T, T); row i weighs the neighbours of word i.
+    Returns: (C, T, T); row i weighs the neighbours of word i.
     """
     similar = scale * words @ words.transpose(1, 2)
     lowest = torch.finfo(similar.dtype).min
@@ -363,9 +359,7 @@ def match_nodes_plain(
         sources: (..., M, d) nodes of the other graph, zero where padded.
         source_mask: (..., M) bool.   scale: lambda.   blocks: t.
         norm: see ``GsmnOptions.attention_norm``.
-
-    Returns:
-        (..., N, t) cosines between each node and its context.
+    Returns: (..., N, t) cosines between each node and its context.
     """
     similar = queries @ sources.transpose(-1, -2)  # (..., N, M)
     logits = scale * similar if norm == "none" else clipped_l2norm(similar, -2, scale)

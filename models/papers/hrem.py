@@ -42,8 +42,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Embeddings", "Encoded", "Hrem", "HremOptions"]
-
 Distance = Literal["l2", "squared"]
 
 
@@ -167,9 +165,7 @@ def drop_words(ids: Tensor, mask: Tensor, rate: float, unknown: int, size: int) 
         mask: (C, T) bool; the first and the last real position are never disturbed.
         rate: share of words.   unknown: id that masks a word.
         size: replacements are drawn from ids 4 to ``size`` - 1.
-
-    Returns:
-        (C, T) int64 with the remaining words moved to the front, then 0.
+    Returns: (C, T) int64 with the remaining words moved to the front, then 0.
     """
     last = mask.sum(1, keepdim=True) - 1
     position = torch.arange(ids.shape[1], device=ids.device)
@@ -443,9 +439,7 @@ def distance_weights(scores: Tensor, negatives: Tensor, far: float) -> Tensor:
     Args:
         scores: (N, M) cosines.   negatives: (N, M) bool.
         far: negatives from this distance on have no weight.
-
-    Returns:
-        (N, M); a row sums to 1, or to 0 when no negative is near enough.
+    Returns: (N, M); a row sums to 1, or to 0 when no negative is near enough.
     """
     distance = (2 - 2 * scores).clamp_min(0).sqrt().clamp_min(CUTOFF)
     inner = (1 - distance.square() / 4).clamp_min(1e-8)
@@ -635,9 +629,7 @@ class Hrem(Network[HremOptions]):
 
         Args:
             v: (N, d) images.   u: (N, d) captions.   connected: A.   relevance: S.
-
-        Returns:
-            Unit embeddings of the same shapes.
+        Returns: Unit embeddings of the same shapes.
         """
         o = self.options
         parts, weight = o.relate_instances, o.relevance_weight

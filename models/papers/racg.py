@@ -47,8 +47,6 @@ from models.nn import (
 )
 from models.registry import register
 
-__all__ = ["Racg", "RacgCaptions", "RacgImages", "RacgOptions"]
-
 CrossNodes = Literal["nouns_attributes", "nouns", "all"]
 
 
@@ -147,9 +145,7 @@ def relate(maps: RelationMaps, heads: Tensor, tails: Tensor, neighbours: Tensor)
     Args:
         maps: kappa and mu.   heads: (..., N, d) receiving nodes.   tails: (..., M, d) senders.
         neighbours: (..., N, M) bool.
-
-    Returns:
-        (..., N, M) weights; a row sums to 1, or is 0 without neighbours.
+    Returns: (..., N, M) weights; a row sums to 1, or is 0 without neighbours.
     """
     products = maps.kappa(heads) @ maps.mu(tails).transpose(-1, -2)
     return masked_softmax(products, neighbours)
@@ -188,9 +184,7 @@ def neighbour_counts(
         regions: (I, R) bool, real ones.   words: (C, T, T) bool, neighbours among words.
         cross: (C, T) bool, words with relations to all regions.
         within_regions: whether regions are neighbours of each other.
-
-    Returns:
-        (C, I, R + T), regions first.
+    Returns: (C, I, R + T), regions first.
     """
     n_o, across = regions.sum(1), cross.sum(1, keepdim=True)  # (I,), (C, 1)
     of_regions = (n_o * within_regions + across).unsqueeze(-1)  # (C, I, 1)
@@ -208,9 +202,7 @@ def reconstruct(nodes: Tensor, aggregated: Tensor, mask: Tensor, scale: float) -
         nodes: (B, N, d) nodes h of both modalities.
         aggregated: (B, N, d) updated nodes c, not yet of unit length.
         mask: (B, N) bool.   scale: lambda.
-
-    Returns:
-        (B, N, d).
+    Returns: (B, N, d).
     """
     length = aggregated.square().sum(-1).clamp_min(1e-24).sqrt() + 1e-8  # (B, N)
     similar = torch.bmm(nodes, aggregated.transpose(1, 2)) * (scale / length).unsqueeze(1)

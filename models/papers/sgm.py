@@ -43,8 +43,6 @@ from models.registry import register
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Sgm", "SgmCaptions", "SgmImages", "SgmOptions"]
-
 
 @dataclass(frozen=True)
 class SgmOptions(TripletOptions):

@@ -30,8 +30,6 @@ from models.papers import Hrem
 from models.registry import build_options, create
 from models.released.layouts import LAYOUTS, Layout, join_kernels
 
-__all__ = ["Converted", "app", "convert", "load_converted", "load_official", "save_converted"]
-
 BERT = "txt_enc.bert."  # prefix of a BERT's tensors in released checkpoints
 
 

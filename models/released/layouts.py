@@ -12,8 +12,6 @@ import torch
 import yaml
 from torch import Tensor
 
-__all__ = ["LAYOUTS", "Layout", "join_kernels"]
-
 Tensors = Mapping[str, Tensor]
 
 

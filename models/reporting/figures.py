@@ -13,8 +13,6 @@ from html import escape
 from features.drawing import COLOURS, Strongest
 from features.records import SceneGraph, TextGraph
 
-__all__ = ["arcs", "curves", "overlay"]
-
 CHARACTER = 0.58  # width of a character of the report's font, in font sizes
 
 

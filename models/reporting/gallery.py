@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from features.store import Store
 
-__all__ = ["Thumbnails", "retrieval_gallery"]
-
 SHOWN = 5
 
 

@@ -14,8 +14,6 @@ from features.errors import InputError, MismatchError, MissingInput
 from models.evaluation import file_stem
 from models.reporting.figures import curves
 
-__all__ = ["read_run"]
-
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 

@@ -17,8 +17,6 @@ from models.reporting.gallery import Thumbnails
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["bars", "captions", "facts", "graphs", "results", "stages"]
-
 STAGES = {
     "index": "Images and captions",
     "visual": "Scene graphs",

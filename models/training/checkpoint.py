@@ -20,17 +20,6 @@ from torch import Tensor, nn
 from features.errors import MismatchError, MissingInput, TrainingError
 from features.format import replacing
 
-__all__ = [
-    "load_best",
-    "load_last",
-    "load_weights",
-    "read_best_metadata",
-    "rng_state",
-    "save_best",
-    "save_last",
-    "set_rng_state",
-]
-
 FORMAT = 1
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from models.compute import World
     from models.configuration import Config
 
-__all__ = ["Data", "check_split", "make_model", "open_data"]
-
 
 @dataclass(frozen=True)
 class Data:

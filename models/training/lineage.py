@@ -12,7 +12,6 @@ from models.configuration import Config, from_dict, to_dict
 
 if TYPE_CHECKING:
     from features.store import Store
-__all__ = ["check_keys", "check_resumable", "run_metadata", "store_keys", "store_reference"]
 
 _CHANGEABLE = {
     "data": {"store", "eval_batch_size"},

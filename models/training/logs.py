@@ -17,8 +17,6 @@ from features.errors import MissingDependency, TrainingError
 from features.format import replacing, write_errors
 from models.evaluation import METRICS
 
-__all__ = ["Events", "MetricsFile", "Speed"]
-
 COLUMNS = (
     "step", "epoch", "kind", "loss", "lr", "pairs_per_s", "loader_wait", "gpu_mib", *METRICS
 )  # fmt: skip

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from features.store import Store
     from features.vocab import Codebook
 
-__all__ = ["NeighbourLoader", "k_means", "mean_regions", "neighbour_batches", "neighbour_order"]
-
 Index = npt.NDArray[np.int64]
 
 

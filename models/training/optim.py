@@ -12,8 +12,6 @@ from torch.optim.swa_utils import AveragedModel
 from features.errors import ConfigError
 from models.configuration import OptimConfig, ScheduleConfig
 
-__all__ = ["load_average", "make_average", "make_optimizer", "rate_factor", "set_rate"]
-
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the trainable parameters, one group per ``lr_scale`` prefix.

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from features.store import Store
-__all__ = ["Run", "RunFolder", "load_run"]
 
 
 @dataclass(frozen=True)

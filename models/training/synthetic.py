@@ -7,8 +7,6 @@ from torch import Tensor
 
 from features.batches import CaptionBatch, ImageBatch
 
-__all__ = ["random_captions", "random_images"]
-
 
 def _counts(n: int, low: int, high: int, make: torch.Generator) -> Tensor:
     """Return n counts in low..high; the last one is high, so that no column is all padding."""

@@ -39,8 +39,6 @@ from models.training.optim import (
 )
 from models.training.run import RunFolder
 
-__all__ = ["Position", "Stopped", "Trainer"]
-
 
 class Stopped(Exception):
     """A signal asked the run to stop; its state is saved."""

@@ -14,8 +14,6 @@ from features.vocab import Codebook, WordVectors, load_vectors
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["start_from_vectors", "vector_rows", "word_width"]
-
 
 def word_width(source: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return model options with ``word_dim`` set to the width of the vectors.

@@ -5,8 +5,6 @@ from __future__ import annotations
 from features.commands import Program
 from pipeline.commands import fitting, images, text
 
-__all__ = ["app"]
-
 app = Program(
     "python -m pipeline",
     help="Parse captions, detect objects, fit labels and relations, evaluate predictors.",

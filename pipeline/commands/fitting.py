@@ -12,8 +12,6 @@ from features.commands import Program
 from features.errors import UsageError
 from features.store import open_store
 
-__all__ = ["app"]
-
 app = Program("python -m pipeline")
 
 

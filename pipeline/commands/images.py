@@ -16,8 +16,6 @@ from features.store import open_store
 from pipeline.detect import detect as detect_objects
 from pipeline.vision import create_detector, create_relations, read_image, rules_for
 
-__all__ = ["app"]
-
 app = Program("python -m pipeline")
 
 Photos = Annotated[list[str], typer.Argument(metavar="PHOTO", help="Image files.")]

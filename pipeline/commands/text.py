@@ -15,8 +15,6 @@ from features.records import TextGraph
 from pipeline.language import markdown
 from pipeline.parse import parse as parse_captions
 
-__all__ = ["app", "draw_arcs", "table"]
-
 app = Program("python -m pipeline")
 
 

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pipeline.demo.dataset import read_tables
 from pipeline.demo.world import Entity, Relation, Scene
 
-__all__ = ["FORMS", "NOUNS", "write_captions"]
-
 _GRAMMAR = read_tables("grammar.json")
 NOUNS: dict[str, list[str]] = _GRAMMAR["nouns"]  # label -> nouns
 _SMALL_NOUNS: dict[str, str] = _GRAMMAR["small_nouns"]  # label -> noun of a small object

@@ -9,8 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_tables", "write_captions_file", "write_json"]
-
 
 def read_tables(file: str) -> dict[str, Any]:
     """Read a file in the folder ``data``."""

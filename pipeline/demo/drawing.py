@@ -15,8 +15,6 @@ from pipeline.demo.dataset import read_tables
 from pipeline.demo.shapes import Pen, draw_object
 from pipeline.demo.world import LABELS, Entity, Scene
 
-__all__ = ["draw_scene"]
-
 SHARP = 3  # scale at which objects are first drawn
 _TABLES = read_tables("world.json")
 _GROUND = _TABLES["ground"]  # setting -> colour near, colour far

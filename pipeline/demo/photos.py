@@ -12,8 +12,6 @@ from pathlib import Path
 from features.errors import InputError, MissingDependency
 from pipeline.demo.dataset import read_tables, write_captions_file
 
-__all__ = ["PHOTOS", "write_photos"]
-
 PHOTOS: dict[str, list[str]] = read_tables("photos.json")  # file name -> captions
 
 

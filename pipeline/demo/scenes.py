@@ -16,8 +16,6 @@ from pipeline.demo.dataset import write_captions_file, write_json
 from pipeline.demo.drawing import draw_scene
 from pipeline.demo.world import COMBINATIONS, Box, Scene, plan_scene
 
-__all__ = ["detections_of", "make_scenes", "plan_scenes", "splits_of"]
-
 NEAR = 40  # largest gap of the relation near, in pixels
 
 

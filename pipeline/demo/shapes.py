@@ -9,8 +9,6 @@ from PIL import Image, ImageDraw
 
 from pipeline.demo.world import COLOURS
 
-__all__ = ["Pen", "draw_object"]
-
 RGB = tuple[int, int, int]
 _INK: RGB = (44, 40, 46)
 _SKIN: tuple[RGB, RGB] = ((236, 188, 152), (150, 100, 70))

@@ -14,20 +14,6 @@ from itertools import combinations
 
 from pipeline.demo.dataset import read_tables
 
-__all__ = [
-    "COLOURS",
-    "COMBINATIONS",
-    "LABELS",
-    "RELATIONS",
-    "SETTINGS",
-    "Entity",
-    "LabelSpec",
-    "Relation",
-    "Scene",
-    "holds",
-    "plan_scene",
-]
-
 Box = tuple[float, float, float, float]
 
 _TABLES = read_tables("world.json")
@@ -118,10 +104,9 @@ def plan_scene(rng: random.Random, combination: int) -> Scene:
     """Return a random scene with the labels of ``COMBINATIONS[combination]``."""
     labels, settings = COMBINATIONS[combination]
     setting = rng.choice(settings)
-    while True:
-        scene = _try_scene(rng, labels, setting)
-        if scene is not None:
-            return scene
+    while (scene := _try_scene(rng, labels, setting)) is None:
+        pass
+    return scene
 
 
 def _try_scene(rng: random.Random, labels: Sequence[str], setting: str) -> Scene | None:

@@ -19,15 +19,6 @@ from features.records import Detections
 from pipeline.detect import detect
 from pipeline.vision import Detector, GraphRules, RelationPredictor, apply_rules, iou_matrix
 
-__all__ = [
-    "BoxRecall",
-    "PredicateQuality",
-    "box_recall",
-    "coco_ap",
-    "entities_recall",
-    "predicate_quality",
-]
-
 MATCH = 0.5  # IoU from which a gold box counts as found
 
 

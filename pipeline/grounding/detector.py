@@ -14,8 +14,6 @@ from pipeline.grounding.graphs import GroundedGraph, GroundingCounts, ground
 from pipeline.parse import PARSE_VERSION, load_parser, parse
 from pipeline.vision import LazyImage
 
-__all__ = ["Grounded", "open_entities"]
-
 
 def open_entities(folder: Path | str) -> EntitiesFolder:
     """Open a folder of Flickr30k Entities: ``Annotations`` and ``Sentences``.

@@ -14,8 +14,6 @@ import numpy.typing as npt
 from features.convert import Phrase, Sentence
 from features.records import Detections, TextGraph
 
-__all__ = ["COLLECTIVES", "COLOURS", "Evidence", "GroundedGraph", "GroundingCounts", "ground"]
-
 Float = npt.NDArray[np.float32]
 Relation = tuple[int, str, int]
 

@@ -13,8 +13,6 @@ from pipeline.grounding.detector import Grounded
 from pipeline.grounding.graphs import COLOURS, GroundedGraph
 from pipeline.vision import GoldBoxes, LabelGraph, LabelledRegions
 
-__all__ = ["SYNONYMS", "gold_boxes", "label_graphs", "labelled_regions", "noun_of"]
-
 # Nouns that are counted as another one: forms that the lemmatiser keeps, and names of one class.
 SYNONYMS = {
     "bicycle": "bike",

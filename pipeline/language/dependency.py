@@ -17,8 +17,6 @@ from features.errors import UnknownName
 from features.records import TextGraph
 from pipeline.language.words import names, word_class
 
-__all__ = ["SCHEMES", "Tree", "coarse_tag", "from_ud", "to_ud"]
-
 SCHEMES = ("ud", "clear", "ud1-basic")
 
 _CLEAR_TO_UD = names("clear_to_ud")

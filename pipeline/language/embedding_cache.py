@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EmbeddingCache", "cache_embeddings"]
-
 LIMIT = 100_000  # words of 96 float32: 38 MB
 
 

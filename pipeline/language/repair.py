@@ -12,8 +12,6 @@ from itertools import pairwise
 
 from pipeline.language.dependency import Tree
 
-__all__ = ["repair"]
-
 _SINGULAR_DETERMINERS = frozenset(["a", "an", "one", "another", "each", "every", "this"])
 _INNER_TAGS = frozenset(("NN", "NNP", "JJ", "JJR", "JJS", "VBN", "VBG", "HYPH"))
 _OPENERS = frozenset(("VB", "VBZ", "VBP", "VBD", "VBN", "RB"))

@@ -15,8 +15,6 @@ from functools import cache, lru_cache
 
 from pipeline.language.words import word_class
 
-__all__ = ["MAX_TOKENS", "Tokens", "clean", "lowered", "tokenize"]
-
 MAX_TOKENS = 512  # the longest of 150,070 Flickr30k captions has 91 tokens
 _CACHE_LIMIT = 200_000
 _MAX_WORD = 256  # longer chunks are not words, and NLTK's regexes are slow on them

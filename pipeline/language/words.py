@@ -7,8 +7,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-__all__ = ["names", "phrases", "read_data", "word_class"]
-
 
 def read_data(file: str) -> str:
     """Return the text of a file in the folder ``data``."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["areas", "clip_boxes", "intersections", "iou_matrix", "nms"]
-
 Float = npt.NDArray[np.float32]
 
 BATCH = 128  # boxes of small classes that share one overlap matrix

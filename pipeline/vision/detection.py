@@ -14,8 +14,6 @@ from features.records import Detections
 from features.registry import Registry
 from pipeline.vision.images import LazyImage
 
-__all__ = ["Detector", "create_detector", "detector_registry"]
-
 
 @runtime_checkable
 class Detector(Protocol):

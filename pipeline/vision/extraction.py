@@ -18,15 +18,6 @@ from features.registry import Registry
 from pipeline.vision.detection import Detector
 from pipeline.vision.images import LazyImage
 
-__all__ = [
-    "Extractor",
-    "PooledExtractor",
-    "create_extractor",
-    "extractor_registry",
-    "relation_pairs",
-    "resolve_features",
-]
-
 Float = npt.NDArray[np.float32]
 
 

@@ -23,18 +23,6 @@ from pipeline.vision.extraction import Extractor, create_extractor
 from pipeline.vision.images import LazyImage, read_size
 from pipeline.vision.relations import RelationPredictor, create_relations
 
-__all__ = [
-    "REGIONS_VERSION",
-    "VISUAL_VERSION",
-    "WHOLE_IMAGE",
-    "GraphBuilder",
-    "GraphRules",
-    "ImageGraph",
-    "ImageGraphs",
-    "apply_rules",
-    "rules_for",
-]
-
 Float = npt.NDArray[np.float32]
 
 VISUAL_VERSION = "1"  # increase when graphs change for the same detector, predictor and rules

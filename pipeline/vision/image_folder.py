@@ -10,8 +10,6 @@ from pathlib import Path
 from features.errors import InputError, MissingInput
 from features.records import ImageEntry
 
-__all__ = ["ImageFolder", "describe_missing", "keep_available", "keep_covered"]
-
 SHOWN = 5  # missing images named in a message; the rest are counted
 
 

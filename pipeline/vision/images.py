@@ -28,8 +28,6 @@ from features.errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["MAX_PIXELS", "LazyImage", "Pixels", "read_image", "read_size"]
-
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; 20,000 x 8,900 pixels are still allowed

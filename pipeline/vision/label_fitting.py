@@ -23,8 +23,6 @@ from pipeline.vision.label_head import LabelHead, box_geometry, box_steps, conte
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FitOptions", "GoldBoxes", "LabelledRegions", "Recall", "fit_head", "measure"]
-
 Float = npt.NDArray[np.float32]
 
 MATCH = 0.5  # IoU from which a region has the names of a gold box

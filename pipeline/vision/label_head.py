@@ -21,16 +21,6 @@ from features.errors import InputError, UsageError
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix
 
-__all__ = [
-    "GEOMETRY",
-    "LabelHead",
-    "Regionals",
-    "box_geometry",
-    "box_steps",
-    "context_row",
-    "moved_boxes",
-]
-
 Float = npt.NDArray[np.float32]
 
 GEOMETRY = 10  # numbers that describe a box

@@ -36,8 +36,6 @@ from pipeline.vision.images import LazyImage
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = ["Fit", "InputSpec", "OnnxSpec", "choice", "open_session", "read_spec"]
-
 Float = npt.NDArray[np.float32]
 
 

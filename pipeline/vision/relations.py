@@ -18,15 +18,6 @@ from features.records import Detections
 from features.registry import Registry
 from pipeline.vision.detection import Detector
 
-__all__ = [
-    "RelationPredictor",
-    "Relations",
-    "create_relations",
-    "rank_relations",
-    "relation_predictors",
-    "resolve_relations",
-]
-
 Float = npt.NDArray[np.float32]
 Relations = tuple[tuple[int, str, int], ...]
 

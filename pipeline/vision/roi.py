@@ -14,8 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLOUR_DIM", "FeatureMap", "colour_map", "pool_maps", "roi_align"]
-
 Float = npt.NDArray[np.float32]
 
 COLOUR_DIM = 16

@@ -24,8 +24,6 @@ from pipeline.vision.extraction import create_extractor, extractor_registry, res
 from pipeline.vision.graph_builder import GraphBuilder, GraphRules, rules_for
 from pipeline.vision.relations import create_relations, relation_predictors, resolve_relations
 
-__all__ = ["StoreRecipe", "recipe_of"]
-
 Parameters = Mapping[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""A small data set on disk, and Luigi's command line inside the test process."""
+"""Small data sets, and Luigi's command line run inside the test process."""
 
 import json
 
@@ -17,10 +17,10 @@ def write_photos(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
         noise = np.random.default_rng(number).integers(90, 160, (96, 128, 3), dtype=np.uint8)
-        picture = Image.fromarray(noise)
-        draw = ImageDraw.Draw(picture)
+        image = Image.fromarray(noise)
+        draw = ImageDraw.Draw(image)
         draw.ellipse((20 + number, 20, 70 + number, 70), fill=COLOURS[number % 4])
-        picture.save(folder / name, quality=90)
+        image.save(folder / name, quality=90)
 
 
 def write_captions(path, names, captions=2):
@@ -43,7 +43,7 @@ def write_captions(path, names, captions=2):
 
 
 def write_graphs(path, names):
-    """Write scene graphs for images that have no photos."""
+    """Write scene graphs for images without files."""
     graphs = {
         name: {
             "labels": ["man", "horse", "hat"],
@@ -63,7 +63,7 @@ def names():
 
 @pytest.fixture
 def data(tmp_path, names):
-    """Six photos and their captions; the dict holds the options that name them."""
+    """Write six photos and their captions; return the options of a build."""
     write_photos(tmp_path / "photos", names)
     captions = write_captions(tmp_path / "captions.json", names)
     return {
@@ -75,7 +75,7 @@ def data(tmp_path, names):
 
 @pytest.fixture
 def graphs(tmp_path):
-    """150 images without photos: three shards."""
+    """Write scene graphs and captions of 150 images, three shards; return the options."""
     many = [f"{number:04d}.jpg" for number in range(150)]
     return {
         "--captions": write_captions(tmp_path / "many.json", many, captions=1),
@@ -88,7 +88,7 @@ def graphs(tmp_path):
 
 @pytest.fixture
 def run_luigi(capfd):
-    """Return a function that runs one Luigi command line and gives (code, out, err)."""
+    """Return a function that runs a Luigi task and returns (exit code, stdout, stderr)."""
 
     def run(task, options, *more):
         luigi.task_register.Register.clear_instance_cache()

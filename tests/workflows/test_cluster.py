@@ -1,4 +1,4 @@
-"""Fan-out to Dask: results, expected errors, dead workers and unreachable schedulers."""
+"""Shards on Dask: results, errors, killed workers and unreachable schedulers."""
 
 import os
 
@@ -16,8 +16,7 @@ def square(job, number):
 
 
 def refuse(job, number):
-    marks = job["folder"]
-    with open(f"{marks}/{number}-{os.getpid()}-{os.urandom(4).hex()}", "w"):
+    with open(f"{job['folder']}/{number}-{os.getpid()}-{os.urandom(4).hex()}", "w"):
         pass
     if number == 1:
         raise InputError("captions.json: images[3] is broken")
@@ -37,18 +36,18 @@ def die(job, number):
     os._exit(9)
 
 
-def test_every_number_is_done_once_on_local_processes():
+def test_local_processes_run_every_shard_once():
     found = dict(fan_out(square, {"add": 1}, list(range(7)), Where(jobs=2)))
     assert found == {n: 1 + n * n for n in range(7)}
 
 
-def test_expected_errors_come_home_unwrapped_and_are_not_retried(tmp_path):
+def test_a_users_error_is_neither_wrapped_nor_retried(tmp_path):
     with pytest.raises(InputError, match="images"):
         list(fan_out(refuse, {"folder": str(tmp_path)}, [0, 1], Where(jobs=1)))
     assert len(list(tmp_path.glob("1-*"))) == 1
 
 
-def test_other_errors_are_tried_again(tmp_path):
+def test_other_errors_are_retried(tmp_path):
     found = dict(fan_out(flaky, {"folder": str(tmp_path)}, [0, 1], Where(jobs=1)))
     assert found == {0: 0, 1: 1}
 
@@ -59,7 +58,7 @@ def test_a_shard_that_kills_workers_is_named():
         list(fan_out(die, {}, [5], Where(jobs=1), describe=lambda n: "images 40 to 47"))
 
 
-def test_no_scheduler_and_no_jobs_are_said_clearly(monkeypatch):
+def test_a_missing_scheduler_and_zero_jobs_are_errors(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.5)
     with pytest.raises(StageError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1"):
         list(fan_out(square, {}, [1], Where(address="tcp://127.0.0.1:1")))

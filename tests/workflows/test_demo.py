@@ -1,4 +1,4 @@
-"""The demo in small: rendered scenes and photos to a report, and nothing to do the second time."""
+"""A small demo: scenes and photos become a report, and the second run builds nothing."""
 
 import pytest
 
@@ -7,7 +7,7 @@ import features
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-def test_the_demo_ends_with_a_report(tmp_path, run_luigi):
+def test_the_demo_writes_a_report(tmp_path, run_luigi):
     options = {"--demo-dir": tmp_path / "demo", "--images": 30, "--jobs": 2}
     code, out, err = run_luigi("Demo", options)
     assert code == 0, err

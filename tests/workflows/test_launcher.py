@@ -1,4 +1,4 @@
-"""The launcher leaves nothing behind: whole process groups end, errors keep their reason."""
+"""The launcher: it ends whole process groups, and its errors quote the command."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ print("PIDS", os.getpid(), child.pid, flush=True)
 
 
 def alive(pid):
-    """True while the process runs (a zombie that nobody has reaped yet does not count)."""
+    """Return True while the process runs; a zombie does not count."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"

@@ -22,8 +22,6 @@ from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan
 from workflows.tasks import EntryTask
 
-__all__ = ["AddText"]
-
 
 class AddText(EntryTask, TextTask):
     """Parse the captions of a store, such as an imported one, and add their text graphs."""

@@ -26,8 +26,6 @@ from workflows.build.stages import (
 from workflows.build.summary import changed_options, count_store, describe_build
 from workflows.tasks import EntryTask
 
-__all__ = ["BuildCoco", "BuildDataset", "BuildFlickr30k"]
-
 log = logging.getLogger(__name__)
 
 

@@ -16,11 +16,9 @@ from features.errors import UsageError
 from pipeline.vision import GraphRules
 from workflows.cluster import usable_cores
 
-__all__ = ["BuildOptions", "Option", "TextOptions", "described", "option_parameter", "takes"]
-
 NO_DETECTOR = "none"
 _RULES = GraphRules()
-_DEPENDS = "depends on the detector"
+_AUTO = "depends on the detector"
 _Task = TypeVar("_Task", bound=type[luigi.Task])
 _Options = TypeVar("_Options", bound="TextOptions")
 
@@ -32,13 +30,12 @@ class Option:
     Attributes:
         help: the help text.
         group: the first group whose content key it enters, "" if it enters none.
-        values, shown: Markdown for the table instead of the help text, of the default.
+        shown: the default in the documentation, if the value itself says too little.
         significant: False for options that change no result.
     """
 
     help: str
     group: str = ""
-    values: str = ""
     shown: str = ""
     significant: bool = True
 
@@ -53,21 +50,11 @@ class TextOptions:
     """The options of ``AddText``: how the captions of a store are parsed."""
 
     store_dir: str = option(MISSING, "folder of the store, or one store manifest")
-    parser: str = option(
-        "spacy", "caption parser: spacy, stanza or a plug-in", "tokens", values="`spacy`, `stanza`"
-    )
+    parser: str = option("spacy", "caption parser: spacy, stanza or a plug-in", "tokens")
     profile: str = option(
-        "extended",
-        "rules for triplets: spice or extended",
-        "text",
-        values="`spice` (what SPICE extracts), `extended` (also clauses, passives, ...)",
+        "extended", "triplets: spice (as SPICE) or extended (also clauses, passives, ...)", "text"
     )
-    scheme: str = option(
-        "ud",
-        "stored dependency scheme: ud, clear or ud1-basic",
-        "tokens",
-        values="`ud`, `clear`, `ud1-basic` (used by GSMN)",
-    )
+    scheme: str = option("ud", "dependency scheme: ud, clear or ud1-basic (as GSMN)", "tokens")
     jobs: int = option(
         usable_cores(), "local worker processes", shown="all cores", significant=False
     )
@@ -85,25 +72,20 @@ class TextOptions:
 class BuildOptions(TextOptions):
     """The options of a build.
 
-    Raises: UsageError: no store folder, or a limit below 1.
+    Raises: UsageError: no store folder, a limit below 1, or options that exclude each other.
     """
 
     dataset: str = option("dataset", "name of the data set")
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions file, several separated by commas, or a folder of them",
+        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
+        "Sentences; several separated by commas, or a folder",
         "index",
-        values="Karpathy JSON, COCO captions JSON (or their folder), `results_20130124.token`, "
-        "Entities `Sentences`",
     )
     store_dir: str = option("", "folder of the store")
     detector: str = option(
-        "nanodet",
-        "object detector; none: store captions only",
-        "visual",
-        values="see [docs/detectors.md](docs/detectors.md): `nanodet`, `entities`, "
-        "`scene-graphs`, ..., or `none`: captions only",
+        "nanodet", "object detector (docs/detectors.md), or none: captions only", "visual"
     )
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
     labels: str = option(
@@ -111,44 +93,36 @@ class BuildOptions(TextOptions):
         "fitted labels of regions instead of the detector's labels: packaged, a file written by "
         "fit-labels, or none",
         "visual",
-        values="fitted labels of regions: `packaged`, a file of `fit-labels`, or `none`",
     )
     relations: str = option(
         "auto",
-        "relation predictor; auto: the detector's relations if it provides any",
+        "relation predictor: geometric, prior, fitted or precomputed; auto: the detector's "
+        "relations if it provides any, else geometric",
         "visual",
-        values="`geometric`, `prior`, `fitted`, `precomputed`",
-        shown="the detector's own, else `geometric`",
     )
     features: str = option(
         "auto",
-        "feature extractor; auto: the detector's features if it provides any",
+        "feature extractor: detector, nanodet, label, none, ...; auto: the detector's features if "
+        "it provides any, else from the images, else label",
         "regions",
-        values="`detector`, `nanodet`, `label`, `none`, ...",
-        shown="the detector's own, else pixels, else `label`",
     )
-    max_objects: int = option(_RULES.max_objects, "at most this many objects per image", "visual")
-    max_relations: int = option(
-        _RULES.max_relations, "at most this many relations per image", "visual"
-    )
-    min_score: float | None = option(
-        None, "drop objects with a lower score", "visual", shown=_DEPENDS
-    )
+    max_objects: int = option(_RULES.max_objects, "maximum number of objects per image", "visual")
+    max_relations: int = option(_RULES.max_relations, "maximum number of relations", "visual")
+    min_score: float | None = option(None, "drop objects with a lower score", "visual", shown=_AUTO)
     cross_class_iou: float | None = option(
         None,
-        "drop the weaker of two boxes that overlap more than this, whatever their labels; "
-        "1 keeps all",
+        "drop the weaker of two boxes that overlap more, whatever their labels; 1 keeps all",
         "visual",
-        shown=_DEPENDS,
+        shown=_AUTO,
     )
     whole_image: Literal["auto", "always", "empty"] = option(
         "auto",
-        "add the whole image as an object, always or only if no other was found",
+        "add the whole image as an object: always, or only if no other was found (empty)",
         "visual",
-        shown=_DEPENDS,
+        shown=_AUTO,
     )
     on_error: Literal["fail", "skip"] = option(
-        "fail", "stop at the first bad image or caption, or leave it out and report it"
+        "fail", "fail at the first bad image or caption, or skip and report it"
     )
 
     def __post_init__(self) -> None:

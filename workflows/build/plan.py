@@ -31,8 +31,6 @@ from pipeline.vision import (
 from workflows.build.options import BuildOptions
 from workflows.build.text_plan import TextPlan
 
-__all__ = ["Plan", "plan_of"]
-
 
 class Plan(TextPlan):
     """The groups of one build; each is named from the inputs when first asked for.

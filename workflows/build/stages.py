@@ -33,17 +33,6 @@ from workflows.cluster import Where, fan_out
 from workflows.targets import GroupTarget
 from workflows.tasks import Task
 
-__all__ = [
-    "BuildTask",
-    "DetectGraphs",
-    "ExtractStoredTriplets",
-    "ExtractTriplets",
-    "IndexImages",
-    "ParseCaptions",
-    "ParseStoredCaptions",
-    "TextTask",
-]
-
 
 @takes(BuildOptions)
 class BuildTask(Task):

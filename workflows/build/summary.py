@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from features.format import GroupManifest
     from workflows.build.plan import Plan
 
-__all__ = ["changed_options", "count_store", "count_text", "describe_build"]
-
 STAGES = {
     "index": "images and captions",
     "visual": "scene graphs",

@@ -25,8 +25,6 @@ from pipeline.language import PROFILES, RULES_VERSION, SCHEMES
 from pipeline.parse import PARSE_VERSION, load_parser
 from workflows.build.options import TextOptions
 
-__all__ = ["StoredTextPlan", "TextPlan", "stored_text_plan"]
-
 INDEX_VERSION = "1"
 
 

@@ -21,8 +21,6 @@ from features.format import replacing
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
 from workflows.tasks import EntryTask
 
-__all__ = ["CompareModels", "published_rows", "read_changes"]
-
 PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
 SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # in the names of configurations
 IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # in the test split of the papers

@@ -23,8 +23,6 @@ from workflows.launcher import run_in_group
 from workflows.targets import RunTarget
 from workflows.tasks import Task
 
-__all__ = ["EvaluateModel", "EvaluateRuns", "TrainModel", "config_file", "train_command"]
-
 TRAIN_VERSION = "1"
 _ROOT = Path(__file__).resolve().parents[2]
 _CONFIGS = (_ROOT / "models" / "configs", _ROOT / "configs")  # an installed package, a checkout

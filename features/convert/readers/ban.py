@@ -20,8 +20,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput
 from features.records import Detections
 
-__all__ = ["BanFile"]
-
 _MAX_BYTES = 1 << 28  # of one row; real ones have 300 kB
 
 

@@ -26,8 +26,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["BottomUpFile"]
-
 _ARRAYS = ("num_boxes", "boxes", "features")
 PLAIN: tuple[str, ...] = ("image_id", "image_w", "image_h", *_ARRAYS)
 _CLASSES = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")

@@ -22,8 +22,6 @@ from features.records import Detections
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-__all__ = ["MARKED", "EntitiesFolder", "Phrase", "Sentence"]
-
 MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
 """A marked phrase of a caption: entity id, types separated by slashes, words."""
 _MAX_BYTES = 8 << 20  # the largest real file has some kilobytes
@@ -117,6 +115,10 @@ class EntitiesFolder(Source):
             for name in names:
                 rows[name] = (*rows.get(name, ()), row)
         return _read_sentences(self.sentences / f"{path.stem}.txt", rows)
+
+    def phrases(self, image_id: str) -> list[Phrase]:
+        """Return all phrases of an image's captions; raises as ``captions`` does."""
+        return [phrase for sentence in self.captions(image_id) for phrase in sentence.phrases]
 
 
 def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list[tuple[str, ...]]]:

@@ -25,8 +25,6 @@ from features.convert.safe.values import integers
 from features.errors import InputError
 from features.records import TextGraph
 
-__all__ = ["dependency_pairs", "read_graphs", "word_ids"]
-
 _START, _END, _UNKNOWN = 1, 2, 3
 Pairs = list[list[int]]
 Pair = tuple[int, int]

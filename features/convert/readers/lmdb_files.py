@@ -29,8 +29,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingDependency
 from features.records import Detections
 
-__all__ = ["LmdbFile"]
-
 _KEYS = b"keys"
 _SIZES = (("image_width", "image_height"), ("image_w", "image_h"), ("img_w", "img_h"))
 

@@ -24,8 +24,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["NpzFolder"]
-
 Table = npt.NDArray[np.generic]
 # zipfile raises RuntimeError for an encrypted member
 _BROKEN_ZIP = (RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)

@@ -23,8 +23,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput
 from features.records import Caption, Detections, ImageEntry, TextGraph
 
-__all__ = ["CAPTIONS_PER_IMAGE", "ScanData"]
-
 CAPTIONS_PER_IMAGE = 5
 _NAMES = {"dev": "val", "testall": "test"}  # SCAN's name -> ours
 _ORDER = ("train", "dev", "test", "testall")

@@ -18,8 +18,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["SceneGraphFile"]
-
 
 class SceneGraphFile(Source):
     """One scene graph file of LGSGM or SGM; the keys tell which.

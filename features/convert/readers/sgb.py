@@ -16,8 +16,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["BACKGROUND", "INFO", "PREDICTION", "SceneGraphBenchmark"]
-
 BACKGROUND = "__background__"
 PREDICTION, INFO = "custom_prediction.json", "custom_data_info.json"
 

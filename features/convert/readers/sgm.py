@@ -22,8 +22,6 @@ from features.convert.source import Source, make_detections
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections
 
-__all__ = ["SgmFile"]
-
 Array = npt.NDArray[np.generic]
 _PADDING = [-1, -1, -1]
 

@@ -32,8 +32,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["VinvlFile"]
-
 _BOX_NUMBERS = 6
 _SOME_OBJECTS = re.compile(rb'"objects"\s*:\s*\[\s*[^]\s]')
 _SOME_RELATIONS = re.compile(rb'"relations"\s*:\s*[^n\s]')  # anything but null

@@ -15,8 +15,6 @@ from features.convert.source import Source, make_detections
 from features.errors import InputError
 from features.records import Detections
 
-__all__ = ["VisualGenomeFile"]
-
 
 class VisualGenomeFile(Source):
     """Ground truth of Visual Genome; ids are image numbers as text.

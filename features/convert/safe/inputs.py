@@ -16,17 +16,6 @@ from typing import BinaryIO
 
 from features.errors import InputError, MissingInput, ScenestoreError
 
-__all__ = [
-    "BOM",
-    "damaged",
-    "need_file",
-    "need_folder",
-    "opened",
-    "read_bytes",
-    "read_names",
-    "read_text",
-]
-
 BOM = b"\xef\xbb\xbf"  # Windows editors put it before UTF-8 text
 _MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
 _MAX_RATIO = 100  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a thousandth

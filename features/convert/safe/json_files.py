@@ -18,8 +18,6 @@ from typing import BinaryIO
 from features.convert.safe.inputs import damaged, need_file, opened, read_bytes
 from features.errors import InputError
 
-__all__ = ["JsonItems", "parse_json", "read_json"]
-
 _CHUNK = 1 << 22
 _SPACE = re.compile(r"[ \t\n\r]*")
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 import pickle
 import pickletools
 
-__all__ = ["check_opcodes"]
-
 _LINE, _PAIR = -1, -2
 _COUNTS = {
     pickletools.TAKEN_FROM_ARGUMENT1: 1,

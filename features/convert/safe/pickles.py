@@ -23,8 +23,6 @@ from features.convert.safe.opcodes import check_opcodes
 from features.convert.safe.values import brief
 from features.errors import InputError
 
-__all__ = ["BROKEN_ARRAY", "load_array", "load_pickle"]
-
 Array = npt.NDArray[np.generic]
 _NUMERIC = re.compile(r"[<>|=]?[biufcSU]\d{1,6}|[<>|=]?O8?|[?bBhHiIlLqQefdg]")
 _MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")

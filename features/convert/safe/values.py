@@ -17,21 +17,6 @@ from features.convert.safe.inputs import damaged
 from features.errors import InputError
 from features.names import bad_text
 
-__all__ = [
-    "MAX_BOXES",
-    "box_count",
-    "brief",
-    "check_text",
-    "decode_base64",
-    "decode_floats",
-    "integers",
-    "json_list",
-    "json_object",
-    "json_objects",
-    "pick_names",
-    "real_rows",
-]
-
 MAX_BOXES = 10_000  # of one image; more means a broken file
 
 

@@ -14,8 +14,6 @@ from features.errors import FeatureOverflow, InputError, MissingDependency, Usag
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["export_faiss"]
-
 _BLOCK = 65_536
 
 

@@ -18,8 +18,6 @@ from features.records import SceneGraph
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["export_lgsgm", "export_sgb"]
-
 
 def _image_ids(store: Store, splits: list[str] | None) -> list[str]:
     if not store.has("labels"):

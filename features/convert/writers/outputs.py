@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from features.store import Store
 
-__all__ = ["Outputs", "id_lines", "of_splits", "write_floats"]
-
 Floats = npt.NDArray[np.float32]
 
 

@@ -28,8 +28,6 @@ from features.vocab import Codebook
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["export_scan"]
-
 Index = npt.NDArray[np.int64]
 _SPLITS = {"val": "dev"}  # ours -> SCAN's
 _BASE = ("ims.npy", "caps.txt", "ids.txt")
@@ -118,12 +116,8 @@ def export_scan(
             _write_rows(store, paths[part, "ims_bbx.npy"], "boxes", images, copies)
             _write_sizes(store, paths[part, "ims_size.npy"], images, copies)
         if codebook:
-            _write_words(
-                _graphs(store, captions),
-                codebook,
-                paths[part, "precaps_stan.txt"],
-                paths[part, "caps.json"],
-            )
+            words, pairs = (paths[part, name] for name in _PARSED)
+            _write_words(_graphs(store, captions), codebook, words, pairs)
     return notes
 
 

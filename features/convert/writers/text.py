@@ -13,8 +13,6 @@ from features.errors import MissingDependency, UsageError
 if TYPE_CHECKING:
     from features.store import Store
 
-__all__ = ["export_coco_captions", "export_conllu", "export_parquet", "sentence_trees"]
-
 _FIELDS = ("form", "lemma", "upos", "xpos", "deprel")
 _TABLES = {
     "images": "image_id",

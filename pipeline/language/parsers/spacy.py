@@ -18,8 +18,6 @@ from pipeline.language.lemmas import LEMMAS_VERSION, MODELS, Lemmas
 from pipeline.language.parsers.token_parser import TokenParser
 from pipeline.language.tokenizer import Tokens, lowered
 
-__all__ = ["SpacyParser"]
-
 _FULL_STOPS = frozenset((".", "!", "?", "...", "''"))
 _UNUSED = ["ner", "attribute_ruler", "lemmatizer", "senter"]
 

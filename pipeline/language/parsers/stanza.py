@@ -20,8 +20,6 @@ from pipeline.language.lemmas import LEMMAS_VERSION, Lemmas
 from pipeline.language.parsers.token_parser import TokenParser
 from pipeline.language.tokenizer import Tokens, lowered
 
-__all__ = ["StanzaParser"]
-
 
 class StanzaParser(TokenParser):
     """Parse captions with Stanza models.

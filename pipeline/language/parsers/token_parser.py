@@ -11,8 +11,6 @@ from pipeline.language.lemmas import Lemmas
 from pipeline.language.repair import repair
 from pipeline.language.tokenizer import Tokens, tokenize
 
-__all__ = ["TokenParser"]
-
 
 class TokenParser(abc.ABC):
     """Base of parsers whose model tags and parses our tokens.

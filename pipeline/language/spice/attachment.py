@@ -16,16 +16,6 @@ from functools import cache
 from pipeline.language.spice.clauses import Clauses
 from pipeline.language.words import names, phrases, read_data, word_class
 
-__all__ = [
-    "candidates",
-    "clause_cues",
-    "join_verbs",
-    "lower_conjuncts",
-    "phrase_cues",
-    "reattach",
-    "sites",
-]
-
 _ROLE = names("roles")
 _INSIDE = word_class("inner_labels")
 _PREPOSITIONS = word_class("common_prepositions") | phrases("common_phrases")

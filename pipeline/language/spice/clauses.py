@@ -9,8 +9,6 @@ from __future__ import annotations
 from features.records import TextGraph
 from pipeline.language.words import phrases, word_class
 
-__all__ = ["Clauses"]
-
 _PREP2 = phrases("prepositions_2")
 _PREP3 = phrases("prepositions_3")
 _ENDS = frozenset(p.rsplit(" ", 1)[1] for p in _PREP2 | _PREP3)
@@ -119,16 +117,12 @@ class Clauses:
             if known is not None:
                 if token == known[1][-1] + 1:  # `out of`, `from behind`
                     pair = f"{known[0]} {lower[token]}"
-                    self.prep[noun] = (
-                        pair if pair in _PREP2 else lower[token],
-                        (*known[1], token),
-                    )
-                continue
-            text = lower[token]
-            positions: tuple[int, ...] = (token,)
-            if token and text in _ENDS:
-                text, positions = self._multiword(token, noun)
-            self.prep[noun] = (text, positions)
+                    text = pair if pair in _PREP2 else lower[token]
+                    self.prep[noun] = (text, (*known[1], token))
+            elif token and lower[token] in _ENDS:
+                self.prep[noun] = self._multiword(token, noun)
+            else:
+                self.prep[noun] = (lower[token], (token,))
 
     def _multiword(self, token: int, noun: int) -> tuple[str, tuple[int, ...]]:
         """Merge a preposition with the words before it: *in front* + *of*."""

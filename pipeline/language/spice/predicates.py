@@ -9,8 +9,6 @@ from __future__ import annotations
 from pipeline.language.spice.clauses import Clauses
 from pipeline.language.words import names
 
-__all__ = ["Predicates"]
-
 _PEOPLE = names("people")
 _SPICE_NAMES = names("spice_names")
 _CONTROLLED = frozenset(("advcl", "xcomp", "ccomp"))

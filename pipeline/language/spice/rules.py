@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from pipeline.language.words import read_data
 
-__all__ = ["Rule", "markdown", "rules"]
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -17,8 +17,6 @@ from pipeline.language.spice.attachment import reattach
 from pipeline.language.spice.clauses import Clauses
 from pipeline.language.spice.predicates import Predicates
 
-__all__ = ["PROFILES", "RULES_VERSION", "extract"]
-
 RULES_VERSION = "2"  # increase when any caption can get other objects, attributes or relations
 PROFILES = ("extended", "spice")
 _RELATIVES = frozenset(("that", "which", "who", "whom"))

@@ -14,8 +14,6 @@ from pipeline.vision.extraction import PooledExtractor, extractor_registry
 from pipeline.vision.images import LazyImage
 from pipeline.vision.label_head import LabelHead, context_row
 
-__all__ = ["PACKAGED", "Labelled"]
-
 PACKAGED = Path(__file__).parents[1] / "data" / "label-head.npz"
 
 

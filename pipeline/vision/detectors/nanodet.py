@@ -23,19 +23,6 @@ from pipeline.vision.roi import FeatureMap, colour_map, pool_maps
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-__all__ = [
-    "FEATURE_DIM",
-    "STRIDES",
-    "Nanodet",
-    "cell_boxes",
-    "coco_classes",
-    "colour_features",
-    "forward",
-    "letterbox_scale",
-    "nanodet_features",
-    "session",
-]
-
 Float = npt.NDArray[np.float32]
 
 WEIGHTS = Path(__file__).parent / "weights" / "nanodet-g-416.onnx"
@@ -108,14 +95,9 @@ class Nanodet:
 
     def decode(self, outputs: dict[str, Float]) -> tuple[Float, Float, npt.NDArray[np.int64]]:
         """Return boxes in input pixels, scores and classes of the best candidates."""
-        places, parts, first = [], [], 0
-        for stride in STRIDES:
-            flat = outputs[f"c{stride}"].reshape(-1)  # cells x 80
-            rows = np.flatnonzero(flat >= self.min_score)
-            places.append(rows + first)
-            parts.append(flat[rows])
-            first += len(flat)
-        above, scores = np.concatenate(places), np.concatenate(parts)
+        flat = np.concatenate([outputs[f"c{stride}"].ravel() for stride in STRIDES])  # cells x 80
+        above = np.flatnonzero(flat >= self.min_score)
+        scores = flat[above]
         if len(above) > self.candidates:  # drop most before sorting
             last = len(above) - self.candidates
             good = np.flatnonzero(scores >= np.partition(scores, last)[last])

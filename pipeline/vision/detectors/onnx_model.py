@@ -35,8 +35,6 @@ from pipeline.vision.boxes import clip_boxes, nms
 from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import choice, read_spec
 
-__all__ = ["OnnxDetector", "to_xyxy"]
-
 Float = npt.NDArray[np.float32]
 
 KEYS: tuple[str, ...] = ("labels", "decode", "tensor", "objectness", "boxes", "scores", "classes")

@@ -12,8 +12,6 @@ from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.vision.images import LazyImage
 
-__all__ = ["Precomputed", "entities", "scene_graphs"]
-
 
 class Precomputed:
     """A file of detections as a detector.

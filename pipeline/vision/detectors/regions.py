@@ -25,8 +25,6 @@ from pipeline.vision.detectors.nanodet import (
 )
 from pipeline.vision.images import LazyImage
 
-__all__ = ["Regions"]
-
 Float = npt.NDArray[np.float32]
 
 CANDIDATES = 800  # cells with the best scores that enter NMS

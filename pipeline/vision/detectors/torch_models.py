@@ -16,8 +16,6 @@ from features.records import Detections
 from pipeline.vision.boxes import clip_boxes
 from pipeline.vision.images import LazyImage
 
-__all__ = ["TorchvisionDetector", "TransformersDetector", "hash_pretrained"]
-
 OPEN = ("owlvit", "owlv2")  # open-vocabulary networks: labels are given as queries
 PROMPT = "a photo of a {}"
 

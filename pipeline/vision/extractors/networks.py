@@ -22,15 +22,6 @@ from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import Fit, InputSpec, read_spec
 from pipeline.vision.roi import roi_align
 
-__all__ = [
-    "ClipFeatures",
-    "EfficientNetColours",
-    "EfficientNetFeatures",
-    "NanodetFeatures",
-    "OnnxFeatures",
-    "pool_map",
-]
-
 Float = npt.NDArray[np.float32]
 
 CROPS = 16  # batch size of ``clip``

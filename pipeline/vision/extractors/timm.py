@@ -23,8 +23,6 @@ from pipeline.vision.extractors.networks import pool_map
 from pipeline.vision.images import LazyImage
 from pipeline.vision.onnx_spec import InputSpec
 
-__all__ = ["TimmFeatures"]
-
 Float = npt.NDArray[np.float32]
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder; the first that exists

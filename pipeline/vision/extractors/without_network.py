@@ -14,8 +14,6 @@ from pipeline.vision.detection import Detector
 from pipeline.vision.extraction import PooledExtractor, relation_pairs
 from pipeline.vision.images import LazyImage
 
-__all__ = ["DetectorFeatures", "LabelVectors", "NoFeatures"]
-
 Float = npt.NDArray[np.float32]
 
 

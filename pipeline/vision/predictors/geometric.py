@@ -10,8 +10,6 @@ from features.records import Detections
 from pipeline.vision.boxes import areas, intersections
 from pipeline.vision.relations import Relations, rank_relations
 
-__all__ = ["PREDICATES", "Geometric", "predicate_fits"]
-
 Float = npt.NDArray[np.float32]
 
 PREDICATES = (

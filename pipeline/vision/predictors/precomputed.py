@@ -8,8 +8,6 @@ import numpy.typing as npt
 from features.records import Detections
 from pipeline.vision.relations import Relations
 
-__all__ = ["Precomputed"]
-
 
 class Precomputed:
     """The detector's own relations in their order, which is best first."""

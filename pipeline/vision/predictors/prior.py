@@ -25,8 +25,6 @@ from features.records import Detections
 from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
 
-__all__ = ["CELLS", "Fitted", "LabelGraph", "Prior", "PriorTable", "fit_prior", "geometry_cells"]
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 

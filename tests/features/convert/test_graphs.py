@@ -292,7 +292,7 @@ def test_entities(tmp_path):
     assert found.size == (50, 40)
     assert found.labels == ("dogs", "boy")
     assert gold.entities("5") == [("1", "2"), ("2",)]
-    phrases = [phrase for caption in gold.captions("5") for phrase in caption.phrases]
+    phrases = gold.phrases("5")
     assert [(p.text, p.sentence, p.first_word, p.boxes) for p in phrases] == [
         ("A small boy", 0, 0, (0, 1)),
         ("the park", 0, 4, ()),
@@ -390,4 +390,4 @@ def test_real_files():
         assert len(found.relations) == 25
         width, height = truth.size
         assert found.boxes.max(0)[2:].tolist() <= [width, height]
-        assert all(len(p.text.split()) > 0 for s in gold.captions(image_id) for p in s.phrases)
+        assert all(len(p.text.split()) > 0 for p in gold.phrases(image_id))

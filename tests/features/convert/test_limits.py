@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.convert import import_plan
+from features.convert import importing
 from features.convert.importing import import_store
 from features.convert.photos import Photos
 from features.errors import InputError, MissingInput, UsageError, WriteError
@@ -36,7 +36,7 @@ def npz(folder, **images):
 
 def disk(monkeypatch, free):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(import_plan.shutil, "disk_usage", lambda _: usage(free, 0, free))
+    monkeypatch.setattr(importing.shutil, "disk_usage", lambda _: usage(free, 0, free))
 
 
 def test_the_same_file_as_another_extra_is_another_variant(tmp_path):

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 
 from features.errors import FormatError, WriteError
-from features.format import shard as shard_module
 from features.format.codec import pack_regions
 from features.format.group import Group
 from features.format.shard import Shard
@@ -130,7 +129,7 @@ def test_a_failed_write_says_so_and_leaves_nothing(tmp_path, monkeypatch, at, co
     if at == "replace":
         monkeypatch.setattr(Path, "replace", fail)
     else:
-        monkeypatch.setattr(shard_module.os, at, fail)
+        monkeypatch.setattr(os, at, fail)
     with pytest.raises(WriteError, match=os.strerror(code)):
         write(tmp_path, number=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.h5", "00000.json"]

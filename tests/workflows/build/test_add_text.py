@@ -1,4 +1,4 @@
-"""``AddText``: an imported store gets parses and text graphs, and trains the graph models."""
+"""``AddText`` adds parses and text graphs to an imported store, which then trains models."""
 
 import base64
 import dataclasses
@@ -23,7 +23,7 @@ SENTENCES = ("A red ball lies on the grass .", "Two dogs chase a ball .", "A man
 
 
 def import_scan(folder, images=6):
-    """Write a folder as SCAN reads it, random features; import it and return the store."""
+    """Import random features in the layout of SCAN; return the store."""
     source = folder / "f30k_precomp"
     source.mkdir()
     random = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def import_scan(folder, images=6):
 
 
 def import_boxes(folder, names, captions):
-    """Import a TSV of two boxes an image, with the captions of a Karpathy file."""
+    """Import a TSV with two boxes per image and the captions of a Karpathy file."""
     numbers = np.arange(8, dtype=np.float32).reshape(2, 4)
     coded = [base64.b64encode(a.tobytes()).decode() for a in (numbers, numbers)]
     line = "\t".join(["{}", "100", "80", "2", *coded]) + "\n"
@@ -104,8 +104,8 @@ def test_an_imported_store_gets_text_and_trains(tmp_path, run_luigi):
     assert new.text(new.captions["id"].iloc[0]).scheme == "ud1-basic"
 
 
-def test_equal_captions_share_what_a_build_has_parsed(tmp_path, names, data, run_luigi):
-    """An import into the folder of a build: its parses and triplets are found, not made again."""
+def test_equal_captions_share_parses(tmp_path, names, data, run_luigi):
+    """An import into the folder of a build reuses its parses and triplets."""
     options = {"--captions": data["--captions"], "--store-dir": data["--store-dir"]}
     assert run_luigi("BuildDataset", options, "--detector", "none", "--jobs", "1")[0] == 0
     built = features.open_store(data["--store-dir"])
@@ -124,7 +124,7 @@ def test_equal_captions_share_what_a_build_has_parsed(tmp_path, names, data, run
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_goes_on_where_it_was(tmp_path, run_luigi):
+def test_a_stopped_run_is_resumed(tmp_path, run_luigi):
     folder = import_scan(tmp_path, images=70)  # 140 images: three shards
     assert add(run_luigi, folder)[0] == 0
     first = features.open_store(folder)
@@ -139,7 +139,7 @@ def test_a_run_that_stopped_goes_on_where_it_was(tmp_path, run_luigi):
     assert {path: path.stat().st_mtime_ns for path in parses.glob("*.h5")} == stamps
 
 
-def test_a_lost_parse_is_made_again(tmp_path, run_luigi):
+def test_a_lost_parse_is_rebuilt(tmp_path, run_luigi):
     folder = import_scan(tmp_path, images=2)
     assert add(run_luigi, folder)[0] == 0
     hash_before = features.open_store(folder).hash
@@ -149,8 +149,8 @@ def test_a_lost_parse_is_made_again(tmp_path, run_luigi):
     assert verify_store(folder) == []
 
 
-def test_captions_with_lone_surrogates_get_text(tmp_path, run_luigi):
-    """JSON may say "\\ud83d" alone; the store keeps what the data set has."""
+def test_captions_with_unpaired_surrogates_get_text(tmp_path, run_luigi):
+    """JSON may contain an unpaired surrogate; the store keeps it."""
     captions = (features.Caption("0", "A red \ud83d ball lies on grass ."),)
     entries = [features.ImageEntry("a.jpg", "a.jpg", "train", captions)]
     path = features.build_store(tmp_path / "st", "odd", entries)
@@ -172,12 +172,12 @@ def test_captions_with_lone_surrogates_get_text(tmp_path, run_luigi):
         (["folder"], "cannot be written"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_the_store(tmp_path, run_luigi, names, words, message):
+def test_an_error_is_one_line_and_changes_nothing(tmp_path, run_luigi, names, words, message):
     if words == ["captions"]:
         words, folder = [], import_boxes(tmp_path, names, [])
     else:
         folder = import_scan(tmp_path, images=1)
-    if words == ["folder"]:  # a file stands where the parses shall be written
+    if words == ["folder"]:  # a file is where the folder of the parses should be
         manifest = store_manifest_path(folder)
         plan = stored_text_plan(TextOptions(store_dir=str(manifest)))
         plan.parses.folder.write_text("")

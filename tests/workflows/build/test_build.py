@@ -1,4 +1,4 @@
-"""Whole builds by Luigi's command line: once, twice, changed, killed, and with broken input."""
+"""Builds on Luigi's command line: repeated, changed, killed, and with bad input."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_photos_become_a_store_and_the_second_run_builds_nothing(data, names, ru
     assert stamps(data["--store-dir"]) == before
 
 
-def test_a_new_profile_rebuilds_text_alone_and_says_why(graphs, run_luigi):
+def test_a_new_profile_rebuilds_text_alone_and_reports_why(graphs, run_luigi):
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     first, before = read_latest(graphs), folders(graphs["--store-dir"])
     code, _, err = run_luigi("BuildDataset", graphs, "--jobs", "1", "--profile", "spice")
@@ -58,8 +58,8 @@ def test_a_new_profile_rebuilds_text_alone_and_says_why(graphs, run_luigi):
 
 
 @pytest.mark.parametrize("group", ["index", "regions", "tokens"])
-def test_a_lost_shard_is_made_again_and_nothing_else(graphs, run_luigi, group):
-    """Also in a stage behind one that is complete."""
+def test_only_a_lost_shard_is_rebuilt(graphs, run_luigi, group):
+    """Also one of a stage that only complete stages require."""
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     before, first = stamps(graphs["--store-dir"]), read_latest(graphs)
     lost = next(Path(graphs["--store-dir"]).glob(f"{group}-*/00001.h5"))
@@ -74,7 +74,7 @@ def test_a_lost_shard_is_made_again_and_nothing_else(graphs, run_luigi, group):
 
 
 def made_newer(path, kind, monkeypatch):
-    """Write a sealed file as the next release would; return its bytes."""
+    """Rewrite a sealed file with the next format version; return its bytes."""
     document = read_sealed(path, kind)
     path.unlink()
     with monkeypatch.context() as patch:
@@ -84,7 +84,7 @@ def made_newer(path, kind, monkeypatch):
     return path.read_bytes()
 
 
-def test_what_a_newer_release_wrote_is_left_alone_in_one_line(graphs, run_luigi, monkeypatch):
+def test_files_of_a_newer_release_are_an_error_and_kept(graphs, run_luigi, monkeypatch):
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     store = Path(graphs["--store-dir"])
     latest = store / "latest.json"
@@ -103,7 +103,7 @@ def test_what_a_newer_release_wrote_is_left_alone_in_one_line(graphs, run_luigi,
         assert manifest.read_bytes() == newer
 
 
-def test_graph_rules_are_options_and_part_of_the_key(data, run_luigi):
+def test_graph_rules_change_the_graphs_and_the_key(data, run_luigi):
     assert run_luigi("BuildFlickr30k", data, "--jobs", "1")[0] == 0
     usual = features.open_store(data["--store-dir"])
     rules = {"--min-score": "0.2", "--cross-class-iou": "1", "--whole-image": "empty"}
@@ -114,7 +114,7 @@ def test_graph_rules_are_options_and_part_of_the_key(data, run_luigi):
     assert (used["min_score"], used["cross_class_iou"], used["whole_image"]) == (0.2, 1.0, "empty")
     kept = [(graph.labels, graph.scores) for graph in map(strict.graph, strict.images["id"])]
     assert any(scores.max() >= 0.2 for _, scores in kept)
-    for labels, scores in kept:  # the whole image only where nothing was sure enough
+    for labels, scores in kept:  # the whole image only if no score is high enough
         assert (labels == ("scene",)) if "scene" in labels else (scores >= 0.2).all()
     before = [usual.graph(name).labels for name in usual.images["id"]]
     assert all("scene" in labels for labels in before)
@@ -161,7 +161,7 @@ def test_kill_and_resume_gives_the_same_hash(graphs, tmp_path, run_luigi):
     assert not list(store.rglob("*.partial"))
 
 
-def test_missing_photos_fail_or_are_one_line(data, run_luigi):
+def test_missing_photos_are_an_error_or_left_out(data, run_luigi):
     (data["--images-dir"] / "003.jpg").unlink()
     code, _, err = run_luigi("BuildFlickr30k", data)
     assert code == 30
@@ -173,7 +173,7 @@ def test_missing_photos_fail_or_are_one_line(data, run_luigi):
     assert len(features.open_store(data["--store-dir"]).images) == 5
 
 
-def test_a_truncated_photo_fails_or_is_a_counted_skip(data, run_luigi):
+def test_a_truncated_photo_is_an_error_or_skipped(data, run_luigi):
     photo = data["--images-dir"] / "002.jpg"
     photo.write_bytes(photo.read_bytes()[:900])
     code, _, err = run_luigi("BuildFlickr30k", data, "--jobs", "1")
@@ -210,7 +210,7 @@ def test_a_truncated_photo_fails_or_is_a_counted_skip(data, run_luigi):
         ({"--detector": "scene-graphs"}, "--detections"),
     ],
 )
-def test_a_mistake_is_one_line_and_not_exit_0(data, change, words, run_luigi):
+def test_an_error_is_one_line_and_not_exit_code_0(data, change, words, run_luigi):
     code, _, err = run_luigi("BuildFlickr30k", {**data, **change})
     assert code != 0
     assert words in err
@@ -218,7 +218,7 @@ def test_a_mistake_is_one_line_and_not_exit_0(data, change, words, run_luigi):
     assert err.count("\n") == 1
 
 
-def test_broken_captions_are_one_line(data, run_luigi):
+def test_invalid_json_is_an_error_of_one_line(data, run_luigi):
     captions = data["--captions"]
     captions.write_text(captions.read_text()[:-7])
     code, _, err = run_luigi("BuildFlickr30k", data)
@@ -227,7 +227,7 @@ def test_broken_captions_are_one_line(data, run_luigi):
     assert err.count("\n") == 1
 
 
-def test_an_empty_caption_fails_or_is_counted(data, run_luigi):
+def test_an_empty_caption_is_an_error_or_counted(data, run_luigi):
     document = json.loads(data["--captions"].read_text())
     document["images"][0]["sentences"][0]["raw"] = "  "
     data["--captions"].write_text(json.dumps(document))
@@ -240,7 +240,7 @@ def test_an_empty_caption_fails_or_is_counted(data, run_luigi):
     assert len(features.open_store(data["--store-dir"]).captions) == 11
 
 
-def test_a_read_only_place_is_one_line(data, tmp_path, run_luigi):
+def test_an_unwritable_folder_is_an_error_of_one_line(data, tmp_path, run_luigi):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     code, _, err = run_luigi(
@@ -251,7 +251,7 @@ def test_a_read_only_place_is_one_line(data, tmp_path, run_luigi):
     assert "Traceback" not in err
 
 
-def test_captions_alone_make_a_store_without_pictures(data, run_luigi):
+def test_captions_alone_make_a_store(data, run_luigi):
     code, out, _ = run_luigi(
         "BuildDataset",
         {"--captions": data["--captions"], "--store-dir": data["--store-dir"]},

@@ -15,7 +15,7 @@ from workflows.build.options import BuildOptions, TextOptions, described
 from workflows.build.plan import Plan
 
 README = Path(__file__).resolve().parents[3] / "README.md"
-REBUILT = {  # by a change that enters the key of the first of them
+REBUILT = {  # groups whose keys depend on the key of the first one
     "": set(),
     "index": {"index", "visual", "regions", "tokens", "text"},
     "visual": {"visual", "regions"},
@@ -70,7 +70,7 @@ def test_an_option_enters_the_key_of_its_group(name, graphs):
     given = {key[2:].replace("-", "_"): str(value) for key, value in graphs.items()}
     before = BuildOptions(**given)
     value = CHANGES[name]
-    if value == "other" and name != "dataset":  # another file: without the first image
+    if value == "other" and name != "dataset":  # another file
         document = json.loads(Path(given[name]).read_text())
         if name == "captions":
             document["images"].pop(0)

@@ -48,7 +48,7 @@ def test_evaluation_trains_first_and_is_not_repeated(options, run_luigi, tmp_pat
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
     assert run_luigi("EvaluateModel", options)[0] == 0
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
-    other = {**options, "--overrides": f"{SMALL} --optim.lr 0.5"}  # not what was evaluated
+    other = {**options, "--overrides": f"{SMALL} --optim.lr 0.5"}  # another run
     code, _, err = run_luigi("EvaluateModel", other)
     assert code != 0
     assert "optim.lr = 0.0002, now it is 0.5" in err
@@ -71,7 +71,7 @@ def test_other_options_are_another_run(options, run_luigi, tmp_path):
         ({"--overrides": "--run.folder x"}, "Use --run-dir or --store instead"),
     ],
 )
-def test_mistakes_are_one_line(options, change, words, run_luigi):
+def test_an_error_is_one_line(options, change, words, run_luigi):
     code, _, err = run_luigi("TrainModel", {**options, **change})
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert code == 30
@@ -79,7 +79,7 @@ def test_mistakes_are_one_line(options, change, words, run_luigi):
     assert "Traceback" not in err
 
 
-def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tmp_path):
+def test_a_comparison_shows_our_numbers_beside_the_papers(tiny_store, run_luigi, tmp_path):
     changes = tmp_path / "changes.yaml"
     changes.write_text(
         "all: {run.threads: 1, model.options.word_dim: 8, data.train: 'train[:6]'}\n"
@@ -107,7 +107,7 @@ def test_comparison_sets_our_numbers_beside_the_papers(tiny_store, run_luigi, tm
 
     results = {path: path.stat().st_mtime_ns for path in (tmp_path / "compare/results").iterdir()}
     assert {path.name for path in results} == {"sgm-seed0.json", "tfidf-seed0.json"}
-    assert run_luigi("CompareModels", options)[0] == 0  # what is there is not computed again
+    assert run_luigi("CompareModels", options)[0] == 0  # nothing is evaluated again
     assert results == {path: path.stat().st_mtime_ns for path in results}
     assert run_luigi("CompareModels", {**options, "--split": "val"})[0] == 0
     assert "Split val" in (tmp_path / "compare" / "compare.md").read_text()
@@ -129,7 +129,7 @@ def test_published_sums_are_those_the_papers_print():
     assert sums == pytest.approx(printed, abs=0.15)
 
 
-def test_the_table_is_sorted_and_names_the_spread_of_seeds():
+def test_the_table_is_sorted_and_shows_the_range_of_seeds():
     def row(name, rsum, seeds):
         metrics = dict.fromkeys(("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"), 1.0)
         return {
@@ -164,7 +164,7 @@ def test_an_ablation_is_a_row_with_options(tiny_store, run_luigi, tmp_path):
     assert used.model.options["graph"] is False
     rows = json.loads((tmp_path / "compare" / "compare.json").read_text())["rows"]
     found = {row["name"]: row for row in rows}
-    assert "sgm_oom_no_context" in found  # sgm_oom names it too
+    assert "sgm_oom_no_context" in found  # a row of sgm_oom, too
     row = found["gsmn_without_graph"]
     ours = sum(row["metrics"][key] for key in ("i2t_r1", "i2t_r10", "t2i_r1", "t2i_r10"))
     assert row["difference"] == pytest.approx(ours - (63.2 + 94.5 + 48.7 + 84.5))
@@ -194,7 +194,7 @@ def test_changes_are_options_by_paper(tmp_path):
             read_changes(str(path))
 
 
-def test_the_packaged_changes_fit_every_model(tmp_path):
+def test_the_shipped_changes_fit_every_model(tmp_path):
     changes = read_changes("small")
     for paper, words in changes.items():
         for name, row in published_rows("sgm" if paper == "all" else paper, "f30k").items():
