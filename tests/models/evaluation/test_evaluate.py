@@ -155,7 +155,7 @@ def test_a_lower_precision_is_recorded_and_changes_scores_a_little(
         seen.append(sims)
         return evaluate_scores(sims, *args, **options)
 
-    monkeypatch.setattr(models.evaluate, "measure", noted)
+    monkeypatch.setattr(models.evaluate, "evaluate_scores", noted)
     for precision in ("float32", "bf16"):
         out = tmp_path / f"{precision}.json"
         words = ["--store", str(store.path), "--bootstrap", "0", "--precision", precision]
