@@ -1,7 +1,7 @@
 """The feature store: records, the format on disk, reading a store and making batches of it.
 
-Start with ``open_store(path)``; ``docs/format.md`` describes the contents of the files. The exported
-names are imported when they are first used, so that a command which needs none of them starts fast.
+Start with ``open_store(path)``; ``docs/format.md`` describes the contents of the files. The
+exported names are imported when they are first used, so that commands start fast.
 """
 
 from typing import TYPE_CHECKING
