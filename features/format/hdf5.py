@@ -55,7 +55,7 @@ def record_of(
     stop = min((part.offset for part in parts.values() if part.nbytes), default=size)
     with closing(os.open(path, os.O_RDONLY)) as descriptor:
         head = f"{zlib.crc32(os.pread(descriptor, stop, 0)):08x}"
-        rest = hash_rest(descriptor, path, size, parts.values())
+        rest = hash_rest(descriptor, path, size, (part.span for part in parts.values()))
     return ShardRecord(group, key, number, rows.start, len(rows), size, head, rest, parts)
 
 
@@ -137,15 +137,20 @@ def _write_data(path: Path, columns: Columns, offsets: Mapping[str, int]) -> dic
     return hashes
 
 
-def hash_rest(descriptor: int, path: Path | str, size: int, parts: Iterable[Part]) -> str:
+def hash_rest(
+    descriptor: int, path: Path | str, size: int, spans: Iterable[tuple[int, int]]
+) -> str:
     """Return the sha256 of all bytes of an open file outside its datasets: headers and gaps.
+
+    Args:
+        descriptor, path, size: the file, its name for messages, and its expected size.
+        spans: first byte and end of every dataset, in any order.
 
     Raises: DamagedError: the file is shorter than ``size``, or datasets overlap.
     """
-    spans = sorted((part.offset, part.offset + part.nbytes) for part in parts if part.nbytes)
     digest = hashlib.sha256()
     at = 0
-    for start, stop in [*spans, (size, size)]:
+    for start, stop in [*sorted(span for span in spans if span[0] < span[1]), (size, size)]:
         if start < at:
             raise DamagedError(f"{path}: datasets overlap at byte {start}.")
         while at < start:

@@ -28,6 +28,11 @@ class Part:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     @property
+    def span(self) -> tuple[int, int]:
+        """First byte of the data in the file, and the byte after the last."""
+        return self.offset, self.offset + self.nbytes
+
+    @property
     def row(self) -> Part:
         """The same part with the shape of a single row."""
         return Part(self.offset, self.shape[1:], self.dtype, self.sha256)
@@ -85,6 +90,11 @@ class ShardRecord:
     head: str
     rest: str
     parts: Mapping[str, Part]
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """First byte and end of every dataset in the file."""
+        return [part.span for part in self.parts.values()]
 
     @property
     def image_rows(self) -> range:

@@ -69,7 +69,7 @@ class Shard:
                 name: read_part(descriptor, self.path, name, part)
                 for name, part in record.parts.items()
             }
-            rest = hash_rest(descriptor, self.path, record.size, record.parts.values())
+            rest = hash_rest(descriptor, self.path, record.size, record.spans)
         if rest != record.rest:
             raise DamagedError(
                 f"{self.path}: the HDF5 headers differ from what was written. {REPAIR}"
@@ -122,7 +122,7 @@ class Shard:
                     left -= len(block)
                 if digest.hexdigest() != part.sha256:
                     yield name, "differs from what was written"
-            rest = hash_rest(file.fileno(), self.path, record.size, record.parts.values())
+            rest = hash_rest(file.fileno(), self.path, record.size, record.spans)
         if rest != record.rest:
             yield "", "the HDF5 headers differ from what was written"
 

@@ -64,6 +64,7 @@ class HeaderCheck:
         self.done = False
         self._pending = np.ones(len(manifest.rows), bool)
         self._ends = np.cumsum(manifest.rows)
+        self._spans: list[tuple[list[int], list[int]]] = []
 
     def rows(self, rows: Index) -> None:
         """Check the shards of these image rows that have not been checked.
@@ -84,11 +85,15 @@ class HeaderCheck:
 
     def _check(self, shards: Index) -> None:
         manifest = self.manifest
+        if not self._spans:  # as lists: a ``Part`` for every dataset of every shard is slow
+            for parts in manifest.parts.values():
+                ends = parts.offsets + parts.lengths * parts.row_bytes
+                self._spans.append((parts.offsets.tolist(), ends.tolist()))
         for shard in shards.tolist():
             path, size = f"{manifest.folder}/{shard:05d}.h5", manifest.sizes[shard]
             with closing(open_file(path, size)) as descriptor:
-                parts = (parts[shard] for parts in manifest.parts.values())
-                rest = hash_rest(descriptor, path, size, parts)
+                spans = [(starts[shard], ends[shard]) for starts, ends in self._spans]
+                rest = hash_rest(descriptor, path, size, spans)
             if rest != manifest.rests[shard]:
                 raise DamagedError(
                     f"{path}: the HDF5 headers differ from what was written. {REPAIR}"
