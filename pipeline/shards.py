@@ -8,14 +8,12 @@ shares the file system.
 from __future__ import annotations
 
 import hashlib
-import itertools
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from features.errors import InputError, StageError
+from features.errors import StageError
 from features.format import (
     Group,
     Shard,
@@ -107,23 +105,10 @@ def visual_shard(job: VisualJob, number: int) -> None:
         graphs.object_features,
         graphs.union_features,
         *limits,
-        dim=_width_of_others(job, number, builder) if width is None else width,
+        dim=builder.feature_width if width is None else width,
         ids=[entry.id for entry in entries],
     )
     job.regions.write(number, index.image_rows, regions)
-
-
-def _width_of_others(job: VisualJob, number: int, builder: GraphBuilder) -> int:
-    """Return the feature width for a shard whose images are all skipped.
-
-    All shards of a store have the same width: that of the first usable image of the other shards,
-    or 0 when all images of the data set are skipped.
-    """
-    others = (shard for shard in job.index.shards() if shard.number != number)
-    for entry in itertools.chain.from_iterable(unpack_index(shard.columns()) for shard in others):
-        with suppress(InputError):
-            return int(builder.build(entry).object_features.shape[1])
-    return 0
 
 
 @lru_cache(maxsize=2)

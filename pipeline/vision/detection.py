@@ -25,7 +25,8 @@ class Detector(Protocol):
             relations, size; and ``maps`` if it has a method ``regions(image, boxes)`` that returns
             features of any boxes.
 
-    A detector may also have ``rules``, defaults of the graph rules that suit it.
+    A detector may also have ``rules``, defaults of the graph rules that suit it, and
+    ``feature_width``, the width of its features if it reads them from a file.
     """
 
     needs_pixels: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -180,6 +181,19 @@ class GraphBuilder:
             rules,
             Path(images_dir) if images_dir else None,
         )
+
+    @cached_property
+    def feature_width(self) -> int:
+        """Width of the features, for a shard whose images are all skipped."""
+        blank = LazyImage.from_pixels("blank", np.full((64, 64, 3), 127, np.uint8))
+        box, score = np.array([[0, 0, 64, 64]], np.float32), np.ones(1, np.float32)
+        found = Detections(box, (WHOLE_IMAGE,), score, blank.size, relations=())
+        if "features" in self.detector.provides:
+            width = getattr(self.detector, "feature_width", None)
+            known = self.detector.detect(blank).features if width is None else None
+            width = width if known is None else known.shape[1]
+            found = dataclasses.replace(found, features=np.zeros((1, width or 0), np.float32))
+        return int(self.extractor.extract(blank, found)[0].shape[1])
 
     def build(self, entry: ImageEntry) -> ImageGraph:
         """Return the graph and the features of one image.
