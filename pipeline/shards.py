@@ -91,7 +91,8 @@ def visual_shard(job: VisualJob, number: int) -> None:
     graphs = builder.build_all(entries, job.on_error)
     width = graphs.width
     limits = job.rules.max_objects, job.rules.max_relations
-    visual = pack_visual(graphs.found, *limits)
+    scored = "attribute_scores" in builder.detector.provides
+    visual = pack_visual(graphs.found, *limits, scored=scored)
     record = job.visual.write(number, index.image_rows, visual)
     for name in ("boxes", "relations"):  # the record may be of a shard that existed before
         data = np.ascontiguousarray(visual[name]).tobytes()

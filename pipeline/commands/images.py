@@ -28,7 +28,7 @@ DetectionsPath = Annotated[
 @app.command("detect")
 def detect(
     photos: Photos,
-    detector: DetectorName = "nanodet",
+    detector: DetectorName = "labelled",
     detections: DetectionsPath = None,
     max_objects: Annotated[int, typer.Option(metavar="N", help="Objects kept per photo.")] = 100,
     relations: Annotated[
@@ -97,7 +97,7 @@ def _table(photo: str, found: Detections) -> str:
 
 @app.command("evaluate-detections")
 def evaluate(
-    detector: DetectorName = "nanodet",
+    detector: DetectorName = "labelled",
     detections: DetectionsPath = None,
     images_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the images.")

@@ -107,6 +107,9 @@ def apply_rules(found: Detections, rules: GraphRules) -> Detections:
         scores=np.append(chosen.scores, np.float32(0)).astype(np.float32),
         features=features,
         attributes=None if chosen.attributes is None else (*chosen.attributes, ()),
+        attribute_scores=(
+            None if chosen.attribute_scores is None else (*chosen.attribute_scores, ())
+        ),
     )
 
 
@@ -219,7 +222,13 @@ class GraphBuilder:
         if found.labels[-1] == WHOLE_IMAGE and found.scores[-1] == 0:
             related = found.first(len(found.labels) - 1)  # the whole image has no relations
         relations, scores = self.relations.predict(related, self.rules.max_relations)
-        found = dataclasses.replace(found, relations=relations, relation_scores=scores)
+        found = dataclasses.replace(
+            found,
+            relations=relations,
+            relation_scores=scores,
+            shown=getattr(self.detector, "shown", 0.0),
+            relations_shown=getattr(self.relations, "shown", 0.0),
+        )
         return ImageGraph(found, *self.extractor.extract(image, found))
 
     def build_all(self, entries: Iterable[ImageEntry], on_error: str = "fail") -> ImageGraphs:

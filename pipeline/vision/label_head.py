@@ -138,17 +138,22 @@ class LabelHead:
             gains[alike & (overlap > SAME_IOU)] = 0
             gains[best] = 0
         order = sorted(chosen, key=lambda at: -scores[at])
+        attributes = []
+        for at in order:
+            chances = regions.attributes[rows[at]]
+            ranked = np.argsort(-chances, kind="stable")
+            attributes.append(ranked[chances[ranked] >= min_attribute])
         return Detections(
             boxes=regions.boxes[rows[order]].reshape(-1, 4),
             labels=tuple(self.nouns[labels[at]] for at in order),
             scores=scores[order].astype(np.float32),
             size=found.size,
-            attributes=tuple(self._attributes(regions, rows[at], min_attribute) for at in order),
+            attributes=tuple(tuple(self.attributes[a] for a in some) for some in attributes),
+            attribute_scores=tuple(
+                tuple(regions.attributes[rows[at], some].tolist())
+                for at, some in zip(order, attributes, strict=True)
+            ),
         )
-
-    def _attributes(self, regions: Regionals, row: int, least: float) -> tuple[str, ...]:
-        chances = regions.attributes[row]
-        return tuple(self.attributes[at] for at in np.argsort(-chances) if chances[at] >= least)
 
     def save(self, path: Path | str) -> None:
         """Write the head as npz, weights as float16."""

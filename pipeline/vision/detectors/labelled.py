@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -29,14 +30,15 @@ class Labelled:
     """
 
     needs_pixels = True
-    provides = frozenset({"labels", "scores", "size", "attributes"})
+    provides = frozenset({"labels", "scores", "size", "attributes", "attribute_scores"})
     rules: ClassVar[dict[str, object]] = {"cross_class_iou": 1.0, "whole_image": "always"}
+    default_relations = "fitted"
 
     def __init__(
         self,
         path: Path | str | None = None,
         limit: int = 64,
-        min_score: float = 0.0,
+        min_score: float = 0.01,
         min_attribute: float = 0.3,
     ) -> None:
         self.path = PACKAGED if path in (None, "packaged") else Path(str(path))
@@ -47,6 +49,16 @@ class Labelled:
     def head(self) -> LabelHead:
         """The fitted head, loaded on first use."""
         return LabelHead.load(self.path)
+
+    @property
+    def default_features(self) -> str:
+        """Name of the extractor that the head was fitted on."""
+        return self.head.extractor
+
+    @property
+    def shown(self) -> float:
+        """Score from which displays show an object."""
+        return self.head.shown
 
     @cached_property
     def extractor(self) -> PooledExtractor:
@@ -67,6 +79,7 @@ class Labelled:
             "limit": self.limit,
             "min_score": self.min_score,
             "min_attribute": self.min_attribute,
+            "shown": self.shown,
         }
 
     def covers(self, image_id: str) -> bool:
@@ -80,4 +93,5 @@ class Labelled:
         context = features[context_row(found.labels)]
         regions = self.head.predict(found, features, context)
         objects = self.head.objects(found, regions, self.limit, self.min_attribute)
-        return objects.select([r for r, s in enumerate(objects.scores) if s >= self.min_score])
+        likely = [row for row, score in enumerate(objects.scores) if score >= self.min_score]
+        return dataclasses.replace(objects.select(likely), shown=self.shown)
