@@ -63,7 +63,7 @@ class GivenWords(torch.nn.Module):
 @pytest.fixture(scope="module")
 def fixture(golden):
     names = ("images", "relation_image", "relation_text", "graph", "outputs")
-    return {key: v for name in names for key, v in golden(f"hrem_{name}").items()}
+    return {key: v for name in names for key, v in golden(f"hrem/{name}").items()}
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_bert_text(tiny, check_invariances, make_images, make_captions):
 
 @pytest.fixture(scope="module")
 def training(golden):
-    return golden("hrem_training")
+    return golden("hrem/training")
 
 
 def loss_and_gradients(fixture, inputs, **options):
