@@ -10,11 +10,11 @@ averages their F1 with the similarity of the captions (docs/captions.md has the 
 ``Spice`` has the interface of ``pycocoevalcap``.
 """
 
+from pipeline.quality.caption_tuples import SUBSETS, tuples
 from pipeline.quality.matching import ExactMatcher, Match, SoftMatcher
 from pipeline.quality.metric import SpiceScores, spice
 from pipeline.quality.scorer import Spice
 from pipeline.quality.synonyms import caption_synonyms, wordnet_synsets
-from pipeline.quality.tuples import SUBSETS, tuples
 
 __all__ = [
     "SUBSETS",

@@ -10,8 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from features.records import TextGraph
+from pipeline.quality.caption_tuples import (
+    SUBSETS,
+    Synsets,
+    Tuple,
+    belongs,
+    contains,
+    merge,
+    tuples,
+)
 from pipeline.quality.encoder import SentenceEncoder
-from pipeline.quality.tuples import SUBSETS, Synsets, Tuple, belongs, contains, merge, tuples
 
 Float = npt.NDArray[np.float32]
 Encoder = Callable[[Sequence[str]], Float]

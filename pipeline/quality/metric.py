@@ -9,8 +9,8 @@ from itertools import islice
 from features.errors import UsageError
 from features.records import TextGraph
 from pipeline.parse import parse
+from pipeline.quality.caption_tuples import SUBSETS, Synsets
 from pipeline.quality.matching import ExactMatcher, Match, Matcher, SoftMatcher
-from pipeline.quality.tuples import SUBSETS, Synsets
 
 
 @dataclass(frozen=True, slots=True)

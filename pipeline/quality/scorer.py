@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from features.errors import UsageError
+from pipeline.quality.caption_tuples import SUBSETS, Synsets
 from pipeline.quality.matching import Match
 from pipeline.quality.metric import spice
-from pipeline.quality.tuples import SUBSETS, Synsets
 
 # our subset -> its name in pycocoevalcap
 _NAMES = {"all": "All"} | {name: name.capitalize() for name in SUBSETS} | {"colour": "Color"}

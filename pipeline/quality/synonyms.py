@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from importlib import resources
 
 from features.errors import MissingDependency, MissingInput
-from pipeline.quality.tuples import Synsets
+from pipeline.quality.caption_tuples import Synsets
 
 
 @cache
