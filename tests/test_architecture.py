@@ -20,7 +20,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["names", "plugins", "records"],
+        ["decoding", "names", "plugins", "records"],
         ["registry"],
         ["format"],
         ["reading"],
@@ -32,6 +32,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
+        ["boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],

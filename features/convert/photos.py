@@ -10,6 +10,7 @@ import numpy as np
 
 from features.convert.safe.inputs import need_folder
 from features.convert.source import id_forms
+from features.decoding import open_image
 from features.errors import ImageError, InputError, MissingInput
 from features.names import child
 from features.records import Detections, ImageEntry
@@ -78,7 +79,7 @@ class Photos:
 
         path = self.find(entry)
         try:
-            with Image.open(path) as photo:
+            with open_image(path) as photo:
                 width, height = photo.size
                 if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
                     width, height = height, width

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from features.decoding import open_image
 from features.errors import InputError, MissingDependency
 from features.names import bad_file
 
@@ -47,7 +48,7 @@ def _embed(path: Path, side: int) -> str:
     from PIL import Image, ImageOps  # loads PIL
 
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             opened.draft("RGB", (side, side))
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
