@@ -20,7 +20,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["names", "records", "registry"],
+        ["names", "photos", "records", "registry"],
         ["format"],
         ["reading"],
         ["vocab"],

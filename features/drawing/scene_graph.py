@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from features.drawing.lettering import Word, place_words, shared_area
-from features.errors import ImageError, MissingDependency, UsageError
+from features.errors import MissingDependency, UsageError
 from features.format import replacing
 from features.names import child
+from features.photos import orientation, turned, with_photo
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
 from features.store import Store
 
@@ -319,10 +320,6 @@ def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str
 
 def _read(path: Path) -> Pixels:
     """Read an image file upright."""
-    from PIL import Image, ImageOps  # slow to load
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: cannot be read ({error}). Check --images-dir.") from error
+    return with_photo(
+        path, lambda image: turned(np.array(image.convert("RGB")), orientation(image))
+    )

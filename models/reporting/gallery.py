@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import InputError, MissingDependency
+from features.errors import ImageError, InputError, MissingDependency
 from features.names import bad_file
+from features.photos import orientation, turned, with_photo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,13 +45,16 @@ class Thumbnails:
 
 
 def _embed(path: Path, side: int) -> str:
-    from PIL import Image, ImageOps  # loads PIL
+    from PIL import Image  # loads Pillow
+
+    def read(opened: Image.Image) -> Image.Image:
+        opened.draft("RGB", (side, side))
+        pixels = np.array(opened.convert("RGB"))
+        return Image.fromarray(turned(pixels, orientation(opened)))
 
     try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (side, side))
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        image = with_photo(path, read)
+    except ImageError:
         return ""  # the page shows the id instead
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -11,11 +11,6 @@ the factor, never on earlier calls.
 
 from __future__ import annotations
 
-import struct
-import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,18 +19,15 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ImageError
+from features.photos import MAX_PIXELS, orientation, turned, upright_size, with_photo
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; 20,000 x 8,900 pixels are still allowed
 WHITE = (255, 255, 255, 255)
-# Exceptions, beside OSError, that Pillow's decoders raise on damaged files.
-DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, EOFError)
-DAMAGE += (KeyError, IndexError, OverflowError, MemoryError, NotImplementedError)
-DAMAGE += (struct.error, zlib.error)
+_BAND = 1 << 22  # pixels that are converted at once
 
 
 @dataclass(slots=True, eq=False)
@@ -121,13 +113,14 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS, factor: int = 
 
     Raises: ImageError: the file is missing, empty, not an image, damaged, truncated or too large.
     """
-    from PIL import ImageOps  # loads Pillow
 
-    with _opened(Path(path), max_pixels) as image:
+    def decode(image: Image.Image) -> Pixels:
         done = _draft(image, factor)
         image.load()
-        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        pixels = turned(_to_rgb(image), orientation(image))
         return _averaged(pixels, factor // done) if factor > done else pixels
+
+    return with_photo(Path(path), decode, max_pixels=max_pixels)
 
 
 def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -135,9 +128,7 @@ def read_size(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, i
 
     Raises: ImageError: see ``read_image``; damage behind the header is not detected.
     """
-    with _opened(Path(path), max_pixels) as image:
-        turned = _orientation(image) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
+    return with_photo(Path(path), upright_size, max_pixels=max_pixels)
 
 
 def _draft(image: Image.Image, factor: int) -> int:
@@ -145,7 +136,7 @@ def _draft(image: Image.Image, factor: int) -> int:
     width, height = image.size
     # Incomplete blocks are at the right and bottom of the file; rotation would move them to the
     # top or left and shift all others.
-    if factor == 1 or (_orientation(image) != 1 and (width % factor or height % factor)):
+    if factor == 1 or (orientation(image) != 1 and (width % factor or height % factor)):
         return 1
     box = image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
     return 1 if box is None else round(width / box[1][2])
@@ -158,60 +149,50 @@ def _averaged(pixels: Pixels, factor: int) -> Pixels:
     return np.array(Image.fromarray(pixels).reduce(factor))
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1 is upright."""
-    return int(image.getexif().get(0x0112, 1))
+def _to_rgb(image: Image.Image) -> Pixels:
+    """Convert a decoded image of any mode to (H, W, 3) RGB, some rows at a time.
+
+    A conversion needs several copies with up to 8 bytes a pixel; of the whole image they would
+    take many times the memory that the limit of pixels allows for.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return np.array(image)
+    width, height = image.size
+    step = max(1, _BAND // max(width, 1))
+    bands = [(top, min(top + step, height)) for top in range(0, height, step)]
+
+    def rows(top: int, bottom: int) -> Image.Image:
+        return image.crop((0, top, width, bottom))
+
+    white = 0.0
+    if image.mode in ("I", "F"):
+        white = max((_finite(rows(*band)).max(initial=0) for band in bands), default=0.0)
+        if white <= 255:
+            white = 1.0 if image.mode == "F" and white <= 1 else 255.0
+        else:
+            white = max(65535.0, white)
+    elif image.mode.startswith("I;16"):
+        white = 65535.0
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, bottom in bands:
+        pixels[top:bottom] = _band_to_rgb(rows(top, bottom), white)
+    return pixels
 
 
-@contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image file and check its size; raise every failure as ``ImageError``."""
-    from PIL import Image, UnidentifiedImageError  # loads Pillow
-
-    try:
-        # Pillow's own size warning is silenced: max_pixels is checked below.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        f"{path}: {image.width} x {image.height} pixels exceed the limit of "
-                        f"{max_pixels:,}. Scale the image down."
-                    )
-                yield image
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"{path}: exceeds the limit of {max_pixels:,} pixels. Scale the image down."
-        ) from error
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        reason = "the file is empty" if empty else "not an image that Pillow can read"
-        raise ImageError(f"{path}: {reason}. Replace or remove the file.") from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file. Check the images folder.") from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}).") from error
-    except DAMAGE as error:
-        raise ImageError(f"{path}: damaged ({error}). Replace or remove the file.") from error
+def _finite(image: Image.Image) -> npt.NDArray[np.float64]:
+    grey = np.asarray(image, dtype=np.float64)
+    return np.where(np.isfinite(grey), grey, 0.0)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB; deep grey levels are rescaled, transparency is put on white."""
+def _band_to_rgb(image: Image.Image, white: float) -> npt.NDArray[np.uint8]:
+    """Convert some rows; deep grey levels up to ``white`` are rescaled, cutouts put on white."""
     from PIL import Image  # loads Pillow
 
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        grey = np.asarray(image, dtype=np.float64)
-        grey = np.where(np.isfinite(grey), grey, 0.0)
-        brightest = float(grey.max(initial=0))
-        top = max(65535.0, brightest)
-        if not image.mode.startswith("I;16") and brightest <= 255:
-            top = 1.0 if image.mode == "F" and brightest <= 1 else 255.0
-        scaled = np.clip(grey * (255.0 / top), 0, 255).round().astype(np.uint8)
-        return Image.fromarray(scaled).convert("RGB")
+    if white:
+        scaled = np.clip(_finite(image) * (255.0 / white), 0, 255).round().astype(np.uint8)
+        return np.repeat(scaled[..., None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         cutout = image.convert("RGBA")
         ground = Image.new("RGBA", cutout.size, WHITE)
-        return Image.alpha_composite(ground, cutout).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return np.asarray(Image.alpha_composite(ground, cutout).convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -165,11 +165,10 @@ def _float_bytes(raw: bytes) -> int:
         if len(low) >= 32 and ((halves > 2**-11) & (halves < 2**9)).mean() > 0.95:
             return 2
         if len(raw) % 8 == 0:
-            words = np.abs(np.frombuffer(raw, "<f4")[::2])
-            doubles = np.abs(np.frombuffer(raw, "<f8"))
-            odd = (words != 0) & ~((words > 1e-9) & (words < 1e9))
-            usual = (doubles == 0) | ((doubles > 1e-9) & (doubles < 1e9))
-            if odd.sum() >= 16 and odd.mean() > 0.25 and usual.all():
+            words = np.abs(np.frombuffer(raw, "<f4"))
+            strange = (words != 0) & ~((words > 1e-9) & (words < 1e9))
+            low, high = strange[::2], strange[1::2]
+            if low.sum() >= 16 and low.mean() > 0.1 and high.mean() < 0.01:
                 return 8
     return 4
 
