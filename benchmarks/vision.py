@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from features.commands import exit_cleanly
+from features.decoding import FORMATS
 from features.errors import MissingInput
-from features.photos import FORMATS
 from features.records import ImageEntry
 from pipeline.detect import create_detector
 from pipeline.vision import (

@@ -9,16 +9,17 @@ decorator ``parsers.register(name)`` or as an entry point of the group ``scenest
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from features.errors import UnknownName
+from features.errors import PluginError, UnknownName
 from features.records import TextGraph
 from features.registry import Registry
+from pipeline.boundary import Call, checked_parses
 from pipeline.language import PROFILES, SCHEMES, extract, from_ud, to_ud
 
-__all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers"]
+__all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers", "run_parser"]
 
 PARSE_VERSION = "1"  # increase when tokens, lemmas or dependencies change
 
@@ -77,6 +78,25 @@ def load_parser(name: str, **options: object) -> Parser:
         return parsers.create(name, **options)
 
 
+def run_parser(parser: Parser, captions: Sequence[str]) -> list[TextGraph]:
+    """Return one checked graph per caption, in order.
+
+    Raises: PluginError: the parser failed; the message names the first caption that it fails on.
+    """
+    call = Call.of("parser", parser, f"{len(captions)} captions")
+    try:
+        with call.guarded():
+            graphs: object = parser.parse(list(captions))
+        return checked_parses(call, graphs, captions)
+    except PluginError:
+        if len(captions) == 1:
+            raise
+        middle = len(captions) // 2
+        for part in (captions[:middle], captions[middle:]):
+            run_parser(parser, part)
+        raise  # no part fails alone
+
+
 def parse(
     captions: Iterable[str],
     parser: str = "spacy",
@@ -101,11 +121,12 @@ def parse(
     Raises:
         UnknownName: no such parser, profile or scheme.
         MissingDependency: the parser's package or model is not installed.
+        PluginError: the parser failed.
     """
     texts = [captions] if isinstance(captions, str) else list(captions)
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
-    parsed = [to_ud(graph) for graph in load_parser(parser, **options).parse(texts)]
+    parsed = [to_ud(graph) for graph in run_parser(load_parser(parser, **options), texts)]
     return [from_ud(graph, scheme) for graph in extract(parsed, profile)]

@@ -20,7 +20,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["names", "photos", "records", "registry"],
+        ["decoding", "names", "records", "registry"],
         ["format"],
         ["reading"],
         ["vocab"],
@@ -31,6 +31,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
+        ["boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],

@@ -10,9 +10,9 @@ import numpy as np
 
 from features.convert.safe.inputs import need_folder, visible
 from features.convert.source import id_forms
-from features.errors import InputError, MissingInput
+from features.decoding import DAMAGE, decode, upright_size
+from features.errors import ImageError, InputError, MissingInput
 from features.names import child, fold
-from features.photos import upright_size, with_photo
 from features.records import Detections, ImageEntry
 
 
@@ -75,7 +75,13 @@ class Photos:
 
         Raises: MissingInput, InputError: as ``find``. ImageError: not an image file.
         """
-        width, height = with_photo(self.find(entry), upright_size)
+        from PIL import Image  # loads Pillow
+
+        path = self.find(entry)
+        try:
+            width, height = decode(path, upright_size)
+        except (*DAMAGE, Image.DecompressionBombError) as error:
+            raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
         limit = np.asarray([width, height, width, height], np.float32)
         boxes = np.minimum(found.boxes, limit)
         return dataclasses.replace(found, boxes=boxes, size=(width, height))

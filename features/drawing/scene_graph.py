@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.decoding import DAMAGE, decode, orientation, turned
 from features.drawing.lettering import Word, place_words, shared_area
-from features.errors import MissingDependency, UsageError
+from features.errors import ImageError, MissingDependency, UsageError
 from features.format import replacing
 from features.names import child
-from features.photos import orientation, turned, with_photo
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
 from features.store import Store
 
@@ -320,6 +320,9 @@ def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str
 
 def _read(path: Path) -> Pixels:
     """Read an image file upright."""
-    return with_photo(
-        path, lambda image: turned(np.array(image.convert("RGB")), orientation(image))
-    )
+    try:
+        return decode(
+            path, lambda image: turned(np.array(image.convert("RGB")), orientation(image))
+        )
+    except DAMAGE as error:
+        raise ImageError(f"{path}: cannot be read ({error}). Check --images-dir.") from error

@@ -1,7 +1,7 @@
 """Building blocks that several papers and baselines share."""
 
 from models.nn.bert import BertConfig
-from models.nn.graphs import GraphConvolution, TextGraphEncoder, text_adjacency
+from models.nn.graphs import GraphConvolution, PathState, TextGraphEncoder, text_adjacency
 from models.nn.layers import (
     Activation,
     BiGru,
@@ -40,6 +40,7 @@ __all__ = [
     "GraphConvolution",
     "GruText",
     "Network",
+    "PathState",
     "TextGraphEncoder",
     "TripletNetwork",
     "TripletOptions",

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.errors import ImageError, InputError, MissingDependency
+from features.decoding import DAMAGE, decode, orientation, turned
+from features.errors import InputError, MissingDependency
 from features.names import bad_file
-from features.photos import orientation, turned, with_photo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,14 +47,13 @@ class Thumbnails:
 def _embed(path: Path, side: int) -> str:
     from PIL import Image  # loads Pillow
 
-    def read(opened: Image.Image) -> Image.Image:
+    def upright(opened: Image.Image) -> Image.Image:
         opened.draft("RGB", (side, side))
-        pixels = np.array(opened.convert("RGB"))
-        return Image.fromarray(turned(pixels, orientation(opened)))
+        return Image.fromarray(turned(np.array(opened.convert("RGB")), orientation(opened)))
 
     try:
-        image = with_photo(path, read)
-    except ImageError:
+        image = decode(path, upright)
+    except (*DAMAGE, Image.DecompressionBombError):
         return ""  # the page shows the id instead
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from features.decoding import FORMATS
 from features.errors import InputError, MissingDependency
-from features.photos import FORMATS
 from pipeline.demo.dataset import read_tables, write_captions_file
 
 PHOTOS: dict[str, list[str]] = read_tables("photos.json")  # file name -> captions

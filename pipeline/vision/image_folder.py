@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
 from features.names import base_name, fold, same_place
-from features.photos import SUFFIXES
 from features.records import ImageEntry
 
 SHOWN = 5  # missing images named in a message; the rest are counted

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from features.decoding import decode, orientation, turned, upright_size
 from features.errors import ImageError
-from features.photos import orientation, turned, upright_size, with_photo
 from pipeline.vision.images import read_image, read_size
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,9 +102,9 @@ def test_turned_is_what_pillow_does(how, tmp_path):
 
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    found = with_photo(path, lambda image: turned(np.asarray(image), orientation(image)))
+    found = decode(path, lambda image: turned(np.asarray(image), orientation(image)))
     np.testing.assert_array_equal(found, expected)
-    assert with_photo(path, upright_size) == expected.shape[1::-1]
+    assert decode(path, upright_size) == expected.shape[1::-1]
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n%%EndComments\nshowpage\n%%EOF\n"
