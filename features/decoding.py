@@ -27,6 +27,7 @@ __all__ = [
     "DAMAGE",
     "FORMATS",
     "SUFFIXES",
+    "TooManyPixels",
     "decode",
     "of_the_system",
     "open_image",
@@ -42,8 +43,8 @@ DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeErr
 DAMAGE += (KeyError, IndexError, OverflowError, NotImplementedError, struct.error, zlib.error)
 """Exceptions that Pillow's decoders raise on damaged files."""
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-SUFFIXES += (".ppm", ".pgm", ".pbm", ".avif")
+SUFFIXES: tuple[str, ...] = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp")
+SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif")
 """Suffixes of photos, in lower case."""
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
@@ -54,6 +55,10 @@ _ORIENTATION = 0x0112
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _WEBP_DROPPED = (b"EXIF", b"XMP ", b"ICCP")
+
+
+class TooManyPixels(ValueError):
+    """An image has more pixels than Pillow opens."""
 
 
 def open_image(source: Path | IO[bytes]) -> Image.Image:
@@ -72,15 +77,19 @@ def decode(source: Path | bytes, use: Callable[[Image.Image], T]) -> T:
     Where metadata stop the decoder, the image is opened again without them, so ``use`` can be
     called twice.
 
-    Raises: as ``open_image`` and ``use``; ``DAMAGE`` where the image is damaged.
+    Raises: as ``use``; one of ``DAMAGE``: the image is damaged, cannot be read, or is too large.
     """
 
     def once(raw: Path | bytes) -> T:
         with open_image(io.BytesIO(raw) if isinstance(raw, bytes) else raw) as image:
             return use(image)
 
+    from PIL import Image  # loads Pillow
+
     try:
         return once(source)
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(str(error)) from error
     except DAMAGE as error:
         if isinstance(error, ScenestoreError) or of_the_system(error):
             raise

@@ -75,12 +75,10 @@ class Photos:
 
         Raises: MissingInput, InputError: as ``find``. ImageError: not an image file.
         """
-        from PIL import Image  # loads Pillow
-
         path = self.find(entry)
         try:
             width, height = decode(path, upright_size)
-        except (*DAMAGE, Image.DecompressionBombError) as error:
+        except DAMAGE as error:
             raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
         limit = np.asarray([width, height, width, height], np.float32)
         boxes = np.minimum(found.boxes, limit)

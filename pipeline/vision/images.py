@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from features.decoding import (
     DAMAGE,
+    TooManyPixels,
     decode,
     of_the_system,
     orientation,
@@ -202,7 +203,7 @@ def _unreadable(path: Path, error: OSError | MemoryError) -> UnreadableImage:
 
 def _opened(path: Path, max_pixels: int, data: bytes | None, use: Callable[[Image.Image], T]) -> T:
     """Return what ``use`` makes of an image file; raise every failure as ``ImageError``."""
-    from PIL import Image, UnidentifiedImageError  # loads Pillow
+    from PIL import UnidentifiedImageError  # loads Pillow
 
     def checked(image: Image.Image) -> T:
         if image.width * image.height > max_pixels:
@@ -219,7 +220,7 @@ def _opened(path: Path, max_pixels: int, data: bytes | None, use: Callable[[Imag
             return decode(path if data is None else data, checked)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
+    except TooManyPixels as error:
         raise ImageError(
             f"{path}: exceeds the limit of {max_pixels:,} pixels. Scale the image down."
         ) from error
