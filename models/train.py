@@ -35,7 +35,7 @@ Examples:
   python -m models.train sgm_f30k --data.store stores/flickr30k
   torchrun --standalone --nproc_per_node 4 -m models.train CONFIG ..."""
 
-app = Program("python -m models.train")
+app = Program("python -m models.train", plugins=True)
 
 
 @app.command(

@@ -13,7 +13,7 @@ from features.errors import ConfigError
 from features.store import open_store
 from features.vocab import Codebook
 from models.evaluation import Recall, recall
-from models.registry import build_options, create, options_class, options_for
+from models.registry import MODELS, build_options, create, options_class, options_for
 from models.training.lineage import store_keys
 from models.training.run import RunFolder
 from models.training.word_vectors import start_from_vectors, word_width
@@ -224,6 +224,8 @@ def make_model(config: Config, data: Data) -> Any:
     torch.manual_seed(config.run.seed)
     filled = options_for(name, data.store, data.codebook, None, **options)
     model: Any = create(name, **vars(filled))
+    needed = ("encode_captions", "encode_images", "score")
+    MODELS.check(name, model, (*needed, "loss") if getattr(model, "learns", True) else needed)
     if hasattr(model, "prepare"):
         model.prepare(data.store, data.codebook)
     if vectors != "none" and getattr(model, "learns", True):

@@ -146,7 +146,10 @@ class CompareModels(EntryTask):
             "changes": self.changes,
             "seeds": self.seeds,
             "rows": [
-                summarise(row, [json.loads(Path(task.results).read_text()) for task in tasks])
+                summarise(
+                    row,
+                    [json.loads(Path(task.results).read_text(encoding="utf-8")) for task in tasks],
+                )
                 for row, tasks in zip(rows, evaluations.values(), strict=True)
             ],
         }
@@ -154,7 +157,7 @@ class CompareModels(EntryTask):
         texts = {"compare.json": json.dumps(document, indent=1) + "\n", "compare.md": table}
         for name, text in texts.items():
             with replacing(Path(self.out) / name) as partial:
-                partial.write_text(text)
+                partial.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
 
 
