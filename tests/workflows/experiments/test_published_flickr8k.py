@@ -106,7 +106,7 @@ def test_a_row_says_where_its_numbers_are_printed_and_where_they_were_read(row):
     assert row["read_in"]
     of_code = all(text.endswith("-code") for text in row["read_in"])
     if of_code:
-        assert row["table"] == "none"
+        assert row["table"] == "-"
         assert row["note"]
     elif row["read_in"] == ["paper"]:
         assert row["table"].isdigit()
