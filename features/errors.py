@@ -11,6 +11,9 @@ happened (with file, key and value) and then what to do::
     ├── MissingDependency (ImportError)      an optional package; the message has the pip command
     ├── InputError (ValueError)              an input file that cannot be read in its format
     │   └── ImageError                       an image that cannot be decoded
+    ├── UnreadableInput (OSError)            an input that is missing, changed or out of reach now
+    │   └── UnreadableImage (ImageError)     an image file of that kind
+    ├── PluginError (RuntimeError)           a plug-in that failed or returned unusable values
     ├── StoreError (OSError)                 a problem with the store on disk
     │   ├── FormatError (ValueError)         not a store, or an invalid manifest
     │   │   └── NewerFormatError             written by a newer release
@@ -38,11 +41,14 @@ __all__ = [
     "MissingDependency",
     "MissingInput",
     "NewerFormatError",
+    "PluginError",
     "ScenestoreError",
     "StageError",
     "StoreError",
     "TrainingError",
     "UnknownName",
+    "UnreadableImage",
+    "UnreadableInput",
     "UsageError",
     "WriteError",
 ]
@@ -109,6 +115,25 @@ class InputError(ScenestoreError, ValueError):
 
 class ImageError(InputError):
     """An image cannot be decoded, or is too large to be decoded safely."""
+
+
+class UnreadableInput(ScenestoreError, OSError):
+    """An input cannot be read now: it is missing, changed, locked, or the machine is out of memory.
+
+    Nothing is known about its contents, so a build never skips it; a later run may succeed.
+    """
+
+
+class UnreadableImage(UnreadableInput, ImageError):
+    """An image file cannot be read now; whether it holds an image is unknown."""
+
+
+class PluginError(ScenestoreError, RuntimeError):
+    """A detector, relation predictor, feature extractor or parser failed.
+
+    Its results depend on code that may change without its name or version, so a build that leaves
+    out the image stores the other images under another key.
+    """
 
 
 class StoreError(ScenestoreError, OSError):

@@ -9,16 +9,25 @@ decorator ``parsers.register(name)`` or as an entry point of the group ``scenest
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
-from features.errors import UnknownName
+from features.errors import PluginError, UnknownName
 from features.records import TextGraph
 from features.registry import Registry
+from pipeline.boundary import Call, checked_parses
 from pipeline.language import PROFILES, SCHEMES, extract, from_ud, to_ud
 
-__all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers"]
+__all__ = [
+    "PARSE_VERSION",
+    "Parser",
+    "load_parser",
+    "parse",
+    "parser_version",
+    "parsers",
+    "run_parser",
+]
 
 PARSE_VERSION = "1"  # increase when tokens, lemmas or dependencies change
 
@@ -30,6 +39,10 @@ class Parser(Protocol):
         name: registered name.
         version: part of the content key; must change whenever parses can change, for example with
             the model or its package.
+
+    A parser whose ``version`` is known only once its model is loaded may also have a static method
+    ``identify(**options)``, which returns the version from package metadata and raises what loading
+    would raise. A build with nothing to do then does not load the model.
     """
 
     name: str
@@ -51,6 +64,7 @@ parsers: Registry[Parser] = Registry(
         "spacy": "pipeline.language.parsers.spacy:SpacyParser",
         "stanza": "pipeline.language.parsers.stanza:StanzaParser",
     },
+    Parser,
 )
 
 
@@ -77,6 +91,41 @@ def load_parser(name: str, **options: object) -> Parser:
         return parsers.create(name, **options)
 
 
+def parser_version(name: str) -> tuple[str, str]:
+    """Return name and version of a parser, without loading its model if the parser allows it.
+
+    Raises: as ``load_parser``.
+    """
+    key, colon, argument = name.partition(":")
+    entry = parsers.get(key)
+    known = getattr(entry, "name", None), getattr(entry, "version", None)
+    if hasattr(entry, "identify"):
+        return str(known[0] or key), str(entry.identify(*((argument,) if colon else ())))
+    if isinstance(known[0], str) and isinstance(known[1], str):
+        return known[0], known[1]
+    parser = load_parser(name)
+    return parser.name, parser.version
+
+
+def run_parser(parser: Parser, captions: Sequence[str]) -> list[TextGraph]:
+    """Return one checked graph per caption, in order.
+
+    Raises: PluginError: the parser failed; the message names the first caption that it fails on.
+    """
+    call = Call.of("parser", parser, f"{len(captions)} captions")
+    try:
+        with call.guarded():
+            graphs: object = parser.parse(list(captions))
+        return checked_parses(call, graphs, captions)
+    except PluginError:
+        if len(captions) == 1:
+            raise
+        middle = len(captions) // 2
+        for part in (captions[:middle], captions[middle:]):
+            run_parser(parser, part)
+        raise  # no part fails alone
+
+
 def parse(
     captions: Iterable[str],
     parser: str = "spacy",
@@ -101,11 +150,12 @@ def parse(
     Raises:
         UnknownName: no such parser, profile or scheme.
         MissingDependency: the parser's package or model is not installed.
+        PluginError: the parser failed.
     """
     texts = [captions] if isinstance(captions, str) else list(captions)
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
-    parsed = [to_ud(graph) for graph in load_parser(parser, **options).parse(texts)]
+    parsed = [to_ud(graph) for graph in run_parser(load_parser(parser, **options), texts)]
     return [from_ud(graph, scheme) for graph in extract(parsed, profile)]

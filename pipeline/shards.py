@@ -25,7 +25,7 @@ from features.format import (
     unpack_tokens,
 )
 from pipeline.language import extract, from_ud, to_ud
-from pipeline.parse import load_parser
+from pipeline.parse import load_parser, run_parser
 from pipeline.vision import GraphBuilder, GraphRules
 
 __all__ = ["ParseJob", "TextJob", "VisualJob", "parse_shard", "text_shard", "visual_shard"]
@@ -123,7 +123,7 @@ def _builder(job: VisualJob) -> GraphBuilder:
 def parse_shard(job: ParseJob, number: int) -> None:
     """Tokenise and parse the captions of one shard, with UD v2 dependencies."""
     index = job.index.shard(number)
-    graphs = [to_ud(graph) for graph in load_parser(job.parser).parse(_captions(index))]
+    graphs = [to_ud(graph) for graph in run_parser(load_parser(job.parser), _captions(index))]
     job.parses.write(number, index.image_rows, pack_tokens(graphs))
 
 

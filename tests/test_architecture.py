@@ -20,7 +20,8 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["names", "records", "registry"],
+        ["decoding", "names", "plugins", "records"],
+        ["registry"],
         ["format"],
         ["reading"],
         ["vocab"],
@@ -31,6 +32,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
+        ["boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],

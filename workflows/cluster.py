@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from features.errors import ScenestoreError, StageError, UsageError
+from features.plugins import offer_plugins, plugins_in_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,8 @@ def fan_out(
 ) -> Iterator[tuple[int, Any]]:
     """Run ``function(job, number)`` for every number; yield each number and result when ready.
 
+    Workers import the modules that registered plug-ins in this process.
+
     Args:
         function: a module-level function, idempotent and atomic.
         job: its first argument, small and picklable; models are loaded on the worker.
@@ -82,6 +85,7 @@ def fan_out(
             [function] * len(numbers),
             [job] * len(numbers),
             numbers,
+            plugins=plugins_in_use(),
             pure=False,
             retries=RETRIES,
         )
@@ -102,8 +106,11 @@ def fan_out(
             yield number, result
 
 
-def _guarded(function: Callable[[Any, int], Any], job: object, number: int) -> object:
+def _guarded(
+    function: Callable[[Any, int], Any], job: object, number: int, plugins: tuple[str, ...]
+) -> object:
     try:
+        offer_plugins(plugins)
         return function(job, number)
     except ScenestoreError as error:
         return _Failure(error)

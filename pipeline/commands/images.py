@@ -23,7 +23,7 @@ from pipeline.vision import (
     rules_for,
 )
 
-app = Program("python -m pipeline")
+app = Program("python -m pipeline", plugins=True)
 
 Photos = Annotated[list[str], typer.Argument(metavar="PHOTO", help="Image files.")]
 DetectorName = Annotated[str, typer.Option(metavar="NAME", help="Name of the detector.")]

@@ -2,13 +2,16 @@
 
 For each image: decode, detect, select objects by the graph rules, predict relations, extract
 features. An image that cannot be decoded, or that a precomputed file does not have, is ``Skipped``.
+What a plug-in returns is checked (``pipeline.boundary``) before it is used.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -16,8 +19,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import InputError, UsageError
+from features.errors import (
+    FeatureOverflow,
+    InputError,
+    PluginError,
+    UnreadableInput,
+    UsageError,
+)
 from features.records import Detections, ImageEntry, Skipped
+from pipeline.boundary import Call, checked_detections, checked_features, checked_relations
 from pipeline.vision.boxes import nms
 from pipeline.vision.detection import Detector, create_detector
 from pipeline.vision.extraction import Extractor, create_extractor
@@ -150,6 +160,7 @@ class GraphBuilder:
         detector, relations, extractor: plug-ins to run.
         rules: which objects and relations are kept.
         images_dir: folder of the image files; None when there are none.
+        counts: how many boxes of a detections file were clipped or dropped so far.
     """
 
     detector: Detector
@@ -157,6 +168,7 @@ class GraphBuilder:
     extractor: Extractor
     rules: GraphRules
     images_dir: Path | None = None
+    counts: Counter[str] = field(default_factory=Counter, compare=False)
 
     @classmethod
     def create(
@@ -198,11 +210,25 @@ class GraphBuilder:
             found = dataclasses.replace(found, features=np.zeros((1, width or 0), np.float32))
         return int(self.extractor.extract(blank, found)[0].shape[1])
 
-    def build(self, entry: ImageEntry) -> ImageGraph:
+    def build(self, entry: ImageEntry, digest: str = "") -> ImageGraph:
         """Return the graph and the features of one image.
 
-        Raises: InputError: the image or its record is damaged, or the detector does not cover it.
+        Args:
+            entry: the image.   digest: first digits of the sha256 of its file; "": any.
+
+        Raises:
+            InputError: the image or its record is damaged, or the detector does not cover it.
+            UnreadableInput: its file is missing or another one, or the memory does not suffice.
+            PluginError: a plug-in failed. FeatureOverflow: a feature does not fit float16.
         """
+        try:
+            return self._build(entry, digest)
+        except MemoryError as error:
+            raise UnreadableInput(
+                f"{entry.id}: out of memory. Run again with fewer --jobs, or with more memory."
+            ) from error
+
+    def _build(self, entry: ImageEntry, digest: str) -> ImageGraph:
         if not self.detector.covers(entry.id):
             raise InputError(f"{entry.id}: the detections file does not have this image.")
         path = None if self.images_dir is None else self.images_dir / entry.file
@@ -210,18 +236,24 @@ class GraphBuilder:
         if self.detector.needs_pixels or self.extractor.needs_pixels:
             if path is None:
                 raise InputError(f"{entry.id}: pixels are needed. Pass --images-dir.")
-            image = LazyImage.open(entry.id, path)
-        found = self.detector.detect(image)
-        if min(found.size) <= 0:
-            size = image.size
-            if min(size) <= 0:  # without image files, a size that contains all boxes
-                size = _extent(found.boxes) if path is None else read_size(path)
-            found = dataclasses.replace(found, size=size)
+            image = LazyImage.open(entry.id, path, digest)
+        call = self._call("detector", self.detector, entry, file=not self.detector.needs_pixels)
+        with call.guarded():
+            raw = self.detector.detect(image)
+        if min(image.size) <= 0 and path is not None and not _is_sized(raw):
+            image.size = read_size(path)
+        found = checked_detections(call, raw, image.size)
+        if min(found.size) <= 0:  # without image files, a size that contains all boxes
+            found = dataclasses.replace(found, size=_extent(found.boxes))
         found = apply_rules(found, self.rules)
         related = found
         if found.labels[-1] == WHOLE_IMAGE and found.scores[-1] == 0:
             related = found.first(len(found.labels) - 1)  # the whole image has no relations
-        relations, scores = self.relations.predict(related, self.rules.max_relations)
+        limit = self.rules.max_relations
+        call = self._call("relation predictor", self.relations, entry)
+        with call.guarded():
+            predicted = self.relations.predict(related, limit)
+        relations, scores = checked_relations(call, predicted, len(related.labels), limit)
         found = dataclasses.replace(
             found,
             relations=relations,
@@ -229,33 +261,72 @@ class GraphBuilder:
             shown=getattr(self.detector, "shown", 0.0),
             relations_shown=getattr(self.relations, "shown", 0.0),
         )
-        return ImageGraph(found, *self.extractor.extract(image, found))
+        call = self._call("feature extractor", self.extractor, entry)
+        with call.guarded():
+            features = self.extractor.extract(image, found)
+        return ImageGraph(
+            found, *checked_features(call, features, len(found.labels), len(relations))
+        )
 
-    def build_all(self, entries: Iterable[ImageEntry], on_error: str = "fail") -> ImageGraphs:
+    def _call(self, kind: str, plugin: object, entry: ImageEntry, *, file: bool = False) -> Call:
+        return Call.of(kind, plugin, entry.id, file=file, counts=self.counts)
+
+    def build_all(
+        self,
+        entries: Iterable[ImageEntry],
+        on_error: str = "fail",
+        *,
+        digests: Mapping[str, str] | None = None,
+        excluded: Mapping[str, str] | None = None,
+        failed: dict[str, str] | None = None,
+        watch: Callable[[ImageEntry], AbstractContextManager[object]] = nullcontext,
+    ) -> ImageGraphs:
         """Return the graphs and features of images.
 
         Args:
             entries: the images; ``file`` is relative to ``images_dir``.
-            on_error: ``fail`` raises at the first damaged image, ``skip`` returns ``Skipped``.
+            on_error: ``fail`` raises at the first damaged image or failure of a plug-in, ``skip``
+                returns ``Skipped``.
+            digests: image id -> first digits of the sha256 of its file.
+            excluded: images that are not looked at: id -> reason.
+            failed: gets the images that are skipped because a plug-in failed: id -> reason.
+            watch: called for every image; the image is processed inside what it returns.
 
-        Raises: InputError: an image or its record is damaged, and on_error is ``fail``.
+        Raises:
+            InputError, PluginError, FeatureOverflow: as ``build``, if on_error is ``fail``.
+            UnreadableInput: as ``build``, whatever on_error is.
         """
         if on_error not in ("fail", "skip"):
             raise UsageError(f"--on-error must be 'fail' or 'skip', not {on_error!r}.")
         graphs = ImageGraphs([], [], [])
+        digests, excluded = digests or {}, excluded or {}
         nothing = np.zeros((0, 0), np.float32)
         for entry in entries:
             found: Detections | Skipped
             try:
-                found, objects, unions = self.build(entry)
-            except InputError as error:
+                if entry.id in excluded:
+                    found, objects, unions = Skipped(excluded[entry.id]), nothing, nothing
+                else:
+                    with watch(entry):
+                        found, objects, unions = self.build(entry, digests.get(entry.id, ""))
+            except UnreadableInput:
+                raise
+            except (InputError, PluginError, FeatureOverflow) as error:
                 if on_error == "fail":
                     raise
+                if failed is not None and not isinstance(error, InputError):
+                    failed[entry.id] = str(error)
                 found, objects, unions = Skipped(str(error)), nothing, nothing
             graphs.found.append(found)
             graphs.object_features.append(objects)
             graphs.union_features.append(unions)
         return graphs
+
+
+def _is_sized(found: object) -> bool:
+    """Return whether detections state the size of their image; also for what is none."""
+    size = getattr(found, "size", None)
+    return isinstance(size, tuple) and len(size) == 2 and min(size) > 0
 
 
 def _extent(boxes: Float) -> tuple[int, int]:

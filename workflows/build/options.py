@@ -55,6 +55,11 @@ class TextOptions:
         "extended", "triplets: spice (as SPICE) or extended (also clauses, passives, ...)", "text"
     )
     scheme: str = option("ud", "dependency scheme: ud, clear or ud1-basic (as GSMN)", "tokens")
+    plugins: str = option(
+        "",
+        "modules or Python files that register plug-ins, separated by commas (docs/plugins.md)",
+        significant=False,
+    )
     jobs: int = option(
         usable_cores(), "local worker processes", shown="all cores", significant=False
     )

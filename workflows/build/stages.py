@@ -11,7 +11,9 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -110,7 +112,7 @@ class Stage(Task):
         with Progress(self.label, self.unit, sum(sizes), before, publish=self.publish) as progress:
             for number, _ in fan_out(
                 function,
-                job,
+                with_absolute_paths(job),
                 todo,
                 Where(self.options.jobs, self.options.scheduler_address),
                 describe=self.describe,
@@ -132,6 +134,18 @@ class Stage(Task):
         """Return the images of a shard, for error messages."""
         rows = self.plan.ranges[number]
         return f"images {self.plan.entries[rows[0]].id} to {self.plan.entries[rows[-1]].id}"
+
+
+def with_absolute_paths(job: Any) -> Any:
+    """Return a job for workers that were started in another folder, such as those of a cluster."""
+    changes: dict[str, Any] = {}
+    for name in (one.name for one in fields(job)):
+        value = getattr(job, name)
+        if isinstance(value, Group):
+            changes[name] = replace(value, folder=value.folder.absolute())
+        elif name == "images_dir" or (name == "detections" and Path(value).exists()):
+            changes[name] = str(Path(value).absolute()) if value else ""
+    return replace(job, **changes)
 
 
 class IndexImages(BuildTask):

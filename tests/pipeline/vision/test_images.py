@@ -1,14 +1,21 @@
 """Decoding: every file gives RGB pixels or an ImageError with path and reason."""
 
+import errno
+import hashlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
-from features.errors import ImageError
+from features import decoding
+from features.decoding import open_image
+from features.drawing.scene_graph import _read as _drawn
+from features.errors import ImageError, UnreadableImage
 from pipeline.vision.images import LazyImage, read_image, read_size
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
@@ -171,9 +178,9 @@ def test_rotated_images_swap_their_sides(orientation, write):
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(ImageError, match="no such file"):
+    with pytest.raises(UnreadableImage, match="no such file"):
         read_image(tmp_path / "nowhere.jpg")
-    with pytest.raises(ImageError, match="cannot be read"):
+    with pytest.raises(UnreadableImage, match="cannot be read"):
         read_image(tmp_path)
 
 
@@ -292,3 +299,64 @@ def test_damage_is_found_when_pixels_are_decoded(write):
         LazyImage("none").rgb()
     with pytest.raises(ImageError, match="no such file"):
         LazyImage.open("gone", write("cut.jpg", data).with_name("gone.jpg"))
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 10 10
+%%EndComments
+0 0 10 10 rectfill
+showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("read", [read_image, read_size, _drawn, open_image])
+def test_no_decoder_starts_a_process(read, write, monkeypatch):
+    """Pillow would start Ghostscript for EPS, whatever the file is called."""
+
+    def refuse(*args, **options):
+        raise AssertionError(f"a photo started {args}")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    with pytest.raises((ImageError, UnidentifiedImageError)):
+        read(write("photo.jpg", EPS))
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), MemoryError()])
+def test_failures_of_the_system_are_no_damage(error, write, monkeypatch):
+    path = write("good.jpg", JPEG)
+
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(decoding, "open_image", fail)
+    for read in (read_image, read_size):
+        with pytest.raises(UnreadableImage, match=r"good\.jpg: cannot be read"):
+            read(path)
+
+
+def test_a_file_with_another_hash_is_refused(write):
+    path = write("good.jpg", JPEG)
+    digest = hashlib.sha256(JPEG).hexdigest()[:32]
+    image = LazyImage.open("good", path, digest)
+    path.write_bytes(saved(Image.new("RGB", (40, 20), GREEN), "JPEG"))
+    np.testing.assert_allclose(image.rgb()[10, 5], RED, atol=7)  # the bytes that were checked
+    with pytest.raises(UnreadableImage, match=r"good\.jpg: the file has changed"):
+        LazyImage.open("good", path, digest)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["I;16", "RGBA", "LA"])
+def test_a_small_file_of_many_pixels_needs_no_more_memory_than_rgb(mode, write):
+    path = write("large.png", saved(Image.new(mode, (6000, 5000)), "PNG"))
+    code = (
+        "import resource, sys; from pipeline.vision.images import read_image; from PIL import *\n"
+    )
+    code += "read_image(sys.argv[1]); import numpy as np\n"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", code, str(file)]))
+        for file in (write("small.jpg", JPEG), path)
+    ]
+    assert (peaks[1] - peaks[0]) * 1024 < 13 * 6000 * 5000  # bytes a pixel
