@@ -55,8 +55,9 @@ def pack_visual(
         max_objects: K, objects kept per image, best first.
         max_relations: R, relations kept per image, best first; one whose subject or object is
             not among the K goes.
-        scored: write the probabilities of attributes.
+        scored: write the probabilities of attributes even if no image of the shard has any.
     """
+    scored |= any(isinstance(d, Detections) and d.attribute_scores is not None for d in detections)
     n, k, r = len(detections), max_objects, max_relations
     sizes, counts = np.zeros((n, 2), "<i4"), np.zeros(n, "<i4")
     boxes, scores = np.zeros((n, k, 4), "<f4"), np.zeros((n, k), "<f4")

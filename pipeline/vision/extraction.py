@@ -75,6 +75,7 @@ extractor_registry: Registry[Extractor] = Registry(
         "nanodet": _NETWORKS + "NanodetFeatures",
         "efficientnet-lite0": _NETWORKS + "EfficientNetFeatures",
         "efficientnet-lite0-colours": _NETWORKS + "EfficientNetColours",
+        "labelled": "pipeline.vision.extractors.labelled:LabelledFeatures",
         "onnx": _NETWORKS + "OnnxFeatures",
         "clip": _NETWORKS + "ClipFeatures",
         "timm": "pipeline.vision.extractors.timm:TimmFeatures",

@@ -23,6 +23,7 @@ from pipeline.vision.boxes import clip_boxes, iou_matrix
 
 Float = npt.NDArray[np.float32]
 
+PACKAGED = Path(__file__).parent / "data" / "label-head.npz"
 GEOMETRY = 10  # numbers that describe a box
 PER_REGION = 8  # labels of a region that compete for a place in the graph
 SAME_IOU = 0.4  # of two boxes with one label, the weaker is dropped above this IoU

@@ -7,15 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from features.errors import UsageError
 from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.detectors.regions import Regions
-from pipeline.vision.extraction import PooledExtractor, extractor_registry
+from pipeline.vision.extraction import PooledExtractor
+from pipeline.vision.extractors.labelled import fitted_extractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.label_head import LabelHead, context_row
-
-PACKAGED = Path(__file__).parents[1] / "data" / "label-head.npz"
+from pipeline.vision.label_head import PACKAGED, LabelHead, context_row
 
 
 class Labelled:
@@ -52,8 +50,8 @@ class Labelled:
 
     @property
     def default_features(self) -> str:
-        """Name of the extractor that the head was fitted on."""
-        return self.head.extractor
+        """Name of the extractor of the same head."""
+        return "labelled" if self.path == PACKAGED else f"labelled:{self.path}"
 
     @property
     def shown(self) -> float:
@@ -63,10 +61,7 @@ class Labelled:
     @cached_property
     def extractor(self) -> PooledExtractor:
         """The extractor that the head was fitted on."""
-        made = extractor_registry.create(self.head.extractor)
-        if not isinstance(made, PooledExtractor):
-            raise UsageError(f"{self.path}: {self.head.extractor!r} has no features of any box.")
-        return made
+        return fitted_extractor(self.head, self.path)
 
     def identity(self) -> dict[str, object]:
         """Return name, version, the hash of the head, its regions and features, and thresholds."""
