@@ -51,7 +51,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["export", "report", "search"],
+        ["export", "report", "search", "selfcheck"],
     ],
     "workflows": [
         ["cluster", "launcher", "settings", "targets", "tasks"],
