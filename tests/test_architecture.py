@@ -31,7 +31,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
-        ["boundary"],
+        ["attempts", "boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],
