@@ -1,10 +1,11 @@
-"""A detector plug-in in 20 lines: python examples/own_detector.py PHOTO [PHOTO ...]."""
+"""A detector plug-in: ``python examples/own_detector.py PHOTO [PHOTO ...]`` tries it."""
 
 import sys
 
 import numpy as np
 
 import pipeline
+import workflows  # noqa: F401  (for: luigi --module own_detector BuildDataset)
 from features import Detections
 from pipeline.detect import detectors
 

@@ -1,7 +1,8 @@
-"""A caption parser plug-in: import this module, then pass ``parser="plain"``."""
+"""A caption parser plug-in: ``python -m pipeline parse --plugins FILE --parser plain TEXT``."""
 
 from __future__ import annotations
 
+import workflows  # noqa: F401  (for: luigi --module own_parser BuildDataset)
 from features.records import TextGraph
 from pipeline.parse import parsers
 
@@ -11,7 +12,7 @@ class PlainParser:
     """Split captions at spaces and attach every word to the first one."""
 
     name = "plain"
-    version = "1"
+    version = "1"  # part of the content key: change it whenever parses can change
 
     def parse(self, captions: list[str]) -> list[TextGraph]:
         return [self._one(caption) for caption in captions]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from inspect import signature
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from inspect import get_annotations, signature
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from features.errors import UnknownName, UsageError
+from features.plugins import load_variable, note_plugin
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -24,7 +25,8 @@ class Registry(Generic[T]):
 
     A name comes from one of three places:
 
-    - the decorator ``@registry.register(name)``, once its module has been imported;
+    - the decorator ``@registry.register(name)``, once its module has been imported, by the program
+      or because it is named in ``SCENESTORE_PLUGINS`` (see ``features.plugins``);
     - ``built_in``, a table of modules that are imported when their name is first asked for;
     - an entry point of an installed package, in the group ``group``.
 
@@ -42,10 +44,18 @@ class Registry(Generic[T]):
         kind: what the entries are, for error messages.
         group: entry point group of other packages, for example ``"scenestore.detectors"``.
         built_in: name -> where the entry is defined; listing names imports none of them.
+        interface: protocol of ``T``; ``create`` checks that an entry has all its members.
     """
 
-    def __init__(self, kind: str, group: str, built_in: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        built_in: Mapping[str, str] | None = None,
+        interface: type | None = None,
+    ) -> None:
         self.kind, self.group = kind, group
+        self.members = _members(interface)  # what create checks
         self.built_in = dict(built_in or {})
         self._entries: dict[str, Callable[..., T]] = {}
 
@@ -57,18 +67,20 @@ class Registry(Generic[T]):
 
         def add(entry: F) -> F:
             taken = self._entries.get(name)
-            if taken is not None and _place(taken) != _place(entry):
+            if taken is not None and _origin(taken) != _origin(entry):
                 raise UsageError(
                     f"{self.kind} {name!r} is already {_place(taken)}; "
                     f"choose another name for {_place(entry)}."
                 )
             self._entries[name] = entry
+            note_plugin(entry.__module__)
             return entry
 
         return add
 
     def names(self) -> list[str]:
         """Return all known names, sorted, including those of installed packages."""
+        load_variable()
         return sorted({*self._entries, *(point.name for point in self._points())})
 
     def get(self, name: str) -> Callable[..., T]:
@@ -83,7 +95,10 @@ class Registry(Generic[T]):
                     if callable(loaded):
                         self._entries.setdefault(name, loaded)
         if name not in self._entries:
-            raise UnknownName.of(self.kind, name, self.names())
+            load_variable()
+        if name not in self._entries:
+            error = UnknownName.of(self.kind, name, self.names())
+            raise UnknownName(f"{error} If it is your own, name its module: --plugins MODULE.")
         return self._entries[name]
 
     def create(self, name: str, **options: object) -> T:
@@ -94,7 +109,7 @@ class Registry(Generic[T]):
 
         Raises:
             UnknownName: no such entry.
-            UsageError: the entry does not accept these options.
+            UsageError: the entry does not accept these options, or lacks a member of the interface.
         """
         key, colon, argument = name.partition(":")
         entry, given = self.get(key), (argument,) if colon else ()
@@ -102,7 +117,18 @@ class Registry(Generic[T]):
             signature(entry).bind(*given, **options)
         except TypeError as error:
             raise UsageError(f"{self.kind} {name!r}: {error}.") from error
-        return entry(*given, **options)
+        made = entry(*given, **options)
+        self.check(name, made, self.members)
+        return made
+
+    def check(self, name: str, made: object, members: Iterable[str]) -> None:
+        """Check that an object has these attributes and methods. Raises: UsageError."""
+        missing = [member for member in members if not hasattr(made, member)]
+        if missing:
+            raise UsageError(
+                f"{self.kind} {name!r} ({type(made).__module__}.{type(made).__qualname__}) has no "
+                f"{' and no '.join(map(repr, missing))}. docs/plugins.md lists what it needs."
+            )
 
     def _points(self) -> list[EntryPoint]:
         from importlib.metadata import EntryPoint, entry_points  # loads email, csv and zipfile
@@ -117,6 +143,21 @@ class Registry(Generic[T]):
 
 def _place(entry: Callable[..., Any]) -> str:
     return f"{entry.__module__}.{entry.__qualname__}"
+
+
+def _origin(entry: Callable[..., Any]) -> tuple[str, str]:
+    """Return file and name of an entry: a program can be ``__main__`` here, a module elsewhere."""
+    module = sys.modules.get(entry.__module__)
+    return str(getattr(module, "__file__", None) or entry.__module__), entry.__qualname__
+
+
+def _members(interface: type | None) -> list[str]:
+    """Return the attributes and methods that a protocol declares."""
+    if interface is None:
+        return []
+    methods = [name for name, value in vars(interface).items() if callable(value)]
+    names = {*get_annotations(interface), *methods}
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def lazy_exports(package: str, names: Mapping[str, str]) -> Callable[[str], object]:

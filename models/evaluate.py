@@ -29,7 +29,7 @@ from models.training import check_split, load_run, store_keys
 
 __all__ = ["app", "evaluate", "load_run"]
 
-app = Program("python -m models.evaluate")
+app = Program("python -m models.evaluate", plugins=True)
 
 
 @app.command("evaluate")

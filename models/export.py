@@ -32,7 +32,7 @@ __all__ = ["app", "embed", "export", "write_index"]
 
 Floats = npt.NDArray[np.float32]
 
-app = Program("python -m models.export")
+app = Program("python -m models.export", plugins=True)
 
 
 def embed(run: Run, store: Store, split: str, *, device: torch.device) -> tuple[Floats, Floats]:

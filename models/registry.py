@@ -7,6 +7,7 @@ A model is an ``nn.Module`` built from one frozen dataclass of options::
         def __init__(self, options: SgmOptions) -> None: ...
 
 and has ``encode_images``, ``encode_captions``, ``score`` and ``loss`` (see ``MatchingModel``).
+docs/plugins.md shows how to add one outside of this package.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class MatchingModel(Protocol):
 
     Codes are named tuples of tensors whose first axis is the item; other axes may be padded with
     zeros (masks with False). ``plain_score`` is a literal implementation of the definition for one
-    caption, the reference for tests and benchmarks of ``score``.
+    caption, the reference for tests and benchmarks of ``score``; training, evaluation and search do
+    not call it. A model with ``learns = False`` is evaluated without training and has no loss.
 
     A model that does not use the features of union boxes sets ``reads_unions = False`` and gets
     batches without them; with 36 objects and 25 relations they are two fifths of the bytes.
@@ -68,10 +70,13 @@ class MatchingModel(Protocol):
         ...
 
     def loss(self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange) -> Tensor:
-        """Return the training loss of B pairs; row i of the images matches row i of the captions.
+        """Return the training loss, a scalar.
 
-        ``exchange`` provides the codes and scores of the whole batch if this process has only
-        some of its pairs.
+        Args:
+            images, captions: B pairs; row i of the images matches row i of the captions.
+            exchange: ``exchange.scores(self, images, captions)`` returns the scores of the whole
+                batch, ``exchange.rows(captions.image_rows)`` its images, also if this process has
+                only some of the pairs.
         """
         ...
 

@@ -21,7 +21,7 @@ from models.training import check_split, store_keys
 
 __all__ = ["app", "report", "write_report"]
 
-app = Program("python -m models.report")
+app = Program("python -m models.report", plugins=True)
 
 
 def write_report(

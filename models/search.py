@@ -49,7 +49,7 @@ __all__ = [
 Found = list[tuple[str, float]]  # image id or caption, score; best first
 LABELS_SHOWN = 8  # under a table of captions
 
-app = Program("python -m models.search")
+app = Program("python -m models.search", plugins=True)
 
 
 @app.command("search")

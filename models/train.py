@@ -35,7 +35,7 @@ Examples:
   python -m models.train sgm_f30k --data.store stores/flickr30k
   torchrun --standalone --nproc_per_node 4 -m models.train CONFIG ..."""
 
-app = Program("python -m models.train")
+app = Program("python -m models.train", plugins=True)
 
 
 @app.command(
@@ -101,6 +101,8 @@ def train_rank(
     np.random.seed(config.run.seed)
     torch.use_deterministic_algorithms(config.run.deterministic)
     torch.backends.cudnn.benchmark = not config.run.deterministic
+    if config.run.amp == "none":  # cuDNN would compute recurrent layers in TF32
+        torch.backends.cudnn.allow_tf32 = False
     model = make_model(config, data).to(device)
     if world.size > 1 and device.type == "cuda":
         model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -19,7 +19,15 @@ from features.registry import Registry
 from pipeline.boundary import Call, checked_parses
 from pipeline.language import PROFILES, SCHEMES, extract, from_ud, to_ud
 
-__all__ = ["PARSE_VERSION", "Parser", "load_parser", "parse", "parsers", "run_parser"]
+__all__ = [
+    "PARSE_VERSION",
+    "Parser",
+    "load_parser",
+    "parse",
+    "parser_version",
+    "parsers",
+    "run_parser",
+]
 
 PARSE_VERSION = "1"  # increase when tokens, lemmas or dependencies change
 
@@ -31,6 +39,10 @@ class Parser(Protocol):
         name: registered name.
         version: part of the content key; must change whenever parses can change, for example with
             the model or its package.
+
+    A parser whose ``version`` is known only once its model is loaded may also have a static method
+    ``identify(**options)``, which returns the version from package metadata and raises what loading
+    would raise. A build with nothing to do then does not load the model.
     """
 
     name: str
@@ -52,6 +64,7 @@ parsers: Registry[Parser] = Registry(
         "spacy": "pipeline.language.parsers.spacy:SpacyParser",
         "stanza": "pipeline.language.parsers.stanza:StanzaParser",
     },
+    Parser,
 )
 
 
@@ -76,6 +89,22 @@ def load_parser(name: str, **options: object) -> Parser:
         return _loaded(name, tuple(sorted(options.items())))
     except TypeError:  # an option that cannot be hashed, so the parser cannot be cached
         return parsers.create(name, **options)
+
+
+def parser_version(name: str) -> tuple[str, str]:
+    """Return name and version of a parser, without loading its model if the parser allows it.
+
+    Raises: as ``load_parser``.
+    """
+    key, colon, argument = name.partition(":")
+    entry = parsers.get(key)
+    known = getattr(entry, "name", None), getattr(entry, "version", None)
+    if hasattr(entry, "identify"):
+        return str(known[0] or key), str(entry.identify(*((argument,) if colon else ())))
+    if isinstance(known[0], str) and isinstance(known[1], str):
+        return known[0], known[1]
+    parser = load_parser(name)
+    return parser.name, parser.version
 
 
 def run_parser(parser: Parser, captions: Sequence[str]) -> list[TextGraph]:

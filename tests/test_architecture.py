@@ -20,7 +20,8 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["decoding", "names", "records", "registry"],
+        ["decoding", "names", "plugins", "records"],
+        ["registry"],
         ["format"],
         ["reading"],
         ["vocab"],

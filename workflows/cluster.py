@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from features.errors import ScenestoreError, StageError, UnreadableInput, UsageError
+from features.plugins import offer_plugins, plugins_in_use
 from workflows.processes import Died, Processes
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def fan_out(
 class Fan:
     """Runs a function for shards; iterating yields each number and result when ready.
 
+    Workers import the modules that registered plug-ins in this process.
+
     Shards that workers were lost with, and those with errors that may pass, are tried again.
 
     Args:
@@ -172,7 +175,9 @@ class Fan:
 
     def _call(self, number: int) -> Callable[[], Any]:
         expected = versions() if self.where.address else {}
-        return functools.partial(_guarded, self.function, self.job_of(number), number, expected)
+        return functools.partial(
+            _guarded, self.function, self.job_of(number), number, plugins_in_use(), expected
+        )
 
     def _open(self) -> _Pool:
         if self._pool is None:
@@ -202,12 +207,17 @@ class Fan:
 
 
 def _guarded(
-    function: Callable[[Any, int], Any], job: object, number: int, expected: Mapping[str, str]
+    function: Callable[[Any, int], Any],
+    job: object,
+    number: int,
+    plugins: tuple[str, ...],
+    expected: Mapping[str, str],
 ) -> object:
     """Run a function on a worker; return its result, or its error as a value."""
     place = f" Worker: {_worker_name()}." if expected else ""
     try:
         _check_versions(expected)
+        offer_plugins(plugins)
         return function(job, number)
     except UnreadableInput as error:
         return _Failure(_placed(error, place), passing=True)

@@ -16,6 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from features.errors import StageError
+from features.plugins import inherited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ def run_in_group(
 ) -> None:
     """Run a command, copy its output, and end its process group in any case.
 
+    The command finds the plug-ins that are registered in this process.
+
     Args:
         command: program and arguments.
         environment: environment variables to add.
@@ -47,7 +50,7 @@ def run_in_group(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={**os.environ, **(environment or {})},
+        env={**os.environ, **inherited(), **(environment or {})},
         start_new_session=True,
     )
     # read in a thread: a grandchild may keep the pipe open after the command has ended

@@ -21,16 +21,33 @@ The annotations of its parameters are evaluated at run time, so their imports ca
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from features.errors import ScenestoreError, UsageError
+from features.errors import MissingDependency, ScenestoreError, UsageError
+from features.plugins import load_plugins
+
+EXTRAS = {  # optional packages, and the extra of scenestore that installs them
+    "torch": "train",
+    "safetensors": "train",
+    "pyarrow": "train",
+    "matplotlib": "viz",
+    "jinja2": "viz",
+    "stanza": "stanza",
+    "tensorboard": "tensorboard",
+    "timm": "timm",
+    "transformers": "transformers",
+    "pycocotools": "eval",
+    "dask_jobqueue": "slurm",
+}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,10 +57,11 @@ class Program(typer.Typer):
 
     Args:
         prog: how users start it, as shown in help and errors: ``python -m features``.
+        plugins: its commands have an option ``--plugins`` for modules that register plug-ins.
         settings: passed on to ``typer.Typer``, for example ``help`` and ``epilog``.
     """
 
-    def __init__(self, prog: str, **settings: Any) -> None:
+    def __init__(self, prog: str, *, plugins: bool = False, **settings: Any) -> None:
         names = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
         super().__init__(
             **settings,
@@ -52,17 +70,24 @@ class Program(typer.Typer):
             pretty_exceptions_enable=False,
             rich_markup_mode=None,
         )
-        self.prog = prog
+        self.prog, self.plugins = prog, plugins
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
         """Register the decorated function as a command, see ``typer.Typer.command``."""
-        return super().command(name, **{"cls": Command, **settings})
+        register = super().command(name, **{"cls": Command, **settings})
 
-    def call(self, arguments: Sequence[str] | None = None) -> int:
+        def add(function: F) -> F:
+            register(_with_plugins(function) if self.plugins else function)
+            return function
+
+        return add
+
+    def call(self, arguments: Sequence[str] | None = None, prog: str = "") -> int:
         """Run a command and return its exit code.
 
         Args:
             arguments: without the program's name; None: those of the process.
+            prog: how the user started it, if not as ``self.prog``.
 
         Raises:
             UsageError: the arguments are wrong; the message names the help to read.
@@ -71,13 +96,13 @@ class Program(typer.Typer):
         words = sys.argv[1:] if arguments is None else list(arguments)
         command = get_command(self)
         try:
-            with command.make_context(self.prog, words) as context:
+            with command.make_context(prog or self.prog, words) as context:
                 return int(command.invoke(context) or 0)
         except typer.Exit as left:
             return left.exit_code
         except typer.TyperException as error:
             at = getattr(error, "ctx", None)  # where in the tree of commands
-            path = at.command_path if at is not None else self.prog
+            path = at.command_path if at is not None else prog or self.prog
             message = " ".join(error.format_message().split())
             message += "" if message[-1:] in ".?!" else "."
             raise UsageError(f"{message} Run '{path} --help' for help.") from None
@@ -103,6 +128,31 @@ class Command(TyperCommand):
             if option.metavar and option.metavar.endswith("...") and flag.startswith("-")
         }
         return super().parse_args(ctx, list(_spread(args, several)))
+
+
+def _with_plugins(function: F) -> F:
+    """Return a command with the option ``--plugins``, whose modules are imported first."""
+
+    @functools.wraps(function)
+    def command(*args: Any, plugins: str = "", **options: Any) -> Any:
+        load_plugins(plugins)
+        return function(*args, **options)
+
+    plugins = Annotated[
+        str,
+        typer.Option(
+            metavar="MODULES", help="Modules or files that register plug-ins (docs/plugins.md)."
+        ),
+    ]
+    declared = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter(
+        "plugins", inspect.Parameter.KEYWORD_ONLY, default="", annotation=plugins
+    )
+    parameters = [*declared.parameters.values(), option]
+    changed: Any = command
+    changed.__signature__ = declared.replace(parameters=parameters)
+    changed.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command  # type: ignore[return-value]
 
 
 def _spread(args: Sequence[str], several: dict[str, str]) -> Iterator[str]:
@@ -137,12 +187,22 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
     ScenestoreError and for a file or folder that the operating system refuses; 130 after Ctrl-C;
     141 when the reader of a pipe has gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # Latin-1 locales and Windows pipes lack characters
+            stream.reconfigure(errors="replace")
     try:
         code = main() or 0
         sys.stdout.flush()
     except ScenestoreError as error:
         sys.stderr.write(f"error: {error}\n")
         code = 2 if isinstance(error, UsageError) else 1
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        command = f"pip install 'scenestore[{EXTRAS[package]}]'"
+        sys.stderr.write(f"error: {MissingDependency.of(package, 'this command', command)}\n")
+        code = 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

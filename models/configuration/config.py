@@ -85,6 +85,9 @@ class DataConfig(Strict):
     val: Text = _value("val", "split that selects the best weights; never the test split")
     batch_size: Positive = _value(128, "pairs in a batch, over all ranks")
     eval_batch_size: Positive = _value(128, "images or captions encoded at a time in an evaluation")
+    drop_last: bool = _value(
+        False, "leave out the pairs of an epoch that do not fill a batch, as HREM's released code"
+    )
     vocab: TextOrNone = _value(None, "vocabulary JSON; null: the store's own")
     vectors: Text = _value("none", "initial word vectors: none, minilm, or a text or npz file")
     label_vectors: bool = _value(True, "use them for labels and predicates, too")
@@ -96,6 +99,9 @@ class DataConfig(Strict):
     )
     neighbours: Positive = _value(4, "images of one cluster in such a batch")
     clusters: Positive = _value(100, "number of clusters of similar images")
+    neighbours_by: Literal["regions", "embeddings"] = _value(
+        "regions", "cluster images by mean region features, or by the model's embeddings"
+    )
 
 
 class OptimConfig(Strict):

@@ -1,7 +1,7 @@
 """Building blocks that several papers and baselines share."""
 
 from models.nn.bert import BertConfig
-from models.nn.graphs import GraphConvolution, TextGraphEncoder, text_adjacency
+from models.nn.graphs import GraphConvolution, PathState, TextGraphEncoder, text_adjacency
 from models.nn.layers import (
     Activation,
     BiGru,
@@ -18,7 +18,7 @@ from models.nn.layers import (
     xavier_linear,
     zero_padding,
 )
-from models.nn.losses import triplet_loss
+from models.nn.losses import negative_mask, triplet_loss
 from models.nn.matching import mean_of_max, mean_of_max_plain
 from models.nn.networks import (
     DataOptions,
@@ -40,6 +40,7 @@ __all__ = [
     "GraphConvolution",
     "GruText",
     "Network",
+    "PathState",
     "TextGraphEncoder",
     "TripletNetwork",
     "TripletOptions",
@@ -55,6 +56,7 @@ __all__ = [
     "masked_softmax",
     "mean_of_max",
     "mean_of_max_plain",
+    "negative_mask",
     "score_in_tiles",
     "text_adjacency",
     "triplet_loss",

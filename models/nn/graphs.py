@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +20,10 @@ from models.nn.layers import (
     uniform_embedding,
     xavier_linear,
 )
+
+PathState = Literal["end", "final"]
+"""How a Bi-GRU becomes the vector of a triplet or sentence. ``end``: both directions at ``<end>``,
+as released, so that the backward half is the same for all. ``final``: the final state of each."""
 
 
 def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> Tensor:
@@ -41,11 +47,17 @@ def text_adjacency(heads: Tensor, word_mask: Tensor, *, dense: bool = False) -> 
 class GraphConvolution(nn.Module):
     """Update objects from themselves and relations from their triplets. SGM Eq. (3)."""
 
-    def __init__(self, inputs: int, outputs: int, act: Activation = "tanh") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, act: Activation = "tanh", *, relations: bool = True
+    ) -> None:
         super().__init__()
         self.act: Activation = act
         self.g_o = xavier_linear(inputs, outputs)
-        self.g_r = xavier_linear(3 * inputs, outputs)
+        self.g_r = xavier_linear(3 * inputs, outputs) if relations else None
+
+    def update_objects(self, objects: Tensor) -> Tensor:
+        """Return the objects (B, K, D) of the next layer."""
+        return activate(self.g_o(objects), self.act)
 
     def forward(self, objects: Tensor, relations: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objects (B, K, D) and relations (B, R, D) of the next layer.
@@ -59,7 +71,8 @@ class GraphConvolution(nn.Module):
             objects.gather(1, pairs[..., end : end + 1].expand(-1, -1, width)) for end in (0, 1)
         )
         triplets = torch.cat([s, relations, o], -1)  # (B, R, 3 d)
-        return activate(self.g_o(objects), self.act), activate(self.g_r(triplets), self.act)
+        assert self.g_r is not None
+        return self.update_objects(objects), activate(self.g_r(triplets), self.act)
 
 
 class TextGraphEncoder(nn.Module):
@@ -69,49 +82,69 @@ class TextGraphEncoder(nn.Module):
         vocab_size: words in the table.   word_dim: width of a word vector.
         embed_dim: width of a node, D.
         context: False encodes each word alone with a Linear (SGM Table 1, OOM w/o TCxt).
+        paths: False leaves out the Bi-GRU of the triplets.
+        path_state: see ``PathState``.
     """
 
     def __init__(
-        self, vocab_size: int, word_dim: int, embed_dim: int, *, context: bool = True
+        self,
+        vocab_size: int,
+        word_dim: int,
+        embed_dim: int,
+        *,
+        context: bool = True,
+        paths: bool = True,
+        path_state: PathState = "end",
     ) -> None:
         super().__init__()
+        self.path_state = path_state
         self.embed = uniform_embedding(vocab_size, word_dim)  # W_e
         self.word_gru = BiGru(word_dim, embed_dim) if context else None
         self.word_layer = None if context else xavier_linear(word_dim, embed_dim)
-        self.path_gru = BiGru(word_dim, embed_dim)
+        self.path_gru = BiGru(word_dim, embed_dim) if paths else None
 
-    def encode_words(self, captions: CaptionBatch) -> Tensor:
-        """Encode the word-order path: (C, T, D), the mean of both directions. SGM Eq. (4)."""
+    def encode_words(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Encode the word-order path, the mean of both directions. SGM Eq. (4).
+
+        Returns:
+            (C, T, D) words and (C, D) sentences.
+        """
         vectors = self.embed(captions.words)  # (C, T, d2)
         if self.word_gru is None:
             assert self.word_layer is not None
             alone: Tensor = self.word_layer(vectors)
-            return alone
-        states: Tensor = self.word_gru(vectors, captions.lengths)
-        return states
+            return alone, last_state(alone, captions.lengths)
+        return self._run(self.word_gru, vectors, captions.lengths)
 
     def path_states(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
-        """Encode all triplet paths: states (C P, L, D) and lengths (C P,), 0 for no triplet."""
+        """Encode all triplet paths: states (C P, L, D) and their last one (C P, D).
+
+        The last state of a missing triplet is zero.
+        """
+        assert self.path_gru is not None
         spans = captions.triplet_spans.sum(-1).flatten()  # words of each triplet
         lengths = torch.where(spans > 0, spans + 2, 0)  # with <start> and <end>
-        return self.path_gru(self.embed(captions.triplets.flatten(0, 1)), lengths), lengths
+        return self._run(self.path_gru, self.embed(captions.triplets.flatten(0, 1)), lengths)
+
+    def _run(self, gru: BiGru, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        states, final = gru.run(vectors, lengths)
+        return states, final if self.path_state == "final" else last_state(states, lengths)
 
     def encode_paths(
-        self, captions: CaptionBatch, words: Tensor, *, sentence: bool
+        self, captions: CaptionBatch, sentence: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the last state of each triplet path and its mask. SGM Eq. (5).
 
         Args:
             captions: C captions of P triplets.
-            words: (C, T, D) from ``encode_words``.
-            sentence: append the last state of the words as one more triplet.
+            sentence: (C, D) from ``encode_words``, to be appended as one more triplet.
 
         Returns:
             (C, P, D), zeros where there is no triplet, and (C, P) bool; P + 1 with the sentence.
         """
-        paths = last_state(*self.path_states(captions)).view(*captions.triplets.shape[:2], -1)
+        paths = self.path_states(captions)[1].view(*captions.triplets.shape[:2], -1)
         mask = captions.triplet_mask
-        if sentence:
-            paths = torch.cat([paths, last_state(words, captions.lengths).unsqueeze(1)], 1)
+        if sentence is not None:
+            paths = torch.cat([paths, sentence.unsqueeze(1)], 1)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         return paths, mask

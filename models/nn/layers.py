@@ -114,18 +114,27 @@ class BiGru(nn.Module):
             lengths: (N,) int64, real positions of each; 0 gives a row of zeros.
         Returns: (N, T, hidden): mean of both directions, zeros where padded.
         """
+        return self.run(x, lengths)[0]
+
+    def run(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states of ``forward`` and (N, hidden), the mean of both final states.
+
+        The final state of the backward direction is the one at the first position.
+        """
         states = x.new_zeros(x.shape[0], x.shape[1], self.hidden)
+        final = x.new_zeros(x.shape[0], self.hidden)
         (real,) = torch.nonzero(lengths > 0, as_tuple=True)
         if real.numel() == 0:
-            return states
+            return states, final
         packed = pack_padded_sequence(
             x[real], lengths[real].cpu(), batch_first=True, enforce_sorted=False
         )
+        out, last = self.rnn(packed)  # last: (directions, n, hidden)
         both, _ = pad_packed_sequence(
-            self.rnn(packed)[0], batch_first=True, total_length=x.shape[1]
+            out, batch_first=True, total_length=x.shape[1]
         )  # (n, T, 2 hidden)
         mean = both.unflatten(-1, (-1, self.hidden)).mean(-2)
-        return states.index_copy(0, real, mean)
+        return states.index_copy(0, real, mean), final.index_copy(0, real, last.mean(0))
 
 
 def last_state(states: Tensor, lengths: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class TripletNetwork(Network[T]):
     def loss(
         self, images: ImageBatch, captions: CaptionBatch, exchange: Exchange = ALONE
     ) -> Tensor:
-        """Return the loss of B matching pairs, row by row. GSMN Eq. (10)."""
+        """Return the summed loss of B pairs, row i with row i, a scalar. GSMN Eq. (10)."""
         scores = exchange.scores(self, images, captions)
         return self.compare(scores, self.negatives(captions, exchange))
 

@@ -81,12 +81,15 @@ class BertText(nn.Module):
         source: folder of a BERT, ``minilm`` (see ``models.nn.bert``), or the sizes of a BERT whose
             weights are loaded later.
         embed_dim: width of a feature.
+        xavier: Xavier-uniform weights and no bias at the start; False: those of ``nn.Linear``,
+            two thirds as large for BERT-base, as in the released HREM.
     """
 
-    def __init__(self, source: str | BertConfig, embed_dim: int) -> None:
+    def __init__(self, source: str | BertConfig, embed_dim: int, *, xavier: bool = True) -> None:
         super().__init__()
         self.bert = Bert(source) if isinstance(source, BertConfig) else load_bert(source)
-        self.project = xavier_linear(self.bert.config.hidden_size, embed_dim)
+        layer = xavier_linear if xavier else nn.Linear
+        self.project = layer(self.bert.config.hidden_size, embed_dim)
 
     def encode_pieces(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
         """Return features (C, S, D) and mask (C, S) of all pieces, [CLS] and [SEP] included."""

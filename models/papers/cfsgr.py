@@ -2,8 +2,10 @@
 
 Sun et al. Three networks with encoders of their own compare the scene graphs of an image and a
 caption: one whole graphs (coarse), one objects, one predicates (fine). Each is trained with its own
-loss, and their similarities are added at test time. They share no parameter, so training them
-together on the sum of their losses gives each the gradient it would have alone.
+loss, and their similarities are added at test time. They share no parameter, so the sum of their
+losses gives each the gradient it has alone. The trainer then clips the norm of all gradients
+together (``optim.clip``), which scales them down further than one by one: the published
+configurations train the networks one at a time.
 
     3    node embeddings, Eq. (1)-(2)         VisualGraph, nn.graphs.TextGraphEncoder
     3.1  coarse-grained, Eq. (3)-(9)          VisualGraph.forward, nn.graphs.GraphConvolution,
@@ -33,6 +35,7 @@ from features.batches import CaptionBatch, ImageBatch
 from models.compute import ALONE, Exchange
 from models.nn import (
     GraphConvolution,
+    PathState,
     TextGraphEncoder,
     TripletNetwork,
     TripletOptions,
@@ -40,7 +43,6 @@ from models.nn import (
     copy_rows,
     cosine,
     l2norm,
-    last_state,
     masked_l2norm,
     masked_max,
     masked_mean,
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 GraphHead = Literal["sgraf", "literal"]
+PoolQuery = Literal["lgsgm", "literal"]
 
 PARTS = {
     "coarse": ("coarse",),
@@ -97,6 +100,11 @@ class CfsgrOptions(TripletOptions):
     global_similarity: Literal["cosine", "neg_l1", "literal"] = "cosine"
     """Eq. (13)-(14): the cosine of the text, the negated L1 distance, or the sum of the printed
     quotient, which is constant."""
+    pool_query: PoolQuery = "lgsgm"
+    """Eq. (11): ``lgsgm``, the query is ReLU(W mean), as in the layer of LGSGM; ``literal``:
+    W ReLU(mean), as printed."""
+    path_state: PathState = "end"
+    """State of a triplet or sentence in both text encoders, see ``SgmOptions.path_state``."""
     conv_ratio: int = 4
     """Reduction of width in Eq. (12); the paper states no sizes."""
     conv_kernel: int = 1
@@ -298,15 +306,20 @@ class GraphReasoning(nn.Module):
 class SelfAttention(nn.Module):
     """Global vector of a set: gate nodes by their fit to the mean, average. CFSGR Eq. (11)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, query: PoolQuery = "lgsgm") -> None:
         super().__init__()
+        self.query: PoolQuery = query
         self.theta = nn.Parameter(torch.empty(width, width))  # W_o
         nn.init.kaiming_uniform_(self.theta)
 
     def forward(self, nodes: Tensor, mask: Tensor) -> Tensor:
         """Return (N, D) for nodes (N, K, D) and mask (N, K); zeros for an empty set."""
         real = mask.unsqueeze(-1)
-        query = (masked_mean(nodes, real, 1) @ self.theta.T).relu()  # (N, D)
+        mean = masked_mean(nodes, real, 1)  # (N, D)
+        if self.query == "literal":
+            query = mean.relu() @ self.theta.T
+        else:
+            query = (mean @ self.theta.T).relu()
         gate = torch.sigmoid((nodes * query.unsqueeze(1)).sum(-1, keepdim=True))  # (N, K, 1)
         return masked_mean(gate * nodes, real, 1)
 
@@ -383,7 +396,12 @@ class ReasoningNetwork(nn.Module):
         super().__init__()
         self.options = options
         self.visual = VisualGraph(options)
-        self.text = TextGraphEncoder(options.vocab_size, options.word_dim, options.embed_dim)
+        self.text = TextGraphEncoder(
+            options.vocab_size,
+            options.word_dim,
+            options.embed_dim,
+            path_state=options.path_state,
+        )
         self.compare = Comparison(
             options.embed_dim, options.sim_dim, options.attention_scale, square=options.square
         )
@@ -441,8 +459,8 @@ class CoarseNetwork(ReasoningNetwork):
 
     def __init__(self, options: CfsgrOptions) -> None:
         super().__init__(options)
-        self.visual_pool = SelfAttention(options.embed_dim)
-        self.text_pool = SelfAttention(options.embed_dim)
+        self.visual_pool = SelfAttention(options.embed_dim, options.pool_query)
+        self.text_pool = SelfAttention(options.embed_dim, options.pool_query)
         self.reasoning = GraphReasoning(options.sim_dim, options.steps, options.graph_head)
 
     def encode_images(self, images: ImageBatch) -> GraphCode:
@@ -452,9 +470,10 @@ class CoarseNetwork(ReasoningNetwork):
 
     def encode_captions(self, captions: CaptionBatch) -> GraphCode:
         """Return words and triplets with the global vector of both."""
-        words, word_mask = self.text.encode_words(captions), captions.word_mask
+        words, sentence = self.text.encode_words(captions)
+        word_mask = captions.word_mask
         paths, path_mask = self.text.encode_paths(
-            captions, words, sentence=self.options.sentence_relation
+            captions, sentence if self.options.sentence_relation else None
         )
         words, paths = masked_l2norm(words, word_mask), masked_l2norm(paths, path_mask)
         return self._code(words, word_mask, paths, path_mask, self.text_pool)
@@ -499,7 +518,7 @@ class FineNetwork(ReasoningNetwork):
         d = options.embed_dim
         self.text_layer = GraphConvolution(d, d, "tanh")
         self.visual_pool, self.text_pool = (
-            SelfAttention(d)
+            SelfAttention(d, options.pool_query)
             if on_objects
             else ConvAttention(d, options.conv_ratio, options.conv_kernel)
             for _ in range(2)
@@ -531,8 +550,7 @@ class FineNetwork(ReasoningNetwork):
         nodes = nodes.view(n, P, 3, -1)  # subject, predicate, object
         mask = captions.triplet_mask
         if self.options.sentence_relation:
-            words = self.text.encode_words(captions)
-            sentence = last_state(words, captions.lengths).view(n, 1, 1, -1).expand(-1, -1, 3, -1)
+            sentence = self.text.encode_words(captions)[1].view(n, 1, 1, -1).expand(-1, -1, 3, -1)
             nodes = torch.cat([nodes, sentence], 1)
             mask = torch.cat([mask, ~mask.any(1, keepdim=True)], 1)
         ends = nodes[:, :, ::2]  # (C, P', 2, D)

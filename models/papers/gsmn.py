@@ -445,7 +445,10 @@ class RegionConvolution(nn.Module):
 
 
 class MatchingHead(nn.Module):
-    """Two weight-normalised layers that score each node. GSMN Eq. (7)-(8)."""
+    """Two weight-normalised layers that score each node, the terms of GSMN Eq. (7)-(8).
+
+    ``Gsmn._match_structures`` takes their mean.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

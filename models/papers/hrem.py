@@ -37,6 +37,7 @@ from models.nn import (
     Network,
     l2norm,
     masked_mean,
+    masked_softmax,
     triplet_loss,
     xavier_linear,
 )
@@ -73,7 +74,10 @@ class HremOptions(EmbeddingOptions):
     relevance: bool = True
     """False: Table 3b without the relevance matrix S."""
     consistency: bool = True
-    """False: Table 3b without the bracket of Eq. (14)."""
+    """False: Table 3b w/o consistency."""
+    without_consistency: Literal["enhanced", "released"] = "enhanced"
+    """What is left without consistency: L(v', u') alone, as the bracket of Eq. (14) says, or also
+    L(v, u), which the released switch keeps."""
     regularization: float = 10.0
     """Weight of Eq. (11), which the paper does not state; 0: Table 3b without it."""
     tau: float = 0.5
@@ -130,7 +134,11 @@ class RegionProjection(nn.Module):
         hidden = width // 2
         self.mlp = (
             nn.ModuleList(
-                [nn.Linear(inputs, hidden), nn.BatchNorm1d(hidden), nn.Linear(hidden, width)]
+                [
+                    xavier_linear(inputs, hidden),
+                    nn.BatchNorm1d(hidden),
+                    xavier_linear(hidden, width),
+                ]
             )
             if mlp
             else None
@@ -157,21 +165,29 @@ def drop_regions(mask: Tensor, rate: float) -> Tensor:
     return torch.where(kept.any(1, keepdim=True), kept, mask)
 
 
-def drop_words(ids: Tensor, mask: Tensor, rate: float, unknown: int, size: int) -> Tensor:
+def drop_words(
+    ids: Tensor, mask: Tensor, rate: float, unknown: int, size: int, owner: Tensor | None = None
+) -> Tensor:
     """Disturb a share of the words: half are masked, a tenth replaced, the rest deleted.
 
+    All pieces of a word are masked, replaced or deleted together, as in the released code, which
+    replaces each of them by a piece of its own.
+
     Args:
-        ids: (C, T) int64, 0 where padded.
-        mask: (C, T) bool; the first and the last real position are never disturbed.
+        ids: (C, T) int64 words or word pieces, 0 where padded.
+        mask: (C, T) bool; the first and the last word are never disturbed.
         rate: share of words.   unknown: id that masks a word.
         size: replacements are drawn from ids 4 to ``size`` - 1.
+        owner: (C, T) int64, the word of each piece, from 0; None: each position is a word.
     Returns: (C, T) int64 with the remaining words moved to the front, then 0.
     """
-    last = mask.sum(1, keepdim=True) - 1
     position = torch.arange(ids.shape[1], device=ids.device)
-    inner = mask & (position > 0) & (position < last)
-    chosen = inner & (torch.rand(ids.shape, device=ids.device) < rate)
-    lot = torch.rand(ids.shape, device=ids.device)
+    word = position.expand_as(ids) if owner is None else owner.clamp(min=0)
+    last = word.masked_fill(~mask, 0).amax(1, keepdim=True)
+    inner = mask & (word > 0) & (word < last)
+    draws = ids.shape if owner is None else (len(ids), int(word.amax()) + 1)
+    chosen = inner & (torch.rand(draws, device=ids.device).gather(1, word) < rate)
+    lot = torch.rand(draws, device=ids.device).gather(1, word)
     other = torch.randint_like(ids, min(4, size - 1), size)
     ids = torch.where(chosen & (lot < 0.5), unknown, ids)
     ids = torch.where(chosen & (lot >= 0.5) & (lot < 0.6), other, ids)
@@ -327,7 +343,7 @@ class FragmentMatching(nn.Module):
 
         Returns:
             Matching values p (i2t, then t2i) and relevances s (i2t, then t2i); those of i2t are
-            (I, C), those of t2i (C, I).
+            (I, C), those of t2i (C, I). An image without regions has the matching value 0.
         """
         regions, words = regions.detach(), words.detach()
         counted = word_mask
@@ -346,7 +362,9 @@ class FragmentMatching(nn.Module):
         lowest = torch.finfo(products.dtype).min
         exact = pair & word_mask[None, :, None, :]
         i2t = over_regions.masked_fill(~exact, lowest).amax(3)  # (I, C, R)
-        t2i = over_words.masked_fill(~pair, lowest).amax(2).transpose(0, 1)  # (C, I, T)
+        t2i = over_words.masked_fill(~pair, lowest).amax(2)  # (I, C, T)
+        empty = ~region_mask.any(1).view(-1, 1, 1)
+        t2i = t2i.masked_fill(empty, 0.0).transpose(0, 1)  # (C, I, T); 0 without regions
         real = region_mask[:, None]  # (I, 1, R)
         p_i2t = masked_mean(i2t, real, -1)
         p_t2i = masked_mean(t2i, word_mask[:, None], -1)
@@ -436,6 +454,11 @@ DIMENSION = 512  # of the sphere; the released code keeps 512 for embeddings of 
 def distance_weights(scores: Tensor, negatives: Tensor, far: float) -> Tensor:
     """Weigh negatives against the density of distances on a sphere.
 
+    The weights are a softmax over the negatives that are near enough. Positives must not take
+    part in its maximum: they are the nearest pairs of a trained model, and the weights of all
+    negatives would underflow. (The released code masks positives before the maximum, but not the
+    distant negatives, which can make a row underflow in the same way.)
+
     Args:
         scores: (N, M) cosines.   negatives: (N, M) bool.
         far: negatives from this distance on have no weight.
@@ -444,9 +467,7 @@ def distance_weights(scores: Tensor, negatives: Tensor, far: float) -> Tensor:
     distance = (2 - 2 * scores).clamp_min(0).sqrt().clamp_min(CUTOFF)
     inner = (1 - distance.square() / 4).clamp_min(1e-8)
     log_weight = (2.0 - DIMENSION) * distance.log() - (DIMENSION - 3) / 2 * inner.log()
-    weight = (log_weight - log_weight.amax(1, keepdim=True)).exp()
-    weight = weight * negatives * (distance < far)
-    return weight / (weight.sum(1, keepdim=True) + 1e-20)
+    return masked_softmax(log_weight, negatives & (distance < far))
 
 
 def sampled_triplet_loss(
@@ -515,7 +536,7 @@ class Hrem(Network[HremOptions]):
         self.step = 0
         self.region_layer = RegionProjection(o.image_dim, d, mlp=o.image_mlp)
         if text is None and o.text_encoder == "bert":
-            text = BertText(o.bert, d)
+            text = BertText(o.bert, d, xavier=False)
         self.text = text or GruText(o.vocab_size, o.word_dim, d)
         if isinstance(self.text, GruText):
             self.word_tables = (self.text.embed,)
@@ -565,7 +586,7 @@ class Hrem(Network[HremOptions]):
         if rate and captions.pieces is not None and captions.piece_words is not None:
             real = captions.piece_words >= 0
             size = self.text.bert.config.vocab_size
-            pieces = drop_words(captions.pieces, real, rate, MASK_PIECE, size)
+            pieces = drop_words(captions.pieces, real, rate, MASK_PIECE, size, captions.piece_words)
             left = (pieces > 0).long() - 1  # only the sign of piece_words is read below
             captions = dataclasses.replace(captions, pieces=pieces, piece_words=left)
         return self.text.encode_pieces(captions)
@@ -599,9 +620,13 @@ class Hrem(Network[HremOptions]):
     def relations(
         self, images: Encoded, captions: Encoded
     ) -> tuple[RelationBlocks, RelationBlocks]:
-        """Return connection A and relevance S of a batch, the matrices of HREM Eq. (4)."""
+        """Return connection A and relevance S of a batch, the matrices of HREM Eq. (4).
+
+        As released, the relevance within a modality has a gradient to the embeddings, and that
+        between the modalities only to the MLPs.
+        """
         o = self.options
-        v, u = images.vectors.detach(), captions.vectors.detach()
+        v, u = images.vectors, captions.vectors
         p_i2t, p_t2i, s_i2t, s_t2i = self.matching(
             images.fragments, images.mask, captions.fragments, captions.mask
         )
@@ -678,8 +703,10 @@ class Hrem(Network[HremOptions]):
         connected, relevance = self.relations(images, captions)
         enhanced_v, enhanced_u = self.enhance(v, u, connected, relevance)
         total = compare(enhanced_v, enhanced_u)
+        if o.consistency or o.without_consistency == "released":
+            total = total + compare(v, u)
         if o.consistency:
-            total = total + compare(v, u) + compare(enhanced_v, u) + compare(v, enhanced_u)
+            total = total + compare(enhanced_v, u) + compare(v, enhanced_u)
         if o.regularization and o.relevance and o.relate_instances != "intra":
             total = total + o.regularization * self.regularize(v, u, relevance)
         return total

@@ -63,6 +63,9 @@ class RacgOptions(EmbeddingOptions):
     """Add the area to the four normalised coordinates of a box."""
     tag_dim: int = 15
     """Width of the part-of-speech embedding; 0: Table III without it."""
+    bert_tags: bool = False
+    """Concatenate the part of speech to the output of BERT before FC_b of Eq. (4), where the paper
+    prints BERT alone; False: a model with BERT does not read the part of speech."""
     text_graph: Literal["sparse", "dense"] = "sparse"
     """Dependency edges, or all words connected (Table III, dense graph)."""
     relate_regions: bool = True
@@ -283,7 +286,13 @@ class Racg(Network[RacgOptions]):
         else:
             self.word_table = uniform_embedding(o.vocab_size, o.word_dim)
             self.word_tables = (self.word_table,)
-            self.tag_table = uniform_embedding(o.n_tags, o.tag_dim) if o.tag_dim else None
+        reads_tags = o.tag_dim > 0 and (o.text_encoder == "gru" or o.bert_tags)
+        self.tag_table = uniform_embedding(o.n_tags, o.tag_dim) if reads_tags else None
+        if o.text_encoder == "bert":
+            # a linear layer on [BERT; tag] is the sum of one on BERT and one on the tag
+            if reads_tags:
+                self.tag_layer = xavier_linear(o.tag_dim, d, bias=False)
+        else:
             self.word_rnn = BiGru(o.word_dim + o.tag_dim, d)
         graphs = ("shared",) if o.share_maps else ("regions", "words", "across")
         self.maps = nn.ModuleDict({graph: RelationMaps(d) for graph in graphs})
@@ -315,6 +324,8 @@ class Racg(Network[RacgOptions]):
         """
         if self.options.text_encoder == "bert":
             nodes = self.text(captions)
+            if self.tag_table is not None:
+                nodes = nodes + self.tag_layer(self.tag_table(captions.tags))
         else:
             words = self.word_table(captions.words)
             if self.tag_table is not None:

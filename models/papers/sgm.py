@@ -26,6 +26,7 @@ from features.batches import CaptionBatch, ImageBatch
 from models.nn import (
     Activation,
     GraphConvolution,
+    PathState,
     TextGraphEncoder,
     TripletNetwork,
     TripletOptions,
@@ -56,6 +57,9 @@ class SgmOptions(TripletOptions):
     gcn_act: Activation = "tanh"
     sentence_relation: bool = True
     """Append the sentence vector to the triplets, so that captions without any have a relation."""
+    path_state: PathState = "end"
+    """Eq. (5): ``end`` reads both directions at ``<end>``, as released, where the backward half is
+    the same for every triplet; ``final`` reads the final state of each direction."""
     variant: Literal[
         "sgm", "oom", "oom_no_context", "oom_visual_relations", "oom_text_relations"
     ] = "sgm"
@@ -92,51 +96,71 @@ class SgmCaptions(NamedTuple):
 class Fusion(nn.Module):
     """Fuse the region feature of each node with its label. SGM Eq. (1)-(2)."""
 
-    def __init__(self, image_dim: int, word_dim: int, *, shared: bool, act: Activation) -> None:
+    def __init__(
+        self,
+        image_dim: int,
+        word_dim: int,
+        *,
+        shared: bool,
+        act: Activation,
+        relations: bool = True,
+    ) -> None:
         super().__init__()
         self.act: Activation = act
         width = image_dim + word_dim
         self.objects = xavier_linear(width, image_dim, bias=not shared)
-        self.relations = self.objects if shared else xavier_linear(width, image_dim)
+        self.relations = None
+        if relations:
+            self.relations = self.objects if shared else xavier_linear(width, image_dim)
 
-    def forward(
-        self, objects: Tensor, labels: Tensor, unions: Tensor, predicates: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return u_o (B, K, d1) and u_r (B, R, d1).
+    def fuse_objects(self, objects: Tensor, labels: Tensor) -> Tensor:
+        """Return u_o (B, K, d1) of v_o (B, K, d1) and e_o (B, K, d2)."""
+        return activate(self.objects(torch.cat([objects, labels], -1)), self.act)
 
-        Args:
-            objects: v_o (B, K, d1).   labels: e_o (B, K, d2).
-            unions: v_r (B, R, d1).   predicates: e_r (B, R, d2).
-        """
-        u_o = activate(self.objects(torch.cat([objects, labels], -1)), self.act)
-        u_r = activate(self.relations(torch.cat([unions, predicates], -1)), self.act)
-        return u_o, u_r
+    def fuse_relations(self, unions: Tensor, predicates: Tensor) -> Tensor:
+        """Return u_r (B, R, d1) of v_r (B, R, d1) and e_r (B, R, d2)."""
+        assert self.relations is not None
+        return activate(self.relations(torch.cat([unions, predicates], -1)), self.act)
 
 
 class VisualGraphEncoder(nn.Module):
-    """The multi-modal graph convolutional network: label embedding, fusion, graph convolution."""
+    """The multi-modal graph convolutional network: label embedding, fusion, graph convolution.
 
-    def __init__(self, options: SgmOptions) -> None:
+    Args:
+        options: of the model.   relations: False leaves out all layers of the relations.
+    """
+
+    def __init__(self, options: SgmOptions, *, relations: bool = True) -> None:
         super().__init__()
         d1, d2, D = options.image_dim, options.word_dim, options.embed_dim
         self.label_embed = uniform_embedding(options.n_labels, d2)  # W_o
-        self.predicate_embed = uniform_embedding(options.n_predicates, d2)  # W_r
-        self.fusion = Fusion(d1, d2, shared=options.share_fusion, act=options.fusion_act)
+        self.predicate_embed = None  # W_r
+        if relations:
+            self.predicate_embed = uniform_embedding(options.n_predicates, d2)
+        self.fusion = Fusion(
+            d1, d2, shared=options.share_fusion, act=options.fusion_act, relations=relations
+        )
         widths = [d1] + [D] * options.gcn_layers
         self.layers = nn.ModuleList(
-            GraphConvolution(inputs, outputs, options.gcn_act)
+            GraphConvolution(inputs, outputs, options.gcn_act, relations=relations)
             for inputs, outputs in pairwise(widths)
         )
 
     def forward(self, images: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Return h_o (B, K, D) and h_r (B, R, D); padded rows are arbitrary."""
+        """Return h_o (B, K, D) and h_r (B, R, D); padded rows are arbitrary.
+
+        Without layers of the relations, R is 0.
+        """
         dtype = self.label_embed.weight.dtype  # stored features are float16
-        h_o, h_r = self.fusion(
-            images.objects.to(dtype),
-            self.label_embed(images.labels),
-            images.unions.to(dtype),
-            self.predicate_embed(images.predicates),
-        )
+        labels = self.label_embed(images.labels)
+        h_o = self.fusion.fuse_objects(images.objects.to(dtype), labels)
+        if self.predicate_embed is None:
+            for layer in self.layers:
+                assert isinstance(layer, GraphConvolution)
+                h_o = layer.update_objects(h_o)
+            return h_o, h_o[:, :0]
+        predicates = self.predicate_embed(images.predicates)
+        h_r = self.fusion.fuse_relations(images.unions.to(dtype), predicates)
         for layer in self.layers:
             h_o, h_r = layer(h_o, h_r, images.relations)
         return h_o, h_r
@@ -152,21 +176,29 @@ class Sgm(TripletNetwork[SgmOptions]):
     def __init__(self, options: SgmOptions) -> None:
         super().__init__(options)
         o = options
-        self.visual = VisualGraphEncoder(o)
+        self.reads_unions = o.variant in ("sgm", "oom_visual_relations")
+        self.visual = VisualGraphEncoder(o, relations=self.reads_unions)
         self.text = TextGraphEncoder(
-            o.vocab_size, o.word_dim, o.embed_dim, context=o.variant != "oom_no_context"
+            o.vocab_size,
+            o.word_dim,
+            o.embed_dim,
+            context=o.variant != "oom_no_context",
+            paths=o.variant in ("sgm", "oom_text_relations"),
+            path_state=o.path_state,
         )
         self.word_tables = (self.text.embed,)
 
     def init_labels(self, labels: npt.ArrayLike, predicates: npt.ArrayLike) -> None:
         """Start both label embeddings from vectors, (n_labels | n_predicates, word_dim)."""
         copy_rows(self.visual.label_embed, labels)
-        copy_rows(self.visual.predicate_embed, predicates)
+        if self.visual.predicate_embed is not None:
+            copy_rows(self.visual.predicate_embed, predicates)
 
     def encode_images(self, images: ImageBatch) -> SgmImages:
         """Return the visual feature graphs."""
         objects, relations = self.visual(images)
-        object_mask, relation_mask = images.object_mask, images.relation_mask
+        object_mask = images.object_mask
+        relation_mask = images.relation_mask[:, : relations.shape[1]]
         if self.options.image_norm:
             objects, relations = l2norm(objects), l2norm(relations)
         if self.options.variant == "oom_visual_relations":
@@ -184,9 +216,12 @@ class Sgm(TripletNetwork[SgmOptions]):
     def encode_captions(self, captions: CaptionBatch) -> SgmCaptions:
         """Return the textual feature graphs."""
         o = self.options
-        words, word_mask = self.text.encode_words(captions), captions.word_mask
+        words, sentence = self.text.encode_words(captions)
+        word_mask = captions.word_mask
         if o.variant in ("sgm", "oom_text_relations"):
-            paths, path_mask = self.text.encode_paths(captions, words, sentence=o.sentence_relation)
+            paths, path_mask = self.text.encode_paths(
+                captions, sentence if o.sentence_relation else None
+            )
         else:
             paths, path_mask = words[:, :0], word_mask[:, :0]
         if o.text_norm:

@@ -13,7 +13,7 @@ from features.errors import ConfigError
 from features.store import open_store
 from features.vocab import Codebook
 from models.evaluation import Recall, recall
-from models.registry import build_options, create, options_class, options_for
+from models.registry import MODELS, build_options, create, options_class, options_for
 from models.training.lineage import store_keys
 from models.training.run import RunFolder
 from models.training.word_vectors import start_from_vectors, word_width
@@ -59,16 +59,48 @@ class Data:
         pairs = len(self.store.caption_rows(self.config.data.train))
         if pairs == 0:
             raise ConfigError(f"split {self.config.data.train!r} has no captions to train on.")
-        return -(-pairs // size)
+        if not self.config.data.drop_last:
+            return -(-pairs // size)
+        if pairs < size:
+            raise ConfigError(
+                f"split {self.config.data.train!r} has {pairs} pairs, which do not fill one batch "
+                f"of {size}. Lower --data.batch_size, or pass --data.drop_last false."
+            )
+        return pairs // size
+
+    def has_neighbours(self, epoch: int) -> bool:
+        """Return whether the batches of an epoch, from 0, have groups of similar images."""
+        return 0 < self.config.data.neighbours_from <= epoch + 1
+
+    def clusters(self, model: nn.Module, epoch: int) -> Tensor:
+        """Return the cluster of each training image by the model's embeddings: (N,) int64.
+
+        Raises: ConfigError: the model has no single vector for an image.
+        """
+        from models.training.neighbours import embeddings, k_means  # loads torch
+
+        points = embeddings(model, self.store, self.config.data.train, self.codebook)
+        count = min(self.config.data.clusters, len(points))
+        return k_means(points, count, seed=self._draw(epoch))
+
+    def _draw(self, epoch: int) -> int:
+        return self.config.run.seed * 100_003 + epoch
 
     def train_batches(
-        self, epoch: int, pairs: int, world: World, *, unions: bool = True
+        self,
+        epoch: int,
+        pairs: int,
+        world: World,
+        *,
+        unions: bool = True,
+        clusters: Tensor | None = None,
     ) -> Iterable[tuple[ImageBatch, CaptionBatch]]:
         """Return this rank's batches of an epoch.
 
         Args:
             epoch: from 0.   pairs: pairs of the epoch, over all ranks, to skip.
             world: this process among the ranks.   unions: load the features of union boxes.
+            clusters: of the images, in an epoch with neighbours; None: those of mean regions.
         """
         data, seed = self.config.data, self.config.run.seed
         options: dict[str, Any] = {
@@ -79,7 +111,7 @@ class Data:
             "start_step": pairs // data.batch_size,
             "unions": unions,
         }
-        if not 0 < data.neighbours_from <= epoch + 1:
+        if not self.has_neighbours(epoch):
             return self.store.loader(
                 data.train, seed=seed, epoch=epoch, order=data.order, **options
             )
@@ -88,12 +120,13 @@ class Data:
         rows = neighbour_order(
             self.store,
             data.train,
-            self._mean_regions,
+            self._mean_regions if clusters is None else None,
+            labels=clusters,
             clusters=data.clusters,
             per_cluster=data.neighbours,
             batch_size=data.batch_size,
             batches=self.batches_per_epoch(world.size),
-            seed=seed * 100_003 + epoch,
+            seed=self._draw(epoch),
         )
         return NeighbourLoader(self.store, data.train, rows=rows, **options)
 
@@ -191,6 +224,8 @@ def make_model(config: Config, data: Data) -> Any:
     torch.manual_seed(config.run.seed)
     filled = options_for(name, data.store, data.codebook, None, **options)
     model: Any = create(name, **vars(filled))
+    needed = ("encode_captions", "encode_images", "score")
+    MODELS.check(name, model, (*needed, "loss") if getattr(model, "learns", True) else needed)
     if hasattr(model, "prepare"):
         model.prepare(data.store, data.codebook)
     if vectors != "none" and getattr(model, "learns", True):

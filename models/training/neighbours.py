@@ -1,8 +1,9 @@
 """Batches with groups of similar images, as in HREM section 3.4.
 
-Images are clustered by their mean region features. The paper clusters visual embeddings, but these
-change during training; with fixed features the batches of an epoch depend on seed and epoch alone,
-so that a resumed run and all ranks draw the same ones.
+Images are clustered by their mean region features, or by the model's embeddings as in the paper
+(``data.neighbours_by``). With fixed features the batches of an epoch depend on seed and epoch
+alone. Embeddings change during training: the clusters of an epoch are those of the weights at its
+start, and a checkpoint keeps them, so that a resumed run and all ranks draw the same batches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 
 from features.batches import Loader
-from features.errors import UsageError
+from features.errors import ConfigError, UsageError
+from models.registry import reads_unions
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -45,11 +47,34 @@ def mean_regions(store: Store, split: str, codebook: Codebook) -> Tensor:
     return torch.nn.functional.normalize(torch.cat(parts), dim=-1)
 
 
+def embeddings(model: Any, store: Store, split: str, codebook: Codebook) -> Tensor:
+    """Return the model's embedding of each image, (N, d) float32 on the CPU, in row order.
+
+    Raises: ConfigError: the model has no single vector for an image.
+    """
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    batches = store.image_batches(split, 256, codebook, unions=reads_unions(model))
+    try:
+        with torch.no_grad():
+            parts = [model.encode_images(batch.to(device))[0].float().cpu() for batch in batches]
+    finally:
+        model.train(training)
+    if parts[0].dim() != 2:
+        raise ConfigError(
+            f"{type(model).__name__} has several vectors for an image, which cannot be clustered. "
+            "Set --data.neighbours_by regions."
+        )
+    return torch.cat(parts)
+
+
 def neighbour_order(
     store: Store,
     split: str,
-    points: Tensor,
+    points: Tensor | None,
     *,
+    labels: Tensor | None = None,
     clusters: int,
     per_cluster: int,
     batch_size: int,
@@ -60,6 +85,7 @@ def neighbour_order(
 
     Args:
         store, split: the training data.   points: ``mean_regions`` of it.
+        labels: cluster of each image; the points are not read then.
         clusters: number of clusters.   per_cluster: K, images of one cluster in a batch.
         batch_size: pairs of all ranks; P is ``batch_size // per_cluster``.
         batches: per epoch.   seed: the same seed draws the same batches.
@@ -68,12 +94,13 @@ def neighbour_order(
     """
     captions = store.caption_rows(split)
     owner = store.caption_image_rows(split)
-    used = np.flatnonzero(np.bincount(owner, minlength=len(points)))  # images with captions
+    used = np.unique(owner)  # images with captions
     ends = np.searchsorted(owner, used), np.searchsorted(owner, used, side="right")
     of_image = [captions[a:b].tolist() for a, b in zip(*ends, strict=True)]
     drawn = neighbour_batches(
-        points[used],
+        None if points is None else points[used],
         of_image,
+        labels=None if labels is None else labels[used],
         clusters=clusters,
         per_batch=batch_size // per_cluster,
         per_cluster=per_cluster,
@@ -100,9 +127,10 @@ def k_means(points: Tensor, clusters: int, *, rounds: int = 20, seed: int = 0) -
 
 
 def neighbour_batches(
-    embeddings: Tensor,
+    embeddings: Tensor | None,
     captions_of: list[list[int]],
     *,
+    labels: Tensor | None = None,
     clusters: int,
     per_batch: int,
     per_cluster: int,
@@ -116,6 +144,7 @@ def neighbour_batches(
     Args:
         embeddings: (N, d) visual embeddings of the training images.
         captions_of: captions of each image.
+        labels: cluster of each image; the embeddings are not read then.
         clusters: clusters of the k-means.
         per_batch: P, clusters in a batch.
         per_cluster: K, images of each; batches hold P * K pairs.
@@ -129,12 +158,14 @@ def neighbour_batches(
     Raises: UsageError: a batch needs more images than there are.
     """
     size = per_batch * per_cluster
-    if size > len(embeddings):
+    if size > len(captions_of):
         raise UsageError(
             f"a batch of {per_batch} x {per_cluster} = {size} images is larger than the split, "
-            f"which has {len(embeddings)}. Lower --data.batch_size."
+            f"which has {len(captions_of)}. Lower --data.batch_size."
         )
-    labels = k_means(embeddings, min(clusters, len(embeddings)), seed=seed)
+    if labels is None:
+        assert embeddings is not None
+        labels = k_means(embeddings, min(clusters, len(embeddings)), seed=seed)
     members = [torch.nonzero(labels == c).flatten() for c in labels.unique().tolist()]
     generator = torch.Generator().manual_seed(seed)
 

@@ -79,6 +79,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
         self.at = Position()
         self.losses: list[Tensor] = []  # since the last row of metrics.csv
+        self.clusters: Tensor | None = None  # of the images, for this epoch's neighbours
         self.speed = Speed()
         accumulate = config.optim.accumulate
         self.batches = data.batches_per_epoch(world.size)
@@ -125,8 +126,13 @@ class Trainer:
     def _epoch(self) -> None:
         """Train from the current position to the end of the epoch or of the run."""
         config = self.config
+        self._cluster()
         stream = self.data.train_batches(
-            self.at.epoch, self.at.pairs, self.world, unions=reads_unions(self.model)
+            self.at.epoch,
+            self.at.pairs,
+            self.world,
+            unions=reads_unions(self.model),
+            clusters=self.clusters,
         )
         done = self.at.pairs // config.data.batch_size
         if hasattr(self.model, "hard_negatives"):
@@ -150,6 +156,17 @@ class Trainer:
             self._after_step(epoch_ended=at.pairs == 0)
             if config.run.patience and at.worse >= config.run.patience:
                 return
+
+    def _cluster(self) -> None:
+        """Cluster the images by the weights at the start of an epoch with neighbours."""
+        if self.config.data.neighbours_by == "regions" or not self.data.has_neighbours(
+            self.at.epoch
+        ):
+            self.clusters = None
+        elif self.at.pairs == 0 or self.clusters is None:
+            first = self.world.first
+            found = self.data.clusters(self.model, self.at.epoch) if first else None
+            self.clusters = self.world.share(found)
 
     def _after_step(self, *, epoch_ended: bool) -> None:
         run, at = self.config.run, self.at
@@ -298,6 +315,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
+                "clusters": self.clusters,
                 "losses": torch.stack(self.losses).cpu() if self.losses else torch.zeros(0),
                 "rng": states,
             },
@@ -315,6 +333,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.average is not None and state["average"]:
             load_average(self.average, state["average"])
+        self.clusters = state.get("clusters")  # missing in files of earlier versions
         self.losses = list(state["losses"].to(self.device))
         self.at = Position(**state["position"])
         if len(state["rng"]) == self.world.size:

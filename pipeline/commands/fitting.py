@@ -12,7 +12,7 @@ from features.commands import Program
 from features.errors import UsageError
 from features.store import open_store
 
-app = Program("python -m pipeline")
+app = Program("python -m pipeline", plugins=True)
 
 
 @app.command("fit-relations")

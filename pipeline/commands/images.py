@@ -16,7 +16,7 @@ from features.store import open_store
 from pipeline.detect import detect as detect_objects
 from pipeline.vision import create_detector, create_relations, read_image, rules_for
 
-app = Program("python -m pipeline")
+app = Program("python -m pipeline", plugins=True)
 
 Photos = Annotated[list[str], typer.Argument(metavar="PHOTO", help="Image files.")]
 DetectorName = Annotated[str, typer.Option(metavar="NAME", help="Name of the detector.")]

@@ -15,7 +15,7 @@ from features.records import TextGraph
 from pipeline.language import markdown
 from pipeline.parse import parse as parse_captions
 
-app = Program("python -m pipeline")
+app = Program("python -m pipeline", plugins=True)
 
 
 @app.command("parse")

@@ -11,7 +11,7 @@ from features.errors import UsageError
 from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.grounding.graphs import GroundedGraph, GroundingCounts, ground
-from pipeline.parse import PARSE_VERSION, load_parser, parse
+from pipeline.parse import PARSE_VERSION, parse, parser_version
 from pipeline.vision import LazyImage
 
 
@@ -59,7 +59,7 @@ class Grounded:
             "name": "grounded",
             "version": 1,
             "content": self._content,
-            "parser": [self.parser, load_parser(self.parser).version, PARSE_VERSION],
+            "parser": [self.parser, parser_version(self.parser)[1], PARSE_VERSION],
             "profile": self.profile,
         }
 

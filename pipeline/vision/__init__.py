@@ -5,6 +5,7 @@ from pipeline.vision.detection import Detector, create_detector, detector_regist
 from pipeline.vision.detectors.nanodet import SIDE, session
 from pipeline.vision.extraction import (
     Extractor,
+    PooledExtractor,
     create_extractor,
     extractor_registry,
     resolve_features,
@@ -43,6 +44,7 @@ __all__ = [
     "LabelGraph",
     "LabelledRegions",
     "LazyImage",
+    "PooledExtractor",
     "RelationPredictor",
     "apply_rules",
     "create_detector",

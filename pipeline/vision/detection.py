@@ -7,7 +7,7 @@ add one, write a class with the members of ``Detector`` and register it with the
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from features.errors import UsageError
 from features.records import Detections
@@ -66,6 +66,7 @@ detector_registry: Registry[Detector] = Registry(
         "scene-graphs": _FILES + "scene_graphs",
         "visual-genome": _FILES + "visual_genome",
     },
+    Detector,
 )
 
 
@@ -82,12 +83,8 @@ def create_detector(name: str, **options: object) -> Detector:
     """
     given = {key: value for key, value in options.items() if (key, value) != ("path", None)}
     try:
-        detector: Any = detector_registry.create(name, **given)
+        return detector_registry.create(name, **given)
     except UsageError as error:
         if "path" in given and "keyword argument 'path'" in str(error):
             raise UsageError(f"the detector {name!r} reads no file: drop --detections.") from error
         raise
-    if not hasattr(detector, "provides") and hasattr(detector, "brings"):
-        detector.provides = detector.brings  # the attribute's former name
-    made: Detector = detector
-    return made

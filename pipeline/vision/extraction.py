@@ -82,6 +82,7 @@ extractor_registry: Registry[Extractor] = Registry(
         "label": _OTHERS + "LabelVectors",
         "none": _OTHERS + "NoFeatures",
     },
+    Extractor,
 )
 
 

@@ -44,6 +44,7 @@ relation_predictors: Registry[RelationPredictor] = Registry(
         "prior": "pipeline.vision.predictors.prior:Prior",
         "fitted": "pipeline.vision.predictors.prior:Fitted",
     },
+    RelationPredictor,
 )
 
 

@@ -81,6 +81,18 @@ def pad_images(batch: ImageBatch, objects: int = 3, relations: int = 2) -> Image
     )
 
 
+def without_regions(batch: ImageBatch, row: int) -> ImageBatch:
+    """Take all objects and relations from one image, as those in which nothing was detected."""
+
+    def clear(values: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(len(values)).view(-1, *[1] * (values.dim() - 1))
+        return values.masked_fill(rows == row, 0)
+
+    names = [field.name for field in dataclasses.fields(batch)]
+    names = [name for name in names if name not in ("rows", "sizes")]
+    return dataclasses.replace(batch, **{name: clear(getattr(batch, name)) for name in names})
+
+
 def pad_captions(
     batch: CaptionBatch, words: int = 3, triplets: int = 2, triplet_words: int = 2
 ) -> CaptionBatch:
@@ -167,7 +179,7 @@ def check_invariances() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def check_edges() -> Callable[..., None]:
-    """Return a check of the smallest inputs, float16 features and finite gradients."""
+    """Return a check of the smallest inputs, images without regions, float16 and gradients."""
 
     def check(model: Any, **captions_as: Any) -> None:
         images = random_images(3, objects=(1, 1), relations=(0, 0))
@@ -175,8 +187,11 @@ def check_edges() -> Callable[..., None]:
         model.eval()
         assert torch.isfinite(_score(model, images, captions)).all()
         assert torch.isfinite(_score(model, half(random_images(3)), captions)).all()
+        bare = without_regions(random_images(3), 1)
+        scores = _score(model, bare, random_captions(3, **captions_as))
+        assert torch.isfinite(scores).all()
         model.train()
-        for batch in (images, half(random_images(3, relations=(0, 4)))):
+        for batch in (images, half(random_images(3, relations=(0, 4))), bare):
             for texts in (captions, random_captions(3, **captions_as)):
                 model.zero_grad()
                 loss = model.loss(batch, texts)

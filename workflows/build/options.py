@@ -56,6 +56,11 @@ class TextOptions:
         "extended", "triplets: spice (as SPICE) or extended (also clauses, passives, ...)", "text"
     )
     scheme: str = option("ud", "dependency scheme: ud, clear or ud1-basic (as GSMN)", "tokens")
+    plugins: str = option(
+        "",
+        "modules or Python files that register plug-ins, separated by commas (docs/plugins.md)",
+        significant=False,
+    )
     jobs: int = option(
         usable_cores(), "local worker processes", shown="all cores", significant=False
     )
@@ -163,11 +168,6 @@ class BuildOptions(TextOptions):
         return {name: value for name, value in given.items() if value not in (None, "auto")}
 
 
-def absolute_file(path: str) -> str:
-    """Return the absolute path of an existing file or folder, and any other text unchanged."""
-    return str(Path(path).absolute()) if path and Path(path).exists() else path
-
-
 def absolute_plugin(name: str) -> str:
     """Return the name of a plug-in with an absolute path where its argument is a file.
 
@@ -175,7 +175,9 @@ def absolute_plugin(name: str) -> str:
     ('nanodet', 'clip:openai/clip-vit-base-patch32')
     """
     key, colon, argument = name.partition(":")
-    return f"{key}{colon}{absolute_file(argument)}"
+    if argument and Path(argument).exists():
+        argument = str(Path(argument).absolute())
+    return f"{key}{colon}{argument}"
 
 
 def described(options: type[TextOptions]) -> list[tuple[Field[Any], Any, Option]]:

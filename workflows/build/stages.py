@@ -12,8 +12,9 @@ import abc
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -32,7 +33,6 @@ from pipeline.shards import (
 from workflows.build.options import (
     BuildOptions,
     TextOptions,
-    absolute_file,
     absolute_plugin,
     takes,
 )
@@ -139,7 +139,7 @@ class Stage(Task):
             Progress(self.label, self.unit, sum(sizes), before, publish=self.publish) as progress,
             Fan(
                 self.function,
-                self.job,
+                lambda number: with_absolute_paths(self.job(number)),
                 where,
                 describe=self.describe,
                 tracking=self.set_tracking_url,
@@ -164,6 +164,26 @@ class Stage(Task):
         """Return the images of a shard, for error messages."""
         rows = self.plan.ranges[number]
         return f"images {self.plan.entries[rows[0]].id} to {self.plan.entries[rows[-1]].id}"
+
+
+def with_absolute_paths(job: Any) -> Any:
+    """Return a job for workers that were started in another folder, such as those of a cluster."""
+    changes: dict[str, Any] = {}
+    for name in (one.name for one in fields(job)):
+        value = getattr(job, name)
+        if isinstance(value, Group):
+            changes[name] = _absolute(value)
+        elif name == "source" and value is not None:
+            changes[name] = tuple(map(_absolute, value))
+        elif name == "images_dir" or (name == "detections" and Path(value).exists()):
+            changes[name] = str(Path(value).absolute()) if value else ""
+        elif name in ("detector", "relations", "features", "parser"):
+            changes[name] = absolute_plugin(value)
+    return replace(job, **changes)
+
+
+def _absolute(group: Group) -> Group:
+    return replace(group, folder=group.folder.absolute())
 
 
 class IndexImages(BuildTask):
@@ -253,21 +273,21 @@ class DetectGraphs(BuildTask, Stage):
     def _job(self) -> VisualJob:
         plan, options = self.plan, self.options
         detector, detections = options.detector_file
-        excluded, whole = plan.excluded, plan.without_exclusions
+        excluded = plan.excluded
         return VisualJob(
-            index=_absolute(plan.index),
-            visual=_absolute(plan.visual),
-            regions=_absolute(plan.regions),
-            images_dir=absolute_file(options.images_dir) if plan.has_files else "",
-            detector=absolute_plugin(detector),
-            detections=absolute_file(detections),
-            relations=absolute_plugin(plan.relations),
-            features=absolute_plugin(plan.features),
+            index=plan.index,
+            visual=plan.visual,
+            regions=plan.regions,
+            images_dir=options.images_dir if plan.has_files else "",
+            detector=detector,
+            detections=detections,
+            relations=plan.relations,
+            features=plan.features,
             rules=plan.rules,
             on_error=options.on_error,
             timeout=options.item_timeout,
             excluded=excluded,
-            source=(_absolute(whole[0]), _absolute(whole[1])) if excluded else None,
+            source=plan.without_exclusions if excluded else None,
         )
 
 
@@ -295,9 +315,7 @@ class ParseStage(CaptionStage):
     def job(self, number: int) -> ParseJob:
         """Return the job of every shard."""
         plan, options = self.plan, self.options
-        parser = absolute_plugin(options.parser)
-        timeout = options.item_timeout
-        return ParseJob(_absolute(plan.index), _absolute(plan.parses), parser, timeout)
+        return ParseJob(plan.index, plan.parses, options.parser, options.item_timeout)
 
 
 class TripletStage(CaptionStage):
@@ -316,10 +334,10 @@ class TripletStage(CaptionStage):
         """Return the job of every shard."""
         plan = self.plan
         return TextJob(
-            index=_absolute(plan.index),
-            parses=_absolute(plan.parses),
-            text=_absolute(plan.text),
-            tokens=None if plan.tokens is plan.parses else _absolute(plan.tokens),
+            index=plan.index,
+            parses=plan.parses,
+            text=plan.text,
+            tokens=None if plan.tokens is plan.parses else plan.tokens,
             profile=self.options.profile,
             scheme=self.options.scheme,
         )
@@ -351,8 +369,3 @@ class ExtractStoredTriplets(TextTask, TripletStage):
     def requires(self) -> list[luigi.Task]:
         """Return the parse stage."""
         return [self.clone(ParseStoredCaptions)]
-
-
-def _absolute(group: Group) -> Group:
-    """Return a group with an absolute folder: workers may start in another one."""
-    return replace(group, folder=group.folder.absolute())

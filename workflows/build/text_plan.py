@@ -20,9 +20,10 @@ from features.format import (
     shard_rows,
     unpack_index,
 )
+from features.plugins import load_plugins
 from features.records import ImageEntry
 from pipeline.language import PROFILES, RULES_VERSION, SCHEMES
-from pipeline.parse import PARSE_VERSION, load_parser
+from pipeline.parse import PARSE_VERSION, parser_version
 from workflows.build.options import TextOptions
 
 INDEX_VERSION = "1"
@@ -33,9 +34,12 @@ class TextPlan(abc.ABC):
 
     Args:
         store_dir: folder of the store.   options: parser, profile and scheme.
+
+    Raises: UsageError: a module of ``--plugins`` cannot be imported.
     """
 
     def __init__(self, store_dir: Path, options: TextOptions) -> None:
+        load_plugins(options.plugins)
         self.store_dir = store_dir
         self.options = options
 
@@ -68,8 +72,8 @@ class TextPlan(abc.ABC):
     @cached_property
     def parses(self) -> Group:
         """Tokens with UD dependencies, the input of the triplet rules."""
-        parser = load_parser(self.options.parser)
-        parameters = {"parser": parser.name, "version": parser.version}
+        parser, version = parser_version(self.options.parser)
+        parameters = {"parser": parser, "version": version}
         return Group.of(
             self.store_dir, "tokens", PARSE_VERSION, parameters, {"index": self.built_index.key}
         )

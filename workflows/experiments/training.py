@@ -36,7 +36,7 @@ def config_file(name: str) -> Path:
 
 
 def train_command(
-    config: str, store: str, folder: str, overrides: str, processes: int
+    config: str, store: str, folder: str, overrides: str, processes: int, plugins: str = ""
 ) -> list[str]:
     """Return the command that trains a run; several processes are started by torchrun."""
     module = ["-m", "models.train"]
@@ -44,15 +44,22 @@ def train_command(
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         module = [*launcher, *module]
     settings = ["--data.store", store, "--run.folder", folder, *shlex.split(overrides)]
+    settings += ["--plugins", plugins] if plugins else []
     return [sys.executable, *module, config, *settings]
 
 
 def evaluate(
-    runs: Sequence[str | Path], store: str, split: str, results: str | Path, flags: dict[str, bool]
+    runs: Sequence[str | Path],
+    store: str,
+    split: str,
+    results: str | Path,
+    flags: dict[str, bool],
+    plugins: str = "",
 ) -> None:
     """Evaluate runs and write the numbers to ``results``."""
     settings = ["--store", store, "--split", split, "--json", str(results)]
     settings += [f"--{name}" for name, given in flags.items() if given]
+    settings += ["--plugins", plugins] if plugins else []
     run_in_group([sys.executable, "-m", "models.evaluate", *map(str, runs), *settings])
 
 
@@ -66,6 +73,11 @@ class TrainingTask(Task):
     run_dir = luigi.Parameter(default="", description="run folder; default: runs/NAME-KEY")
     overrides = luigi.Parameter(
         default="", description="options for models.train, such as '--optim.lr 1e-4'"
+    )
+    plugins = luigi.Parameter(
+        default="",
+        significant=False,
+        description="modules or Python files that register models, separated by commas",
     )
     processes = luigi.IntParameter(
         default=1, significant=False, description="processes on this machine, started by torchrun"
@@ -92,7 +104,7 @@ class TrainingTask(Task):
             if word.partition("=")[0] in ("--run.folder", "--data.store"):
                 raise UsageError(f"--overrides has {word}. Use --run-dir or --store instead.")
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             reason = error.strerror
             raise MissingInput(f"{path}: cannot be read ({reason}). Check --config.") from error
@@ -126,7 +138,14 @@ class TrainModel(TrainingTask):
         """Run ``python -m models.train`` in a process group of its own."""
         target = RunTarget(self.folder, self.key)
         run_in_group(
-            train_command(self.config, self.store, str(self.folder), self.overrides, self.processes)
+            train_command(
+                self.config,
+                self.store,
+                str(self.folder),
+                self.overrides,
+                self.processes,
+                self.plugins,
+            )
         )
         target.finish()
 
@@ -159,7 +178,7 @@ class EvaluateModel(TrainingTask):
     def run(self) -> None:
         """Run ``python -m models.evaluate`` in a process group of its own."""
         flags = {"fold5": self.fold5, "rerank": self.rerank}
-        evaluate([self.folder], self.store, self.split, self.results, flags)
+        evaluate([self.folder], self.store, self.split, self.results, flags, self.plugins)
 
 
 class EvaluateRuns(Task):
@@ -175,7 +194,7 @@ class EvaluateRuns(Task):
         """Return True if the file is about these runs, store and split, and newer than the runs."""
         path = Path(self.results)
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             store = read_store_manifest(store_manifest_path(Path(self.store)))
             weights = [Path(run) / "best.safetensors" for run in self.runs]
             newest = max(one.stat().st_mtime_ns for one in weights)

@@ -7,7 +7,9 @@ the dependency, lemmas are cached by form and tag. Dependencies are converted fr
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,21 @@ from pipeline.language.tokenizer import Tokens, lowered
 
 _FULL_STOPS = frozenset((".", "!", "?", "...", "''"))
 _UNUSED = ["ner", "attribute_ruler", "lemmatizer", "senter"]
+
+
+def _model(name: str) -> str:
+    """Return the package or folder of a model. Raises: MissingDependency, MissingInput."""
+    found = name or next((one for one in MODELS if importlib.util.find_spec(one)), "")
+    if not found:
+        raise MissingDependency.of(
+            MODELS[-1], "parsing captions with spaCy", f"pip install {MODELS[-1]}"
+        )
+    if name and not Path(name).is_dir() and importlib.util.find_spec(name) is None:
+        raise MissingInput(
+            f"spaCy model {name!r} is neither an installed package nor a folder. Install it, "
+            f"or leave the option out to use {' or '.join(MODELS)}."
+        )
+    return found
 
 
 class SpacyParser(TokenParser):
@@ -37,28 +54,34 @@ class SpacyParser(TokenParser):
     name = "spacy"
 
     def __init__(self, model: str = "", batch_size: int = 256) -> None:
+        self.version = self.identify(model)
         import spacy  # loads spaCy
         from spacy.tokens import Doc
 
-        found = model or next((name for name in MODELS if importlib.util.find_spec(name)), "")
-        if not found:
-            raise MissingDependency.of(
-                MODELS[-1], "parsing captions with spaCy", f"pip install {MODELS[-1]}"
-            )
-        if model and not Path(model).is_dir() and importlib.util.find_spec(model) is None:
-            raise MissingInput(
-                f"spaCy model {model!r} is neither an installed package nor a folder. Install it, "
-                f"or leave the option out to use {' or '.join(MODELS)}."
-            )
-        self.nlp: Any = spacy.load(found, exclude=_UNUSED)
+        self.nlp: Any = spacy.load(_model(model), exclude=_UNUSED)
         cache_embeddings(self.nlp)
         super().__init__(Lemmas.from_model(Path(self.nlp.path)))
         self.batch_size = batch_size
-        meta = self.nlp.meta
-        self.version = f"{meta['name']}-{meta['version']}+spacy-{spacy.about.__version__}"
-        self.version += f"+lemmas-{LEMMAS_VERSION}"
         self._doc = Doc
         self._strings: dict[int, str] = {}
+
+    @staticmethod
+    def identify(model: str = "", batch_size: int = 256) -> str:
+        """Return the version of the parser from package metadata; spaCy is not imported.
+
+        Raises: MissingDependency, MissingInput: as the constructor.
+        """
+        found = _model(model)
+        spec = None if Path(found).is_dir() else importlib.util.find_spec(found)
+        folder = Path(str(spec.origin)).parent if spec else Path(found)
+        try:
+            meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+            name, number = meta["name"], meta["version"]
+        except (OSError, ValueError, KeyError) as error:
+            raise MissingInput(
+                f"{folder}: not a spaCy model; meta.json cannot be read. Install it again."
+            ) from error
+        return f"{name}-{number}+spacy-{version('spacy')}+lemmas-{LEMMAS_VERSION}"
 
     def trees(self, captions: list[Tokens]) -> Iterator[Tree]:
         """Yield the UD v2 tree of each caption."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,23 @@ from pipeline.language.dependency import Tree
 from pipeline.language.lemmas import LEMMAS_VERSION, Lemmas
 from pipeline.language.parsers.token_parser import TokenParser
 from pipeline.language.tokenizer import Tokens, lowered
+
+
+def _folder(model_dir: str) -> Path:
+    """Return the folder of the models."""
+    known = model_dir or os.environ.get("STANZA_RESOURCES_DIR")
+    if known:
+        return Path(known)
+    from stanza.resources.common import DEFAULT_MODEL_DIR  # loads Stanza and torch
+
+    return Path(DEFAULT_MODEL_DIR)
+
+
+def _advice(model_dir: str) -> str:
+    return (
+        f"Download them once with: python -c \"import stanza; stanza.download('en', "
+        f"model_dir='{_folder(model_dir)}')\", or pass their folder as model_dir."
+    )
 
 
 class StanzaParser(TokenParser):
@@ -47,20 +66,10 @@ class StanzaParser(TokenParser):
         gpu: bool = True,
         batch_size: int = 500,
     ) -> None:
-        if importlib.util.find_spec("stanza") is None:
-            raise MissingDependency.of(
-                "stanza", "the parser 'stanza'", "pip install 'scenestore[stanza]'"
-            )
+        self.version = self.identify(model_dir, package, download)
         import stanza  # loads Stanza and torch
-        from stanza.resources.common import DEFAULT_MODEL_DIR
 
-        folder = Path(model_dir or DEFAULT_MODEL_DIR)
-        advice = (
-            f"Download them once with: python -c \"import stanza; stanza.download('en', "
-            f"model_dir='{folder}')\", or pass their folder as model_dir."
-        )
-        if not download and not (folder / "resources.json").is_file():
-            raise MissingInput(f"{folder}: no Stanza models (resources.json is missing). {advice}")
+        folder, advice = _folder(model_dir), _advice(model_dir)
         settings: dict[str, Any] = {
             "lang": "en",
             "dir": str(folder),
@@ -86,7 +95,31 @@ class StanzaParser(TokenParser):
             ) from error
         super().__init__(Lemmas.installed())
         self.batch_size = batch_size
-        self.version = f"{package}+stanza-{stanza.__version__}+lemmas-{LEMMAS_VERSION}"
+
+    @staticmethod
+    def identify(
+        model_dir: str = "",
+        package: str = "default",
+        download: bool = False,
+        gpu: bool = True,
+        batch_size: int = 500,
+    ) -> str:
+        """Return the version of the parser from package metadata.
+
+        Stanza is imported only to find its default folder, if ``STANZA_RESOURCES_DIR`` is not set.
+
+        Raises: MissingDependency, MissingInput: as the constructor.
+        """
+        if importlib.util.find_spec("stanza") is None:
+            raise MissingDependency.of(
+                "stanza", "the parser 'stanza'", "pip install 'scenestore[stanza]'"
+            )
+        folder = _folder(model_dir)
+        if not download and not (folder / "resources.json").is_file():
+            raise MissingInput(
+                f"{folder}: no Stanza models (resources.json is missing). {_advice(model_dir)}"
+            )
+        return f"{package}+stanza-{version('stanza')}+lemmas-{LEMMAS_VERSION}"
 
     def trees(self, captions: list[Tokens]) -> Iterator[Tree]:
         """Yield the UD v2 tree of each caption."""

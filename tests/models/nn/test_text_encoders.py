@@ -177,3 +177,13 @@ def test_init_words_keeps_random_values_of_unknown_words():
     assert torch.equal(text.embed.weight[2], before)
     with pytest.raises(ConfigError, match=r"shape \(3, 2\), but the embedding has \(4, 2\)"):
         copy_rows(text.embed, np.zeros((3, 2)))
+
+
+def test_the_projection_starts_as_xavier_or_as_the_released_hrem():
+    torch.manual_seed(0)
+    wide = BertConfig(vocab_size=30, hidden_size=768, num_hidden_layers=0)
+    xavier, released = BertText(wide, 1024).project, BertText(wide, 1024, xavier=False).project
+    assert xavier.weight.std().item() == pytest.approx((2 / (768 + 1024)) ** 0.5, rel=0.01)
+    assert released.weight.std().item() == pytest.approx((1 / (3 * 768)) ** 0.5, rel=0.01)
+    assert not xavier.bias.any()
+    assert released.bias.any()

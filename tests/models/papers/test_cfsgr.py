@@ -79,6 +79,38 @@ def test_self_attention_matches_lgsgm(golden):
     assert (empty == 0).all()
 
 
+def test_self_attention_as_printed():
+    torch.manual_seed(0)
+    pool, lgsgm = SelfAttention(8, "literal"), SelfAttention(8)
+    lgsgm.load_state_dict(pool.state_dict())
+    nodes, mask = torch.randn(2, 5, 8), torch.arange(5) < torch.tensor([[5], [3]])
+    with torch.no_grad():
+        found = pool(nodes, mask)
+        for k, n in enumerate((5, 3)):
+            x = nodes[k, :n]
+            query = pool.theta @ x.mean(0).relu()
+            wanted = (torch.sigmoid(x @ query)[:, None] * x).mean(0)
+            torch.testing.assert_close(found[k], wanted)
+        assert (found - lgsgm(nodes, mask)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_readings_of_the_pooling_and_of_the_paths_change_the_scores(
+    tiny, make_images, make_captions, part
+):
+    def scores(captions, **options):
+        torch.manual_seed(0)
+        model = models.create("cfsgr", **tiny, **TINY_CFSGR, part=part, **options).eval()
+        with torch.no_grad():
+            codes = model.encode_images(make_images(4)), model.encode_captions(captions)
+            return model.score(*codes)
+
+    captions, bare = make_captions(4), make_captions(4, triplets=(0, 0))
+    same = torch.equal(scores(captions), scores(captions, pool_query="literal"))
+    assert same == (part == "fine_predicate")
+    assert not torch.equal(scores(bare), scores(bare, path_state="final"))
+
+
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_conv_attention_ignores_padding(kernel):
     torch.manual_seed(0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from models.papers.hrem import (
     Embeddings,
     Encoded,
     Hrem,
+    RegionProjection,
     attention_bias,
     distance_weights,
     drop_regions,
@@ -25,6 +28,7 @@ from models.papers.hrem import (
 )
 from models.released.layouts import LAYOUTS
 
+OFFICIAL = Path(__file__).resolve().parents[4] / "shared/data/parity/hrem_training_official.npz"
 SIZES = {"word_dim": 6, "embed_dim": 16, "heads": 4, "warm_up": 0}
 ABLATIONS = [
     {},
@@ -39,6 +43,7 @@ ABLATIONS = [
     {"relevance": False},
     {"mechanism": "standalone", "relevance": False, "connection": False},
     {"consistency": False},
+    {"consistency": False, "without_consistency": "released"},
     {"regularization": 0.0},
     {"image_mlp": False, "maxk": 1, "scan_norm": False, "relevance_distance": "squared"},
 ]
@@ -58,7 +63,7 @@ class GivenWords(torch.nn.Module):
 @pytest.fixture(scope="module")
 def fixture(golden):
     names = ("images", "relation_image", "relation_text", "graph", "outputs")
-    return {key: v for name in names for key, v in golden(f"hrem_{name}").items()}
+    return {key: v for name in names for key, v in golden(f"hrem/{name}").items()}
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +305,177 @@ def test_bert_text(tiny, check_invariances, make_images, make_captions):
     loss.backward()
     assert torch.isfinite(loss)
     assert model.text.bert.embeddings.word_embeddings.weight.grad[103].abs().sum() > 0
+
+
+# Training mechanics of the released code: its gradients and its sampler
+
+
+@pytest.fixture(scope="module")
+def training(golden):
+    return golden("hrem/training")
+
+
+def loss_and_gradients(fixture, inputs, **options):
+    """Return our loss of given embeddings and fragments, its gradients, and the model."""
+    prefix = "param." if "in.images" in fixture else "param/"
+    theirs = {k.removeprefix(prefix): v for k, v in fixture.items() if k.startswith(prefix)}
+    v, u, regions, words, lengths, ids = inputs
+    v, u = v.clone().requires_grad_(), u.clone().requires_grad_()
+    model = models.create(
+        "hrem", image_dim=8, vocab_size=9, word_dim=6, embed_dim=v.shape[1], heads=4, warm_up=0,
+        official_pad=True, **options,
+    ).eval()  # fmt: skip
+    state = {LAYOUTS["hrem"].rename(k): tensor for k, tensor in theirs.items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert not [name for name in missing if name.startswith(("fusion", "matching"))]
+    every = torch.ones(regions.shape[:2], dtype=torch.bool)
+    mask = torch.arange(words.shape[1]) < lengths.unsqueeze(1)
+    loss = model.batch_loss(
+        Encoded(v, regions, every), Encoded(u, words, mask), ids.unsqueeze(1) == ids
+    )
+    loss.backward()
+    return loss.detach(), v.grad, u.grad, model
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("hardest", {"negatives": "hardest"}),
+        ("likeliest", {"negatives": "likeliest"}),
+        (
+            "without_cross",
+            {"negatives": "hardest", "consistency": False, "without_consistency": "released"},
+        ),
+    ],
+)
+def test_gradients_of_the_embeddings_are_the_released_ones(training, name, options):
+    parts = ("images", "captions", "regions", "words", "cap_len", "img_ids")
+    inputs = [training[f"in.{part}"] for part in parts]
+    loss, images, captions, model = loss_and_gradients(
+        training, inputs, relevance_weight=1.5, **options
+    )
+    assert loss.item() == pytest.approx(training[f"out.{name}.loss"].item(), rel=1e-5)
+    near(images, training[f"out.{name}.grad_images"])
+    near(captions, training[f"out.{name}.grad_captions"])
+    if name == "hardest":
+        own = dict(model.named_parameters())
+        for theirs, gradient in training.items():
+            if theirs.startswith("grad."):
+                near(own[LAYOUTS["hrem"].rename(theirs.removeprefix("grad."))].grad, gradient)
+
+
+@pytest.mark.skipif(not OFFICIAL.exists(), reason="the numbers of the released code are elsewhere")
+def test_gradients_and_weights_equal_a_second_fixture():
+    with np.load(OFFICIAL) as arrays:
+        fixture = {key: torch.from_numpy(np.array(arrays[key])) for key in arrays.files}
+    parts = ("image_embeddings", "text_embeddings", "regions", "words")
+    inputs = [fixture[f"in/{part}"] for part in parts]
+    inputs += [torch.full((12,), 14), torch.arange(12)]
+    weight = fixture["opt/mask_weight"].item()
+    loss, images, captions, _ = loss_and_gradients(
+        fixture, inputs, negatives="hardest", relevance_weight=weight
+    )
+    assert loss.item() == pytest.approx(fixture["out/total_loss_vse"].item(), rel=1e-5)
+    near(images, fixture["out/grad_image_vse"])
+    near(captions, fixture["out/grad_text_vse"])
+    pairs = torch.eye(8, dtype=torch.bool)
+    for k in range(5):
+        near(distance_weights(fixture[f"in/sim_{k}"], ~pairs, 1.7), fixture[f"out/weights_{k}"])
+
+
+@pytest.mark.parametrize("k", range(5))
+def test_separated_pairs_keep_their_negatives(training, k):
+    scores, positives = training[f"in.sims_{k}"], training[f"in.positives_{k}"]
+    near(distance_weights(scores, ~positives, 1.7), training[f"out.weights_{k}"])
+    loss = sampled_triplet_loss(scores, positives, margin=0.2, far=1.7, sampled=False)
+    near(loss, training[f"out.sampled_{k}"])
+
+
+def test_neither_positives_nor_distant_pairs_take_the_weight_of_a_negative():
+    scores = torch.tensor([[0.80, 0.65, -0.95], [0.1, 0.8, 0.2], [0.0, 0.1, 0.8]])
+    weights = distance_weights(scores, ~torch.eye(3, dtype=torch.bool), 1.7)
+    assert weights[0].tolist() == pytest.approx([0.0, 1.0, 0.0])
+    assert weights.sum(1).tolist() == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_training_with_the_distance_sampler_ends_without_violations():
+    """With the positives in the maximum of the weights, training stops with 8 % violated."""
+    torch.manual_seed(0)
+    truth = torch.randn(48, 12)
+    images, captions = (truth @ torch.randn(12, 24) + 0.1 * torch.randn(48, 24) for _ in range(2))
+    layers = [torch.nn.Linear(24, 16), torch.nn.Linear(24, 16)]
+    optimizer = torch.optim.Adam([p for layer in layers for p in layer.parameters()], lr=0.01)
+    positives = torch.eye(48, dtype=torch.bool)
+    for _ in range(400):
+        v, u = (
+            torch.nn.functional.normalize(layer(x), dim=-1)
+            for layer, x in zip(layers, (images, captions), strict=True)
+        )
+        scores = v @ u.T
+        loss = sum(
+            sampled_triplet_loss(s, positives, margin=0.2, far=1.7) for s in (scores, scores.T)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    hardest = scores.masked_fill(positives, -1).amax(1)
+    assert int((scores.diagonal() < hardest + 0.2).sum()) == 0
+
+
+@pytest.mark.parametrize("mechanism", ["fusion", "standalone"])
+@pytest.mark.parametrize("official_pad", [False, True])
+def test_an_image_without_regions_costs_no_nan(
+    tiny, make_images, make_captions, mechanism, official_pad
+):
+    torch.manual_seed(0)
+    model = models.create(
+        "hrem", **{**tiny, **SIZES, "mechanism": mechanism, "official_pad": official_pad}
+    )
+    images = make_images(5)
+    images.object_mask[2] = False
+    loss = model.loss(images, make_captions(5))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_without_consistency_has_two_readings(tiny, make_images, make_captions):
+    def loss(**options):
+        torch.manual_seed(0)
+        calm = {"drop_words": 0.0, "drop_regions": 0.0, "dropout": 0.0, "negatives": "hardest"}
+        model = models.create("hrem", **{**tiny, **SIZES, **calm, **options}).eval()
+        return model.loss(make_images(4), make_captions(4)).item()
+
+    whole, ours = loss(), loss(consistency=False)
+    released = loss(consistency=False, without_consistency="released")
+    base = loss(relate_instances="none")
+    assert released - ours == pytest.approx(base, rel=1e-4)
+    assert ours < released < whole
+
+
+def test_weights_start_as_in_the_released_code():
+    torch.manual_seed(0)
+    mlp = RegionProjection(2048, 1024, mlp=True).mlp
+    for layer, std in ((mlp[0], (2 / (2048 + 512)) ** 0.5), (mlp[2], (2 / (512 + 1024)) ** 0.5)):
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
+        assert not layer.bias.any()
+
+
+def test_a_dropped_word_loses_all_its_pieces():
+    torch.manual_seed(0)
+    owner = torch.tensor([0, 1, 1, 1, 2, 3, 3, 4, 5, 5, 6, -1]).repeat(4000, 1)
+    mask = owner >= 0
+    ids = (owner * 10 + 100).masked_fill(~mask, 0)
+    found = drop_words(ids, mask, 0.2, 3, 5, owner)
+    assert (found[:, 0] == 100).all()  # [CLS]
+    assert (
+        found.masked_fill(found == 0, -1).gather(1, (found > 0).sum(1, keepdim=True) - 1) == 160
+    ).all()
+    left = torch.stack([(found == 10 * word + 100).sum(1) for word in range(7)], 1)
+    pieces = torch.tensor([1, 3, 1, 2, 1, 2, 1])
+    assert ((left == 0) | (left == pieces)).all()
+    lost = (left == 0).float().mean(0)
+    assert lost[1:6].tolist() == pytest.approx([0.2] * 5, abs=0.025)
+    masked = (found == 3).sum(1)
+    assert set(masked.tolist()) > {0, 1, 2, 3}

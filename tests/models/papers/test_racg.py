@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -63,6 +65,25 @@ def test_every_option_changes_the_scores(tiny, make_images, make_captions):
 @pytest.mark.parametrize("options", ABLATIONS)
 def test_invariances(tiny, check_invariances, options):
     check_invariances(build(tiny, options))
+
+
+@pytest.mark.slow
+def test_bert_reads_tags_on_request_only(tiny, make_images, make_captions):
+    captions = make_captions(4, pieces=1000)
+    other = dataclasses.replace(captions, tags=captions.tags.flip(1) * captions.word_mask)
+
+    def scores(batch, **options):
+        torch.manual_seed(0)
+        sizes = {**tiny, **SIZES, "text_encoder": "bert", **options}
+        model = models.create("racg", **sizes).eval()
+        with torch.no_grad():
+            return model.score(model.encode_images(make_images(3)), model.encode_captions(batch))
+
+    assert torch.equal(scores(captions), scores(other))
+    assert torch.equal(scores(captions), scores(captions, tag_dim=0))
+    with_tags = scores(captions, bert_tags=True)
+    assert (with_tags - scores(other, bert_tags=True)).abs().max() > 1e-4
+    assert torch.equal(scores(captions), scores(captions, tag_dim=0, bert_tags=True))
 
 
 def test_smallest_inputs_and_float16_features(tiny, check_edges):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -185,6 +187,55 @@ def test_a_relation_sees_its_subject_and_object_but_no_other_object(tiny, make_i
         after = model.encode_images(images).relations[0]
     assert not torch.equal(before[0], after[0])
     assert torch.equal(before[1], after[1])
+
+
+def test_ablations_have_no_layer_that_nothing_reads(tiny, make_images, make_captions):
+    """Whatever the variant, every parameter has a gradient."""
+    counts = {}
+    for variant in VARIANTS:
+        torch.manual_seed(0)
+        model = models.create("sgm", **tiny, **TINY_SGM, variant=variant)
+        model.loss(make_images(4, relations=(2, 4)), make_captions(4, triplets=(2, 3))).backward()
+        assert not [name for name, value in model.named_parameters() if value.grad is None]
+        counts[variant] = len(model.state_dict())
+        assert model.reads_unions == (variant in ("sgm", "oom_visual_relations"))
+    assert counts["sgm"] - counts["oom"] == 13
+    images = make_images(2)
+    bare = dataclasses.replace(images, unions=images.unions[:, :, :0])
+    model = models.create("sgm", **tiny, **TINY_SGM, variant="oom").eval()
+    assert model.encode_images(bare).relations.shape[1] == 0
+
+
+def test_the_final_state_of_a_path_reads_the_path_backwards(tiny, make_captions):
+    torch.manual_seed(0)
+    captions = make_captions(4, triplets=(2, 2))
+    codes = {}
+    for state in ("end", "final"):
+        torch.manual_seed(0)
+        model = models.create("sgm", **tiny, **TINY_SGM, path_state=state, text_norm=False).eval()
+        with torch.no_grad():
+            codes[state] = model.encode_captions(captions).paths
+    rnn, embed = model.text.path_gru.rnn, model.text.embed
+    backward = {"end": set(), "final": set()}
+    for c in range(4):
+        for p in range(2):
+            length = int(captions.triplet_spans[c, p].sum()) + 2
+            with torch.no_grad():
+                out = rnn(embed(captions.triplets[c, p, :length])[None])[0][0]
+            forward = out[-1, :8]
+            for state, place in (("end", -1), ("final", 0)):
+                wanted = (forward + out[place, 8:]) / 2
+                torch.testing.assert_close(codes[state][c, p], wanted)
+                backward[state].add(tuple(round(x, 5) for x in out[place, 8:].tolist()))
+    assert len(backward["end"]) == 1  # the same for every triplet, as released
+    assert len(backward["final"]) == 8
+    sentence = codes["final"][:, 2]
+    words = model.text.word_gru.rnn
+    for c in range(4):
+        n = int(captions.lengths[c])
+        with torch.no_grad():
+            out = words(embed(captions.words[c, :n])[None])[0][0]
+        torch.testing.assert_close(sentence[c], (out[-1, :8] + out[0, 8:]) / 2)
 
 
 def test_init_words_and_labels(tiny):

@@ -9,7 +9,9 @@ import torch
 from features.errors import ConfigError, UsageError
 from models.compute.distributed import World
 from models.configuration.config import from_dict
-from models.training.data import open_data
+from models.train import train
+from models.training.checkpoint import load_last
+from models.training.data import Data, make_model, open_data
 from models.training.neighbours import k_means, mean_regions, neighbour_batches, neighbour_order
 from models.training.trainer import Trainer
 
@@ -81,8 +83,6 @@ def test_neighbours_begin_with_their_epoch_and_repeat_exactly(data):
 
 
 def test_a_run_goes_through_both_kinds_of_epochs(data):
-    from models.training.data import make_model
-
     found = data()
     trainer = Trainer(
         found.config, found, make_model(found.config, found), World(), torch.device("cpu")
@@ -91,6 +91,69 @@ def test_a_run_goes_through_both_kinds_of_epochs(data):
     assert trainer.fit().step == 20
     with pytest.raises(ConfigError, match=r"12 is not a multiple of data\.neighbours 5"):
         data(neighbours=5).batches_per_epoch(1)
+
+
+HREM = {
+    "name": "hrem",
+    "options": {"embed_dim": 16, "word_dim": 8, "heads": 2, "topk": 4, "warm_up": 3},
+}
+
+
+def hrem(store, folder, **changes):
+    data = {"store": str(store.path), "batch_size": 12, "neighbours": 3, "clusters": 5}
+    data |= {"neighbours_from": 2, "neighbours_by": "embeddings"}
+    run = {"folder": str(folder), "epochs": 3, "log_steps": 1, "threads": 1, "deterministic": True}
+    return from_dict({"model": HREM, "data": data, "run": {**run, **changes}})
+
+
+def test_clusters_are_those_of_the_embeddings_and_survive_a_resume(
+    tiny_store, tmp_path, monkeypatch
+):
+    store = tiny_store(images=48)
+    seen = []
+    clusters = Data.clusters
+
+    def note(self, model, epoch):
+        seen.append((epoch, clusters(self, model, epoch)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(Data, "clusters", note)
+    train(hrem(store, tmp_path / "whole"))
+    assert [epoch for epoch, _ in seen] == [1, 2]
+    assert not torch.equal(seen[0][1], seen[1][1])  # the weights have changed
+    whole = load_last(tmp_path / "whole" / "last.pt")
+    seen.clear()
+    train(hrem(store, tmp_path / "cut", max_steps=14))  # in the middle of epoch 2
+    train(hrem(store, tmp_path / "cut"))
+    assert [epoch for epoch, _ in seen] == [1, 2]  # the second run reads those of epoch 2
+    cut = load_last(tmp_path / "cut" / "last.pt")
+    assert all(torch.equal(cut["model"][name], value) for name, value in whole["model"].items())
+
+
+def test_models_without_one_vector_for_an_image_cannot_be_clustered(data):
+    found = data(neighbours_by="embeddings")
+    with pytest.raises(ConfigError, match=r"Sgm has several vectors.*neighbours_by regions"):
+        found.clusters(make_model(found.config, found), 1)
+
+
+def test_the_last_batch_can_be_left_out(data):
+    plain = {"batch_size": 36, "neighbours_from": 0}
+    whole, cut = data(**plain), data(**plain, drop_last=True)  # 120 pairs
+    assert (whole.batches_per_epoch(1), cut.batches_per_epoch(1)) == (4, 3)
+    model = make_model(cut.config, cut)
+    trainer = Trainer(cut.config, cut, model, World(), torch.device("cpu"))
+    assert (trainer.steps_per_epoch, trainer.total) == (3, 6)
+    trainer.folder.path.mkdir(parents=True)
+    sizes = []
+    loss = model.loss
+    model.loss = lambda images, captions, exchange: (
+        sizes.append(len(captions.rows)),
+        loss(images, captions, exchange),
+    )[1]
+    trainer.fit()
+    assert sizes == [36] * 6
+    with pytest.raises(ConfigError, match="120 pairs, which do not fill one batch of 122"):
+        data(batch_size=122, neighbours_from=0, drop_last=True).batches_per_epoch(1)
 
 
 def test_k_means_finds_separate_groups():

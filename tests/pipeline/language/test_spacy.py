@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import spacy
 from spacy.tokens import Doc
 
+from features.errors import MissingInput
 from pipeline.language.embedding_cache import EmbeddingCache, cache_embeddings
 from pipeline.language.tokenizer import tokenize
-from pipeline.parse import load_parser
+from pipeline.parse import load_parser, parser_version
 
 CAPTIONS = [
     "A man in a red jacket is riding a brown horse on the beach.",
@@ -64,3 +68,19 @@ def test_only_the_used_components_are_loaded() -> None:
 def test_a_model_folder() -> None:
     folder = str(load_parser("spacy").nlp.path)
     assert load_parser("spacy", model=folder).parse(["A dog runs."])[0].heads == (1, 2, -1, 2)
+
+
+def test_the_version_is_known_without_loading_the_model():
+    program = (
+        "import sys; from pipeline.parse import parser_version;"
+        "print(*parser_version('spacy'), 'spacy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["spacy", load_parser("spacy").version, "False"]
+
+
+def test_a_folder_that_is_no_model_is_an_error(tmp_path):
+    with pytest.raises(MissingInput, match=r"meta\.json cannot be read"):
+        parser_version(f"spacy:{tmp_path}")

@@ -348,12 +348,3 @@ def test_a_damaged_file_is_an_input_error(tmp_path):
     (tmp_path / "graphs.json").write_text("{")
     with pytest.raises(InputError, match=r"graphs\.json"):
         create_detector("scene-graphs", path=tmp_path / "graphs.json")
-
-
-def test_the_former_name_of_provides_still_works():
-    class Former:
-        needs_pixels = True
-        brings = frozenset({"labels"})
-
-    detectors.register("former-attribute")(Former)
-    assert create_detector("former-attribute").provides == {"labels"}
