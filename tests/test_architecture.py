@@ -54,7 +54,8 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["export", "report", "search"],
     ],
     "workflows": [
-        ["cluster", "launcher", "settings", "targets", "tasks"],
+        ["launcher", "processes", "settings", "targets", "tasks"],
+        ["cluster"],
         ["build"],
         ["experiments"],
         ["demo"],
