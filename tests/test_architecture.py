@@ -32,7 +32,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
-        ["boundary"],
+        ["attempts", "boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],
@@ -54,7 +54,8 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["export", "report", "search", "selfcheck"],
     ],
     "workflows": [
-        ["cluster", "launcher", "settings", "targets", "tasks"],
+        ["launcher", "processes", "settings", "targets", "tasks"],
+        ["cluster"],
         ["build"],
         ["experiments"],
         ["demo"],
