@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 CASES = ROOT.parent / "shared" / "cases"
 FOLDERS = sorted(CASES.glob("*/repro.sh")) if CASES.is_dir() else [None]
 MOVED = {  # names of the day when the scripts were written

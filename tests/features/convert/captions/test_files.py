@@ -11,7 +11,7 @@ import pytest
 from features.convert.captions import NO_SPLIT, clean_text, read_captions
 from features.errors import InputError, MissingInput, UsageError
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+SHARED = Path(__file__).resolve().parents[4].parent / "shared"
 
 
 def karpathy(images):
