@@ -1,6 +1,15 @@
 """Vocabularies: the ids that models see for words, labels, predicates and tags."""
 
 from features.vocab.codebook import Codebook
+from features.vocab.minilm import minilm_folder, read_tensors
 from features.vocab.vectors import WordVectors, load_vectors
+from features.vocab.wordpiece import WordPiece
 
-__all__ = ["Codebook", "WordVectors", "load_vectors"]
+__all__ = [
+    "Codebook",
+    "WordPiece",
+    "WordVectors",
+    "load_vectors",
+    "minilm_folder",
+    "read_tensors",
+]

