@@ -1,4 +1,4 @@
-"""One program for everything: ``scenestore build``, ``scenestore train``, ``scenestore verify``, ...
+"""The program ``scenestore``: ``scenestore build``, ``scenestore train``, ``scenestore verify``.
 
 Its commands are the programs of the packages, which can also be started alone:
 ``scenestore train ...`` is ``python -m models.train ...``. The commands of ``python -m features``
@@ -87,11 +87,13 @@ def _first(text: str) -> str:
 def _help() -> str:
     lines = ["Usage: scenestore COMMAND [OPTIONS] [ARGUMENTS]", ""]
     lines += ["Photos and captions in; scene graphs, features and models out.", ""]
-    first = {name: list(_summaries(_program(one)).values())[0] for name, one in COMMANDS.items()}
-    parts = {"Builds and models": first}
+    alone = {name: next(iter(_summaries(_program(one)).values())) for name, one in COMMANDS.items()}
+    parts = {"Builds and models": alone}
     parts |= {title: _summaries(_program(place)) for title, place in GROUPS.items()}
     width = max(len(name) for commands in parts.values() for name in commands)
     for title, commands in parts.items():
-        lines += [f"{title}:", *(f"  {name:{width}}  {text}" for name, text in commands.items()), ""]
-    lines += ["Run 'scenestore COMMAND --help' for the options of a command."]
+        lines.append(f"{title}:")
+        lines += [f"  {name:{width}}  {text}" for name, text in commands.items()]
+        lines.append("")
+    lines.append("Run 'scenestore COMMAND --help' for the options of a command.")
     return "\n".join(lines) + "\n"

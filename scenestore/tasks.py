@@ -1,7 +1,7 @@
 """The Luigi tasks that users start, as commands: one option per parameter.
 
-``scenestore build ...`` runs ``luigi --module workflows BuildDataset --local-scheduler ...`` in this
-process. Luigi reads the values, and the exit codes are those of Luigi.
+``scenestore build`` is ``luigi --module workflows BuildDataset --local-scheduler`` in this process.
+Luigi reads the values, and the exit codes are those of Luigi.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ build = _program(
     workflows.BuildDataset,
     "scenestore build --images-dir photos --captions captions.json --store-dir stores/mine",
 )
-add_text = _program("add-text", workflows.AddText, "scenestore add-text --store-dir stores/imported")
+add_text = _program(
+    "add-text", workflows.AddText, "scenestore add-text --store-dir stores/imported"
+)
 demo = _program("demo", workflows.Demo, "scenestore demo --demo-dir demo")
 compare = _program(
     "compare",

@@ -64,7 +64,9 @@ def list_options_once(parser_class: Any = CmdlineParser) -> None:
     def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
         parser = build(root_task, help_all)
         for action in parser._actions:
-            if root_task and any(one.startswith(f"--{root_task}-") for one in action.option_strings):
+            if root_task and any(
+                one.startswith(f"--{root_task}-") for one in action.option_strings
+            ):
                 action.help = argparse.SUPPRESS
         return parser
 
