@@ -39,6 +39,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="A split, or a part of one: val[-200:].")] = "test",
     fold5: Annotated[bool, typer.Option("--fold5", help="Mean of five folds (COCO 1K).")] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with RACG's re-ranking.")] = False,
+    rerank_top: Annotated[
+        int, typer.Option("--rerank-top", metavar="K", min=1, help="Captions to re-rank.")
+    ] = 15,
     json: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write all results as JSON.")
     ] = None,
@@ -84,14 +87,31 @@ def evaluate(
                 matrices.append(np.mean(matrices, axis=0))
                 names.append(f"ensemble of {len(runs)}")
             rows = [
-                evaluate_scores(sims, owner, name, folds=fold5, reranked=again, samples=bootstrap)
+                evaluate_scores(
+                    sims,
+                    owner,
+                    name,
+                    folds=fold5,
+                    reranked=again,
+                    top=rerank_top,
+                    samples=bootstrap,
+                )
                 for sims, name in zip(matrices, names, strict=True)
                 for again in ((False, True) if rerank else (False,))
             ]
             images = len(matrices[0])
             by_chance = chance(owner, images, 5 if fold5 else 1)
             keys = store_keys(opened)
-            setting = Setting(split, images, len(owner), fold5, precision, keys, by_chance)
+            setting = Setting(
+                split,
+                images,
+                len(owner),
+                fold5,
+                precision,
+                rerank_top if rerank else 0,
+                keys,
+                by_chance,
+            )
             if json is not None:
                 write_json(json, document(setting, about_runs, rows))
             stem = file_stem(split) + ("-fold5" if fold5 else "")

@@ -33,7 +33,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
-        ["boundary"],
+        ["attempts", "boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],
@@ -52,10 +52,11 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["export", "report", "search"],
+        ["export", "report", "search", "selfcheck"],
     ],
     "workflows": [
-        ["cluster", "launcher", "settings", "targets", "tasks"],
+        ["launcher", "processes", "settings", "targets", "tasks"],
+        ["cluster"],
         ["build"],
         ["experiments"],
         ["demo"],

@@ -17,7 +17,7 @@ def test_help_lists_every_command_once_and_unknown_ones_are_corrected(capsys):
     shown = re.findall(r"^  (\S+)  +\S", capsys.readouterr().out, re.M)
     assert len(shown) == len(set(shown))
     assert {*program.COMMANDS, "ls", "verify", "import", "parse", "detect"} <= set(shown)
-    with pytest.raises(UnknownName, match="'evaluat'. Did you mean 'evaluate'"):
+    with pytest.raises(UnknownName, match=r"'evaluat'\. Did you mean 'evaluate'"):
         program.call(["evaluat"])
     with pytest.raises(UsageError, match="Run 'scenestore verify --help' for help"):
         program.call(["verify", "--no-such-option"])

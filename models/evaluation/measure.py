@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.metrics import Recall, bootstrap, fold5, recall
-from models.evaluation.rerank import rerank, rerank_folds
+from models.evaluation.rerank import TOP, rerank, rerank_folds
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ def evaluate_scores(
     *,
     folds: bool = False,
     reranked: bool = False,
+    top: int = TOP,
     samples: int = 0,
 ) -> Evaluation:
     """Return the numbers of a score matrix.
@@ -41,12 +42,13 @@ def evaluate_scores(
         sims: (n_images, n_captions).   caption_to_image: (n_captions,).   name: of the row.
         folds: mean over five folds of images.
         reranked: apply RACG's re-ranking to image -> text; text -> image stays the same.
+        top: captions per image to re-rank.
         samples: bootstrap samples for the intervals; 0: no intervals.
     """
     numbers = fold5 if folds else recall
     found = numbers(sims, caption_to_image)
     if reranked:
-        again = rerank_folds(sims, caption_to_image) if folds else rerank(sims)
+        again = rerank_folds(sims, caption_to_image, top) if folds else rerank(sims, top)
         found = _joined(numbers(again, caption_to_image), found)
         name += " + re-ranking"
     return Evaluation(name, found, bootstrap(found, caption_to_image, samples) if samples else {})

@@ -30,6 +30,7 @@ class Setting:
     Attributes:
         split: name of the split.   images, captions: how many it has.
         fold5: mean of five folds.   precision: of the scores.
+        rerank_top: captions per image that were re-ranked; 0 without re-ranking.
         store: keys of the store, see ``store_keys``.   chance: recalls of a random order.
     """
 
@@ -38,6 +39,7 @@ class Setting:
     captions: int
     fold5: bool
     precision: str
+    rerank_top: int
     store: dict[str, str]
     chance: dict[str, float]
 
