@@ -16,6 +16,7 @@ PACKAGES = {
     "pipeline": {"features"},
     "models": {"features"},
     "workflows": {"features", "pipeline"},
+    "scenestore": {"features", "pipeline", "models", "workflows"},
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
@@ -32,7 +33,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["__main__"],
     ],
     "pipeline": [
-        ["boundary"],
+        ["attempts", "boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],
@@ -51,14 +52,16 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["export", "report", "search"],
+        ["export", "report", "search", "selfcheck"],
     ],
     "workflows": [
-        ["cluster", "launcher", "settings", "targets", "tasks"],
+        ["launcher", "processes", "settings", "targets", "tasks"],
+        ["cluster"],
         ["build"],
         ["experiments"],
         ["demo"],
     ],
+    "scenestore": [["docs", "tasks"], ["program"], ["__main__"]],
 }
 HEAVY = ("torch", "spacy", "stanza", "onnxruntime", "pandas", "matplotlib", "transformers")
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "tests", *PACKAGES)

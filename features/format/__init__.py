@@ -25,6 +25,7 @@ from features.format.files import (
     unreadable,
     write_errors,
     write_sealed,
+    writer_alive,
 )
 from features.format.group import Group, GroupManifest, read_group
 from features.format.hash_cache import HashCache
@@ -111,4 +112,5 @@ __all__ = [
     "write_errors",
     "write_photos",
     "write_sealed",
+    "writer_alive",
 ]

@@ -60,6 +60,13 @@ class HashCache:
                     partial.write_text(json.dumps(self._known))
         return [str(self._known[str(path)][2]) for path in wanted]
 
+    def forget(self) -> None:
+        """Delete all hashes, for files that have changed without another size or time."""
+        self._known = {}
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
     def file(self, path: Path) -> str:
         """Return the sha256 of one file."""
         return self.files([path])[0]

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from models.nn import BertConfig, BertText
 from models.papers import Hrem
 from models.registry import build_options, create
 from models.released.layouts import LAYOUTS, Layout, join_kernels
+from models.training import check_weights, weights_digest
 
 BERT = "txt_enc.bert."  # prefix of a BERT's tensors in released checkpoints
 
@@ -124,13 +126,26 @@ def _read(path: Path) -> Any:
     allowed: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64))]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with _allowed(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on a damaged or foreign file
         raise InputError(
             f"{path}: cannot be read as a checkpoint without running its code "
             f"({str(error).splitlines()[0]})."
         ) from error
+
+
+def _allowed(objects: list[Any]) -> AbstractContextManager[None]:
+    """Let ``weights_only`` rebuild these objects.
+
+    Torch 2.4 has no context manager for it and no names for objects that have moved; there a
+    checkpoint with a numpy number is refused.
+    """
+    if hasattr(torch.serialization, "safe_globals"):
+        found: AbstractContextManager[None] = torch.serialization.safe_globals(objects)
+        return found
+    torch.serialization.add_safe_globals([one for one in objects if not isinstance(one, tuple)])
+    return nullcontext()
 
 
 def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
@@ -249,19 +264,29 @@ def save_converted(converted: Converted, path: Path) -> None:
     if isinstance(getattr(model, "text", None), BertText):
         about["bert"] = json.dumps(dataclasses.asdict(model.text.bert.config))
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    header = {"sha256": weights_digest(tensors, about), **about}
     with replacing(path) as partial:
-        save_file(tensors, str(partial), metadata=about)
+        save_file(tensors, str(partial), metadata=header)
 
 
 def load_converted(path: Path | str) -> Any:
-    """Rebuild a model from a file that ``save_converted`` wrote, in evaluation mode."""
-    from safetensors import safe_open  # optional dependency
+    """Rebuild a model from a file that ``save_converted`` wrote, in evaluation mode.
+
+    Raises:
+        MissingInput: no such file.   InputError: not a file of ``save_converted``.
+        TrainingError: the weights differ from what was written.
+    """
+    from safetensors import SafetensorError, safe_open  # optional dependency
 
     if not Path(path).is_file():
         raise MissingInput(f"{path}: no such file.")
-    with safe_open(str(path), framework="pt") as file:
-        about = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a file of weights ({error}).") from error
+    check_weights(Path(path), tensors, about)
     if "options" not in about:
         raise InputError(
             f"{path}: has no options beside its weights. Convert the checkpoint again."

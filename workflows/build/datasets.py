@@ -24,6 +24,7 @@ from workflows.build.stages import (
     ParseCaptions,
 )
 from workflows.build.summary import changed_options, count_store, describe_build
+from workflows.cluster import check_scheduler
 from workflows.tasks import EntryTask
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,12 @@ class BuildDataset(EntryTask, BuildTask):
         plan = self.plan
         if self._present is None:
             self._present = {name: group.finished() for name, group in plan.groups().items()}
+            if self.options.scheduler_address and not all(self._present.values()):
+                check_scheduler(self.options.scheduler_address)  # once, not in every stage
             if changes := changed_options(plan):
                 sys.stderr.write(f"{self.options.dataset}: {changes}\n")
         graphs = [DetectGraphs] if self.options.has_graphs else []
-        stages = (IndexImages, *graphs, ParseCaptions, ExtractTriplets)
+        stages: list[type[luigi.Task]] = [IndexImages, *graphs, ParseCaptions, ExtractTriplets]
         return [self.clone(stage) for stage in stages]
 
     def work(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import luigi
@@ -66,6 +67,14 @@ class TextOptions:
     scheduler_address: str = option(
         "", "address of a running Dask scheduler to use instead", significant=False
     )
+    item_timeout: float = option(
+        600.0,
+        "seconds that one image, or the parse of 100 captions, may take; 0: no limit",
+        significant=False,
+    )
+    worker_memory: int = option(
+        0, "megabytes of data that a local process may allocate; 0: no limit", significant=False
+    )
 
     @classmethod
     def of(cls: type[_Options], task: luigi.Task) -> _Options:
@@ -84,8 +93,13 @@ class BuildOptions(TextOptions):
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
-        "Sentences; several separated by commas, or a folder",
+        "captions: JSON of Karpathy or COCO, a CSV, TSV, JSONL or Parquet table, a folder of "
+        "photos with texts, tars ... (docs/importing.md); several separated by commas, or a folder",
+        "index",
+    )
+    split_by: str = option(
+        "",
+        "split the images that have no split by a hash of their ids: 80/10/10 (train/val/test)",
         "index",
     )
     store_dir: str = option("", "folder of the store")
@@ -161,6 +175,18 @@ class BuildOptions(TextOptions):
         return {name: value for name, value in given.items() if value not in (None, "auto")}
 
 
+def absolute_plugin(name: str) -> str:
+    """Return the name of a plug-in with an absolute path where its argument is a file.
+
+    >>> absolute_plugin("nanodet"), absolute_plugin("clip:openai/clip-vit-base-patch32")
+    ('nanodet', 'clip:openai/clip-vit-base-patch32')
+    """
+    key, colon, argument = name.partition(":")
+    if argument and Path(argument).exists():
+        argument = str(Path(argument).absolute())
+    return f"{key}{colon}{argument}"
+
+
 def described(options: type[TextOptions]) -> list[tuple[Field[Any], Any, Option]]:
     """Return each field with its type and description; inherited fields are last."""
     hints = get_type_hints(options)
@@ -186,6 +212,8 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
     if kind is int:
         return luigi.IntParameter(**given)
+    if kind is float:
+        return luigi.FloatParameter(**given)
     return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)
 
 

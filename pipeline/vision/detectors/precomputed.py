@@ -31,7 +31,7 @@ class Precomputed:
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hash of the file contents."""
-        return {"name": self.name, "version": 1, "content": self._digest}
+        return {"name": self.name, "version": 2, "content": self._digest}
 
     @property
     def feature_width(self) -> int:
