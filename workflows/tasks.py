@@ -51,6 +51,8 @@ class EntryTask(Task):
 
         If ``requires`` raised it, Luigi would print a stack trace and exit as if scheduling failed.
         """
+        if self._error is not None:  # Luigi asks more than once
+            return []
         try:
             return self.needs()
         except ScenestoreError as error:
