@@ -7,12 +7,15 @@ success, and prints a stack trace for every error. The settings below change tha
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from types import TracebackType
+from typing import Any
 
 import luigi
 import luigi.configuration
+from luigi.cmdline_parser import CmdlineParser
 
 from features.errors import ScenestoreError
 
@@ -62,6 +65,29 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
+def list_options_once(parser_class: Any = CmdlineParser) -> None:
+    """List each option of a task once in ``luigi ... --help``.
+
+    Luigi accepts ``--jobs`` and ``--BuildDataset-jobs`` for the task that is started, and its help
+    describes both. The long form still works.
+    """
+    build = getattr(parser_class, "_build_parser", None)
+    if build is None or getattr(build, "lists_once", False):
+        return  # another version of Luigi
+
+    def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
+        parser = build(root_task, help_all)
+        for action in parser._actions:
+            if root_task and any(
+                one.startswith(f"--{root_task}-") for one in action.option_strings
+            ):
+                action.help = argparse.SUPPRESS
+        return parser
+
+    build_parser.lists_once = True  # type: ignore[attr-defined]
+    parser_class._build_parser = staticmethod(build_parser)
+
+
 def apply_defaults() -> None:
     """Set every option that the user's configuration does not, and install the log filter once.
 
@@ -70,6 +96,7 @@ def apply_defaults() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    list_options_once()
     settings = luigi.configuration.get_config()
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):

@@ -93,8 +93,13 @@ class BuildOptions(TextOptions):
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
-        "Sentences; several separated by commas, or a folder",
+        "captions: JSON of Karpathy or COCO, a CSV, TSV, JSONL or Parquet table, a folder of "
+        "photos with texts, tars ... (docs/importing.md); several separated by commas, or a folder",
+        "index",
+    )
+    split_by: str = option(
+        "",
+        "split the images that have no split by a hash of their ids: 80/10/10 (train/val/test)",
         "index",
     )
     store_dir: str = option("", "folder of the store")
