@@ -360,7 +360,7 @@ class _DaskPool:
             self._count()
             key = f"shard-{number}-{os.urandom(6).hex()}"
             future = self.client.submit(call, pure=False, key=key)
-            self._futures[future.key] = number
+            self._futures[key] = number
             self._completed.add(future)
 
     def next(self) -> Iterator[tuple[int, Any]]:
