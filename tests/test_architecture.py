@@ -16,6 +16,7 @@ PACKAGES = {
     "pipeline": {"features"},
     "models": {"features"},
     "workflows": {"features", "pipeline"},
+    "scenestore": {"features", "pipeline", "models", "workflows"},
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
@@ -60,6 +61,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["experiments"],
         ["demo"],
     ],
+    "scenestore": [["docs", "tasks"], ["program"], ["__main__"]],
 }
 HEAVY = ("torch", "spacy", "stanza", "onnxruntime", "pandas", "matplotlib", "transformers")
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "tests", *PACKAGES)

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,13 +126,26 @@ def _read(path: Path) -> Any:
     allowed: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64))]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with _allowed(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on a damaged or foreign file
         raise InputError(
             f"{path}: cannot be read as a checkpoint without running its code "
             f"({str(error).splitlines()[0]})."
         ) from error
+
+
+def _allowed(objects: list[Any]) -> AbstractContextManager[None]:
+    """Let ``weights_only`` rebuild these objects.
+
+    Torch 2.4 has no context manager for it and no names for objects that have moved; there a
+    checkpoint with a numpy number is refused.
+    """
+    if hasattr(torch.serialization, "safe_globals"):
+        found: AbstractContextManager[None] = torch.serialization.safe_globals(objects)
+        return found
+    torch.serialization.add_safe_globals([one for one in objects if not isinstance(one, tuple)])
+    return nullcontext()
 
 
 def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:

@@ -93,8 +93,13 @@ class BuildOptions(TextOptions):
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
-        "Sentences; several separated by commas, or a folder",
+        "captions: JSON of Karpathy or COCO, a CSV, TSV, JSONL or Parquet table, a folder of "
+        "photos with texts, tars ... (docs/importing.md); several separated by commas, or a folder",
+        "index",
+    )
+    split_by: str = option(
+        "",
+        "split the images that have no split by a hash of their ids: 80/10/10 (train/val/test)",
         "index",
     )
     store_dir: str = option("", "folder of the store")
@@ -134,6 +139,11 @@ class BuildOptions(TextOptions):
         "add the whole image as an object: always, or only if no other was found (empty)",
         "visual",
         shown=_AUTO,
+    )
+    verify: bool = option(
+        False,
+        "compare every byte of the store with its hash first, and build damaged shards again",
+        significant=False,
     )
     on_error: Literal["fail", "skip"] = option(
         "fail", "fail at the first bad image or caption, or skip and report it"
@@ -205,6 +215,8 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
     if kind is int:
         return luigi.IntParameter(**given)
+    if kind is bool:
+        return luigi.BoolParameter(**given)
     if kind is float:
         return luigi.FloatParameter(**given)
     return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)

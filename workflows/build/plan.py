@@ -71,7 +71,8 @@ class Plan(TextPlan):
         """All images and captions of the captions files."""
         if not self.options.captions:
             raise MissingInput("--captions is missing. Pass the captions file.")
-        return read_captions(self.options.captions, on_error=self.options.on_error)
+        options = self.options
+        return read_captions(options.captions, on_error=options.on_error, split_by=options.split_by)
 
     @cached_property
     def _selection(self) -> tuple[list[ImageEntry], list[str]]:
@@ -138,13 +139,13 @@ class Plan(TextPlan):
     def index(self) -> Group:
         """The index group: images, splits and captions."""
         files = [path for path in caption_files(self.options.captions) if path.is_file()]
-        dropped = self.caption_set.dropped
+        captions = self.caption_set
         about = {
             "captions_files": [self._hashes.file(path) for path in files],
-            "listed": len(self.caption_set.entries),
+            "listed": len(captions.entries),
             "missing": len(self.missing),
-            "dropped": [list(item) for item in dropped[:100]],
-            "n_dropped": len(dropped),
+            "dropped": [list(item) for item in captions.dropped[:100]],
+            "n_dropped": captions.n_dropped,
         }
         index = self.built_index
         return replace(index, params={**index.params, "about": about})
