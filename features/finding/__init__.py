@@ -1,8 +1,8 @@
 """Find images by what their scene graphs say: ``dog - catch - frisbee``."""
 
-from features.finding.contact_sheet import contact_sheet
 from features.finding.matching import SOURCES, Matches, find
 from features.finding.query import Query, parse_query
+from features.finding.sheet import contact_sheet
 from features.finding.words import lemmas, same_word, synonym_groups
 
 __all__ = [
