@@ -29,18 +29,17 @@ rect { fill: none; stroke-width: 2.5; vector-effect: non-scaling-stroke; }
 .subject { stroke: var(--subject); } .object { stroke: var(--object); }
 .likely { stroke-dasharray: 6 4; }
 text.subject { fill: var(--subject); } text.object { fill: var(--object); }
-text { stroke: none; paint-order: stroke; font-weight: 600; }
+text { paint-order: stroke; stroke-linejoin: round; font-weight: 600; }
 figcaption { padding: .7rem .9rem; }
 figcaption ul { margin: .4rem 0 0; padding-left: 1.1rem; }
-b.subject { color: var(--subject); } b.object { color: var(--object); } b, text { stroke: none; }
-"""
+b.subject { color: var(--subject); } b.object { color: var(--object); } """
 
 
 def contact_sheet(matches: Matches, images_dir: Path | None = None, *, count: int = 50) -> str:
     """Return an HTML page of the first images of some matches.
 
     Boxes of visual matches are drawn with lines. Where only captions match, the boxes with the same
-    labels are drawn dashed: the captions do not say where the objects are.
+    labels and the best scores are drawn dashed: captions do not say where objects are.
 
     Args:
         matches: what ``find`` returned.
@@ -135,16 +134,18 @@ def _picture(
 
 
 def _likely(graph: SceneGraph, matches: Matches, said: Iterable[int]) -> dict[tuple[int, str], str]:
-    """Return the objects of an image that captions may mean: those with the same labels."""
+    """Return the objects that captions may mean: the best ones with the same labels."""
+    names = {("subject", matches.subject_name[at]) for at in said}
+    names |= {("object", matches.object_name[at]) for at in said}
     found: dict[tuple[int, str], str] = {}
-    for at in said:
-        for kind, name in (
-            ("subject", matches.subject_name[at]),
-            ("object", matches.object_name[at]),
-        ):
-            for number, label in enumerate(graph.labels):
-                if name and same_word(label.lower(), name.lower(), with_synonyms=True):
-                    found.setdefault((number, kind), "likely")
+    for kind, name in sorted(names):
+        same = [
+            number
+            for number, label in enumerate(graph.labels)  # best first
+            if name and same_word(label.lower(), name.lower(), with_synonyms=True)
+        ]
+        if same:
+            found.setdefault((same[0], kind), "likely")
     return found
 
 
@@ -154,5 +155,5 @@ def _box(graph: SceneGraph, number: int, kind: str, unit: float) -> str:
     return (
         f'<rect class="{kind}" x="{x1:g}" y="{y1:g}" width="{x2 - x1:g}" height="{y2 - y1:g}"/>'
         f'<text class="{kind}" x="{x1 + unit / 4:g}" y="{max(y1 - unit / 4, unit):g}" '
-        f'font-size="{unit:g}" style="stroke:#fff;stroke-width:{unit / 5:g}">{label}</text>'
+        f'font-size="{unit:g}" style="stroke:#fff;stroke-width:{unit / 7:g}">{label}</text>'
     )
