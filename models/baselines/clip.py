@@ -3,7 +3,7 @@
 Nothing is trained. Caption vectors come from the text tower of a local folder or from a file. Image
 vectors are those of whole photos from the image tower of the same folder, of a file, or what the
 store holds: region features that an image tower computed (variant ``regions@clip``).
-docs/zero_shot.md has the commands.
+docs/models/zero_shot.md has the commands.
 """
 
 from __future__ import annotations
