@@ -29,6 +29,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["batches"],
         ["store"],
         ["convert", "drawing", "maintenance"],
+        ["finding"],
         ["commands"],
         ["__main__"],
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from types import TracebackType
 from typing import Any
 
 import luigi
@@ -35,20 +36,33 @@ DEFAULTS = {
 class OneLineErrors(logging.Filter):
     """Write a user's error as one line instead of a stack trace.
 
-    These are a ``ScenestoreError`` and a parameter that cannot be parsed. Any other error is a bug
-    and keeps its trace.
+    These are a ``ScenestoreError``, a file that the operating system refuses, and a parameter that
+    cannot be parsed. Any other error is a bug and keeps its trace.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the record and write one line if its exception is a user's error."""
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, KeyboardInterrupt):
+            return False
         if isinstance(error, ScenestoreError | luigi.parameter.ParameterException):
             sys.stderr.write(f"error: {error}\n")
+            return False
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            sys.stderr.write(f"error: {error.filename}: {error.strerror}. Check it, run again.\n")
             return False
         if isinstance(error, ValueError) and "Uncaught exception" in str(record.msg):
             sys.stderr.write(f"error: a parameter cannot be read: {error}. Try --help.\n")
             return False
         return True
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write one line for Ctrl-C, and what Python writes for anything else."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted: finished shards are kept; the same command continues.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def list_options_once(parser_class: Any = CmdlineParser) -> None:
@@ -87,6 +101,8 @@ def apply_defaults() -> None:
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):
             settings.set(section, option, value)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _hook
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(item, OneLineErrors) for item in logger.filters):
         logger.addFilter(OneLineErrors())

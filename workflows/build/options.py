@@ -139,6 +139,11 @@ class BuildOptions(TextOptions):
         "visual",
         shown=_AUTO,
     )
+    verify: bool = option(
+        False,
+        "compare every byte of the store with its hash first, and build damaged shards again",
+        significant=False,
+    )
     on_error: Literal["fail", "skip"] = option(
         "fail", "fail at the first bad image or caption, or skip and report it"
     )
@@ -212,6 +217,8 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
     if kind is int:
         return luigi.IntParameter(**given)
+    if kind is bool:
+        return luigi.BoolParameter(**given)
     if kind is float:
         return luigi.FloatParameter(**given)
     return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)

@@ -57,7 +57,7 @@ class Row:
     Attributes:
         name, table, label, method, dataset, protocol, split, ensemble, rerank, text, regions,
         numbers: see the README of the data.
-        paper: heading of its file.   benchmark: the data set, or ``ablation``.
+        paper: source, or the heading of its file.   benchmark: the data set, or ``ablation``.
         runs: what to train, none if this package cannot make the row.
         needs: what a user has to bring.   open: settings that the paper does not state.
         why: why the row cannot be made.
@@ -113,7 +113,7 @@ def _read(path: Path) -> Iterator[Row]:
         table = str(row["table"])
         yield Row(
             **{key: row[key] for key in given.split()},
-            paper=content["paper"],
+            paper=row.get("source", content["paper"]),
             benchmark=ABLATION if table in content.get("ablations", ()) else row["dataset"],
             runs=tuple(TrainedRun(**run) for run in ours.get("runs", ())),
             needs=tuple(ours.get("needs", ())),

@@ -91,6 +91,16 @@ def visual_genome(path: Path | str | None = None) -> Precomputed:
     return _open("visual-genome", "visual-genome", path, "Visual Genome's scene_graphs.json")
 
 
+def coco(path: Path | str | None = None) -> Precomputed:
+    """Open gold boxes of COCO: ``instances_*.json`` or ``panoptic_*.json``."""
+    return _open("coco", "coco", path, "COCO's instances_*.json")
+
+
+def psg(path: Path | str | None = None) -> Precomputed:
+    """Open PSG's ``psg.json``: objects with boxes, and relations."""
+    return _open("psg", "psg", path, "PSG's psg.json")
+
+
 def scene_graph_benchmark(path: Path | str | None = None) -> Precomputed:
     """Open Scene-Graph-Benchmark's ``custom_prediction.json``, with its info file beside it."""
     return _open("scene-graph-benchmark", "sgb", path, "a custom_prediction.json")
