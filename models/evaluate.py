@@ -56,7 +56,7 @@ def evaluate(
         typer.Option(
             metavar="PATH",
             help="Also with several right answers per query: DIR/eccv, DIR/cxc or a table of "
-            "pairs (docs/evaluation.md). Repeatable.",
+            "pairs (docs/models/evaluation.md). Repeatable.",
         ),
     ] = None,
     paired: Annotated[
