@@ -264,7 +264,13 @@ class StoreReader:
             return self.splits[split]
         part = _PART.fullmatch(split)
         if part is None:
-            raise UnknownName.of("split", split, self.splits)
+            error = UnknownName.of("split", split, self.splits)
+            if set(self.splits) == {"unsplit"}:
+                raise UnknownName(
+                    f"{error} The images of this store have no splits: build or import it again "
+                    "with --split-by 80/10/10, or with a column 'split' in the captions file."
+                )
+            raise error
         first, last = (int(part[end]) if part[end] else None for end in ("first", "last"))
         return self.image_rows(part["split"])[first:last]
 
