@@ -73,7 +73,10 @@ class StoreReader:
 
         Raises: UnknownName: the format has no such column.
         """
-        return _group_of(name, variant) in self.manifest["groups"]
+        group = _group_of(name, variant)
+        if group not in self.manifest["groups"]:
+            return False
+        return not find_column(name)[1].optional or name in self.group(group).manifest.parts
 
     def group(self, name: str) -> GroupReader:
         """Return the reader of a group, for example ``regions`` or ``regions@clip``.
