@@ -21,7 +21,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["errors"],
-        ["decoding", "names", "plugins", "records"],
+        ["decoding", "names", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],
         ["reading"],

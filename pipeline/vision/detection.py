@@ -25,7 +25,13 @@ class Detector(Protocol):
             relations, size; and ``maps`` if it has a method ``regions(image, boxes)`` that returns
             features of any boxes.
 
-    A detector may also have ``rules``, defaults of the graph rules that suit it.
+    A detector may also have
+
+    - ``rules``: defaults of the graph rules that suit it;
+    - ``default_relations``, ``default_features``: names of the relation predictor and the feature
+      extractor that ``auto`` stands for;
+    - ``shown``: score from which displays show an object;
+    - ``feature_width``: width of its features if it reads them from a file.
     """
 
     needs_pixels: bool

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from features.convert import Source, open_source
-from features.errors import UsageError
+from features.errors import InputError, UsageError
 from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.vision.images import LazyImage
@@ -31,6 +32,15 @@ class Precomputed:
     def identity(self) -> dict[str, object]:
         """Return name, version and the hash of the file contents."""
         return {"name": self.name, "version": 2, "content": self._digest}
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the features: that of the first readable image of the file, 0 without one."""
+        for image_id in self.source.ids():
+            with suppress(InputError):
+                features = self.source.read(image_id).features
+                return 0 if features is None else int(features.shape[1])
+        return 0
 
     @cached_property
     def _digest(self) -> str:
