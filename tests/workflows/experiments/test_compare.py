@@ -15,12 +15,12 @@ from models.configuration.files import load
 from workflows.experiments import published
 from workflows.experiments.compare import (
     METRICS,
-    as_markdown,
     published_tree,
     read_changes,
     summarise,
 )
 from workflows.experiments.published import all_rows, listing, select
+from workflows.experiments.tables import as_markdown
 
 SMALL = "--run.max_steps 2 --run.threads 1 --model.options.embed_dim 16 --model.options.word_dim 8"
 PRINTED = {"i2t_medr": "medr_i2t", "t2i_medr": "medr_t2i"}
