@@ -163,7 +163,7 @@ def read_ranks(path: Path) -> tuple[Recall, npt.NDArray[np.int64]]:
     if not path.is_file():
         raise MissingInput(f"{path}: no such file. models.evaluate --ranks writes it.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             values = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
             ranks = [file[key].astype(np.int64) for key in _RANKS]
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -60,11 +60,12 @@ class Row:
     Attributes:
         name, table, label, method, dataset, protocol, split, ensemble, rerank, text, regions,
         numbers: see the README of the data.
-        file: name of its file.   paper: source, or the heading of the file.
+        file: name of its file.   paper: the heading of the file.
         benchmark: the data set, or ``ablation``.
         runs: what to train, none if this package cannot make the row.
         needs: what a user has to bring.   open: settings that the paper does not state.
         why: why the row cannot be made.
+        cited: where the numbers are from, in files that quote several papers; else "".
     """
 
     name: str
@@ -200,7 +201,7 @@ def is_named(row: Row, name: str) -> bool:
         return True
     if any(sign in name for sign in "*?["):
         return fnmatchcase(row.name, name)
-    if row.method in _own_papers() and row.file != row.method:
+    if row.numbers and row.method in _own_papers() and row.file != row.method:
         return False  # printed again by another paper
     configs = [run.config for run in row.runs]
     of_config = bool(configs) and all(_starts(config, name) for config in configs)
