@@ -69,7 +69,9 @@ def test_flickr8k_is_built_from_karpathy_or_from_the_official_lists(tmp_path, ru
         options = {**graphs, "--captions": captions}
         code, out, err = run_luigi("BuildFlickr8k", options, "--jobs", "1")
         assert code == 0, err
-        assert "flickr8k: 8 images (train 4, val 2, test 2), 16 captions" in out
+        (counts,) = [line for line in out.splitlines() if line.startswith("flickr8k: 8 images (")]
+        assert counts.endswith("), 16 captions")
+        assert all(count in counts for count in ("train 4", "val 2", "test 2"))
         keys.append(read_latest(graphs)["groups"]["index"]["key"])
     assert "nothing to build" in out
     assert keys[0] == keys[1]
