@@ -146,7 +146,7 @@ class CompareModels(EntryTask):
         evaluations = {row.name: [self.evaluation(row, seed) for seed in seeds] for row in rows}
         yield [task for tasks in evaluations.values() for task in tasks]
         benchmark = published.benchmark_of(self.benchmark)
-        document = {
+        document: dict[str, Any] = {
             "benchmark": benchmark,
             "split": self.split,
             "photos": describe_photos(self.store, self.split),
