@@ -321,7 +321,7 @@ class _DaskPool:
             self.client: Client = Client(
                 self.address, timeout=CONNECT_SECONDS, set_as_default=False
             )
-        except (OSError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
+        except Exception as error:  # Dask passes on those of TLS and of its comms
             raise _no_scheduler(self.address, str(error).split("\n")[0]) from error
         try:
             if self.tracking is not None:
