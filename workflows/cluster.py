@@ -283,10 +283,15 @@ def _check_versions(expected: Mapping[str, str]) -> None:
 
 
 def check_scheduler(address: str) -> None:
-    """Check that something listens at the address of a scheduler.
+    """Check that a scheduler with workers answers at an address, before several stages try it.
 
-    Raises: StageError: nothing does. UsageError: not an address.
+    Raises: StageError: none does. UsageError: not an address.
     """
+    with _DaskPool(address, None):
+        pass
+
+
+def _check_listening(address: str) -> None:
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -314,7 +319,7 @@ class _DaskPool:
         self._capacity, self._counted = 1, -1.0
 
     def __enter__(self) -> _DaskPool:
-        check_scheduler(self.address)
+        _check_listening(self.address)  # takes less time than Dask's retries
         from distributed import Client, as_completed  # loads dask
 
         try:
