@@ -12,7 +12,9 @@ import functools
 import hashlib
 import os
 import platform
+import queue
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -300,9 +302,34 @@ def _check_listening(address: str) -> None:
     if not host or not port:
         raise UsageError(f"--scheduler-address {address!r}: pass tcp://HOST:PORT or tls://...")
     try:
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+            if parts.scheme == "tcp" and not connection.recv(1):  # Dask speaks first
+                raise OSError("the connection was closed")
     except OSError as error:
         raise _no_scheduler(address, error) from error
+
+
+def _within(seconds: float, make: Callable[[], Any]) -> Any:
+    """Return what a function returns, if it does within a time that it does not keep itself.
+
+    Raises: TimeoutError: it does not. Whatever the function raises.
+    """
+    made: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            made.put((make(), None))
+        except Exception as error:
+            made.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = made.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _no_scheduler(address: str, error: object) -> StageError:
@@ -323,8 +350,9 @@ class _DaskPool:
         from distributed import Client, as_completed  # loads dask
 
         try:
-            self.client: Client = Client(
-                self.address, timeout=CONNECT_SECONDS, set_as_default=False
+            self.client: Client = _within(
+                3 * CONNECT_SECONDS,
+                lambda: Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False),
             )
         except Exception as error:  # Dask passes on those of TLS and of its comms
             raise _no_scheduler(self.address, str(error).split("\n")[0]) from error
