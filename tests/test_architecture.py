@@ -20,8 +20,8 @@ PACKAGES = {
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
-        ["errors"],
-        ["decoding", "names", "plugins", "records"],
+        ["errors", "tar_files"],
+        ["decoding", "names", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],
         ["reading"],
@@ -29,6 +29,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["batches"],
         ["store"],
         ["convert", "drawing", "maintenance"],
+        ["finding"],
         ["commands"],
         ["__main__"],
     ],

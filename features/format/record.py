@@ -145,6 +145,8 @@ def check_parts(group: str, parts: Mapping[str, Part | Parts]) -> None:
         raise ValueError(f"unknown group {group!r}")
     expected = {}
     for column in GROUPS[group].columns:
+        if column.optional and parts.keys().isdisjoint(column.parts()):
+            continue
         for name, dtypes in column.parts().items():
             expected[name] = (dtypes, len(column.shape) if name.count("/") < 2 else 0)
     if set(expected) != set(parts):
