@@ -5,7 +5,7 @@ from features.maintenance.summary import (
     describe_item,
     describe_store,
     item_lines,
-    list_folder,
+    list_stores,
     listing_lines,
     store_lines,
 )
@@ -18,7 +18,7 @@ __all__ = [
     "describe_store",
     "find_garbage",
     "item_lines",
-    "list_folder",
+    "list_stores",
     "listing_lines",
     "store_lines",
     "verify_store",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.commands import console
 from features.errors import MissingDependency
 from features.format import replacing
 from models.evaluation.measure import Evaluation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from features.store import Store
 
 TOP = 10
+WIDE = 146  # columns that the whole table takes
 
 
 @dataclass(frozen=True)
@@ -129,29 +131,38 @@ def _best(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
-    """Print the recalls of all rows, with their intervals below, and chance in the last row."""
-    from rich.console import Console  # takes 50 ms to load
-    from rich.table import Table
+    """Print the recalls of all rows, with their intervals below, and chance in the last row.
 
+    On a narrow console only the sums have an interval, and the mean recall is left out.
+    """
+    from rich.table import Table  # takes 50 ms to load
+
+    screen = console()
+    wide = screen.width >= WIDE
     folds = ", mean of five folds" if setting.fold5 else ""
     counts = f"{setting.images:,} images, {setting.captions:,} captions"
-    table = Table(title=f"{setting.split}: {counts}{folds}")
+    padding = (0, 1) if wide else (0, 0)
+    table = Table(title=f"{setting.split}: {counts}{folds}", padding=padding)
     table.add_column("run", overflow="fold")
     names = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    heads = [name.replace("_r", " R@") for name in names]
-    for head in (*heads, "i2t medr", "t2i medr", "rsum", "mR"):
-        table.add_column(head, justify="right")
-    names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
+    heads = [name.replace("_r", " R@" if wide else "\nR@") for name in names]
+    if wide:
+        heads += ["i2t medr", "t2i medr", "rsum", "mR"]
+        names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
+    else:
+        heads += ["i2t\nmedr", "t2i\nmedr", "rsum"]
+        names += ["i2t_medr", "t2i_medr", "rsum"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
         cells = []
         for name in names:
             cell = f"{row.recall[name]:.1f}"
-            if name in row.intervals:
+            if name in row.intervals and (wide or name == "rsum"):
                 low, high = row.intervals[name]
                 cell += f"\n{low:.1f}-{high:.1f}"
             cells.append(cell)
         table.add_row(row.name, *cells)
     by_chance = setting.chance
     table.add_row("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names))
-    # A pipe has no width; numbers must not be cut there.
-    Console(width=None if Console().is_terminal else 160).print(table)
+    screen.print(table)
