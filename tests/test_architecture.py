@@ -20,7 +20,7 @@ PACKAGES = {
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
-        ["errors"],
+        ["allocator", "errors"],
         ["decoding", "names", "plugins", "records"],
         ["registry"],
         ["format"],
