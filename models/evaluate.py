@@ -6,6 +6,7 @@ scores some of the images; the first one computes and writes the results.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,15 +15,23 @@ import numpy.typing as npt
 import typer
 
 from features.commands import Program
+from features.errors import UsageError
 from features.store import open_store
 from models.evaluation import (
     Setting,
     chance,
+    describe,
     document,
+    evaluate_positives,
     evaluate_scores,
     file_stem,
+    paired_bootstrap,
+    print_differences,
+    print_positives,
     print_table,
+    read_positives,
     write_json,
+    write_positives,
     write_queries,
 )
 from models.training import check_split, load_run, store_keys
@@ -42,6 +51,17 @@ def evaluate(
     rerank_top: Annotated[
         int, typer.Option("--rerank-top", metavar="K", min=1, help="Captions to re-rank.")
     ] = 15,
+    positives: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Also with several right answers per query: DIR/eccv, DIR/cxc or a table of "
+            "pairs (docs/models/evaluation.md). Repeatable.",
+        ),
+    ] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Compare the first run with each other one.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write all results as JSON.")
     ] = None,
@@ -59,14 +79,18 @@ def evaluate(
 ) -> None:
     """Print the recalls of trained runs, and of their ensemble if there are several.
 
-    Each run folder gets results-SPLIT.json and queries-SPLIT.parquet.
+    Each run folder gets results-SPLIT.json and queries-SPLIT.parquet, and with --positives
+    queries-SPLIT-NAME.parquet.
     """
+    if paired and len(runs) < 2:
+        raise UsageError("--paired compares the first run with others. Name at least two runs.")
     # load torch, which --help does not need
     from models.compute import join_world, memory_errors, pick_device
     from models.evaluation import score_split
 
     opened = open_store(store)
     check_split(opened, split)
+    right = [read_positives(path, opened, split) for path in positives or ()]
     owner = opened.caption_image_rows(split)
     matrices: list[npt.NDArray[np.float32]] = []
     about_runs: list[dict[str, Any]] = []
@@ -99,6 +123,18 @@ def evaluate(
                 for sims, name in zip(matrices, names, strict=True)
                 for again in ((False, True) if rerank else (False,))
             ]
+            for at, matrix in enumerate(matrices):  # beside the row without re-ranking
+                found = {
+                    one.name: evaluate_positives(matrix, owner, one, samples=bootstrap)
+                    for one in right
+                }
+                rows[at * (1 + rerank)].positives.update(found)
+            differences = {
+                (names[0], names[at]): paired_bootstrap(
+                    rows[0].recall, rows[at * (1 + rerank)].recall, owner, bootstrap or 1000
+                )
+                for at in range(1, len(runs) if paired else 1)
+            }
             images = len(matrices[0])
             by_chance = chance(owner, images, 5 if fold5 else 1)
             keys = store_keys(opened)
@@ -113,7 +149,7 @@ def evaluate(
                 by_chance,
             )
             if json is not None:
-                write_json(json, document(setting, about_runs, rows))
+                write_json(json, document(setting, about_runs, rows, differences))
             stem = file_stem(split) + ("-fold5" if fold5 else "")
             each = 1 + rerank  # rows per run
             for at, (folder, about) in enumerate(zip(runs, about_runs, strict=True)):
@@ -122,7 +158,15 @@ def evaluate(
                 write_queries(
                     folder / f"queries-{stem}.parquet", opened, split, matrices[at], own[0]
                 )
+                for name, numbers in own[0].positives.items():
+                    file = folder / f"queries-{file_stem(split)}-{name}.parquet"
+                    write_positives(file, opened, split, numbers)
             print_table(rows, setting)
+            if right:
+                print_positives(rows)
+                sys.stdout.write("".join(f"{describe(one)}\n" for one in right))
+            if differences:
+                print_differences(differences)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,15 @@ otherwise it would write other contents under the same key.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from features.errors import InputError, PluginError, StageError, UnreadableInput
+from features.errors import PluginError, StageError, UnreadableInput
 from features.format import (
     Group,
     Shard,
@@ -167,7 +165,8 @@ def visual_shard(job: VisualJob, number: int) -> Report:
             return report
     width = graphs.width
     limits = job.rules.max_objects, job.rules.max_relations
-    visual = pack_visual(graphs.found, *limits)
+    scored = "attribute_scores" in builder.detector.provides
+    visual = pack_visual(graphs.found, *limits, scored=scored)
     record = job.visual.write(number, index.image_rows, visual)
     for name in ("boxes", "relations"):  # the record may be of a shard that existed before
         data = np.ascontiguousarray(visual[name]).tobytes()
@@ -181,7 +180,7 @@ def visual_shard(job: VisualJob, number: int) -> Report:
         graphs.object_features,
         graphs.union_features,
         *limits,
-        dim=_width_of_others(job, number, builder) if width is None else width,
+        dim=builder.feature_width if width is None else width,
         ids=[entry.id for entry in entries],
     )
     job.regions.write(number, index.image_rows, regions)
@@ -203,19 +202,6 @@ def _copied(job: VisualJob, number: int, rows: range) -> bool:
     for source, target in pairs:
         target.write(number, rows, source.shard(number).columns())
     return True
-
-
-def _width_of_others(job: VisualJob, number: int, builder: GraphBuilder) -> int:
-    """Return the feature width for a shard whose images are all skipped.
-
-    All shards of a store have the same width: that of the first usable image of the other shards,
-    or 0 when all images of the data set are skipped.
-    """
-    others = (shard for shard in job.index.shards() if shard.number != number)
-    for entry in itertools.chain.from_iterable(unpack_index(shard.columns()) for shard in others):
-        with suppress(InputError):
-            return int(builder.build(entry).object_features.shape[1])
-    return 0
 
 
 @lru_cache(maxsize=2)

@@ -21,7 +21,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["allocator", "errors"],
-        ["decoding", "names", "plugins", "records"],
+        ["decoding", "names", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],
         ["reading"],
@@ -29,6 +29,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["batches"],
         ["store"],
         ["convert", "drawing", "maintenance"],
+        ["finding"],
         ["commands"],
         ["__main__"],
     ],

@@ -28,7 +28,7 @@ from features.plugins import offer_plugins, plugins_in_use
 from workflows.processes import Died, Processes
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 __all__ = ["Fan", "Where", "check_scheduler", "fan_out", "usable_cores"]
 
@@ -312,12 +312,12 @@ class _DaskPool:
 
     def __init__(self, address: str, tracking: Callable[[str], None] | None) -> None:
         self.address, self.tracking = address, tracking
-        self._futures: dict[Future[Any], int] = {}
+        self._futures: dict[str, int] = {}
         self._capacity, self._counted = 1, -1.0
 
     def __enter__(self) -> _DaskPool:
         check_scheduler(self.address)
-        from distributed import Client  # loads dask
+        from distributed import Client, as_completed  # loads dask
 
         try:
             self.client: Client = Client(
@@ -329,6 +329,7 @@ class _DaskPool:
             if self.tracking is not None:
                 self.tracking(self.client.dashboard_link)
             self.client.wait_for_workers(1, timeout=WORKER_SECONDS)
+            self._completed: Any = as_completed(loop=self.client.loop)
         except Exception as error:
             self.client.close()
             raise StageError(
@@ -338,8 +339,10 @@ class _DaskPool:
         return self
 
     def __exit__(self, *_: object) -> None:
+        from distributed import Future  # loads dask
+
         with contextlib.suppress(Exception):  # the scheduler may have gone
-            self.client.cancel(list(self._futures))
+            self.client.cancel([Future(key, self.client) for key in self._futures])
         with contextlib.suppress(Exception):
             self.client.close(timeout=CONNECT_SECONDS)
 
@@ -359,17 +362,17 @@ class _DaskPool:
             self._count()
             key = f"shard-{number}-{os.urandom(6).hex()}"
             future = self.client.submit(call, pure=False, key=key)
-            self._futures[future] = number
+            self._futures[key] = number
+            self._completed.add(future)
 
     def next(self) -> Iterator[tuple[int, Any]]:
-        from distributed import wait  # loads dask
-        from distributed.scheduler import KilledWorker
+        from distributed.scheduler import KilledWorker  # loads dask
 
         with self._connection():
-            done = wait(list(self._futures), return_when="FIRST_COMPLETED").done
+            done = self._completed.next_batch()
             self._count()
         for future in done:
-            number = self._futures.pop(future)
+            number = self._futures.pop(str(future.key))
             try:
                 with self._connection():
                     outcome = future.result()

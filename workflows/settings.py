@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from types import TracebackType
 from typing import Any
 
 import luigi
@@ -35,9 +36,10 @@ DEFAULTS = {
 class OneLineErrors(logging.Filter):
     """Write a user's error as one line instead of a stack trace.
 
-    These are a ``ScenestoreError`` and a parameter that cannot be parsed. Any other error is a bug
-    and keeps its trace. Several tasks of a run may fail for one reason, which is written once; that
-    Luigi then cannot run the tasks that need them is no further error.
+    These are a ``ScenestoreError``, a file that the operating system refuses, and a parameter that
+    cannot be parsed. Any other error is a bug and keeps its trace. Several tasks of a run may fail
+    for one reason, which is written once; that Luigi then cannot run the tasks that need them is no
+    further error.
     """
 
     def __init__(self) -> None:
@@ -48,8 +50,13 @@ class OneLineErrors(logging.Filter):
         """Drop the record and write one line if its exception is a user's error."""
         error = record.exc_info[1] if record.exc_info else None
         run = next((str(word) for word in record.args or () if "Worker(" in str(word)), "")
+        if isinstance(error, KeyboardInterrupt):
+            return False
         if isinstance(error, ScenestoreError | luigi.parameter.ParameterException):
             self._write(run, str(error))
+            return False
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            sys.stderr.write(f"error: {error.filename}: {error.strerror}. Check it, run again.\n")
             return False
         if isinstance(error, ValueError) and "Uncaught exception" in str(record.msg):
             self._write(run, f"a parameter cannot be read: {error}. Try --help.")
@@ -61,6 +68,14 @@ class OneLineErrors(logging.Filter):
         if not run or (run, message) not in self._written:
             sys.stderr.write(f"error: {message}\n")
         self._written.add((run, message))
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write one line for Ctrl-C, and what Python writes for anything else."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted: finished shards are kept; the same command continues.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def list_options_once(parser_class: Any = CmdlineParser) -> None:
@@ -106,6 +121,8 @@ def apply_defaults() -> None:
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):
             settings.set(section, option, value)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _hook
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(item, OneLineErrors) for item in logger.filters):
         logger.addFilter(OneLineErrors())

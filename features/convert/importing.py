@@ -7,7 +7,6 @@ exist under the same key are kept: an interrupted import continues where it stop
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,9 +32,9 @@ from features.format import (
     Group,
     GroupManifest,
     bind_store,
-    canonical_json,
     content_key,
     hash_file,
+    hash_items,
     pack_index,
     pack_tokens,
     read_store_manifest,
@@ -224,11 +223,9 @@ def _fingerprint(files: Iterable[Path]) -> str:
 
 def _contents(listed: CaptionSet) -> str:
     """Return one hash of images and captions; how they were stored does not matter."""
-    found = hashlib.sha256()
-    for e in listed.entries:
-        line = canonical_json([e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]])
-        found.update(line.encode("utf-8", "surrogatepass") + b"\n")
-    return found.hexdigest()
+    return hash_items(
+        [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in listed.entries
+    )
 
 
 def _need_space(folder: Path, wanted: int) -> None:

@@ -44,6 +44,7 @@ from features.format.keys import (
     content_key,
     folder_name,
     hash_file,
+    hash_items,
     hash_json,
 )
 from features.format.manifest import (
@@ -81,6 +82,7 @@ __all__ = [
     "folder_lock",
     "folder_name",
     "hash_file",
+    "hash_items",
     "hash_json",
     "hash_rest",
     "lay_out",

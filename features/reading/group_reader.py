@@ -68,8 +68,6 @@ class GroupReader:
         if reader.trusts_length:
             self.lengths.rows(rows)
         reader.gather(rows, out)
-        if isinstance(reader, H5Rows):  # it may have been cut meanwhile
-            self.lengths.rows(rows.copy())
 
     def prefetch(self, name: str, rows: Index) -> None:
         """Hint that these rows of a dense column will be gathered soon."""

@@ -155,7 +155,7 @@ class PreadRows:
 class H5Rows:
     """Rows through h5py: slower, but independent of our own reading of the files."""
 
-    trusts_length = True  # HDF5 reads zeros beyond the end of a file
+    trusts_length = False  # it looks after every row, since HDF5 reads zeros beyond the end
 
     def __init__(self, pieces: Sequence[Piece], name: str):
         self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
@@ -178,12 +178,17 @@ class H5Rows:
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
             try:
-                out[position] = self.files.get(shard)[row - int(self.starts[shard])]
+                dataset = self.files.get(shard)
+                out[position] = dataset[row - int(self.starts[shard])]
+                size = os.fstat(dataset.file.id.get_vfd_handle()).st_size
             except StoreError:
                 raise
             except OSError as error:
                 path = self.files.pieces[shard].path
                 raise DamagedError(f"{path}: HDF5 cannot read row {row} ({error}).") from error
+            piece = self.files.pieces[shard]
+            if size < piece.size:
+                raise DamagedError(f"{piece.path}: {size} bytes, {piece.size} were written.")
 
     def prefetch(self, rows: Index) -> None:
         """Do nothing: HDF5 has no hints."""

@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING
 
 from features.registry import lazy_exports
 from models.evaluation.measure import evaluate_scores
-from models.evaluation.metrics import METRICS, Recall, chance, recall
+from models.evaluation.metrics import METRICS, Recall, chance, paired_bootstrap, recall
+from models.evaluation.positives import describe, evaluate_positives, read_positives
 from models.evaluation.results import (
     Setting,
     document,
     file_stem,
+    print_differences,
+    print_positives,
     print_table,
     write_json,
+    write_positives,
     write_queries,
 )
 
@@ -23,15 +27,22 @@ __all__ = [
     "Setting",
     "chance",
     "computing",
+    "describe",
     "document",
+    "evaluate_positives",
     "evaluate_scores",
     "file_stem",
+    "paired_bootstrap",
+    "print_differences",
+    "print_positives",
     "print_table",
+    "read_positives",
     "recall",
     "reference",
     "score_all",
     "score_split",
     "write_json",
+    "write_positives",
     "write_queries",
 ]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.metrics import Recall, bootstrap, fold5, recall
+from models.evaluation.positives import Found
 from models.evaluation.rerank import TOP, rerank, rerank_folds
 
 
@@ -19,11 +20,13 @@ class Evaluation:
     Attributes:
         name: a run folder or ``ensemble of N``, perhaps with ``+ re-ranking``.
         recall: its numbers.   intervals: bootstrap intervals by name; empty without bootstrap.
+        positives: numbers of sets of positives, by the name of the set.
     """
 
     name: str
     recall: Recall
     intervals: dict[str, tuple[float, float]]
+    positives: dict[str, Found] = field(default_factory=dict)
 
 
 def evaluate_scores(

@@ -125,7 +125,9 @@ def _rows(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     files = [yaml.safe_load(path.read_text("utf-8")) for path in sorted(folder.glob("*.yaml"))]
     if not files:
         raise MissingInput(f"{folder}: has no published rows. Install scenestore as a whole.")
-    return [(content["paper"], row) for content in files for row in content["rows"]]
+    return [
+        (row.get("source", content["paper"]), row) for content in files for row in content["rows"]
+    ]
 
 
 @functools.cache

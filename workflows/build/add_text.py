@@ -16,7 +16,7 @@ from typing import Any
 
 import luigi
 
-from features.format import bind_store, read_group, store_manifest_path
+from features.format import bind_store, read_group, store_manifest_path, sweep
 from workflows.build.stages import ExtractStoredTriplets, ParseStoredCaptions, TextTask
 from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan
@@ -69,6 +69,8 @@ class AddText(EntryTask, TextTask):
             path = bind_store(plan.store_dir, document["dataset"], folders | texts, summary)
             seconds = time.monotonic() - self._started
             line = f"{captions:,} captions: {counts} in {seconds:,.1f} s; store {path}"
+        for folder in (plan.store_dir, *texts.values()):
+            sweep(folder)
         sys.stdout.write(f"{document['dataset']}: {line}\n")
         sys.stdout.flush()
 

@@ -108,25 +108,24 @@ class BuildOptions(TextOptions):
     )
     store_dir: str = option("", "folder of the store")
     detector: str = option(
-        "nanodet", "object detector (docs/detectors.md), or none: captions only", "visual"
+        "labelled", "object detector (docs/detectors.md), or none: captions only", "visual"
     )
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
     labels: str = option(
-        "none",
-        "fitted labels of regions instead of the detector's labels: packaged, a file written by "
-        "fit-labels, or none",
+        "packaged",
+        "label head of the detector 'labelled': packaged, or a file written by fit-labels",
         "visual",
     )
     relations: str = option(
         "auto",
-        "relation predictor: geometric, prior, fitted or precomputed; auto: the detector's "
-        "relations if it provides any, else geometric",
+        "relation predictor: fitted, geometric, prior or precomputed; auto: the detector's "
+        "relations if it provides any, fitted for 'labelled', else geometric",
         "visual",
     )
     features: str = option(
         "auto",
         "feature extractor: detector, nanodet, label, none, ...; auto: the detector's features if "
-        "it provides any, else from the images, else label",
+        "it provides any, those that 'labelled' was fitted on, else nanodet, without images label",
         "regions",
     )
     max_objects: int = option(_RULES.max_objects, "maximum number of objects per image", "visual")
@@ -144,6 +143,11 @@ class BuildOptions(TextOptions):
         "visual",
         shown=_AUTO,
     )
+    verify: bool = option(
+        False,
+        "compare every byte of the store with its hash first, and build damaged shards again",
+        significant=False,
+    )
     on_error: Literal["fail", "skip"] = option(
         "fail", "fail at the first bad image or caption, or skip and report it"
     )
@@ -154,10 +158,15 @@ class BuildOptions(TextOptions):
             raise UsageError("--store-dir is empty. Pass the folder of the store.")
         if min(self.max_objects, self.max_relations) < 1:
             raise UsageError("--max-objects and --max-relations must be at least 1.")
-        if self.labels != "none" and (self.detector != "nanodet" or self.detections):
+        if self.labels != "packaged" and self.detector != "labelled":
             raise UsageError(
-                f"--labels {self.labels} labels regions of NanoDet: drop --detector and "
-                "--detections, or pass --labels none."
+                f"--labels {self.labels} is for the detector 'labelled', not {self.detector!r}. "
+                "Drop one of the two options."
+            )
+        if self.detector == "labelled" and self.detections:
+            raise UsageError(
+                f"--detections {self.detections}: name the detector that reads it with --detector, "
+                "for example bottom-up or entities."
             )
 
     @property
@@ -168,9 +177,7 @@ class BuildOptions(TextOptions):
     @property
     def detector_file(self) -> tuple[str, str]:
         """Name of the detector and the file that it reads, "" if it reads none."""
-        if self.labels == "none":
-            return self.detector, self.detections
-        return "labelled", self.labels
+        return self.detector, self.labels if self.detector == "labelled" else self.detections
 
     def rules(self) -> dict[str, object]:
         """Return the graph rules that are set; the others depend on the detector."""
@@ -215,6 +222,8 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
     if kind is int:
         return luigi.IntParameter(**given)
+    if kind is bool:
+        return luigi.BoolParameter(**given)
     if kind is float:
         return luigi.FloatParameter(**given)
     return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)

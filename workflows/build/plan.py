@@ -6,8 +6,7 @@ inputs and options have equal keys, so they share their shards.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -76,11 +75,11 @@ class Plan(TextPlan):
         return read_captions(options.captions, on_error=options.on_error, split_by=options.split_by)
 
     @cached_property
-    def _selection(self) -> tuple[list[ImageEntry], list[str]]:
+    def _selection(self) -> tuple[Sequence[ImageEntry], list[str]]:
         """Images that enter the store, and ids of those that cannot."""
         options, folder = self.options, self.image_folder
         if not options.has_graphs:
-            return list(self.caption_set.entries), []
+            return self.caption_set.entries, []
         detector = self.detector
         if folder is None and detector.needs_pixels:
             message = f"detector {options.detector!r} needs the images"
@@ -98,7 +97,7 @@ class Plan(TextPlan):
         return kept, unknown + missing
 
     @property
-    def entries(self) -> list[ImageEntry]:
+    def entries(self) -> Sequence[ImageEntry]:
         """The images of the store, in row order."""
         return self._selection[0]
 
@@ -247,7 +246,7 @@ class Plan(TextPlan):
     def leave_no_trace(self) -> None:
         """Delete the cached hashes of the inputs, and the store folder if nothing else is in it."""
         self._hashes.forget()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             self.store_dir.rmdir()
 
     def _check(self) -> None:

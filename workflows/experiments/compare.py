@@ -20,6 +20,7 @@ import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName, UsageError
 from features.format import replacing
+from features.yaml_text import parse_yaml
 from workflows.experiments import published
 from workflows.experiments.published import RECALLS, Row, TrainedRun
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
@@ -46,12 +47,12 @@ def read_changes(path: str) -> dict[str, list[str]]:
     if not path:
         return {}
     try:
-        tree = yaml.safe_load(config_file(path).read_text(encoding="utf-8"))
+        tree = parse_yaml(config_file(path).read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason}).") from error
     except OSError as error:
         reason = error.strerror
         raise MissingInput(f"{path}: cannot be read ({reason}). Check --changes.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
         raise ConfigError(f"{path}: must map 'all' or names of papers to options.")
     return {str(name): _words(options) for name, options in tree.items()}

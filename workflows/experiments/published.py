@@ -57,13 +57,15 @@ class Row:
     Attributes:
         name, table, label, method, dataset, protocol, split, ensemble, rerank, text, regions,
         numbers: see the README of the data.
-        paper: heading of its file.   benchmark: the data set, or ``ablation``.
+        file: name of its file.   paper: source, or the heading of the file.
+        benchmark: the data set, or ``ablation``.
         runs: what to train, none if this package cannot make the row.
         needs: what a user has to bring.   open: settings that the paper does not state.
         why: why the row cannot be made.
     """
 
     name: str
+    file: str
     paper: str
     benchmark: str
     table: str
@@ -113,7 +115,8 @@ def _read(path: Path) -> Iterator[Row]:
         table = str(row["table"])
         yield Row(
             **{key: row[key] for key in given.split()},
-            paper=content["paper"],
+            file=path.stem,
+            paper=row.get("source", content["paper"]),
             benchmark=ABLATION if table in content.get("ablations", ()) else row["dataset"],
             runs=tuple(TrainedRun(**run) for run in ours.get("runs", ())),
             needs=tuple(ours.get("needs", ())),
@@ -164,7 +167,7 @@ def is_named(row: Row, name: str) -> bool:
         return True
     if any(sign in name for sign in "*?["):
         return fnmatchcase(row.name, name)
-    if row.method in _own_papers() and row.paper.lower() != row.method:
+    if row.method in _own_papers() and row.file != row.method:
         return False  # printed again by another paper
     configs = [run.config for run in row.runs]
     of_config = bool(configs) and all(_starts(config, name) for config in configs)
@@ -173,9 +176,8 @@ def is_named(row: Row, name: str) -> bool:
 
 @functools.cache
 def _own_papers() -> frozenset[str]:
-    """Return the methods that have a paper, and so a file, of their own."""
-    methods = {row.method for row in all_rows()}
-    return frozenset(methods & {row.paper.lower() for row in all_rows()})
+    """Return the methods that have a file of their own."""
+    return frozenset({row.method for row in all_rows()} & {row.file for row in all_rows()})
 
 
 def _starts(name: str, start: str) -> bool:

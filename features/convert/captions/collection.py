@@ -15,6 +15,7 @@ from features.records import Caption, ImageEntry
 
 IN_MEMORY = 64 << 20  # bytes of ids and texts; COCO's captions have 60 MB
 NOTHING = frozenset({"None", "nan", "NaN", "null", "NULL", "<NA>"})  # of Python, pandas, SQL
+_PLAIN = frozenset({"train", "val", "test", NO_SPLIT})
 _NAMED = 1_000  # dropped entries that are kept by name; the others are counted
 
 
@@ -109,15 +110,15 @@ class Collector:
         split = plain_split(entry.split)
         if split == NO_SPLIT and self.shares is not None:
             split = self.shares.split_of(entry.id)
-        entry = replace(entry, split=split)
-        reason = bad_name(entry.id) or bad_split(entry.split)
+        entry = ImageEntry(entry.id, entry.file, split, entry.captions)
+        reason = bad_name(entry.id) or ("" if split in _PLAIN else bad_split(split))
         if reason := reason or (bad_file(entry.file) if entry.file else ""):
             self.drop("image", entry.id or "(no name)", reason, where)
             return
         if self._writer is not None:
             captions = self._cleaned(entry, where, [])
             self._n_captions += len(captions)
-            self._writer.add(replace(entry, captions=tuple(captions)))
+            self._writer.add(ImageEntry(entry.id, entry.file, split, tuple(captions)))
             return
         before = self._entries.get(entry.id)
         if before is not None and (before.split, before.file) != (entry.split, entry.file):

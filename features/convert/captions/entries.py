@@ -9,8 +9,9 @@ from __future__ import annotations
 import array
 import json
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
-from typing import IO, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,14 @@ from features.records import Caption, ImageEntry
 Rows = npt.NDArray[np.int64]
 
 
+class _Spool:
+    """A temporary file that is closed, and so deleted, when nothing refers to it any more."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by the next line)
+        weakref.finalize(self, self.file.close)
+
+
 class EntryWriter:
     """Collect parts of images: each has an id, a file, a split and some captions.
 
@@ -29,7 +38,7 @@ class EntryWriter:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the entries)
+        self._spool = _Spool()
         self._ends = array.array("q", [0])
         self._images = array.array("q")  # hash of the image id of each part
         self._captions = array.array("q")  # hash of every caption id
@@ -40,7 +49,7 @@ class EntryWriter:
         texts = [[caption.id, caption.text] for caption in entry.captions]
         record = json.dumps([entry.id, entry.file, entry.split, texts], ensure_ascii=False)
         raw = record.encode("utf-8", "surrogatepass")
-        self._file.write(raw)
+        self._spool.file.write(raw)
         self._ends.append(self._ends[-1] + len(raw))
         self._images.append(hash(entry.id))
         for caption in entry.captions:
@@ -52,20 +61,19 @@ class EntryWriter:
 
         Ids are compared by 64-bit hashes; ``Entries`` checks the ids themselves.
         """
-        self._file.flush()
-        parts = Entries(self._file, np.frombuffer(self._ends, np.int64), None, None)
+        ends = np.frombuffer(self._ends, np.int64)
         keys = np.frombuffer(self._images, np.int64)
         order = np.argsort(keys, kind="stable")
         first = np.ones(len(keys), bool)
         first[1:] = keys[order[1:]] != keys[order[:-1]]
         if first.all():
-            return parts
+            return Entries(self._spool, ends, None, None)
         starts = np.flatnonzero(first)
         by_first = np.argsort(order[starts], kind="stable")  # images in the order of the file
         counts = np.diff(np.append(starts, len(keys)))[by_first]
         offsets = np.concatenate([[0], np.cumsum(counts)])
         at = np.repeat(starts[by_first] - offsets[:-1], counts) + np.arange(len(keys))
-        return Entries(self._file, parts.ends, order[at], offsets)
+        return Entries(self._spool, ends, order[at], offsets)
 
     def repeated_ids(self) -> set[int]:
         """Return the hashes of caption ids that occur twice; ids made from images differ."""
@@ -80,7 +88,7 @@ class Entries(Sequence[ImageEntry]):
     """Images in row order, decoded when they are asked for.
 
     Args:
-        file: the records of the parts, one after the other.
+        spool: the records of the parts, one after the other.
         ends: end of each part in the file, with a leading 0.
         order: parts in the order of the images, None where every part is an image.
         offsets: first part of each image in ``order``.
@@ -88,12 +96,12 @@ class Entries(Sequence[ImageEntry]):
 
     def __init__(
         self,
-        file: IO[bytes],
+        spool: _Spool,
         ends: Rows,
         order: Rows | None,
         offsets: Rows | None,
     ) -> None:
-        self._file, self.ends, self.order, self.offsets = file, ends, order, offsets
+        self._spool, self.ends, self.order, self.offsets = spool, ends, order, offsets
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -160,9 +168,9 @@ class Entries(Sequence[ImageEntry]):
 
     def _part(self, row: int) -> tuple[str, str, str, list[list[str]]]:
         start, end = self.ends[row : row + 2].tolist()
-        self._file.seek(start)
+        self._spool.file.seek(start)
         found: tuple[str, str, str, list[list[str]]] = tuple(
-            json.loads(self._file.read(end - start).decode("utf-8", "surrogatepass"))
+            json.loads(self._spool.file.read(end - start).decode("utf-8", "surrogatepass"))
         )
         return found
 

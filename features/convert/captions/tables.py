@@ -279,13 +279,13 @@ def _mended(values: list[str], header: list[str]) -> list[str]:
     A number and a caption in one field become two fields; further bars belong to the caption.
     """
     values = [value.strip() for value in values]
-    if len(values) == len(header) - 1:
-        number = re.fullmatch(r"(\d+)\s+(.*)", values[-1], re.DOTALL)
-        if number is not None:
-            return [*values[:-1], number[1], number[2]]
+    at = next((at for at, name in enumerate(header) if name in NUMBER), len(values))
+    joined = re.fullmatch(r"(\d+)\s+(.+)", values[at], re.DOTALL) if at < len(values) else None
+    if joined is not None:
+        values = [*values[:at], joined[1], joined[2], *values[at + 1 :]]
     if len(values) > len(header):
         last = len(header) - 1
-        return [*values[:last], "|".join(values[last:])]
+        return [*values[:last], " | ".join(values[last:])]
     return values
 
 

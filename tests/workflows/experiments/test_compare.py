@@ -191,6 +191,8 @@ def test_a_paper_a_row_a_table_a_configuration_a_pattern():
     assert names("hrem_*_bert_full", "coco") == ["hrem_t1_bert_full", "hrem_t2_coco_bert_full"]
     assert names("tfidf,vse", "f30k") == ["baselines_tfidf_f30k", "baselines_vse_f30k"]
     assert len(names("sgm", "ablation")) == 5
+    scan = ["gsmn_t1_scan", "racg_t1_f30k_scan", "sgm_t2_scan_t2i", "sgm_t2_scan_i2t"]
+    assert names("scan", "f30k") == scan  # it has no file of its own
     assert "gsmn_t3_2gcn" in names("gsmn", "ablation")
 
 
