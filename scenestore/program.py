@@ -26,6 +26,7 @@ COMMANDS = {  # command -> the program of this one command
     "evaluate": "models.evaluate:app",
     "search": "models.search:app",
     "report": "models.report:app",
+    "selfcheck": "models.selfcheck:app",
     "embed": "models.export:app",
     "compare": "scenestore.tasks:compare",
     "docs": "scenestore.docs:app",

@@ -12,6 +12,7 @@ from pathlib import Path
 from features.errors import MissingInput, WriteError
 from features.format.files import replacing
 from features.format.keys import hash_file
+from features.tar_files import stamp
 
 
 class HashCache:
@@ -40,7 +41,7 @@ class HashCache:
         todo: list[int] = []
         for at, path in enumerate(wanted):
             try:
-                status = path.stat()
+                status = stamp(path)
             except OSError as error:
                 raise MissingInput(
                     f"{path}: cannot be read ({error.strerror}). Check the path."

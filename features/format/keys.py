@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from features.errors import MissingInput, UsageError
+from features.tar_files import read_member
 
 KEY_DIGITS = 12
 
@@ -81,6 +82,9 @@ def hash_file(path: Path) -> str:
     Raises: MissingInput: the file does not exist or cannot be read.
     """
     try:
+        member = read_member(path)
+        if member is not None:
+            return hashlib.sha256(member).hexdigest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:

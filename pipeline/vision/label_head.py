@@ -271,5 +271,8 @@ def context_row(labels: Sequence[str]) -> int:
     Raises: UsageError: it is not among them.
     """
     if "scene" not in labels:
-        raise UsageError("the regions do not include the whole image, labelled 'scene'.")
+        raise UsageError(
+            "the regions do not include the whole image, labelled 'scene'. Build their store with "
+            "--detector regions --max-objects 128."
+        )
     return list(labels).index("scene")
