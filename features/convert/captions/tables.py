@@ -7,6 +7,8 @@ the length of a table does not matter.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import itertools
 import math
@@ -118,7 +120,7 @@ class TableRows:
         """Yield the captions of a row: one text, or a list of texts."""
         column = names["text"]
         value = row[column]
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else _listed(value)
         if not values:
             raise InputError(f"{column!r} is an empty list")
         for item in values:
@@ -142,6 +144,20 @@ class TableRows:
         if columns not in self._columns:
             self._columns[columns] = known_columns(row)
         return self._columns[columns]
+
+
+def _listed(value: object) -> list[object]:
+    """Return a value as a list; a list that pandas wrote as text is taken apart.
+
+    >>> _listed('["A dog.", "A cat."]'), _listed("['A dog.']"), _listed("[A dog]")
+    (['A dog.', 'A cat.'], ['A dog.'], ['[A dog]'])
+    """
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = ast.literal_eval(value.strip())
+            if isinstance(found, list) and all(isinstance(item, str) for item in found):
+                return [*found]
+    return [value]
 
 
 def known_columns(columns: Iterable[str]) -> dict[str, str]:
@@ -178,7 +194,7 @@ def read_delimited(path: Path, rows: TableRows) -> None:
     Raises: InputError: neither a header that is known nor an image file in the first row.
     """
     lines = _decoded(path, rows)
-    first = next(lines, None)
+    first = next((line for line in lines if line[1].strip()), None)
     if first is None:
         raise InputError(f"{path}: the file is empty.")
     delimiter, header, start = _header(path, first[1])
