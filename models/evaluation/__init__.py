@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING
 
 from features.registry import lazy_exports
 from models.evaluation.measure import evaluate_scores
-from models.evaluation.metrics import METRICS, Recall, chance, paired_bootstrap, recall
+from models.evaluation.metrics import (
+    METRICS,
+    Recall,
+    chance,
+    paired_bootstrap,
+    paired_bootstraps,
+    recall,
+)
 from models.evaluation.positives import describe, evaluate_positives, read_positives
 from models.evaluation.results import (
     Setting,
@@ -13,9 +20,11 @@ from models.evaluation.results import (
     print_differences,
     print_positives,
     print_table,
+    read_ranks,
     write_json,
     write_positives,
     write_queries,
+    write_ranks,
 )
 
 if TYPE_CHECKING:
@@ -33,10 +42,12 @@ __all__ = [
     "evaluate_scores",
     "file_stem",
     "paired_bootstrap",
+    "paired_bootstraps",
     "print_differences",
     "print_positives",
     "print_table",
     "read_positives",
+    "read_ranks",
     "recall",
     "reference",
     "score_all",
@@ -44,6 +55,7 @@ __all__ = [
     "write_json",
     "write_positives",
     "write_queries",
+    "write_ranks",
 ]
 
 _SCORING = ("computing", "reference", "score_all", "score_split")

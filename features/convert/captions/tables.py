@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from features.convert.captions.collection import Collector
+from features.convert.captions.split_lists import SplitLists, read_split_lists
 from features.convert.safe.inputs import damaged, text_lines
 from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import brief, text_of
@@ -337,8 +338,19 @@ def read_parquet(path: Path, rows: TableRows) -> None:
                 number += 1
 
 
-def read_token_lines(path: Path, collector: Collector) -> None:
-    """Add the captions of ``results_20130124.token``: ``image.jpg#0<TAB>caption``."""
+def read_token_lines(path: Path, collector: Collector) -> list[Path]:
+    """Add the captions of ``results_20130124.token``: ``image.jpg#0<TAB>caption``.
+
+    With lists of images beside the file, such as ``Flickr_8k.trainImages.txt``, images get their
+    splits; images in no list are left out and counted. Returns the files that were read.
+
+    Raises: MissingInput, InputError: as ``read_split_lists``; an image of a list has no caption, or
+        is in two lists, and the collector's policy is ``fail``.
+    """
+    lists = read_split_lists(path, collector)
+    for name, reason in lists.twice.items():
+        collector.drop("image", name, reason, path.parent)
+    splits: dict[str, str | None] = {}  # of the images so far; None: left out
     for number, raw in text_lines(path):
         where = f"line {number}"
         try:
@@ -349,12 +361,33 @@ def read_token_lines(path: Path, collector: Collector) -> None:
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
-        name, sign, _ = key.strip().rpartition("#")
+        key = key.strip()
+        name, sign, _ = key.rpartition("#")
         if not (tab and sign and name):
             reason = f"not 'image.jpg#k<TAB>caption': {line[:60]!r}"
             collector.drop("row", where, reason, path)
             continue
-        collector.add(ImageEntry(name, name, "", (Caption(key.strip(), caption),)), path)
+        split: str | None = ""
+        if lists.files:
+            if name not in splits:
+                splits[name] = _listed_split(name, lists, collector)
+            split = splits[name]
+        if split is not None:
+            collector.add(ImageEntry(name, name, split, (Caption(key, caption),)), path)
+    named = {lists.listed_as(name) for name in splits}
+    for name, place in lists.where.items():
+        if name not in named and name not in lists.twice:
+            collector.drop("image", name, f"{place}: no caption of it in {path.name}", path.parent)
+    return [path, *lists.files]
+
+
+def _listed_split(name: str, lists: SplitLists, collector: Collector) -> str | None:
+    """Return the split of an image, None if the lists leave it out."""
+    listed = lists.listed_as(name)
+    if listed is None:
+        collector.leave_out(name, "in no list of images")
+        return None
+    return None if listed in lists.twice else lists.split_of[listed]
 
 
 def is_token_line(line: str) -> bool:
