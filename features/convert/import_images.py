@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from features.convert.photos import Photos
 from features.convert.source import Source
-from features.errors import FeatureOverflow, InputError, MissingInput
+from features.errors import FeatureOverflow, InputError, MissingInput, UnreadableInput
 from features.format import MAX_WIDTH, Columns, canonical_json, pack_regions, pack_visual
 from features.records import Detections, ImageEntry, Skipped
 
@@ -91,6 +91,8 @@ class ImageReader:
             features = self._narrow(entry.id, "object_features", found.features, self.max_objects)
             unions = self._unions(entry.id, key, found)
             return ReadImage(dataclasses.replace(found, features=None), features, unions)
+        except UnreadableInput:  # a later run may succeed: never stored as skipped
+            raise
         except (InputError, FeatureOverflow, MissingInput) as error:
             if self.on_error == "fail":
                 raise

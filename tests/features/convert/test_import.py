@@ -11,7 +11,14 @@ from PIL import Image
 from features.commands.app import app
 from features.convert.importing import import_store
 from features.convert.readers.scene_graphs import SceneGraphFile
-from features.errors import FeatureOverflow, InputError, MissingInput, UnknownName, UsageError
+from features.errors import (
+    FeatureOverflow,
+    InputError,
+    MissingInput,
+    UnknownName,
+    UnreadableImage,
+    UsageError,
+)
 from features.store import open_store
 
 D = 16
@@ -300,3 +307,21 @@ def test_photos_outside_their_folder(tmp_path, name):
     (tmp_path / "g.json").write_text(json.dumps({name: graph}))
     with pytest.raises(InputError, match="leads out"):
         import_store("lgsgm", tmp_path / "g.json", tmp_path / "s", images_dir=tmp_path / "photos")
+
+
+def test_a_photo_that_cannot_be_read_now_is_never_stored_as_skipped(tmp_path, monkeypatch):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a b.png", "c.jpg"):
+        Image.new("RGB", (80, 60)).save(photos / name)
+
+    def locked(self, found, entry):
+        raise UnreadableImage(f"{entry.id}: cannot be read now")
+
+    monkeypatch.setattr("features.convert.photos.Photos.sized", locked)
+    source = graph_file(tmp_path / "g.json")
+    with pytest.raises(UnreadableImage, match="cannot be read now"):
+        import_store("lgsgm", source, tmp_path / "s", images_dir=photos, on_error="skip")
+    monkeypatch.undo()
+    report = import_store("lgsgm", source, tmp_path / "s", images_dir=photos, on_error="skip")
+    assert not report.skipped
