@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from features.commands import exit_cleanly
+from features.decoding import FORMATS
 from features.errors import MissingInput
 from features.records import ImageEntry
 from pipeline.detect import create_detector
@@ -44,7 +45,9 @@ def photos(folder: Path) -> list[Path]:
 
     made = []
     for name in ("astronaut.png", "chelsea.png", "horse.png", "coffee.png", "rocket.jpg"):
-        image = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+        image = Image.open(Path(skimage.__file__).parent / "data" / name, formats=FORMATS).convert(
+            "RGB"
+        )
         image.thumbnail((500, 500))
         made.append(folder / f"{Path(name).stem}.jpg")
         image.save(made[-1], quality=90)
@@ -56,7 +59,9 @@ def large(folder: Path) -> Path:
     import skimage
     from PIL import Image
 
-    photo = Image.open(Path(skimage.__file__).parent / "data" / "coffee.png").convert("RGB")
+    photo = Image.open(
+        Path(skimage.__file__).parent / "data" / "coffee.png", formats=FORMATS
+    ).convert("RGB")
     photo = photo.resize((4000, 4000 * photo.height // photo.width), Image.Resampling.LANCZOS)
     noise = np.random.default_rng(0).normal(0, 6, (photo.height, photo.width, 1))
     pixels = np.clip(np.asarray(photo) + noise, 0, 255).astype(np.uint8)

@@ -6,13 +6,27 @@ The ``bad_*`` functions return the reason why a text is refused, "" if it is acc
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 from features.errors import InputError
 
-__all__ = ["bad_file", "bad_name", "bad_split", "bad_text", "child"]
+__all__ = [
+    "bad_file",
+    "bad_name",
+    "bad_split",
+    "bad_text",
+    "base_name",
+    "child",
+    "fold",
+    "same_place",
+]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Also the marks that no editor shows: two ids that look the same would differ.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+)
+_GLOBAL = re.compile(r"COCO_[a-z]+\d{4}_\d{12}(\.\w+)?")  # names of one image in any folder
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -67,6 +81,38 @@ def child(folder: Path, name: str, where: object = "") -> Path:
     if _leads_out(name) or "\0" in name:
         raise InputError(f"{where or folder}: the name {name!r} leads out of {folder}. Remove it.")
     return folder / name.replace("\\", "/")
+
+
+def base_name(name: str) -> str:
+    r"""Return a file name without its folders, of POSIX or of Windows.
+
+    >>> base_name("/data/imgs/7.jpg"), base_name("imgs\\7.jpg")
+    ('7.jpg', '7.jpg')
+    """
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def fold(name: str) -> str:
+    """Return a name without differences of upper case and of Unicode normal forms.
+
+    macOS unpacks "é" as two characters, and cameras write ``.JPG``.
+    """
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def same_place(name: str, other: str) -> bool:
+    """Return whether two names with equal last parts can mean the same image.
+
+    They cannot if both have a folder and the folders differ: ``val/1.jpg`` is not
+    ``train/1.jpg``. A file name of COCO 2014 means one image wherever it is.
+
+    >>> same_place("val/1.jpg", "/data/val/1.jpg"), same_place("val/1.jpg", "train/1.jpg")
+    (True, False)
+    """
+    parents = [PurePosixPath(one.replace("\\", "/")).parent.name for one in (name, other)]
+    if not all(parents) or _GLOBAL.fullmatch(base_name(name)):
+        return True
+    return fold(parents[0]) == fold(parents[1])
 
 
 def _leads_out(name: str) -> bool:

@@ -49,7 +49,13 @@ class OneLineErrors(logging.Filter):
 
 
 def apply_defaults() -> None:
-    """Set every option that the user's configuration does not, and install the log filter once."""
+    """Set every option that the user's configuration does not, and install the log filter once.
+
+    Characters that the terminal cannot show are replaced, as in the other programs.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     settings = luigi.configuration.get_config()
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):

@@ -187,6 +187,9 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
     ScenestoreError and for a file or folder that the operating system refuses; 130 after Ctrl-C;
     141 when the reader of a pipe has gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # Latin-1 locales and Windows pipes lack characters
+            stream.reconfigure(errors="replace")
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -14,8 +14,8 @@ import contextlib
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class CaptionSet:
         dropped: (id, reason) of every caption or image that was skipped.
         files: the files that were read.
         by_name: whether names of files decide splits or ids.
+        numbers: image id -> its ``imgid`` in Karpathy's JSON.
     """
 
     entries: tuple[ImageEntry, ...]
     dropped: tuple[tuple[str, str], ...] = ()
     files: tuple[Path, ...] = ()
     by_name: bool = False
+    numbers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def n_captions(self) -> int:

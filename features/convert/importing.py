@@ -38,7 +38,7 @@ from features.names import bad_file, bad_split
 from features.records import ImageEntry
 from features.store import open_store
 
-IMPORT_VERSION = "2"
+IMPORT_VERSION = "3"
 """Part of every key; increase it when the same source gives other columns."""
 
 _NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # bind_store takes no other, but comes last
@@ -298,6 +298,36 @@ def _listed(
     return listed
 
 
+def _by_number(source: Source, listed: CaptionSet) -> dict[str, str]:
+    """Return the source's id of each image where that is the ``imgid`` of Karpathy's JSON.
+
+    SCAN's and vse_infty's Flickr30k are numbered so. The captions of both must agree, because any
+    list of numbers would fit.
+
+    Raises: InputError: the numbers fit, the captions do not.
+    """
+    entries = source.images() if source.numbered else None
+    texts = {entry.id: _letters(entry) for entry in entries or ()}
+    keys = {
+        entry.id: listed.numbers[entry.id]
+        for entry in listed.entries
+        if listed.numbers.get(entry.id) in texts
+    }
+    agree = [not _letters(e).isdisjoint(texts[keys[e.id]]) for e in listed.entries if e.id in keys]
+    if sum(agree) < 0.9 * len(agree):
+        raise InputError(
+            f"{source.path}: its images are numbered, and {len(agree) - sum(agree)} of "
+            f"{len(agree)} have other captions than the images with these numbers as imgid. Pass "
+            "the captions file that the numbers belong to."
+        )
+    return keys
+
+
+def _letters(entry: ImageEntry) -> set[str]:
+    """Return the captions of an image without case, white space and punctuation."""
+    return {re.sub(r"\W", "", caption.text).casefold() for caption in entry.captions}
+
+
 def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], list[str]]:
     """Return the source's id of each image that the source has, and notes.
 
@@ -310,13 +340,11 @@ def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], lis
     if not listed.files:
         return {entry.id: entry.id for entry in listed.entries}, notes
     known = dict.fromkeys(source.ids())
-    keys: dict[str, str] = {}
-    for entry in listed.entries:
-        # the source may name an image with its folder, as val2014/1.jpg
-        forms = (*id_forms(entry.id), *id_forms(entry.file))
-        if found := [form for form in forms if form in known]:
-            keys[entry.id] = found[0]
+    found = {entry.id: source.find(entry.id, entry.file) for entry in listed.entries}
+    keys = {image_id: key for image_id, key in found.items() if key is not None}
     where = ", ".join(map(str, listed.files[:3]))
+    if not keys and (keys := _by_number(source, listed)):
+        notes.append("The source numbers its images: they were found by the imgid of the captions.")
     if not keys:
         raise InputError(
             f"{where}: the source has none of these images; the captions name them "

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from features.convert.safe.inputs import need_folder
+from features.convert.safe.inputs import need_folder, visible
 from features.convert.source import id_forms
-from features.decoding import open_image
+from features.decoding import DAMAGE, decode, upright_size
 from features.errors import ImageError, InputError, MissingInput
-from features.names import child
+from features.names import child, fold
 from features.records import Detections, ImageEntry
 
 
@@ -32,8 +32,8 @@ class Photos:
     @functools.cached_property
     def _by_form(self) -> dict[str, list[Path]]:
         found: dict[str, list[Path]] = {}
-        for path in sorted(self.folder.iterdir()):
-            for form in id_forms(path.name):
+        for path in visible(self.folder, "*"):
+            for form in dict.fromkeys(map(fold, id_forms(path.name))):
                 found.setdefault(form, []).append(path)
         return found
 
@@ -49,7 +49,7 @@ class Photos:
             if path.is_file():
                 return path
         forms = id_forms(entry.id)
-        near = dict.fromkeys(path for form in forms for path in self._by_form.get(form, ()))
+        near = dict.fromkeys(path for form in forms for path in self._by_form.get(fold(form), ()))
         found = [path for path in near if path.is_file()]
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
@@ -75,15 +75,10 @@ class Photos:
 
         Raises: MissingInput, InputError: as ``find``. ImageError: not an image file.
         """
-        from PIL import Image  # loads Pillow
-
         path = self.find(entry)
         try:
-            with open_image(path) as photo:
-                width, height = photo.size
-                if photo.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                    width, height = height, width
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            width, height = decode(path, upright_size)
+        except DAMAGE as error:
             raise ImageError(f"{path}: cannot be read as an image ({error}).") from error
         limit = np.asarray([width, height, width, height], np.float32)
         boxes = np.minimum(found.boxes, limit)

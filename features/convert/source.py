@@ -7,6 +7,7 @@ must be finite, relations must refer to existing boxes.
 from __future__ import annotations
 
 import abc
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from features.convert.safe.inputs import damaged
-from features.convert.safe.values import check_text, integers
+from features.convert.safe.values import check_text, integers, text_of
 from features.errors import FeatureOverflow, InputError, UnknownName
+from features.names import base_name, fold, same_place
 from features.records import Detections, ImageEntry, TextGraph
 
 Array = npt.NDArray[np.float32]
@@ -35,10 +37,12 @@ class Source(abc.ABC):
         provides: what it has beside boxes, of: labels scores attributes features relations size.
         classes, predicates: names in the file's order, () where the file has none.
         notes: what a user should know, for example dropped duplicates.
+        numbered: whether ids can be the ``imgid`` of Karpathy's JSON.
         index: image id -> where the file has the image, in the order of the file.
     """
 
     provides: frozenset[str] = frozenset()
+    numbered = False
     classes: tuple[str, ...] = ()
     predicates: tuple[str, ...] = ()
 
@@ -57,12 +61,52 @@ class Source(abc.ABC):
 
         Raises: UnknownName: the file does not have the image.
         """
-        for form in id_forms(image_id):
-            if form in self.index:
-                return form
+        found = self.find(image_id)
+        if found is not None:
+            return found
         example = next(iter(self.index), None)
         hint = f"its ids look like {example!r}" if example else "it has no images"
         raise UnknownName(f"{self.path}: no image {image_id!r} in this file; {hint}.")
+
+    def find(self, *names: str) -> str | None:
+        """Return the id in the file of an image with one of these names; None without one.
+
+        Forms of the names as they are count first. Then folders are left out, as far as they do
+        not contradict each other, and upper case and Unicode normal forms are ignored.
+
+        Raises: InputError: several ids of the file fit.
+        """
+        forms = [form for name in names if name for form in id_forms(name)]
+        if found := next((form for form in forms if form in self._known), None):
+            return found
+        given = [name for name in names if name]
+        for name in given:
+            for form in id_forms(base_name(name)):
+                near = [
+                    key
+                    for key in self._by_name.get(fold(form), ())
+                    if all(same_place(other, key) for other in given)
+                ]
+                if len(near) > 1:
+                    raise InputError(
+                        f"{self.path}: image {name!r} can be {near[0]!r} or {near[1]!r}. Name it "
+                        "with its folder, or remove all but one of them."
+                    )
+                if near:
+                    return near[0]
+        return None
+
+    @functools.cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.ids())
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """Ids by their last part."""
+        found: dict[str, list[str]] = {}
+        for key in self.ids():
+            found.setdefault(fold(base_name(key)), []).append(key)
+        return found
 
     def read(self, image_id: str) -> Detections:
         """Return the detections of one image.
@@ -115,11 +159,11 @@ def make_detections(
     where: str,
     boxes: npt.ArrayLike,
     *,
-    labels: Iterable[str] | None = None,
+    labels: Iterable[object] | None = None,
     scores: npt.ArrayLike | None = None,
     size: Sequence[object] = (0, 0),
     features: npt.NDArray[np.generic] | None = None,
-    attributes: Iterable[Iterable[str]] | None = None,
+    attributes: Iterable[Iterable[object]] | None = None,
     relations: Iterable[tuple[int, str, int]] | None = None,
     relation_scores: npt.ArrayLike | None = None,
 ) -> Detections:
@@ -157,8 +201,10 @@ def make_detections(
             f"{where}: box {row} is {corners[row].tolist()}; x2 < x1 or y2 < y1, it must be xyxy."
         )
     limit = [width, height] * 2 if width and height else np.inf
-    names = ("object",) * count if labels is None else tuple(map(str, labels))
-    traits = None if attributes is None else tuple(tuple(map(str, row)) for row in attributes)
+    names = ("object",) * count if labels is None else _texts(where, "a label", labels)
+    traits = None
+    if attributes is not None:
+        traits = tuple(_texts(where, "an attribute", row) for row in attributes)
     values = _floats(where, "scores", np.ones(count) if scores is None else scores).reshape(-1)
     if features is not None:
         features = _floats(where, "features", features)
@@ -182,6 +228,10 @@ def make_detections(
     )
     order = np.argsort(-values, kind="stable")
     return found if (order == np.arange(count)).all() else found.select(order.tolist())
+
+
+def _texts(where: str, what: str, values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(text_of(where, what, value) for value in values)
 
 
 def _relations(

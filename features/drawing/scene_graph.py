@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.decoding import open_image
+from features.decoding import DAMAGE, decode, orientation, turned
 from features.drawing.lettering import Word, place_words, shared_area
 from features.errors import ImageError, MissingDependency, UsageError
 from features.format import replacing
@@ -320,10 +320,9 @@ def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str
 
 def _read(path: Path) -> Pixels:
     """Read an image file upright."""
-    from PIL import ImageOps  # slow to load
-
     try:
-        with open_image(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+        return decode(
+            path, lambda image: turned(np.array(image.convert("RGB")), orientation(image))
+        )
+    except DAMAGE as error:
         raise ImageError(f"{path}: cannot be read ({error}). Check --images-dir.") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from features.decoding import open_image
+from features.decoding import DAMAGE, decode, orientation, turned
 from features.errors import InputError, MissingDependency
 from features.names import bad_file
 
@@ -45,13 +45,15 @@ class Thumbnails:
 
 
 def _embed(path: Path, side: int) -> str:
-    from PIL import Image, ImageOps  # loads PIL
+    from PIL import Image  # loads Pillow
+
+    def upright(opened: Image.Image) -> Image.Image:
+        opened.draft("RGB", (side, side))
+        return Image.fromarray(turned(np.array(opened.convert("RGB")), orientation(opened)))
 
     try:
-        with open_image(path) as opened:
-            opened.draft("RGB", (side, side))
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError):
+        image = decode(path, upright)
+    except DAMAGE:
         return ""  # the page shows the id instead
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

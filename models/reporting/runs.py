@@ -71,7 +71,7 @@ def _read_metrics(path: Path) -> list[dict[str, str]]:
     """Return the rows of ``metrics.csv``; none if there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -37,9 +37,9 @@ class MetricsFile:
         self.path = path
         kept: list[dict[str, str]] = []
         if keep_to is not None and path.is_file():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 kept = [row for row in csv.DictReader(file) if _step_of(row) <= keep_to]
-        with replacing(path) as partial, partial.open("w", newline="") as file:
+        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
@@ -48,7 +48,7 @@ class MetricsFile:
         """Append one row; missing columns stay empty, floats are written exactly."""
         text = io.StringIO()
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
-        with write_errors(self.path), self.path.open("a") as file:
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(text.getvalue())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from features.decoding import FORMATS
 from features.errors import InputError, MissingDependency
 from pipeline.demo.dataset import read_tables, write_captions_file
 
@@ -44,7 +45,7 @@ def write_photos(folder: Path) -> None:
                 "0.24 or newer from its wheel."
             )
         name = Path(file).stem + ".jpg"
-        with Image.open(source / file) as image:
+        with Image.open(source / file, formats=FORMATS) as image:
             image.convert("RGB").save(folder / "images" / name, quality=92)
         images.append((name, "test", captions))
     write_captions_file(folder / "dataset_photos.json", "photos", images)

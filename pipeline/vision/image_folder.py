@@ -1,4 +1,4 @@
-"""The image files of a data set: in one folder, or in one folder per split as COCO ships them."""
+"""The image files of a data set: in one folder, or in folders below it as COCO ships them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
+from features.names import base_name, fold, same_place
 from features.records import ImageEntry
 
 SHOWN = 5  # missing images named in a message; the rest are counted
 
 
 class ImageFolder:
-    """The files in a folder and in its direct subfolders, listed once.
+    """The files in a folder and in all folders below it, listed once.
+
+    Hidden files and folders are left out: macOS leaves ``._1.jpg`` beside ``1.jpg``.
 
     Args:
         root: for example ``flickr30k-images``, or COCO's folder with ``train2014`` and ``val2014``.
@@ -25,33 +29,60 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._paths: set[str] = set()
-        self._by_name: dict[str, str] = {}
+        self._by_name: dict[str, list[str]] = {}
         try:
-            self._list(root, "")
+            self._list(root, "", frozenset())
         except OSError as error:
             raise MissingInput(
                 f"{root}: cannot list this images folder ({error.strerror}). Check --images-dir."
             ) from error
 
-    def _list(self, folder: Path, prefix: str) -> None:
+    def _list(self, folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> None:
+        status = folder.stat()
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return  # a link to a folder that it is in
         with os.scandir(folder) as found:
             for item in sorted(found, key=lambda entry: entry.name):
+                if item.name.startswith("."):
+                    continue
                 if item.is_dir():
-                    if not prefix:
-                        self._list(folder / item.name, f"{item.name}/")
+                    self._list(folder / item.name, f"{prefix}{item.name}/", above | {here})
                 else:
                     self._paths.add(prefix + item.name)
-                    self._by_name.setdefault(item.name, prefix + item.name)
+                    self._by_name.setdefault(fold(item.name), []).append(prefix + item.name)
 
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self._paths)
 
     def find(self, entry: ImageEntry) -> str | None:
-        """Return the image's file relative to the root, or None when it is not on disk."""
+        """Return the image's file relative to the root, or None when it is not on disk.
+
+        A file with the exact name counts first. Then the file may lie in another folder, as long as
+        its name does not say otherwise (``val/1.jpg`` is not ``train/1.jpg``), and its name may
+        differ in upper case and Unicode form. A name without a suffix of images stands for any.
+
+        Raises: InputError: several files fit.
+        """
         if entry.file in self._paths:
             return entry.file
-        return self._by_name.get(entry.file.rsplit("/", 1)[-1])
+        name = base_name(entry.file)
+        suffixes = ("",) if name.lower().endswith(SUFFIXES) else ("", *SUFFIXES)
+        near = [
+            path
+            for suffix in suffixes
+            for path in self._by_name.get(fold(name + suffix), ())
+            if same_place(entry.file, path)
+        ]
+        exact = [path for path in near if path.rpartition("/")[2] == name]
+        near = exact or near
+        if len(near) > 1:
+            raise InputError(
+                f"{self.root}: image {entry.file!r} can be {near[0]!r} or {near[1]!r}. Name it "
+                "with its folder in the captions file, or remove all but one of them."
+            )
+        return near[0] if near else None
 
 
 def keep_available(
@@ -67,12 +98,24 @@ def keep_available(
     Returns:
         the images on disk with ``file`` set to their path, and the ids of the others.
 
-    Raises: InputError: images are missing and on_error is ``fail``, or all are missing.
+    Raises: InputError: images are missing or not to be told apart and on_error is ``fail``, or all
+        are missing.
     """
     kept: list[ImageEntry] = []
     missing: list[str] = []
+    owners: dict[str, str] = {}
     for entry in entries:
-        file = folder.find(entry)
+        try:
+            file = folder.find(entry)
+            if file is not None and owners.setdefault(file, entry.id) != entry.id:
+                raise InputError(
+                    f"{folder.root}: {file} is the file of two images, {owners[file]!r} and "
+                    f"{entry.id!r}. Remove one of them from the captions file."
+                )
+        except InputError:
+            if on_error == "fail":
+                raise
+            file = None
         if file is None:
             missing.append(entry.id)
         else:

@@ -12,36 +12,36 @@ the factor, never on earlier calls.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import io
-import struct
 import warnings
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from features.decoding import open_image
+from features.decoding import (
+    DAMAGE,
+    TooManyPixels,
+    decode,
+    of_the_system,
+    orientation,
+    turned,
+    upright_size,
+)
 from features.errors import ImageError, UnreadableImage
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
+T = TypeVar("T")
 
 MAX_PIXELS = 178_956_970  # half a gigabyte of RGB; 20,000 x 8,900 pixels are still allowed
 STRIP_PIXELS = 1 << 20  # converted at a time, so that no mode needs several times the memory of RGB
 WHITE = (255, 255, 255, 255)
-# Exceptions, beside OSError, that Pillow's decoders raise on damaged files.
-DAMAGE: tuple[type[Exception], ...] = (OSError, SyntaxError, ValueError, TypeError, EOFError)
-DAMAGE += (KeyError, IndexError, OverflowError, NotImplementedError)
-DAMAGE += (struct.error, zlib.error)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,13 +144,14 @@ def read_image(
         ImageError: the file is empty, not an image, damaged, truncated or too large.
         UnreadableImage: it is missing or cannot be read now, or the memory does not suffice.
     """
-    from PIL import ImageOps  # loads Pillow
 
-    with _opened(Path(path), max_pixels, data) as image:
+    def upright(image: Image.Image) -> Pixels:
         done = _draft(image, factor)
         image.load()
-        pixels = np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        pixels = turned(np.array(_to_rgb(image)), orientation(image))
         return _averaged(pixels, factor // done) if factor > done else pixels
+
+    return _opened(Path(path), max_pixels, data, upright)
 
 
 def read_size(
@@ -160,9 +161,7 @@ def read_size(
 
     Raises: ImageError: see ``read_image``; damage behind the header is not detected.
     """
-    with _opened(Path(path), max_pixels, data) as image:
-        turned = _orientation(image) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else (image.width, image.height)
+    return _opened(Path(path), max_pixels, data, upright_size)
 
 
 def _draft(image: Image.Image, factor: int) -> int:
@@ -170,7 +169,7 @@ def _draft(image: Image.Image, factor: int) -> int:
     width, height = image.size
     # Incomplete blocks are at the right and bottom of the file; rotation would move them to the
     # top or left and shift all others.
-    if factor == 1 or (_orientation(image) != 1 and (width % factor or height % factor)):
+    if factor == 1 or (orientation(image) != 1 and (width % factor or height % factor)):
         return 1
     box = image.draft(image.mode, (max(1, width // factor), max(1, height // factor)))
     return 1 if box is None else round(width / box[1][2])
@@ -181,11 +180,6 @@ def _averaged(pixels: Pixels, factor: int) -> Pixels:
     from PIL import Image  # loads Pillow
 
     return np.array(Image.fromarray(pixels).reduce(factor))
-
-
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1 is upright."""
-    return int(image.getexif().get(0x0112, 1))
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -207,38 +201,37 @@ def _unreadable(path: Path, error: OSError | MemoryError) -> UnreadableImage:
     )
 
 
-@contextmanager
-def _opened(path: Path, max_pixels: int, data: bytes | None) -> Iterator[Image.Image]:
-    """Open an image file and check its size; raise every failure as ``ImageError``."""
-    from PIL import Image, UnidentifiedImageError  # loads Pillow
+def _opened(path: Path, max_pixels: int, data: bytes | None, use: Callable[[Image.Image], T]) -> T:
+    """Return what ``use`` makes of an image file; raise every failure as ``ImageError``."""
+    from PIL import UnidentifiedImageError  # loads Pillow
 
-    source: Path | IO[bytes] = path if data is None else io.BytesIO(data)
+    def checked(image: Image.Image) -> T:
+        if image.width * image.height > max_pixels:
+            raise ImageError(
+                f"{path}: {image.width} x {image.height} pixels exceed the limit of "
+                f"{max_pixels:,}. Scale the image down."
+            )
+        return use(image)
+
     try:
-        # Pillow's own size warning is silenced: max_pixels is checked below.
+        # Pillow's own size warning is silenced: max_pixels is checked above.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open_image(source) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        f"{path}: {image.width} x {image.height} pixels exceed the limit of "
-                        f"{max_pixels:,}. Scale the image down."
-                    )
-                yield image
+            return decode(path if data is None else data, checked)
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
+    except TooManyPixels as error:
         raise ImageError(
             f"{path}: exceeds the limit of {max_pixels:,} pixels. Scale the image down."
         ) from error
     except UnidentifiedImageError as error:
         empty = not (path.stat().st_size if data is None else data)
-        reason = "the file is empty" if empty else "not an image that Pillow can read"
+        reason = "the file is empty" if empty else "not an image that Scenestore reads"
         raise ImageError(f"{path}: {reason}. Replace or remove the file.") from error
     except MemoryError as error:
         raise _unreadable(path, error) from error
     except DAMAGE as error:
-        # Pillow raises OSError for damage too, but only the operating system's have a number
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and of_the_system(error):
             raise _unreadable(path, error) from error
         raise ImageError(f"{path}: damaged ({error}). Replace or remove the file.") from error
 

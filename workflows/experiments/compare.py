@@ -36,7 +36,9 @@ def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
 
     Raises: UnknownName: no such benchmark, paper or row.
     """
-    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(PUBLISHED.read_text())
+    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
+        PUBLISHED.read_text(encoding="utf-8")
+    )
     if benchmark not in tables:
         raise UnknownName.of("benchmark", benchmark, tables)
     rows = tables[benchmark]
@@ -172,13 +174,13 @@ class CompareModels(EntryTask):
         texts = {"compare.json": json.dumps(document, indent=1) + "\n", "compare.md": table}
         for name, text in texts.items():
             with replacing(Path(self.out) / name) as partial:
-                partial.write_text(text)
+                partial.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
 
 
 def _read(task: EvaluateRuns) -> dict[str, Any]:
     """Return the last row of an evaluation: the ensemble if there is one."""
-    document = json.loads(Path(task.results).read_text())
+    document = json.loads(Path(task.results).read_text(encoding="utf-8"))
     chance, images = document["chance"]["rsum"], document["images"]
     return {**document["rows"][-1], "chance": chance, "images": images}
 

@@ -104,7 +104,7 @@ class TrainingTask(Task):
             if word.partition("=")[0] in ("--run.folder", "--data.store"):
                 raise UsageError(f"--overrides has {word}. Use --run-dir or --store instead.")
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             reason = error.strerror
             raise MissingInput(f"{path}: cannot be read ({reason}). Check --config.") from error
@@ -194,7 +194,7 @@ class EvaluateRuns(Task):
         """Return True if the file is about these runs, store and split, and newer than the runs."""
         path = Path(self.results)
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text(encoding="utf-8"))
             store = read_store_manifest(store_manifest_path(Path(self.store)))
             weights = [Path(run) / "best.safetensors" for run in self.runs]
             newest = max(one.stat().st_mtime_ns for one in weights)

@@ -15,7 +15,7 @@ from typing import Any
 
 from features.convert.safe.inputs import damaged, need_file, read_bytes
 from features.convert.safe.pickles import load_pickle
-from features.convert.safe.values import MAX_BOXES, integers
+from features.convert.safe.values import MAX_BOXES, integers, text_of
 from features.convert.source import Source, make_detections
 from features.errors import InputError, MissingInput
 from features.records import Detections
@@ -85,7 +85,8 @@ class BanFile(Source):
         places = integers(str(path), "rows", list(table.values()), len(table))
         if len(set(places)) != len(places) or any(not 0 <= place < rows for place in places):
             raise InputError(f"{path}: rows repeat or lie outside 0 .. {rows - 1}.")
-        ordered = sorted(zip(places, map(str, table), strict=True))
+        names = [text_of(str(path), "an image id", name) for name in table]
+        ordered = sorted(zip(places, names, strict=True))
         return {key: place for place, key in ordered}
 
     def close(self) -> None:

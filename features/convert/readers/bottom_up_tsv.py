@@ -3,18 +3,20 @@
 Anderson's files have six columns (image_id image_w image_h num_boxes boxes features), LXMERT's
 ten (img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features);
 arrays are base64. Several processes write these files, so lines come in any order, an image may be
-listed twice, and the last line of a killed process is torn. The first pass notes the byte offset of
-every line and reads only the ids; ``read`` decodes one line.
+listed twice, and the last line of a killed process is torn. The first whole line of an image
+counts. The first pass notes the byte offset of every line and reads only the ids; ``read`` decodes
+one line.
 """
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from features.convert.safe.inputs import BOM, need_file, opened, read_names
+from features.convert.safe.inputs import BOM, need_file, opened, read_names, visible
 from features.convert.safe.values import (
     box_count,
     decode_base64,
@@ -23,7 +25,7 @@ from features.convert.safe.values import (
     pick_names,
 )
 from features.convert.source import Source, make_detections
-from features.errors import InputError
+from features.errors import FeatureOverflow, InputError
 from features.records import Detections
 
 _ARRAYS = ("num_boxes", "boxes", "features")
@@ -55,7 +57,7 @@ class BottomUpFile(Source):
         attributes: Path | str | None = None,
     ) -> None:
         super().__init__(path)
-        found = sorted(self.path.parent.glob(f"{self.path.name}.*"))
+        found = visible(self.path.parent, f"{glob.escape(self.path.name)}.*")
         files = [self.path] if self.path.is_file() or not found else found
         self._files = [need_file(file) for file in (*files, *parts)]
         names = [Path(extra) for extra in (objects, attributes) if extra is not None]
@@ -63,6 +65,7 @@ class BottomUpFile(Source):
         self.classes = () if objects is None else read_names(objects)
         self.traits: tuple[str, ...] = () if attributes is None else read_names(attributes)
         self.index: dict[str, tuple[int, int, int, int]] = {}  # id -> file, offset, bytes, line
+        self._repeats: dict[str, list[tuple[int, int, int, int]]] = {}  # id -> its other lines
         self._broken: dict[str, str] = {}  # id -> what is wrong with its line
         self._columns = PLAIN
         for number, file in enumerate(self._files):
@@ -97,16 +100,18 @@ class BottomUpFile(Source):
                     continue
                 if columns is None:
                     broken = f"{where}: {fields} columns, expected 6 (or LXMERT's 10)."
+                    if fields > len(self._columns):
+                        broken += " A torn line may hide the image of the line after it."
                     self.notes.append(broken)
                     self._broken.setdefault(key[:_SHOWN], broken)
                     continue
                 self._columns = columns
-                if key in self.index:
+                place = (number, start, len(line), at)
+                if self.index.setdefault(key, place) is not place:
                     twice += 1
-                else:
-                    self.index[key] = (number, start, len(line), at)
+                    self._repeats.setdefault(key, []).append(place)
         if twice:
-            self.notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
+            self.notes.append(f"{path}: {twice} lines repeat an image; the first whole one counts.")
 
     def _is_whole(self, line: bytes, columns: tuple[str, ...], where: str) -> bool:
         try:
@@ -126,7 +131,15 @@ class BottomUpFile(Source):
         return super().key(image_id)
 
     def _read(self, key: str) -> Detections:
-        number, offset, length, at = self.index[key]
+        errors: list[InputError | FeatureOverflow] = []
+        for place in (self.index[key], *self._repeats.get(key, ())):
+            try:
+                return self._read_line(key, *place)
+            except (InputError, FeatureOverflow) as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _read_line(self, key: str, number: int, offset: int, length: int, at: int) -> Detections:
         path = self._files[number]
         with opened(path, buffering=0) as file:
             file.seek(offset)

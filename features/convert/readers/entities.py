@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from features.convert.safe.inputs import damaged, need_file, need_folder, read_bytes, read_text
+from features.convert.safe.inputs import (
+    damaged,
+    need_file,
+    need_folder,
+    read_bytes,
+    read_text,
+    visible,
+)
 from features.convert.safe.values import integers
 from features.convert.source import Source, make_detections
 from features.errors import InputError
@@ -75,13 +82,13 @@ class EntitiesFolder(Source):
         super().__init__(need_folder(annotations_dir))
         self.sentences = None if sentences_dir is None else need_folder(sentences_dir)
         self.index: dict[str, Path] = {
-            f"{path.stem}.jpg": path for path in sorted(self.path.glob("*.xml"))
+            f"{path.stem}.jpg": path for path in visible(self.path, "*.xml")
         }
         if not self.index:
             raise InputError(f"{self.path}: no XML file in this folder. Is it Annotations?")
         self.files = list(self.index.values())
         if self.sentences is not None:
-            self.files += sorted(self.sentences.glob("*.txt"))
+            self.files += visible(self.sentences, "*.txt")
         self.provides = frozenset({"size"} if self.sentences is None else {"labels", "size"})
 
     def _read(self, key: str) -> Detections:

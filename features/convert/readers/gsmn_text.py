@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from features.convert.safe.inputs import BOM, read_bytes
+from features.convert.safe.inputs import BOM, read_bytes, visible
 from features.convert.safe.json_files import read_json
 from features.convert.safe.values import integers
 from features.errors import InputError
@@ -88,7 +88,7 @@ def read_graphs(folder: Path, split: str, captions: Sequence[str]) -> list[TextG
 
 def _read_vocabulary(folder: Path) -> dict[int, str] | None:
     """Read the vocabulary with the name of the folder, else the only one; None without one."""
-    found = sorted(folder.glob("*_vocab.json"))
+    found = visible(folder, "*_vocab.json")
     if not found:
         return None
     named = folder / f"{folder.absolute().name}_vocab.json"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import damaged, need_file, need_folder
+from features.convert.safe.inputs import damaged, need_file, need_folder, visible
 from features.convert.safe.pickles import BROKEN_ARRAY, load_array
 from features.convert.safe.values import brief, integers, real_rows
 from features.convert.source import Source, make_detections
@@ -42,7 +42,7 @@ class NpzFolder(Source):
 
     def __init__(self, path: Path | str, *, boxes: Path | str | None = None) -> None:
         super().__init__(need_folder(path))
-        files = sorted(self.path.glob("*.np[yz]"), key=lambda file: file.suffix)  # .npz wins
+        files = sorted(visible(self.path, "*.np[yz]"), key=lambda file: file.suffix)  # .npz wins
         found = {file.stem: file for file in files if not file.stem.endswith("_info")}
         self.index = dict(sorted(found.items()))
         if not self.index:
@@ -50,9 +50,9 @@ class NpzFolder(Source):
         whole = self.path.absolute()  # "." has no name
         beside = whole.parent / f"{whole.name.removesuffix('_att')}_box"
         self._boxes = need_folder(boxes) if boxes else (beside if beside.is_dir() else None)
-        self.files = sorted(self.path.glob("*.np[yz]"))
+        self.files = visible(self.path, "*.np[yz]")
         if self._boxes is not None:
-            self.files += sorted(self._boxes.glob("*.npy"))
+            self.files += visible(self._boxes, "*.npy")
 
     def _read(self, key: str) -> Detections:
         path = self.index[key]
@@ -65,6 +65,8 @@ class NpzFolder(Source):
         else:
             features = load_array(path)
             arrays = self._info(path)
+        if not isinstance(features, np.ndarray) or features.ndim not in (1, 2):
+            raise InputError(f"{path}: the features are {brief(features)}, not a table (n, D).")
         features = features[None] if features.ndim == 1 else features
         boxes = _first(arrays, "bbox", "boxes")
         if boxes is None and self._boxes is not None:

@@ -1,8 +1,10 @@
 """SCAN's precomputed folders, with the extra files of GSMN if present.
 
 ``{split}_ims.npy`` (rows, regions, D), ``{split}_caps.txt`` one caption per line,
-``{split}_ids.txt`` one image id per line. An image has five captions. Rows are one per image, or
-one per caption with every image five times in a row; the number of captions tells which. GSMN adds
+``{split}_ids.txt`` one image id per line. An image has five captions, and rows are one per image,
+or one per caption with every image five times in a row. With as many rows as captions, the image
+ids, or else the features, tell whether five rows are one image, or each row is an image with one
+caption of its own (data sets with one caption per image). GSMN adds
 ``{split}_ims_bbx.npy`` (rows, regions, 4) xyxy pixels and ``{split}_ims_size.npy``, an object array
 of ``{"image_h", "image_w"}``.
 """
@@ -16,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.convert.readers.gsmn_text import read_graphs
-from features.convert.safe.inputs import BOM, damaged, need_folder, read_bytes
+from features.convert.safe.inputs import BOM, damaged, need_folder, read_bytes, visible
 from features.convert.safe.pickles import load_array
 from features.convert.safe.values import integers
 from features.convert.source import Source, make_detections
@@ -39,12 +41,14 @@ class ScanData(Source):
 
     Raises:
         MissingInput: no ``*_ims.npy`` in the folder.
-        InputError: lengths that do not match, or not five captions per image.
+        InputError: lengths that do not match, or neither one nor five captions per image.
     """
+
+    numbered = True
 
     def __init__(self, path: Path | str) -> None:
         super().__init__(need_folder(path))
-        found = {file.name.removesuffix("_ims.npy") for file in self.path.glob("*_ims.npy")}
+        found = {file.name.removesuffix("_ims.npy") for file in visible(self.path, "*_ims.npy")}
         if not found:
             raise MissingInput(f"{self.path}: no *_ims.npy in this folder. Is it f30k_precomp?")
         if "testall" in found:
@@ -60,7 +64,7 @@ class ScanData(Source):
         }
         self.notes = [note for split in self.splits for note in split.notes]
         self.files = [file for split in self.splits for file in split.files]
-        self.files += sorted(self.path.glob("*_vocab.json"))
+        self.files += visible(self.path, "*_vocab.json")
         if shared:
             self.notes.append(f"{self.path}: splits share ids; they became SPLIT-ID.")
         sized = all(split.sizes is not None for split in self.splits)
@@ -74,8 +78,8 @@ class ScanData(Source):
         """Return all images with their captions, under our names of splits (dev -> val)."""
         entries = []
         for key, (split, row) in self.index.items():
-            at = row * CAPTIONS_PER_IMAGE
-            texts = split.texts[at : at + CAPTIONS_PER_IMAGE]
+            at = row * split.per_image
+            texts = split.texts[at : at + split.per_image]
             captions = tuple(Caption(f"{key}#{n}", text) for n, text in enumerate(texts))
             entries.append(ImageEntry(key, "", _NAMES.get(split.name, split.name), captions))
         return entries
@@ -102,7 +106,7 @@ class _Split:
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         self.notes: list[str] = []
-        self.files = sorted(file for file in folder.glob(f"{name}_*") if file.is_file())
+        self.files = [file for file in visible(folder, f"{name}_*") if file.is_file()]
         self._features = load_array(self._path("ims.npy"))
         shape = self._features.shape
         if len(shape) != 3 or not shape[2] or self._features.dtype.kind != "f":
@@ -110,13 +114,24 @@ class _Split:
             raise InputError(f"{self._path('ims.npy')}: {found} is not float (rows, regions, D).")
         self.texts = self._read_lines("caps.txt")
         rows, captions = len(self._features), len(self.texts)
-        self._images = captions // CAPTIONS_PER_IMAGE
-        if captions % CAPTIONS_PER_IMAGE or not captions or rows not in (captions, self._images):
+        known = self._path("ids.txt").is_file()
+        ids = self._read_lines("ids.txt") if known else []
+        self.per_image = CAPTIONS_PER_IMAGE
+        if rows == captions and (len(set(ids)) == rows if known else not self._fivefold()):
+            self.per_image = 1
+        self._images = captions // self.per_image
+        if captions % self.per_image or not captions or rows not in (captions, self._images):
             raise InputError(
                 f"{self._path('ims.npy')}: {rows} rows for {captions} captions; expected five "
                 "captions per image and one row per image or per caption."
             )
-        self.ids = self._read_ids()
+        self.ids = self._checked(ids) if known else self._made_up()
+        if rows == captions != self._images and not self._fivefold():
+            raise InputError(
+                f"{self._path('ims.npy')}: a row per caption, but the five rows of an image differ "
+                f"from each other. With one caption per image, {self._path('ids.txt').name} needs "
+                "an id per row."
+            )
         self._boxes = self._optional("ims_bbx.npy", (shape[1], 4), "fiu")
         self.sizes = self._optional("ims_size.npy", (), "O")
         if self._boxes is None:
@@ -139,14 +154,27 @@ class _Split:
                 lines.append(line.decode("utf-8").strip())
         return lines
 
-    def _read_ids(self) -> list[str]:
+    def _fivefold(self) -> bool:
+        """Return whether each five rows have equal features, looking at some of them."""
+        n = len(self._features) // CAPTIONS_PER_IMAGE
+        starts = {image * CAPTIONS_PER_IMAGE for image in (*range(min(n, 20)), *range(0, n, 97))}
+        return len(self._features) % CAPTIONS_PER_IMAGE == 0 and all(
+            np.array_equal(self._features[at], self._features[at + step], equal_nan=True)
+            for at in starts
+            for step in range(1, CAPTIONS_PER_IMAGE)
+        )
+
+    def _made_up(self) -> list[str]:
         path = self._path("ids.txt")
-        if not path.is_file():
-            self.notes.append(f"{path}: missing; images are named {self.name}-0, {self.name}-1 ...")
-            return [f"{self.name}-{row}" for row in range(self._images)]
-        ids = self._read_lines("ids.txt")
+        self.notes.append(f"{path}: missing; images are named {self.name}-0, {self.name}-1 ...")
+        return [f"{self.name}-{row}" for row in range(self._images)]
+
+    def _checked(self, ids: list[str]) -> list[str]:
+        path = self._path("ids.txt")
         if len(ids) == self._images * CAPTIONS_PER_IMAGE:
-            ids = ids[::CAPTIONS_PER_IMAGE]
+            first = ids[::CAPTIONS_PER_IMAGE]
+            if ids == [key for key in first for _ in range(CAPTIONS_PER_IMAGE)]:
+                ids = first
         if len(ids) != self._images or len(set(ids)) != len(ids):
             raise InputError(
                 f"{path}: {len(ids)} ids, {len(set(ids))} different, for {self._images} images."

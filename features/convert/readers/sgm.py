@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import need_folder
+from features.convert.safe.inputs import need_folder, visible
 from features.convert.safe.json_files import read_json
 from features.convert.safe.pickles import load_array
-from features.convert.safe.values import integers, json_list
+from features.convert.safe.values import integers, json_list, text_of
 from features.convert.source import Source, make_detections
 from features.errors import FeatureOverflow, InputError, UsageError
 from features.records import Detections
@@ -58,7 +58,7 @@ class SgmFile(Source):
         for at, item in enumerate(document["img_to_sg"]):
             if not isinstance(item, dict) or not isinstance(item.get("sg"), dict):
                 raise InputError(f"{self.path}: img_to_sg[{at}] has no graph 'sg'.")
-            key = str(item.get("filename", at))
+            key = text_of(f"{self.path}: img_to_sg[{at}]", "filename", item.get("filename", at))
             if key in self.index:
                 raise InputError(f"{self.path}: image {key!r} is listed twice in img_to_sg.")
             self.index[key] = at, item["sg"]
@@ -71,7 +71,7 @@ class SgmFile(Source):
         self._unions = None if unions_dir is None else need_folder(unions_dir)
         self.files = [self.path]
         for folder in (self._objects, self._unions):
-            self.files += [] if folder is None else sorted(folder.glob("*.npy"))
+            self.files += [] if folder is None else visible(folder, "*.npy")
         if not all("bbox" in graph for _, graph in self.index.values()):
             self.notes.append(f"{self.path}: some graphs have no boxes; those boxes are zeros.")
         self.provides = frozenset({"labels", "relations"})
@@ -138,11 +138,12 @@ def _names(path: Path, document: dict[str, object], key: str) -> dict[int, str]:
     table = document.get(key)
     where = f"{path}, {key!r}"
     if isinstance(table, list):
-        return dict(enumerate(map(str, table)))
+        return {at: text_of(where, "a name", name) for at, name in enumerate(table)}
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table of names and ids.")
     if all(type(value) is int for value in table.values()):  # true is not an id
         codes = integers(where, "the ids", list(table.values()), len(table))
         return dict(zip(codes, table, strict=True))
     codes = integers(where, "the ids", list(table), len(table))
-    return dict(zip(codes, map(str, table.values()), strict=True))
+    names = [text_of(where, "a name", name) for name in table.values()]
+    return dict(zip(codes, names, strict=True))

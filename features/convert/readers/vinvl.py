@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from features.convert.safe.inputs import BOM, damaged, need_file, opened, read_bytes
+from features.convert.safe.inputs import BOM, need_file, opened, read_bytes
+from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import (
     box_count,
     brief,
@@ -27,6 +27,7 @@ from features.convert.safe.values import (
     integers,
     json_object,
     json_objects,
+    text_of,
 )
 from features.convert.source import Source, make_detections
 from features.errors import InputError
@@ -53,16 +54,17 @@ class _Lines:
         if starts is None and index.is_file():
             notes.append(f"{index}: does not fit {path.name}; the file was scanned instead.")
         twice = 0
+        self._repeats: dict[str, list[int]] = {}
         with opened(path) as file:
             for start in self._scan() if starts is None else starts:
                 file.seek(start)
                 name = file.readline(4096).removeprefix(BOM).partition(b"\t")[0]
                 key = name.decode("utf-8", "replace").strip()
-                if key:
-                    twice += key in self.offsets
-                    self.offsets.setdefault(key, start)
+                if key and self.offsets.setdefault(key, start) != start:
+                    twice += 1
+                    self._repeats.setdefault(key, []).append(start)
         if twice:
-            notes.append(f"{path}: {twice} lines repeat an image; the first one counts.")
+            notes.append(f"{path}: {twice} lines repeat an image; the first whole one counts.")
 
     def _starts(self, index: Path) -> list[int] | None:
         """Return the offsets of the index, or None if one is not the start of a line."""
@@ -88,9 +90,15 @@ class _Lines:
             return list(itertools.accumulate(map(len, file), initial=0))[:-1]
 
     def read(self, key: str) -> Any:
+        errors: list[InputError] = []
         with opened(self.path) as file:
-            file.seek(self.offsets[key])
-            return self._parse(key, file.readline())
+            for start in (self.offsets[key], *self._repeats.get(key, ())):
+                file.seek(start)
+                try:
+                    return self._parse(key, file.readline())
+                except InputError as error:
+                    errors.append(error)
+        raise errors[0]
 
     def entries(self, pattern: re.Pattern[bytes] | None = None) -> Iterator[dict[str, Any]]:
         """Yield the JSON objects of matching lines; torn lines are skipped."""
@@ -105,9 +113,8 @@ class _Lines:
                         yield entry
 
     def _parse(self, key: str, line: bytes) -> Any:
-        where = f"{self.path}, image {key!r}: not JSON"
-        with damaged(where, ValueError, RecursionError, advice="The line may be torn."):
-            return json.loads(line.partition(b"\t")[2])
+        where = f"{self.path}, image {key!r}"
+        return parse_json(line.partition(b"\t")[2], where, "The line may be torn.")
 
 
 class VinvlFile(Source):
@@ -199,11 +206,11 @@ class VinvlFile(Source):
             raise InputError(f"{where}: features of width {wide.shape[1]} have no box in them.")
         # Without a size the fractions cannot become pixels: zeros, as for other unknown boxes.
         boxes = wide[:, -_BOX_NUMBERS:-2] * np.asarray([*size, *size], np.float32)
-        labels: list[str] | None = None
+        labels: list[Any] | None = None
         scores: list[Any] | None = None
         if self._labels is not None and key in self._labels.offsets:
             found = json_objects(where, {"labels": self._labels.read(key)}, "labels")
-            labels = [str(item.get("class", "object")) for item in found]
+            labels = [item.get("class", "object") for item in found]
             scores = [item.get("conf", 1.0) for item in found]
             rects = [item.get("rect") for item in found]
             if len(found) == count and all(isinstance(rect, list) for rect in rects):
@@ -235,11 +242,13 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
         for item in relations:
             ends = [item.get("subj_id"), item.get("obj_id")]
             subject, target = integers(where, "a relation", ends, 2)
-            links.append((subject, str(item.get("class")), target))
+            links.append(
+                (subject, text_of(where, "the class of a relation", item.get("class")), target)
+            )
     return make_detections(
         where,
         boxes,
-        labels=[str(item.get("class", "object")) for item in objects],
+        labels=[item.get("class", "object") for item in objects],
         scores=[item.get("conf", 1.0) for item in objects],
         size=size,
         features=features,
@@ -251,7 +260,7 @@ def _read_objects(where: str, entry: dict[str, Any], size: tuple[int, ...]) -> D
 
 def _attributes(where: str, item: dict[str, Any]) -> list[str]:
     """Return the attributes of an object without the padding, which has score 0."""
-    names = [str(name) for name in item["attributes"]]
+    names = [text_of(where, "an attribute", name) for name in item["attributes"]]
     scores = item.get("attr_scores")
     if scores is None:
         scores = [1.0] * len(names)

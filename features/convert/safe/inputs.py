@@ -18,7 +18,7 @@ from features.errors import InputError, MissingInput, ScenestoreError
 
 BOM = b"\xef\xbb\xbf"  # Windows editors put it before UTF-8 text
 _MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
-_MAX_RATIO = 100  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a thousandth
+_MAX_RATIO = 30  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a thousandth
 
 
 @contextlib.contextmanager
@@ -71,6 +71,14 @@ def need_folder(path: Path | str) -> Path:
             raise MissingInput(f"{path}: {what}. Check the path.")
         next(path.iterdir(), None)  # glob finds nothing, silently, in a folder it cannot list
     return path
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match a pattern, sorted, without hidden ones.
+
+    macOS leaves a file ``._1.xml`` beside ``1.xml`` on foreign disks and in archives.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
 def read_bytes(path: Path | str) -> bytes:

@@ -45,19 +45,20 @@ def read_json(path: Path | str) -> object:
     return parse_json(read_bytes(path), str(path))
 
 
-def parse_json(raw: bytes, where: str) -> object:
+def parse_json(raw: bytes, where: str, advice: str = "Is the file complete?") -> object:
     """Parse JSON as strictly as ``read_json``.
 
-    Raises: InputError: not such JSON.
+    Raises: InputError: not such JSON; the message ends with ``advice``.
     """
-    with _broken_json(where):
+    with _broken_json(where, advice):
         value: object = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
         return value
 
 
-def _broken_json(where: object) -> AbstractContextManager[None]:
-    what = f"{where}: not usable JSON"
-    return damaged(what, ValueError, RecursionError, advice="Is the file complete?")
+def _broken_json(
+    where: object, advice: str = "Is the file complete?"
+) -> AbstractContextManager[None]:
+    return damaged(f"{where}: not usable JSON", ValueError, RecursionError, advice=advice)
 
 
 class JsonItems:

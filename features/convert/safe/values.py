@@ -6,6 +6,7 @@ A value that is not as expected is an InputError, which begins with ``where``: f
 from __future__ import annotations
 
 import binascii
+import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -18,6 +19,8 @@ from features.errors import InputError
 from features.names import bad_text
 
 MAX_BOXES = 10_000  # of one image; more means a broken file
+_QUOTED = re.compile(rb"""["']*(?:b["'])?([^"']*)["']*""")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def integers(where: str, what: str, values: object, count: int) -> tuple[int, ...]:
@@ -89,26 +92,85 @@ def json_objects(where: str, entry: Mapping[str, Any], key: str) -> list[dict[st
     return [json_object(f"{where}, {key!r}", item) for item in json_list(where, entry, key)]
 
 
+def text_of(where: str, what: str, value: object) -> str:
+    """Return a name or id from a file as text.
+
+    Bytes are UTF-8, as pickles of Python 2 have them; whole numbers become their digits. ``null``,
+    ``NaN``, ``true`` and lists are no names: ``str`` would turn them into words.
+
+    Raises: InputError: any other value.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        with damaged(f"{where}: {what} {brief(value)} is not UTF-8 text", UnicodeDecodeError):
+            return value.decode()
+    number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)  # pandas writes whole numbers as 3.0 where one is missing
+    if isinstance(number, int) and not isinstance(number, bool) and number.bit_length() < 999:
+        return str(number)
+    raise InputError(f"{where}: {what} is {brief(value)}, not text.")
+
+
 def decode_base64(field: bytes | str, where: str) -> bytes:
-    """Decode a base64 field."""
+    """Decode a base64 field, in the standard or the URL-safe alphabet.
+
+    A field in quotes, or written by Python 3 as the text ``b'...'``, is read as what is inside.
+    """
     with damaged(f"{where}: not base64", ValueError, advice="The line may be torn."):
-        return binascii.a2b_base64(field)
+        raw = field.encode("ascii") if isinstance(field, str) else field
+        quoted = _QUOTED.fullmatch(raw.strip())
+        packed = (raw if quoted is None else quoted[1]).translate(_STANDARD, b"\r\n")
+        return binascii.a2b_base64(packed, strict_mode=True) if packed else b""
 
 
 def decode_floats(
     field: bytes | str, shape: tuple[int, int], where: str
 ) -> npt.NDArray[np.float32]:
-    """Decode base64 of little-endian float32 into ``shape``; -1 takes the width from the length."""
+    """Decode base64 of little-endian floats into ``shape``; -1 takes the width from the length.
+
+    They are float32 by convention. Float16 and float64 are told from it by their length, or, if
+    the width is open, by their bit patterns.
+    """
     rows, width = shape
     raw = decode_base64(field, where)
     if width < 0:
-        width = len(raw) // (4 * rows) if rows else 0
-    if len(raw) != 4 * rows * width:
+        size = _float_bytes(raw)
+        width = len(raw) // (size * rows) if rows else 0
+    else:
+        size = len(raw) // (rows * width) if rows * width else 0
+    if len(raw) != size * rows * width or size not in (0, 2, 4, 8):
         raise InputError(
             f"{where}: {len(raw)} bytes, expected {4 * rows * width} for {rows} boxes of {width} "
             "float32. The line is torn, or the columns are in another order."
         )
-    return np.frombuffer(raw, dtype="<f4").reshape(rows, width).astype(np.float32, copy=False)
+    return np.frombuffer(raw, dtype=f"<f{size or 4}").reshape(rows, width).astype(np.float32)
+
+
+def _float_bytes(raw: bytes) -> int:
+    """Return the bytes of a float in data of unknown type: 2, 4 or 8.
+
+    In float32 the lower half of a number is the end of its mantissa: read as float16, it takes any
+    exponent. If these halves are all of ordinary size instead, they are numbers themselves. The
+    three bits that numbers widened from float16 leave there say nothing. In the same way, the lower
+    halves of float64 have exponents that no feature has.
+    """
+    if len(raw) % 4:
+        return 2 if len(raw) % 2 == 0 else 4
+    with np.errstate(over="ignore", invalid="ignore"):
+        low = np.unique(np.frombuffer(raw, "<u2")[::2])
+        low = low[(low & 0x1FFF) != 0]
+        halves = np.abs(low.view("<f2").astype(np.float32))
+        if len(low) >= 32 and ((halves > 2**-11) & (halves < 2**9)).mean() > 0.95:
+            return 2
+        if len(raw) % 8 == 0:
+            words = np.abs(np.frombuffer(raw, "<f4"))
+            strange = (words != 0) & ~((words > 1e-9) & (words < 1e9))
+            low, high = strange[::2], strange[1::2]
+            if low.sum() >= 16 and low.mean() > 0.1 and high.mean() < 0.01:
+                return 8
+    return 4
 
 
 class _Brief(reprlib.Repr):

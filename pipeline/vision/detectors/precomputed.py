@@ -6,7 +6,7 @@ import hashlib
 from functools import cached_property
 from pathlib import Path
 
-from features.convert import Source, id_forms, open_source
+from features.convert import Source, open_source
 from features.errors import UsageError
 from features.format import HashCache, canonical_json
 from features.records import Detections
@@ -27,7 +27,6 @@ class Precomputed:
         self.name, self.source = name, source
         self.provides = source.provides
         self.notes = list(source.notes)
-        self._known = set(source.ids())
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hash of the file contents."""
@@ -45,7 +44,7 @@ class Precomputed:
 
     def covers(self, image_id: str) -> bool:
         """Return whether the file has this image, under any of the names it may have there."""
-        return not self._known.isdisjoint(id_forms(image_id))
+        return self.source.find(image_id) is not None
 
     def detect(self, image: LazyImage) -> Detections:
         """Return the file's detections of the image."""

@@ -87,7 +87,7 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
         ({"num_boxes": "x"}, "not a number"),
         ({"image_w": "nan"}, "not an integer"),
         ({"image_w": 10**9}, "is not possible"),
-        ({"boxes": "####"}, "expected 48"),
+        ({"boxes": "####"}, "not base64"),
         ({"boxes": "AAA"}, "not base64"),
         ({"features": b64(np.zeros(25))}, "expected 96"),
     ],
@@ -335,5 +335,5 @@ def test_vinvl_attributes_that_are_padding(tmp_path):
 def test_vinvl_numbers_of_any_length(tmp_path):
     for value in (10**400, float("inf")):
         entry = {"objects": [vinvl_object(1, rect=[0, 0, value, 1])]}
-        with pytest.raises(InputError, match="a rect holds"):
+        with pytest.raises(InputError, match=r"a rect holds|is not a number"):
             VinvlFile(tsv(tmp_path / "p.tsv", {"1": entry})).read("1")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
+from features import decoding
 from features.decoding import open_image
 from features.drawing.scene_graph import _read as _drawn
 from features.errors import ImageError, UnreadableImage
-from pipeline.vision import images
 from pipeline.vision.images import LazyImage, read_image, read_size
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
@@ -330,7 +330,7 @@ def test_failures_of_the_system_are_no_damage(error, write, monkeypatch):
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(images, "open_image", fail)
+    monkeypatch.setattr(decoding, "open_image", fail)
     for read in (read_image, read_size):
         with pytest.raises(UnreadableImage, match=r"good\.jpg: cannot be read"):
             read(path)
