@@ -153,3 +153,47 @@ def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
     table.add_row("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names))
     # A pipe has no width; numbers must not be cut there.
     Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Print the accuracy of each run by kind of negative, with intervals below."""
+    kinds = rows[0]["kinds"]
+    heads = [f"{kind['kind']} ({kind['count']:,})" for kind in kinds]
+    cells = [
+        (str(row["name"]), *(_cell(k["value"], (k["low"], k["high"])) for k in row["kinds"]))
+        for row in rows
+    ]
+    chance_row = ("chance", *("50.0" for _ in kinds))
+    _print(f"{split}: a caption scores higher than its negative, %", heads, [*cells, chance_row])
+
+
+def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
+    """Print Kendall's tau of each run and set of ratings x 100, with intervals below."""
+    heads = ("set", "pairs", "left out", "ratings", "images", "tau-b", "tau-c")
+    cells = []
+    for row in rows:
+        counts = [f"{row[name]:,}" for name in ("pairs", "left_out", "ratings", "images")]
+        taus = []
+        for name in ("tau_b", "tau_c"):
+            ends = row[f"{name}_interval"]
+            taus.append(_cell(100 * row[name], ends and (100 * ends[0], 100 * ends[1])))
+        cells.append((str(row["name"]), str(row["set"]), *counts, *taus))
+    _print(f"{file}: agreement with ratings, x 100", heads, cells)
+
+
+def _cell(value: float, ends: tuple[float, float] | None) -> str:
+    known = ends is not None and ends[0] < ends[1]
+    return f"{value:.1f}" + (f"\n{ends[0]:.1f}-{ends[1]:.1f}" if known and ends else "")
+
+
+def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console  # takes 50 ms to load
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("run", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if Console().is_terminal else 160).print(table)

@@ -1,8 +1,8 @@
 """Write the negatives of a store: a store of captions with the same images, row by row.
 
-The caption ``<id>~<kind>`` of the result is the negative of the caption ``<id>`` of the source.
-The result has the groups ``index``, ``tokens`` and ``text``, parsed as the source was, so whatever
-reads captions of a store reads negatives. Shards that exist are kept.
+The caption ``<id>~<kind>`` of the result is the negative of the caption ``<id>`` of the source. The
+result has the groups ``index``, ``tokens`` and ``text``, parsed as the source was, so whatever
+reads captions reads negatives. Shards that exist are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from features.format import (
     unpack_index,
     unpack_tokens,
 )
+from features.names import negative_id, source_of_negative
 from features.reading import flat_rows
 from features.records import Caption, ImageEntry, TextGraph
 from features.store import Store, open_store
@@ -36,7 +37,6 @@ from pipeline.parse import load_parser
 
 NEGATIVES_VERSION = "1"
 """Part of every key; increase it when any caption can get another negative."""
-SEPARATOR = "~"  # between a caption id and the kind of its negative
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class _Groups:
             for negative in make(
                 own, counts, seed=str(self.settings["seed"]), kinds=self.settings["kinds"]
             ):
-                name = f"{entry.captions[negative.caption].id}{SEPARATOR}{negative.kind}"
+                name = negative_id(entry.captions[negative.caption].id, negative.kind)
                 made.append((image, Caption(name, negative.text)))
         parsed = [
             to_ud(graph)
@@ -248,7 +248,7 @@ def _report(manifest: Path, captions: int) -> Report:
     report = Report(manifest, captions)
     sources = set()
     for name in open_store(manifest).column("caption_id"):
-        source, _, kind = str(name).rpartition(SEPARATOR)
+        source, kind = source_of_negative(str(name))
         report.kinds[kind] += 1
         sources.add(source)
     report.covered = len(sources)

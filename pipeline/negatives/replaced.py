@@ -55,8 +55,11 @@ def _nouns_of(
         and not adjectives <= words("size_words") | table()["colours"].keys()
     ):
         return
-    if name == "ground" and any(parsed.lower[kid] == "of" for kid in parsed.of(token, "case")):
+    counts_it = any(parsed.lower[kid] == "of" for kid in parsed.of(token, "case"))
+    if counts_it and name not in ("person", "animal"):
         return  # "a bottle of water"
+    if name == "person" and "another" in (parsed.lower[kid] for kid in before):
+        return  # "a man, and another man"
     bare = not before
     cases = {parsed.lower[kid] for kid in parsed.of(token, "case")}
     determiners = {parsed.lower[kid] for kid in parsed.of(token, "det", "nummod")}
@@ -114,7 +117,11 @@ def attributes(parsed: Parsed, scene: Scene) -> Iterator[Change]:
             yield from _colours(parsed, scene, token, name)
         options: list[str] = []
         sized = lemma in table()["sizes"] and name not in words("abstract")
-        if sized and not _is_person(name) and scene.facts.isdisjoint(words("oversized") - {lemma}):
+        if (
+            sized
+            and name not in words("humans")
+            and scene.facts.isdisjoint(words("oversized") - {lemma})
+        ):
             options = table()["sizes"][lemma]
         for rule in table()["adjectives"]:
             nouns_of = rule["of"]
@@ -132,7 +139,9 @@ def attributes(parsed: Parsed, scene: Scene) -> Iterator[Change]:
 def _colours(parsed: Parsed, scene: Scene, token: int, noun: str) -> Iterator[Change]:
     colours: dict[str, str] = table()["colours"]
     lemma = parsed.lower[token]
-    if noun in words("not_coloured") or not scene.facts.isdisjoint(words("multicoloured")):
+    if noun in words("not_coloured") | words("humans") or not scene.facts.isdisjoint(
+        words("multicoloured")
+    ):
         return
     before = parsed.lower[token - 1] if token else ""
     if before in words("named_shades"):
@@ -147,12 +156,6 @@ def _colours(parsed: Parsed, scene: Scene, token: int, noun: str) -> Iterator[Ch
             continue
         if scene.facts.isdisjoint(near.split()[:2]):
             yield Change("attribute", (Edit(token, token + 1, new),), (new,), 1.0)
-
-
-def _is_person(noun: str) -> bool:
-    kind = noun_classes()["person"]
-    young = ("child", "kid", "baby", "toddler", "person", "people")
-    return noun in kind.sources or noun in young
 
 
 def numbers(parsed: Parsed, scene: Scene) -> Iterator[Change]:
@@ -199,6 +202,8 @@ def _verbs(parsed: Parsed, scene: Scene) -> Iterator[Change]:
             continue
         if objects and (objects[0] < verb or g.lemmas[objects[0]] in words("abstract")):
             continue
+        if objects and g.lemmas[objects[0]] in table()["colours"]:
+            continue  # "wearing red"
         for new in rule["to"].split():
             if not scene.facts.isdisjoint(confusable(new)):
                 continue
@@ -218,14 +223,16 @@ def _verbs(parsed: Parsed, scene: Scene) -> Iterator[Change]:
 
 def _held_by_a_part(parsed: Parsed, verb: int, thing: int) -> bool:
     phrases = [*parsed.of(verb, "obl"), *parsed.of(thing, "nmod")]
-    return any(parsed.graph.lemmas[kid] in words("body") for kid in phrases)
+    parts = {part for kid in phrases for part in parsed.graph.lemmas[kid].split("-")}
+    return not parts.isdisjoint(words("body"))
 
 
 def _leads_somewhere(parsed: Parsed, verb: int) -> bool:
-    """Return whether a verb has a phrase of direction, as in "rides a bike down a path"."""
-    phrases = parsed.of(verb, "obl")
-    cases = {parsed.lower[case] for kid in phrases for case in parsed.of(kid, "case")}
-    return not cases.isdisjoint(words("directions"))
+    """Return whether a direction follows a verb, as in "rides a bike down a path".
+
+    Whatever it is attached to: parsers attach such phrases to the nearest noun or verb.
+    """
+    return not words("directions").isdisjoint(parsed.lower[verb + 1 :])
 
 
 def _intransitive(
@@ -241,18 +248,21 @@ def _intransitive(
         return
     if g.heads[phrase] != verb or after + 1 >= parsed.n:
         return
+    later = [case for kid in parsed.of(verb, "obl") for case in parsed.of(kid, "case")]
+    if any(case != after and parsed.lower[case] in words("onward") for case in later):
+        return  # "jumps from one bed to another"
     preposition, noun = parsed.lower[after], g.lemmas[phrase]
     single = parsed.lower[after + 1] not in words("multiword") and g.deprels[after + 1] != "case"
     usual = scene.counts.get((f"{new} {preposition}", noun), 0)
     if usual:
         yield Change("predicate", (edit,), (new,), 1.0 + usual)
-    elif single:
+    elif single and preposition not in ("with", "for", "to"):
         times = {
             other: scene.counts.get((f"{new} {other}", noun), 0)
             for other in ("in", "on", "at", "under", "by", "near")
         }
         other = max(times, key=lambda name: times[name])
-        if times[other] > 0:
+        if times[other] >= _SEEN:
             changed = (edit, Edit(after, after + 1, other))
             yield Change("predicate", changed, (new,), 1.0 + times[other])
 
@@ -274,6 +284,8 @@ def _prepositions(parsed: Parsed, scene: Scene) -> Iterator[Change]:
                 continue
             if "of" in rule and g.lemmas[noun] not in rule["of"].split():
                 continue
+            if g.lemmas[noun] in words("no_medium"):
+                continue  # nothing jumps out of the air
             if scene.facts.isdisjoint(rule["block"].split()):
                 new = rule["to"]
                 yield Change("predicate", (Edit(at, stop, new),), (new.split()[-1],), 3.0)

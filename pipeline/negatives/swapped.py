@@ -61,7 +61,7 @@ def _directed(predicate: str) -> bool:
 
 
 def _alive(noun: str) -> bool:
-    return noun in words("people_like")
+    return noun in words("humans") | words("animals")
 
 
 def _same(one: str, other: str) -> bool:
@@ -110,6 +110,8 @@ def attributes(parsed: Parsed, scene: Scene) -> Iterator[Change]:
         for other, noun2, word2 in found[at + 1 :]:
             if _same(noun, noun2) or word == word2 or not _exclusive(word, word2):
                 continue
+            if word in table()["colours"] and not words("humans").isdisjoint((noun, noun2)):
+                continue  # a colour of people is no paint
             if scene.known(noun, word2) or scene.known(noun2, word):
                 continue
             first, second = sorted((token, other))
