@@ -15,7 +15,7 @@ _ARTICLE = re.compile(r"\b(an?)\b(?=\s+(\S+))", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace the tokens ``start`` to ``stop`` by a text; an empty one deletes them."""
+    """Replace the tokens from ``start`` to before ``stop`` by a text, which is not empty."""
 
     start: int
     stop: int
@@ -60,15 +60,13 @@ def apply(caption: str, tokens: Sequence[str], edits: Iterable[Edit]) -> str | N
         before = caption[at : spans[edit.start][0]]
         at = spans[edit.stop - 1][1]
         text = edit.text
-        if not text:
-            before = before.rstrip()
-        elif edit.start == 0:
+        if edit.start == 0:
             text = (text[0].upper() if tokens[0][0].isupper() else text[0]) + text[1:]
         parts += [before, text]
         length += len(before)
         marked.append((length, length + len(text)))
         length += len(text)
-    return _articles("".join([*parts, caption[at:]]), marked).strip()
+    return _articles("".join([*parts, caption[at:]]), marked)
 
 
 def _articles(text: str, marked: Sequence[Span]) -> str:

@@ -53,9 +53,9 @@ def test_alignment_refuses_other_tokens() -> None:
         ("An old dog.", [Edit(1, 2, "young")], "A young dog."),
         ("An owl sits.", [Edit(0, 2, "the grass")], "The grass sits."),
         ("a owl sits.", [Edit(2, 3, "runs")], "a owl runs."),  # mistakes elsewhere stay
-        ("Dogs run , now.", [Edit(1, 2, "")], "Dogs , now."),
+        ("Dogs run , now.", [Edit(1, 2, "sit")], "Dogs sit , now."),
         ("A dog.", [Edit(1, 2, "hour")], "An hour."),
-        ("It is an orange uniform.", [Edit(3, 4, "")], "It is a uniform."),
+        ("It is an orange uniform.", [Edit(3, 4, "blue")], "It is a blue uniform."),
     ],
 )
 def test_edits_keep_spaces_capitals_and_articles(caption, edits, wanted) -> None:
