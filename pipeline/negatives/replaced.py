@@ -274,8 +274,9 @@ def _prepositions(parsed: Parsed, scene: Scene) -> Iterator[Change]:
         for at in range(parsed.n - len(parts)):
             if list(parsed.lower[at : at + len(parts)]) != parts:
                 continue
-            noun, stop = g.heads[at], at + len(parts)
-            if g.deprels[at] != "case" or noun < stop:
+            stop = at + len(parts)
+            noun = g.heads[stop - 1]  # "of" in "in front of"
+            if g.deprels[stop - 1] != "case" or noun < stop:
                 continue
             near = {parsed.lower[other] for other in (at - 1, stop) if 0 <= other < parsed.n}
             if len(parts) == 1 and not near.isdisjoint(

@@ -269,7 +269,7 @@ def test_the_store_follows_its_source(source: Path, tmp_path: Path) -> None:
     report = write_negatives(source, tmp_path / "out")
     made, known = open_store(report.manifest), open_store(source)
     assert made.manifest["index"] == known.manifest["index"]
-    assert made.images["id"].tolist() == known.images["id"].tolist()
+    assert made.column("image_id").tolist() == known.column("image_id").tolist()
     assert {k: v.tolist() for k, v in made.splits.items()} == {
         k: v.tolist() for k, v in known.splits.items()
     }
