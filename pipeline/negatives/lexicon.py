@@ -56,7 +56,7 @@ def noun_classes() -> dict[str, NounClass]:
         found[name] = NounClass(
             frozenset(table()["sources"][name].split()),
             targets,
-            {word: frozenset().union(*[s for s in sets if word in s]) for word in targets},
+            {word: frozenset(w for some in sets if word in some for w in some) for word in targets},
         )
     return found
 
