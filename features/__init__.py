@@ -10,6 +10,7 @@ from features.registry import lazy_exports
 
 if TYPE_CHECKING:
     from features.errors import ScenestoreError
+    from features.finding import find
     from features.format import build_store
     from features.records import Caption, Detections, ImageEntry, SceneGraph, Skipped, TextGraph
     from features.store import Store, open_store
@@ -26,6 +27,7 @@ __all__ = [
     "Store",
     "TextGraph",
     "build_store",
+    "find",
     "open_store",
 ]
 
@@ -38,6 +40,7 @@ __getattr__ = lazy_exports(
         "ScenestoreError": "features.errors",
         "Store": "features.store",
         "build_store": "features.format",
+        "find": "features.finding",
         "open_store": "features.store",
     },
 )

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import ScenestoreError
+from features.tar_files import read_member
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,6 +87,8 @@ def decode(source: Path | bytes, use: Callable[[Image.Image], T]) -> T:
 
     from PIL import Image  # loads Pillow
 
+    if isinstance(source, Path):
+        source = read_member(source) or source
     try:
         return once(source)
     except Image.DecompressionBombError as error:

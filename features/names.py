@@ -133,5 +133,6 @@ def source_of_negative(name: str) -> tuple[str, str]:
 
 
 def _leads_out(name: str) -> bool:
-    path = PurePosixPath(name.replace("\\", "/"))
-    return not name or path.is_absolute() or ".." in path.parts or name[1:2] == ":"
+    plain = name.replace("\\", "/")
+    outside = ".." in plain and ".." in plain.split("/")
+    return not name or plain[0] == "/" or outside or name[1:2] == ":"

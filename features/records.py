@@ -54,6 +54,9 @@ class Detections:
         size: (width, height) of the image in pixels, after EXIF rotation.
         features: (n, D) float32, or None if the detector does not provide region features.
         attributes: n tuples of attributes, or None if the detector does not provide them.
+        attribute_scores: n tuples of the attributes' probabilities, or None.
+        shown, relations_shown: scores from which displays show an object or a relation; 0 if the
+            scores are not calibrated.
         relations: (subject row, predicate, object row), best first, or None if the detector does
             not provide them. An empty tuple means that the image has none.
         relation_scores: (m,) float32, or None.
@@ -67,6 +70,9 @@ class Detections:
     attributes: tuple[tuple[str, ...], ...] | None = None
     relations: tuple[tuple[int, str, int], ...] | None = None
     relation_scores: Float32 | None = None
+    attribute_scores: tuple[tuple[float, ...], ...] | None = None
+    shown: float = 0.0
+    relations_shown: float = 0.0
 
     def select(self, rows: Iterable[int]) -> Detections:
         """Return the objects in ``rows``, in that order, and the relations among them."""
@@ -86,6 +92,13 @@ class Detections:
             attributes=None if self.attributes is None else tuple(self.attributes[r] for r in keep),
             relations=relations,
             relation_scores=relation_scores,
+            attribute_scores=(
+                None
+                if self.attribute_scores is None
+                else tuple(self.attribute_scores[r] for r in keep)
+            ),
+            shown=self.shown,
+            relations_shown=self.relations_shown,
         )
 
     def first(self, count: int) -> Detections:
@@ -112,6 +125,9 @@ class SceneGraph:
         relation_scores: (m,) float32.
         union_boxes: (m, 4) float32, the smallest box around subject and object.
         attributes: n tuples of attributes (empty where unknown).
+        attribute_scores: their probabilities, or None if the store has none.
+        shown, relations_shown: scores from which displays show an object or a relation; 0 if the
+            scores are not calibrated.
     """
 
     image_id: str
@@ -123,6 +139,9 @@ class SceneGraph:
     relation_scores: Float32
     union_boxes: Float32
     attributes: tuple[tuple[str, ...], ...] = ()
+    attribute_scores: tuple[tuple[float, ...], ...] | None = None
+    shown: float = 0.0
+    relations_shown: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

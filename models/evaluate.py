@@ -9,6 +9,7 @@ scores some of the images; the first one computes and writes the results.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -26,19 +27,26 @@ from models.evaluation import (
     accuracies,
     chance,
     compare_with_negatives,
+    describe,
     document,
+    evaluate_positives,
     evaluate_scores,
     file_stem,
     image_rows,
     kendall,
+    paired_bootstrap,
     parse_texts,
     print_accuracies,
     print_agreement,
+    print_differences,
+    print_positives,
     print_table,
     read_judgements,
+    read_positives,
     score_pairs,
     stored_profile,
     write_json,
+    write_positives,
     write_queries,
 )
 from models.training import Run, check_split, load_run, store_keys
@@ -58,6 +66,20 @@ def evaluate(
     split: Annotated[str, typer.Option(help="A split, or a part of one: val[-200:].")] = "test",
     fold5: Annotated[bool, typer.Option("--fold5", help="Mean of five folds (COCO 1K).")] = False,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with RACG's re-ranking.")] = False,
+    rerank_top: Annotated[
+        int, typer.Option("--rerank-top", metavar="K", min=1, help="Captions to re-rank.")
+    ] = 15,
+    positives: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Also with several right answers per query: DIR/eccv, DIR/cxc or a table of "
+            "pairs (docs/models/evaluation.md). Repeatable.",
+        ),
+    ] = None,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Compare the first run with each other one.")
+    ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write all results as JSON.")
     ] = None,
@@ -82,9 +104,12 @@ def evaluate(
 ) -> None:
     """Print the recalls of trained runs, and of their ensemble if there are several.
 
-    Each run folder gets results-SPLIT.json and queries-SPLIT.parquet. --negatives and --judgements
-    answer another question and write evaluation-*.json.
+    Each run folder gets results-SPLIT.json and queries-SPLIT.parquet, and with --positives
+    queries-SPLIT-NAME.parquet. --negatives and --judgements answer another question and write
+    evaluation-*.json.
     """
+    if paired and len(runs) < 2:
+        raise UsageError("--paired compares the first run with others. Name at least two runs.")
     # load torch, which --help does not need
     from models.compute import join_world, memory_errors, pick_device
     from models.evaluation import score_split
@@ -93,8 +118,18 @@ def evaluate(
     if negatives or judgements:
         if negatives and judgements:
             raise UsageError("pass --negatives or --judgements, one at a time.")
-        if fold5 or rerank:
-            raise UsageError("--fold5 and --rerank change recall, which is not computed here.")
+        recall_only = {
+            "--fold5": fold5,
+            "--rerank": rerank,
+            "--positives": positives,
+            "--paired": paired,
+            "--precision": precision != "float32",
+        }
+        if given := [name for name, value in recall_only.items() if value]:
+            raise UsageError(
+                f"{', '.join(given)}: for recall, which --negatives and --judgements replace. "
+                "Leave it out, or run them one after the other."
+            )
         sources = f"negatives {negatives}" if negatives else f"judgements {judgements}"
         how_many: dict[str, Any] = {"samples": bootstrap, "out": json}
         with join_world(device) as world:
@@ -112,6 +147,7 @@ def evaluate(
                     tell_apart(trained, opened, negatives, split, device=chosen, **how_many)
         return
     check_split(opened, split)
+    right = [read_positives(path, opened, split) for path in positives or ()]
     owner = opened.caption_image_rows(split)
     matrices: list[npt.NDArray[np.float32]] = []
     about_runs: list[dict[str, Any]] = []
@@ -132,16 +168,45 @@ def evaluate(
                 matrices.append(np.mean(matrices, axis=0))
                 names.append(f"ensemble of {len(runs)}")
             rows = [
-                evaluate_scores(sims, owner, name, folds=fold5, reranked=again, samples=bootstrap)
+                evaluate_scores(
+                    sims,
+                    owner,
+                    name,
+                    folds=fold5,
+                    reranked=again,
+                    top=rerank_top,
+                    samples=bootstrap,
+                )
                 for sims, name in zip(matrices, names, strict=True)
                 for again in ((False, True) if rerank else (False,))
             ]
+            for at, matrix in enumerate(matrices):  # beside the row without re-ranking
+                found = {
+                    one.name: evaluate_positives(matrix, owner, one, samples=bootstrap)
+                    for one in right
+                }
+                rows[at * (1 + rerank)].positives.update(found)
+            differences = {
+                (names[0], names[at]): paired_bootstrap(
+                    rows[0].recall, rows[at * (1 + rerank)].recall, owner, bootstrap or 1000
+                )
+                for at in range(1, len(runs) if paired else 1)
+            }
             images = len(matrices[0])
             by_chance = chance(owner, images, 5 if fold5 else 1)
             keys = store_keys(opened)
-            setting = Setting(split, images, len(owner), fold5, precision, keys, by_chance)
+            setting = Setting(
+                split,
+                images,
+                len(owner),
+                fold5,
+                precision,
+                rerank_top if rerank else 0,
+                keys,
+                by_chance,
+            )
             if json is not None:
-                write_json(json, document(setting, about_runs, rows))
+                write_json(json, document(setting, about_runs, rows, differences))
             stem = file_stem(split) + ("-fold5" if fold5 else "")
             each = 1 + rerank  # rows per run
             for at, (folder, about) in enumerate(zip(runs, about_runs, strict=True)):
@@ -150,7 +215,15 @@ def evaluate(
                 write_queries(
                     folder / f"queries-{stem}.parquet", opened, split, matrices[at], own[0]
                 )
+                for name, numbers in own[0].positives.items():
+                    file = folder / f"queries-{file_stem(split)}-{name}.parquet"
+                    write_positives(file, opened, split, numbers)
             print_table(rows, setting)
+            if right:
+                print_positives(rows)
+                sys.stdout.write("".join(f"{describe(one)}\n" for one in right))
+            if differences:
+                print_differences(differences)
 
 
 def tell_apart(

@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 
 from features.commands import Program
+from features.drawing import Thumbnails
 from features.errors import MissingDependency
 from features.format import replacing
 from features.store import Store, open_store
-from models.reporting import Thumbnails, read_run, retrieval_gallery, sections
+from models.reporting import read_run, retrieval_gallery, sections
 from models.training import check_split, store_keys
 
 __all__ = ["app", "report", "write_report"]

@@ -85,7 +85,7 @@ class Call:
             yield
         except (ScenestoreError, OSError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             where = _place(error)
             raise PluginError(
                 f"{self.item}: the {self.kind} {self.plugin!r} failed: {type(error).__name__}: "
@@ -93,7 +93,7 @@ class Call:
             ) from error
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """Return where an error was raised, as `` (file.py, line 3)``."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

@@ -14,7 +14,7 @@ __all__ = ["Detector", "create_detector", "detect", "detectors"]
 
 def detect(
     photo_paths: Iterable[Path | str] | Path | str,
-    detector: str | Detector = "nanodet",
+    detector: str | Detector = "labelled",
     max_objects: int = 100,
     **options: object,
 ) -> list[Detections]:

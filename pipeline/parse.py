@@ -10,9 +10,11 @@ decorator ``parsers.register(name)`` or as an entry point of the group ``scenest
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
+from features.convert import clean_text
 from features.errors import PluginError, UnknownName
 from features.records import TextGraph
 from features.registry import Registry
@@ -145,17 +147,20 @@ def parse(
         options: options of the parser.
 
     Returns:
-        One ``TextGraph`` per caption, in order.
+        One ``TextGraph`` per caption, in order. Captions are cleaned first as a build cleans them:
+        typographic apostrophes and soft hyphens, for example, do not change the graph.
 
     Raises:
         UnknownName: no such parser, profile or scheme.
         MissingDependency: the parser's package or model is not installed.
         PluginError: the parser failed.
     """
-    texts = [captions] if isinstance(captions, str) else list(captions)
+    given = [captions] if isinstance(captions, str) else list(captions)
+    texts = [clean_text(text) for text in given]
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)
     if profile not in PROFILES:
         raise UnknownName.of("profile", profile, PROFILES)
     parsed = [to_ud(graph) for graph in run_parser(load_parser(parser, **options), texts)]
-    return [from_ud(graph, scheme) for graph in extract(parsed, profile)]
+    graphs = [from_ud(graph, scheme) for graph in extract(parsed, profile)]
+    return [replace(graph, caption=text) for graph, text in zip(graphs, given, strict=True)]

@@ -16,11 +16,12 @@ PACKAGES = {
     "pipeline": {"features"},
     "models": {"features"},
     "workflows": {"features", "pipeline"},
+    "scenestore": {"features", "pipeline", "models", "workflows"},
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
-        ["errors"],
-        ["decoding", "names", "plugins", "records"],
+        ["errors", "tar_files"],
+        ["decoding", "names", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],
         ["reading"],
@@ -28,11 +29,12 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["batches"],
         ["store"],
         ["convert", "drawing", "maintenance"],
+        ["finding"],
         ["commands"],
         ["__main__"],
     ],
     "pipeline": [
-        ["boundary"],
+        ["attempts", "boundary"],
         ["language", "vision"],
         ["parse"],
         ["grounding"],
@@ -51,14 +53,16 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["export", "report", "search"],
+        ["export", "report", "search", "selfcheck"],
     ],
     "workflows": [
-        ["cluster", "launcher", "settings", "targets", "tasks"],
+        ["launcher", "processes", "settings", "targets", "tasks"],
+        ["cluster"],
         ["build"],
         ["experiments"],
         ["demo"],
     ],
+    "scenestore": [["docs", "tasks"], ["program"], ["__main__"]],
 }
 HEAVY = ("torch", "spacy", "stanza", "onnxruntime", "pandas", "matplotlib", "transformers")
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "tests", *PACKAGES)

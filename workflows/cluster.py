@@ -1,44 +1,86 @@
-"""Run the shards of a stage with Dask, on a local cluster or a running scheduler.
+"""Run the shards of a stage in local processes, or with Dask on a running scheduler.
 
 A stage is one Luigi task: ten thousand tasks, one per shard, would take minutes to schedule, and
-each would load its model again. Dask may run a shard twice if it loses a worker, so the functions
-that write shards are idempotent and atomic.
+each would load its model again. A shard may run twice if a worker is lost, so the functions that
+write shards are idempotent and atomic.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import platform
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-from features.errors import ScenestoreError, StageError, UsageError
+from features.errors import ScenestoreError, StageError, UnreadableInput, UsageError
 from features.plugins import offer_plugins, plugins_in_use
+from workflows.processes import Died, Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from distributed import Client
 
-__all__ = ["Where", "fan_out", "usable_cores"]
+__all__ = ["Fan", "Where", "check_scheduler", "fan_out", "usable_cores"]
 
 CONNECT_SECONDS = 10.0
-RETRIES = 2  # for unexpected errors, such as those of a network file system
+WORKER_SECONDS = 60.0  # until a scheduler without workers is given up
+RETRIES = 2  # for errors that may pass, such as those of a network file system
+PAUSE_SECONDS = 0.5  # before a retry
+DEATHS = 5  # workers lost with the same shard; pipeline.attempts names the item before
+COUNT_SECONDS = 2.0
+AHEAD = 2  # shards submitted per thread of a Dask worker
+_LIBRARIES = ("numpy", "pillow", "onnxruntime", "spacy", "stanza")  # that decide contents
+_PACKAGES = ("features", "pipeline")
 
 
 @dataclass(frozen=True)
 class Where:
-    """Where shards run: in ``jobs`` local processes, or on the scheduler at ``address``."""
+    """Where shards run: in ``jobs`` local processes, or on the scheduler at ``address``.
+
+    ``memory`` limits the bytes of data of a local process; 0: no limit.
+    """
 
     jobs: int = 1
     address: str = ""
+    memory: int = 0
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """A user's error, returned as a value so that Dask neither retries nor wraps it."""
+    """An error, returned as a value so that nothing retries or wraps it.
+
+    Attributes:
+        error: the error.   passing: True if another attempt may succeed.
+    """
 
     error: ScenestoreError
+    passing: bool = False
+
+
+class _Pool(Protocol):
+    """Workers: local processes, or those of a scheduler."""
+
+    @property
+    def idle(self) -> int:
+        """How many more calls can be submitted."""
+        ...
+
+    def submit(self, number: int, call: Callable[[], Any]) -> None:
+        """Submit a call for a shard."""
+        ...
+
+    def next(self) -> Iterator[tuple[int, Any]]:
+        """Wait until something happens; yield shards and outcomes."""
+        ...
 
 
 def usable_cores() -> int:
@@ -55,93 +97,312 @@ def fan_out(
     describe: Callable[[int], str] = str,
     tracking: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """Run ``function(job, number)`` for every number; yield each number and result when ready.
+    """Run ``function(job, number)`` for every number; see ``Fan``."""
+    with Fan(function, lambda _: job, where, describe=describe, tracking=tracking) as fan:
+        fan.add(numbers)
+        yield from fan
+
+
+class Fan:
+    """Runs a function for shards; iterating yields each number and result when ready.
 
     Workers import the modules that registered plug-ins in this process.
 
+    Shards that workers were lost with, and those with errors that may pass, are tried again.
+
     Args:
         function: a module-level function, idempotent and atomic.
-        job: its first argument, small and picklable; models are loaded on the worker.
-        numbers: shard numbers.
+        job_of: shard number -> first argument of the function, small and picklable.
         where: local processes, or the address of a scheduler.
         describe: what a shard holds, for the error if it kills its workers.
-        tracking: called with the address of the dashboard.
+        tracking: called with the address of the dashboard, if there is one.
 
-    Raises:
-        ScenestoreError: the first user's error of a shard; the other shards are cancelled.
+    Raises (while iterating):
+        ScenestoreError: the first error of a shard; the other shards are cancelled.
         StageError: a shard killed several workers, or the scheduler cannot be reached.
     """
-    if not numbers:
-        return
-    # loads dask
-    from distributed import as_completed
-    from distributed.scheduler import KilledWorker
 
-    with _client(where, len(numbers)) as client:
-        if tracking is not None:
-            tracking(client.dashboard_link)
-        futures = client.map(
-            _guarded,
-            [function] * len(numbers),
-            [job] * len(numbers),
-            numbers,
-            plugins=plugins_in_use(),
-            pure=False,
-            retries=RETRIES,
+    def __init__(
+        self,
+        function: Callable[[Any, int], Any],
+        job_of: Callable[[int], object],
+        where: Where,
+        *,
+        describe: Callable[[int], str] = str,
+        tracking: Callable[[str], None] | None = None,
+    ) -> None:
+        if where.jobs < 1 and not where.address:
+            raise UsageError(f"--jobs {where.jobs}: must be at least 1.")
+        self.function, self.job_of, self.where = function, job_of, where
+        self.describe, self.tracking = describe, tracking
+        self._waiting: deque[int] = deque()
+        self._running: set[int] = set()
+        self._deaths: Counter[int] = Counter()
+        self._retries: Counter[int] = Counter()
+        self._stack = contextlib.ExitStack()
+        self._pool: _Pool | None = None
+
+    def __enter__(self) -> Fan:
+        """Return the fan; workers are started when there is something to do."""
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End the workers, or cancel what runs on the scheduler."""
+        self._stack.__exit__(*error)
+
+    def add(self, numbers: Sequence[int]) -> None:
+        """Add shards to run; also while iterating."""
+        self._waiting.extend(numbers)
+        for number in numbers:
+            self._deaths.pop(number, None)
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        """Yield each shard number and the result of its function."""
+        while self._waiting or self._running:
+            pool = self._open()
+            while self._waiting and pool.idle:
+                number = self._waiting.popleft()
+                self._running.add(number)
+                pool.submit(number, self._call(number))
+            for number, outcome in pool.next():
+                self._running.discard(number)
+                if isinstance(outcome, Died):
+                    self._again(number, outcome)
+                elif isinstance(outcome, _Failure):
+                    self._retry(number, outcome)
+                else:
+                    yield number, outcome
+
+    def _call(self, number: int) -> Callable[[], Any]:
+        expected = versions() if self.where.address else {}
+        return functools.partial(
+            _guarded, self.function, self.job_of(number), number, plugins_in_use(), expected
         )
-        number_of = dict(zip((future.key for future in futures), numbers, strict=True))
-        for future in as_completed(futures, loop=client.loop):
-            number = number_of[future.key]
-            try:
-                result = future.result()
-            except KilledWorker as error:
-                client.cancel(futures)
-                message = f"shard {number} ({describe(number)}) killed every worker that tried it"
-                advice = "Check memory and these images: one may crash its decoder."
-                raise StageError(f"{message}. {advice} Finished shards are kept.") from error
-            if isinstance(result, _Failure):
-                client.cancel(futures)
-                raise result.error
-            future.release()
-            yield number, result
+
+    def _open(self) -> _Pool:
+        if self._pool is None:
+            if self.where.address:
+                pool: Any = _DaskPool(self.where.address, self.tracking)
+            else:
+                pool = Processes(min(self.where.jobs, len(self._waiting)), self.where.memory)
+            self._pool = self._stack.enter_context(pool)
+        return self._pool
+
+    def _again(self, number: int, outcome: Died) -> None:
+        self._deaths[number] += 1
+        if self._deaths[number] >= DEATHS:
+            raise StageError(
+                f"shard {number} ({self.describe(number)}) killed every worker that tried it "
+                f"({outcome.reason}). Check memory and these images: one may crash its decoder. "
+                "Finished shards are kept."
+            )
+        self._waiting.appendleft(number)
+
+    def _retry(self, number: int, outcome: _Failure) -> None:
+        self._retries[number] += 1
+        if not outcome.passing or self._retries[number] > RETRIES:
+            raise outcome.error
+        time.sleep(PAUSE_SECONDS)
+        self._waiting.append(number)
 
 
 def _guarded(
-    function: Callable[[Any, int], Any], job: object, number: int, plugins: tuple[str, ...]
+    function: Callable[[Any, int], Any],
+    job: object,
+    number: int,
+    plugins: tuple[str, ...],
+    expected: Mapping[str, str],
 ) -> object:
+    """Run a function on a worker; return its result, or its error as a value."""
+    place = f" Worker: {_worker_name()}." if expected else ""
     try:
+        _check_versions(expected)
         offer_plugins(plugins)
         return function(job, number)
+    except UnreadableInput as error:
+        return _Failure(_placed(error, place), passing=True)
     except ScenestoreError as error:
-        return _Failure(error)
+        return _Failure(_placed(error, place))
+    except Exception as error:
+        trace, where = error.__traceback__, ""
+        while trace is not None:
+            where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
+            trace = trace.tb_next
+        message = f"shard {number}: {type(error).__name__}: {error}{where}. Finished shards are"
+        return _Failure(StageError(f"{message} kept; run the build again.{place}"), passing=True)
 
 
-@contextlib.contextmanager
-def _client(where: Where, n_shards: int) -> Iterator[Client]:
-    """Connect to the scheduler, or start a local cluster and stop it afterwards."""
-    # loads dask
-    from distributed import Client, LocalCluster
+def _placed(error: ScenestoreError, place: str) -> ScenestoreError:
+    if place:
+        error.args = (f"{error}{place}",)
+    error.__cause__ = error.__context__ = None  # they may not be picklable
+    return error
 
-    if where.address:
+
+def _worker_name() -> str:
+    from distributed import get_worker  # loads dask
+
+    with contextlib.suppress(ValueError):
+        return f"{get_worker().address} on {socket.gethostname()}"
+    return socket.gethostname()
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a shard contains: ours, Python's, the libraries'."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        root = Path(str(import_module(package).__file__)).parent
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix not in (".pyc", ".pyi"):
+                digest.update(f"{path.relative_to(root)}\n".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    found = {"scenestore": digest.hexdigest()[:12], "python": platform.python_version()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _check_versions(expected: Mapping[str, str]) -> None:
+    """Check that a worker would compute what the planning process would.
+
+    Raises: StageError: a version differs.
+    """
+    here = versions() if expected else {}
+    differing = [
+        f"{name} {here.get(name, 'none')} there, {expected.get(name, 'none')} here"
+        for name in sorted({*expected, *here})
+        if expected.get(name) != here.get(name)
+    ]
+    if differing:
+        raise StageError(
+            "a worker has other versions than the process that planned the build: "
+            f"{'; '.join(differing)}. Install the same environment on every worker."
+        )
+
+
+def check_scheduler(address: str) -> None:
+    """Check that something listens at the address of a scheduler.
+
+    Raises: StageError: nothing does. UsageError: not an address.
+    """
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host or not port:
+        raise UsageError(f"--scheduler-address {address!r}: pass tcp://HOST:PORT or tls://...")
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise _no_scheduler(address, error) from error
+
+
+def _no_scheduler(address: str, error: object) -> StageError:
+    message = f"no Dask scheduler answers at {address} ({error})"
+    return StageError(f"{message}. Start one, or omit --scheduler-address.")
+
+
+class _DaskPool:
+    """The workers of a running Dask scheduler."""
+
+    def __init__(self, address: str, tracking: Callable[[str], None] | None) -> None:
+        self.address, self.tracking = address, tracking
+        self._futures: dict[str, int] = {}
+        self._capacity, self._counted = 1, -1.0
+
+    def __enter__(self) -> _DaskPool:
+        check_scheduler(self.address)
+        from distributed import Client, as_completed  # loads dask
+
         try:
-            client = Client(where.address, timeout=CONNECT_SECONDS, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            message = f"no Dask scheduler answers at {where.address} ({error})"
-            raise StageError(f"{message}. Start one, or omit --scheduler-address.") from error
-        with client:
-            if not client.scheduler_info(n_workers=-1)["workers"]:
-                client.wait_for_workers(1, timeout=60)
-            yield client
-        return
-    if where.jobs < 1:
-        raise UsageError(f"--jobs {where.jobs}: must be at least 1.")
-    cluster = LocalCluster(
-        n_workers=min(where.jobs, n_shards),
-        threads_per_worker=1,  # decoding and parsing hold the GIL
-        processes=True,
-        dashboard_address="127.0.0.1:0",
-        host="127.0.0.1",
-        silence_logs=50,
-    )
-    with cluster, Client(cluster, set_as_default=False) as client:
-        yield client
+            self.client: Client = Client(
+                self.address, timeout=CONNECT_SECONDS, set_as_default=False
+            )
+        except (OSError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
+            raise _no_scheduler(self.address, str(error).split("\n")[0]) from error
+        try:
+            if self.tracking is not None:
+                self.tracking(self.client.dashboard_link)
+            self.client.wait_for_workers(1, timeout=WORKER_SECONDS)
+            self._completed: Any = as_completed(loop=self.client.loop)
+        except Exception as error:
+            self.client.close()
+            raise StageError(
+                f"the Dask scheduler at {self.address} has no workers after {WORKER_SECONDS:.0f} "
+                "s. Start some: dask worker ADDRESS."
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        from distributed import Future  # loads dask
+
+        with contextlib.suppress(Exception):  # the scheduler may have gone
+            self.client.cancel([Future(key, self.client) for key in self._futures])
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=CONNECT_SECONDS)
+
+    @property
+    def idle(self) -> int:
+        return max(0, self._capacity - len(self._futures))
+
+    def _count(self) -> None:
+        """Count the threads of the workers, at most once in ``COUNT_SECONDS``."""
+        if time.monotonic() - self._counted > COUNT_SECONDS:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+            self._capacity = max(1, AHEAD * sum(worker["nthreads"] for worker in workers))
+            self._counted = time.monotonic()
+
+    def submit(self, number: int, call: Callable[[], Any]) -> None:
+        with self._connection():
+            self._count()
+            key = f"shard-{number}-{os.urandom(6).hex()}"
+            future = self.client.submit(call, pure=False, key=key)
+            self._futures[key] = number
+            self._completed.add(future)
+
+    def next(self) -> Iterator[tuple[int, Any]]:
+        from distributed.scheduler import KilledWorker  # loads dask
+
+        with self._connection():
+            done = self._completed.next_batch()
+            self._count()
+        for future in done:
+            number = self._futures.pop(str(future.key))
+            try:
+                with self._connection():
+                    outcome = future.result()
+            except KilledWorker as error:
+                outcome = Died(f"{error.last_worker.address} was the last")
+            except StageError:
+                raise
+            except Exception as error:  # before our function was reached
+                outcome = _Failure(
+                    StageError(
+                        f"a Dask worker cannot run shard {number} ({type(error).__name__}: "
+                        f"{error}). Install the same environment on every worker."
+                    )
+                )
+            future.release()
+            yield number, outcome
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[None]:
+        """Turn the errors of a lost scheduler into a StageError."""
+        from concurrent.futures import CancelledError
+
+        from distributed.client import FutureCancelledError
+        from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
+
+        try:
+            yield
+        except KilledWorker:
+            raise
+        except (FutureCancelledError, CommClosedError, CancelledError, OSError) as error:
+            raise StageError(
+                f"the connection to the Dask scheduler at {self.address} was lost "
+                f"({type(error).__name__}). Finished shards are kept; run the build again."
+            ) from error

@@ -7,11 +7,15 @@ success, and prints a stack trace for every error. The settings below change tha
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
+from types import TracebackType
+from typing import Any
 
 import luigi
 import luigi.configuration
+from luigi.cmdline_parser import CmdlineParser
 
 from features.errors import ScenestoreError
 
@@ -32,20 +36,56 @@ DEFAULTS = {
 class OneLineErrors(logging.Filter):
     """Write a user's error as one line instead of a stack trace.
 
-    These are a ``ScenestoreError`` and a parameter that cannot be parsed. Any other error is a bug
-    and keeps its trace.
+    These are a ``ScenestoreError``, a file that the operating system refuses, and a parameter that
+    cannot be parsed. Any other error is a bug and keeps its trace.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the record and write one line if its exception is a user's error."""
         error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, KeyboardInterrupt):
+            return False
         if isinstance(error, ScenestoreError | luigi.parameter.ParameterException):
             sys.stderr.write(f"error: {error}\n")
+            return False
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            sys.stderr.write(f"error: {error.filename}: {error.strerror}. Check it, run again.\n")
             return False
         if isinstance(error, ValueError) and "Uncaught exception" in str(record.msg):
             sys.stderr.write(f"error: a parameter cannot be read: {error}. Try --help.\n")
             return False
         return True
+
+
+def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Write one line for Ctrl-C, and what Python writes for anything else."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.stderr.write("interrupted: finished shards are kept; the same command continues.\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def list_options_once(parser_class: Any = CmdlineParser) -> None:
+    """List each option of a task once in ``luigi ... --help``.
+
+    Luigi accepts ``--jobs`` and ``--BuildDataset-jobs`` for the task that is started, and its help
+    describes both. The long form still works.
+    """
+    build = getattr(parser_class, "_build_parser", None)
+    if build is None or getattr(build, "lists_once", False):
+        return  # another version of Luigi
+
+    def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
+        parser = build(root_task, help_all)
+        for action in parser._actions:
+            if root_task and any(
+                one.startswith(f"--{root_task}-") for one in action.option_strings
+            ):
+                action.help = argparse.SUPPRESS
+        return parser
+
+    build_parser.lists_once = True  # type: ignore[attr-defined]
+    parser_class._build_parser = staticmethod(build_parser)
 
 
 def apply_defaults() -> None:
@@ -56,10 +96,13 @@ def apply_defaults() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+    list_options_once()
     settings = luigi.configuration.get_config()
     for (section, option), value in DEFAULTS.items():
         if not settings.has_option(section, option):
             settings.set(section, option, value)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _hook
     logger = logging.getLogger("luigi-interface")
     if not any(isinstance(item, OneLineErrors) for item in logger.filters):
         logger.addFilter(OneLineErrors())

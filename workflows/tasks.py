@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import luigi
 
 from features.errors import ScenestoreError
+from features.format import unreadable
 
 __all__ = ["EntryTask", "Task"]
 
@@ -49,11 +51,15 @@ class EntryTask(Task):
 
         If ``requires`` raised it, Luigi would print a stack trace and exit as if scheduling failed.
         """
+        if self._error is not None:  # Luigi asks more than once
+            return []
         try:
             return self.needs()
         except ScenestoreError as error:
             self._error = error
-            return []
+        except OSError as error:  # such as a path that is too long
+            self._error = unreadable(Path(error.filename or "."), error)
+        return []
 
     def complete(self) -> bool:
         """Return True once the task has run in this process."""

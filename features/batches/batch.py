@@ -49,6 +49,11 @@ class ImageBatch(_Moves):
     predicates: Tensor  # (B, R) int64, predicate of each relation
     relation_mask: Tensor  # (B, R) bool, True where a relation is real
     sizes: Tensor  # (B, 2) float32, width and height in pixels
+    relation_scores: Tensor | None = None  # (B, R) float32
+    # (B, A) int64 ids of words, 0 where padded; None if no object of the store has an attribute
+    attributes: Tensor | None = None
+    attribute_objects: Tensor | None = None  # (B, A) int64, row of its object; 0 where padded
+    attribute_scores: Tensor | None = None  # (B, A) float32, probability; 0 where padded
 
 
 @dataclass(frozen=True, eq=False)

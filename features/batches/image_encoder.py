@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ import numpy.typing as npt
 from features.batches.batch import ImageBatch
 from features.batches.buffer_pool import BufferPool
 from features.errors import UsageError
-from features.format import pack_regions, pack_visual
-from features.reading import CodedColumn, StoreReader
+from features.format import Columns, pack_regions, pack_visual
+from features.reading import CodedColumn, StoreReader, flat_rows, pad
 from features.records import Detections
 from features.vocab import Codebook
 
@@ -31,6 +31,7 @@ _PLAIN = (
     "scores",
     "num_relations",
     "relations",
+    "relation_scores",
     "union_boxes",
 )
 
@@ -71,6 +72,7 @@ class ImageEncoder:
         self.labels, self.predicates = store.coded("labels"), store.coded("predicates")
         self._label_of_code = codebook.labels.ids(self.labels.names)
         self._predicate_of_code = codebook.predicates.ids(self.predicates.names)
+        self._attributes = _Attributes.of_store(store, codebook)
         # raises now if a column is missing
         stored = [store.row_dtype(name, variant=variant) for name in self.features]
         kept = halves and all(kind == np.float16 for kind in stored)
@@ -90,6 +92,7 @@ class ImageEncoder:
             {name: self.store.gather(name, rows) for name in _PLAIN},
             self._label_of_code[self.labels.codes[rows]],
             self._predicate_of_code[self.predicates.codes[rows]],
+            self._attributes,
         )
         starts = range(0, max(len(rows), 1), size)
         return [_tensors(whole, slice(start, start + size)) for start in starts]
@@ -128,7 +131,7 @@ def image_batch(
     found = [image[0] for image in images]
     k = max_objects or max([1, *(len(d.labels) for d in found)])
     r = max_relations or max([1, *(len(d.relations or ()) for d in found)])
-    visual = pack_visual(found, k, r)
+    visual = pack_visual(found, k, r, scored=True)
     regions = pack_regions(
         [image[1] for image in images],
         [image[2] for image in images],
@@ -141,13 +144,67 @@ def image_batch(
     for name, table in (("labels", codebook.labels), ("predicates", codebook.predicates)):
         column = CodedColumn.of_shard(visual, name)
         ids[name] = table.ids(column.names)[column.codes]
-    whole = _graphs(-1 - np.arange(len(images)), visual, ids["labels"], ids["predicates"])
+    attributes = _Attributes.of_columns(visual, codebook)
+    rows = np.arange(len(images))
+    whole = _graphs(rows, visual, ids["labels"], ids["predicates"], attributes)
+    whole["rows"] = -1 - rows
     graphs = _tensors(whole, slice(None))
     return _assemble(graphs, regions["object_features"], regions["union_features"])
 
 
+class _Attributes(NamedTuple):
+    """The attributes of all objects of a store or of some photos."""
+
+    offsets: Array  # (images + 1,)
+    words: Index  # (n,) ids
+    objects: Array  # (n,) row of the object
+    scores: Array  # (n,) probability
+
+    @classmethod
+    def of_store(cls, store: StoreReader, codebook: Codebook) -> Self | None:
+        """Return the attributes of a store, None if it has none."""
+        offsets = store.offsets("object_attribute_offsets")
+        if not offsets[-1]:
+            return None
+        table = store.coded("object_attribute")
+        words = codebook.words.ids(table.names)[table.codes]
+        scored = store.has("object_attribute_score")
+        scores = store.column("object_attribute_score") if scored else np.ones(len(words))
+        objects = store.column("object_attribute_object")
+        return cls(offsets, words, objects, scores)
+
+    @classmethod
+    def of_columns(cls, visual: Columns, codebook: Codebook) -> Self | None:
+        """Return the attributes of packed graphs, None if they have none."""
+        if not visual["object_attribute_offsets"][-1]:
+            return None
+        table = CodedColumn.of_shard(visual, "object_attribute")
+        return cls(
+            visual["object_attribute_offsets"],
+            codebook.words.ids(table.names)[table.codes],
+            visual["object_attribute_object"],
+            visual["object_attribute_score"],
+        )
+
+    def padded(self, rows: Index) -> dict[str, Array]:
+        """Return the attributes of some images, padded: (B, A) each."""
+        at, owner, place = flat_rows(self.offsets, rows)
+        shape = len(rows), int(np.diff(self.offsets).max())  # of any image: equal in all batches
+        scores = np.zeros(shape, np.float32)
+        scores[owner, place] = self.scores[at]
+        return {
+            "attributes": pad(self.words[at], owner, place, shape),
+            "attribute_objects": pad(self.objects[at], owner, place, shape),
+            "attribute_scores": scores,
+        }
+
+
 def _graphs(
-    rows: Index, plain: Mapping[str, Array], labels: Index, predicates: Index
+    rows: Index,
+    plain: Mapping[str, Array],
+    labels: Index,
+    predicates: Index,
+    attributes: _Attributes | None,
 ) -> dict[str, Array]:
     k, r = labels.shape[1], predicates.shape[1]
     sizes = plain["image_size"].astype(np.float32)
@@ -164,7 +221,9 @@ def _graphs(
         "relations": plain["relations"].astype(np.int64),
         "predicates": predicates,
         "relation_mask": np.arange(r) < plain["num_relations"][:, None],
+        "relation_scores": plain["relation_scores"],
         "sizes": sizes,
+        **({} if attributes is None else attributes.padded(rows)),
     }
 
 

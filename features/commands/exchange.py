@@ -45,6 +45,13 @@ def import_(
     split: Annotated[str, typer.Option(help="Split of images for which no file has one.")] = (
         "unsplit"
     ),
+    split_by: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARES",
+            help="Split images without a split by a hash of their ids: 80/10/10 (train/val/test).",
+        ),
+    ] = "",
     max_objects: Annotated[int, typer.Option(metavar="K", help="Boxes kept per image.")] = 36,
     max_relations: Annotated[
         int | None, typer.Option(metavar="R", help="Relations kept per image [25].")
@@ -76,6 +83,7 @@ def import_(
         captions=captions,
         images_dir=images_dir,
         split=split,
+        split_by=split_by,
         max_objects=max_objects,
         max_relations=max_relations,
         dtype=dtype,

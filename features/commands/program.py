@@ -21,6 +21,7 @@ The annotations of its parameters are evaluated at run time, so their imports ca
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import functools
 import inspect
 import os
@@ -109,6 +110,9 @@ class Program(typer.Typer):
 
     def run(self) -> NoReturn:
         """Run a command of this process's arguments and leave the process."""
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # no standard error
+            if not faulthandler.is_enabled():
+                faulthandler.enable()  # a map of a file that is cut kills the process: say where
         exit_cleanly(self.call)
 
 

@@ -14,11 +14,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from features.convert.captions import NO_SPLIT, CaptionSet, check_entries, read_captions
+from features.convert.captions import (
+    NO_SPLIT,
+    CaptionSet,
+    check_entries,
+    parse_shares,
+    read_captions,
+)
 from features.convert.formats import open_source
 from features.convert.import_images import ImageReader
 from features.convert.photos import Photos
 from features.convert.source import Source, id_forms
+from features.decoding import SUFFIXES
 from features.errors import InputError, ScenestoreError, UsageError, WriteError
 from features.format import (
     Columns,
@@ -27,6 +34,7 @@ from features.format import (
     bind_store,
     content_key,
     hash_file,
+    hash_items,
     pack_index,
     pack_tokens,
     read_store_manifest,
@@ -42,7 +50,6 @@ IMPORT_VERSION = "3"
 """Part of every key; increase it when the same source gives other columns."""
 
 _NAME = re.compile(r"[A-Za-z0-9_@+-][A-Za-z0-9_.@+-]*")  # bind_store takes no other, but comes last
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(slots=True)
@@ -72,6 +79,7 @@ def import_store(
     captions: str | Path | Sequence[str | Path] | None = None,
     images_dir: Path | str | None = None,
     split: str = NO_SPLIT,
+    split_by: str = "",
     max_objects: int = 36,
     max_relations: int | None = None,
     dtype: str = "float16",
@@ -89,6 +97,7 @@ def import_store(
             the rows are the images of the source, with the captions that the source has.
         images_dir: folder of photos, for image sizes that the source lacks.
         split: split of all images if neither captions nor source have one.
+        split_by: shares such as ``80/10/10``, by which images without a split get one.
         max_objects: K, boxes kept per image.
         max_relations: R; None for 25, or 1 (empty) if the source has no relations.
         dtype: float16 or float32, of the features.
@@ -113,18 +122,16 @@ def import_store(
     store_dir = Path(store_dir)
     with contextlib.closing(open_source(format_name, source_path, extras)) as source:
         relations = max_relations or (25 if "relations" in source.provides else 1)
-        listed = _listed(source, captions, split, on_error)
+        listed = _listed(source, captions, split, split_by, on_error)
         keys, notes = _source_ids(source, listed)
         photos = None if images_dir is None else Photos(images_dir)
         reader = ImageReader(source, keys, max_objects, relations, dtype, on_error, photos)
         inputs = {"source": _fingerprint(source.files)}
         if listed.files:
-            by_content = len(listed.files) == 1 and not listed.by_name
-            inputs["captions"] = (
-                hash_file(listed.files[0]) if by_content else _fingerprint(listed.files)
-            )
+            inputs["captions"] = _contents(listed)
         # named, because a file can be given as one extra or as another
         parameters = {"format": format_name, "split": split, "extras": sorted(extras or {})}
+        parameters |= {"split_by": split_by} if split_by else {}
         plan = _Plan(store_dir, listed.entries, parameters, inputs)
         index = plan.write(plan.group("index"), pack_index)
         groups = {"index": index.folder}
@@ -214,6 +221,13 @@ def _fingerprint(files: Iterable[Path]) -> str:
     return content_key("import-source", IMPORT_VERSION, {}, inputs)
 
 
+def _contents(listed: CaptionSet) -> str:
+    """Return one hash of images and captions; how they were stored does not matter."""
+    return hash_items(
+        [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in listed.entries
+    )
+
+
 def _need_space(folder: Path, wanted: int) -> None:
     """Check that the disk of a folder, which need not exist yet, has enough free space.
 
@@ -276,6 +290,7 @@ def _listed(
     source: Source,
     captions: str | Path | Sequence[str | Path] | None,
     split: str,
+    split_by: str,
     on_error: str,
 ) -> CaptionSet:
     """Return the images that become the rows, with their captions.
@@ -283,16 +298,14 @@ def _listed(
     Raises: InputError: there is none, or one cannot be stored.
     """
     if captions is not None:
-        return read_captions(captions, on_error=on_error)
+        return read_captions(captions, on_error=on_error, split_by=split_by)
     entries = source.images()
-    if entries is not None:
-        listed = check_entries(entries, source.path, on_error=on_error)
-    else:
+    if entries is None:
         # An id may be a path on another machine: no photo is looked up under such an id.
-        files = {key: key.lower().endswith(_SUFFIXES) and not bad_file(key) for key in source.ids()}
-        listed = CaptionSet(
-            tuple(ImageEntry(key, key if known else "", split) for key, known in files.items())
-        )
+        files = {key: key.lower().endswith(SUFFIXES) and not bad_file(key) for key in source.ids()}
+        entries = [ImageEntry(key, key if known else "", split) for key, known in files.items()]
+    shares = parse_shares(split_by) if split_by else None
+    listed = check_entries(entries, source.path, on_error=on_error, shares=shares)
     if not listed.entries:
         raise InputError(f"{source.path}: no image in it.")
     return listed
@@ -336,7 +349,7 @@ def _source_ids(source: Source, listed: CaptionSet) -> tuple[dict[str, str], lis
     notes: list[str] = []
     if listed.dropped:
         key, reason = listed.dropped[0]
-        notes.append(f"{len(listed.dropped)} captions or images were skipped: {key}: {reason} ...")
+        notes.append(f"{listed.n_dropped} captions or images were skipped: {key}: {reason} ...")
     if not listed.files:
         return {entry.id: entry.id for entry in listed.entries}, notes
     known = dict.fromkeys(source.ids())

@@ -56,13 +56,15 @@ def strongest(
     """Choose the objects and relations to draw.
 
     Relations are taken in order, one per pair of objects, while their objects are within the limit;
-    then the best objects fill it up. Objects with a low score and boxes that nearly coincide with a
-    drawn one are left out, and a box that covers the image is drawn only for a relation.
+    then the best objects fill it up. Objects and relations with a low score (below the graph's
+    ``shown``, or far below the best) and boxes that nearly coincide with a drawn one are left out,
+    and a box that covers the image is drawn only for a relation.
     """
     area = max(graph.size[0] * graph.size[1], 1)
     objects: list[int] = []
     relations: list[int] = []
-    least = DOUBTFUL * max(map(float, graph.scores), default=0.0)
+    least = graph.shown or DOUBTFUL * max(map(float, graph.scores), default=0.0)
+    sure = graph.relation_scores
 
     def unfit(row: int) -> bool:
         """Return True for a low score or a box that nearly coincides with a drawn one."""
@@ -75,7 +77,8 @@ def strongest(
         new = [row for row in ends if row not in objects]
         full = len(relations) >= max_relations or len(objects) + len(new) > max_objects
         drawn = any({subject, target} == {s, o} for s, _, o in _at(graph, relations))
-        if not (full or drawn or any(unfit(row) for row in new)):
+        doubtful = sure is not None and sure[at] < graph.relations_shown
+        if not (full or drawn or doubtful or any(unfit(row) for row in new)):
             objects += new
             relations.append(at)
     for row in map(int, np.argsort(-np.asarray(graph.scores), kind="stable")):

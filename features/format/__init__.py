@@ -25,6 +25,7 @@ from features.format.files import (
     unreadable,
     write_errors,
     write_sealed,
+    writer_alive,
 )
 from features.format.group import Group, GroupManifest, read_group
 from features.format.hash_cache import HashCache
@@ -43,6 +44,7 @@ from features.format.keys import (
     content_key,
     folder_name,
     hash_file,
+    hash_items,
     hash_json,
 )
 from features.format.manifest import (
@@ -80,6 +82,7 @@ __all__ = [
     "folder_lock",
     "folder_name",
     "hash_file",
+    "hash_items",
     "hash_json",
     "hash_rest",
     "lay_out",
@@ -111,4 +114,5 @@ __all__ = [
     "write_errors",
     "write_photos",
     "write_sealed",
+    "writer_alive",
 ]

@@ -42,7 +42,11 @@ def pack_index(entries: Sequence[ImageEntry]) -> Columns:
 
 
 def pack_visual(
-    detections: Sequence[Detections | Skipped], max_objects: int, max_relations: int
+    detections: Sequence[Detections | Skipped],
+    max_objects: int,
+    max_relations: int,
+    *,
+    scored: bool = False,
 ) -> Columns:
     """Pack the scene graphs of one shard.
 
@@ -51,7 +55,9 @@ def pack_visual(
         max_objects: K, objects kept per image, best first.
         max_relations: R, relations kept per image, best first; one whose subject or object is
             not among the K goes.
+        scored: write the probabilities of attributes even if no image of the shard has any.
     """
+    scored |= any(isinstance(d, Detections) and d.attribute_scores is not None for d in detections)
     n, k, r = len(detections), max_objects, max_relations
     sizes, counts = np.zeros((n, 2), "<i4"), np.zeros(n, "<i4")
     boxes, scores = np.zeros((n, k, 4), "<f4"), np.zeros((n, k), "<f4")
@@ -60,6 +66,7 @@ def pack_visual(
     labels = [[""] * k for _ in range(n)]
     predicates = [[""] * r for _ in range(n)]
     attributes: list[list[tuple[int, str]]] = [[] for _ in range(n)]
+    attribute_scores: list[float] = []
     for row, found in enumerate(detections):
         if isinstance(found, Skipped):
             continue
@@ -71,6 +78,8 @@ def pack_visual(
         if found.attributes is not None:
             named = enumerate(found.attributes[:count])
             attributes[row] = [(at, name) for at, names in named for name in names]
+            given = found.attribute_scores or [(1.0,) * len(names) for names in found.attributes]
+            attribute_scores += itertools.chain.from_iterable(given[:count])
         known = found.relations or ()
         kept = [at for at, (s, _, o) in enumerate(known) if 0 <= s < k and 0 <= o < k][:r]
         chosen = [known[at] for at in kept]
@@ -102,6 +111,7 @@ def pack_visual(
         "object_attribute_offsets": _offsets(len(named) for named in attributes),
         "object_attribute_object": _ints(at for named in attributes for at, _ in named),
         **_coded("object_attribute", [name for named in attributes for _, name in named]),
+        **({"object_attribute_score": np.array(attribute_scores, "<f4")} if scored else {}),
     }
 
 

@@ -158,20 +158,26 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
 
 
+def writer_alive(path: Path) -> bool | None:
+    """Return whether the process that writes a partial file runs.
+
+    None: it belongs to another machine, container or boot, whose processes cannot be seen here.
+    """
+    match = _PARTIAL.search(path.name)
+    return _alive(int(match["pid"])) if match and match["host"] == _host() else None
+
+
 def sweep(folder: Path) -> list[Path]:
     """Delete the partial files of processes that have died; return their paths.
 
-    Partial files of another machine, container or boot are deleted once they have not been
-    written to for a day, because their processes cannot be seen from here.
+    Those of another machine, container or boot are deleted once they have not been written to
+    for a day.
     """
-    host = _host()
     swept = []
     for path in sorted(folder.glob("*.partial")) if folder.is_dir() else []:
-        match = _PARTIAL.search(path.name)
         try:
-            if match and match["host"] == host:
-                alive = _alive(int(match["pid"]))
-            else:
+            alive = writer_alive(path)
+            if alive is None:
                 alive = time.time() - path.stat().st_mtime < _STALE_SECONDS
             if not alive:
                 path.unlink()

@@ -454,6 +454,8 @@ def _check_group(manifest: GroupManifest) -> None:
             raise ValueError(f"{name!r} lies outside its file")
     axes = manifest.axis_lengths()
     for column in GROUPS[manifest.group].columns:
+        if column.optional and column.name not in manifest.parts:
+            continue
         if axes[column.axis].min() < 0:
             raise ValueError("an offsets dataset is empty")
         for name in column.parts():

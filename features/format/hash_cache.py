@@ -12,6 +12,7 @@ from pathlib import Path
 from features.errors import MissingInput, WriteError
 from features.format.files import replacing
 from features.format.keys import hash_file
+from features.tar_files import stamp
 
 
 class HashCache:
@@ -40,7 +41,7 @@ class HashCache:
         todo: list[int] = []
         for at, path in enumerate(wanted):
             try:
-                status = path.stat()
+                status = stamp(path)
             except OSError as error:
                 raise MissingInput(
                     f"{path}: cannot be read ({error.strerror}). Check the path."
@@ -59,6 +60,13 @@ class HashCache:
                 with contextlib.suppress(WriteError), replacing(self.path) as partial:
                     partial.write_text(json.dumps(self._known))
         return [str(self._known[str(path)][2]) for path in wanted]
+
+    def forget(self) -> None:
+        """Delete all hashes, for files that have changed without another size or time."""
+        self._known = {}
+        if self.path is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
     def file(self, path: Path) -> str:
         """Return the sha256 of one file."""

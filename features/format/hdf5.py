@@ -206,7 +206,10 @@ def read_into(descriptor: int, path: Path | str, view: memoryview, offset: int) 
     """
     done = 0
     while done < len(view):
-        got = os.preadv(descriptor, [view[done : done + _READ]], offset + done)
+        try:
+            got = os.preadv(descriptor, [view[done : done + _READ]], offset + done)
+        except OSError as error:
+            raise unreadable(Path(path), error) from error
         if not got:
             raise DamagedError(f"{path}: ends at byte {offset + done}. Build the store again.")
         done += got

@@ -148,13 +148,21 @@ def read_store_manifest(path: Path) -> dict[str, Any]:
             if not isinstance(document[name], str):
                 raise TypeError(f"{name} is not a string")
         groups = document["groups"]
-        if "index" not in groups or not isinstance(document["images"], int):
+        images = document["images"]
+        if "index" not in groups:
             raise ValueError("no image index")
+        if not isinstance(images, int) or isinstance(images, bool) or images < 0:
+            raise ValueError(f"images is {images!r}")
+        if not isinstance(document.setdefault("summary", {}), dict):
+            raise TypeError("summary is no object")
         for name, entry in groups.items():
             if name.partition("@")[0] not in GROUPS or not _PLAIN.fullmatch(name):
                 raise ValueError(f"unknown group {name!r}")
-            if not _PLAIN.fullmatch(entry["folder"]) or not isinstance(entry["hash"], str):
+            if not _PLAIN.fullmatch(entry["folder"]):
                 raise ValueError(f"group {name!r} names no folder of this store")
+            for item in ("hash", "key"):
+                if not isinstance(entry[item], str):
+                    raise TypeError(f"{item} of group {name!r} is not a string")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
             f"{path}: contradicts itself ({error}). Build the store again."

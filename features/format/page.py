@@ -30,7 +30,7 @@ def _row(column: Column) -> str:
     allowed = next(iter(column.parts().values()))
     dtype = {"text": "UTF-8", "coded": "string"}.get(column.kind, " or ".join(allowed))
     shape = ", ".join(map(str, column.shape)) or "-"
-    doc = column.doc.replace('""', "empty")
+    doc = column.doc.replace('""', "empty") + (" (optional)" if column.optional else "")
     rows = f"{column.axis}, + 1" if column.kind == "offsets" else column.axis
     return f"| `{column.name}` | {column.kind} | {dtype} | {rows} | {shape} | {doc} |"
 

@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from features.errors import FeatureOverflow, InputError, MissingInput
 from features.format.files import replacing
 from features.records import Detections
 
+_Value = TypeVar("_Value", str, float)
 FORMAT = 1
 _ARRAYS = ("boxes", "scores", "relation_scores")
 
@@ -50,7 +51,9 @@ def write_photos(
     about = []
     for at, photo in enumerate(photos):
         found, relations = photo.found, photo.found.relations or ()
-        item = {"name": photo.name, "size": found.size, "labels": found.labels}
+        item: dict[str, object] = {"name": photo.name, "size": found.size, "labels": found.labels}
+        for name in ("attributes", "attribute_scores", "shown", "relations_shown"):
+            item[name] = getattr(found, name)
         about.append({**item, "relations": relations})
         known = found.relation_scores
         scores = np.ones(len(relations)) if known is None else known
@@ -104,6 +107,10 @@ def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
         size=(int(width), int(height)),
         relations=tuple((int(s), str(p), int(o)) for s, p, o in item["relations"]),
         relation_scores=relation_scores,
+        attributes=_nested(item, "attributes", str) or ((),) * len(item["labels"]),
+        attribute_scores=_nested(item, "attribute_scores", float),
+        shown=float(item.get("shown", 0)),
+        relations_shown=float(item.get("relations_shown", 0)),
     )
     objects, unions = arrays[f"{at}/object_features"], arrays[f"{at}/union_features"]
     lengths = (len(boxes), len(scores), len(objects), len(relation_scores), len(unions))
@@ -111,3 +118,15 @@ def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:
     if lengths != (n, n, n, m, m):
         raise ValueError(f"{item['name']}: {lengths} rows for {n} objects and {m} relations")
     return Photo(str(item["name"]), found, objects, unions)
+
+
+def _nested(
+    item: dict[str, Any], name: str, kind: type[_Value]
+) -> tuple[tuple[_Value, ...], ...] | None:
+    """Return one tuple of values per object, or None if the photo has none."""
+    rows = item.get(name)
+    if rows is None:
+        return None
+    if len(rows) != len(item["labels"]):
+        raise ValueError(f"{item['name']}: {name} of {len(rows)} objects, not all")
+    return tuple(tuple(map(kind, row)) for row in rows)

@@ -127,6 +127,8 @@ class ShardRecord:
         text = {name: str(document[name]) for name in ("group", "key", "head", "rest")}
         counts = {n: int(cast(int, document[n])) for n in ("number", "row0", "rows", "size")}
         record = cls(**text, **counts, parts=parts)  # type: ignore[arg-type]
+        if min(counts.values()) < 0:
+            raise ValueError(f"a negative number: {counts}")
         check_parts(record.group, {name: part.row for name, part in parts.items()})
         for name, part in parts.items():
             if min(part.offset, *part.shape) < 0 or part.offset + part.nbytes > record.size:
@@ -143,6 +145,8 @@ def check_parts(group: str, parts: Mapping[str, Part | Parts]) -> None:
         raise ValueError(f"unknown group {group!r}")
     expected = {}
     for column in GROUPS[group].columns:
+        if column.optional and parts.keys().isdisjoint(column.parts()):
+            continue
         for name, dtypes in column.parts().items():
             expected[name] = (dtypes, len(column.shape) if name.count("/") < 2 else 0)
     if set(expected) != set(parts):

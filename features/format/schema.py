@@ -44,6 +44,7 @@ class Column:
         dtypes: dtypes allowed on disk for dense values.
         shape: row shape; K = maximum objects, R = maximum relations, D = feature width.
         target: for ``offsets``, the axis that the offsets divide.
+        optional: groups may lack the column.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Column:
     dtypes: tuple[str, ...] = ()
     shape: tuple[str | int, ...] = ()
     target: str = ""
+    optional: bool = False
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Return the HDF5 datasets that hold the column: path -> allowed dtypes."""
@@ -153,6 +155,8 @@ def check_columns(group: str, columns: Columns, rows: int) -> None:
         parts = column.parts()
         known.update(parts)
         missing = [path for path in parts if path not in columns]
+        if column.optional and len(missing) == len(parts):
+            continue
         if missing:
             raise FormatError(f"group {group!r}: dataset {missing[0]!r} is missing")
         for path, dtypes in parts.items():

@@ -9,7 +9,7 @@ from features.maintenance.summary import (
     listing_lines,
     store_lines,
 )
-from features.maintenance.verify import verify_store
+from features.maintenance.verify import group_folders, last_verified, verify_store
 
 __all__ = [
     "IDLE_HOURS",
@@ -17,7 +17,9 @@ __all__ = [
     "describe_item",
     "describe_store",
     "find_garbage",
+    "group_folders",
     "item_lines",
+    "last_verified",
     "list_folder",
     "listing_lines",
     "store_lines",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from features.format import (
     read_group,
     read_sealed,
     read_store_manifest,
+    replacing,
     store_manifest_path,
     unreadable,
     write_errors,
@@ -31,6 +34,9 @@ from features.format import (
 
 _FOLDER = re.compile(rf"({'|'.join(GROUPS)})-[0-9a-f]{{{KEY_DIGITS}}}")
 _MANIFEST = re.compile(rf".+-[0-9a-f]{{{KEY_DIGITS}}}\.json")
+
+
+_VERIFIED = ".verified.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
     except OSError as error:  # from a folder; errors of files become findings
         raise unreadable(Path(error.filename or folder), error) from error
     findings.sort(key=lambda finding: (str(finding.path), finding.column))
+    _note_verified(folder, clean=not findings)
     if repair:
         manifests: dict[Path | None, GroupManifest] = {}
         for group in {finding.group for finding in findings if finding.group is not None}:
@@ -114,6 +121,23 @@ def verify_store(path: Path, *, repair: bool = False) -> list[Finding]:
             if finding.damaged:
                 _remove(finding, manifests.get(finding.group))
     return findings
+
+
+def last_verified(folder: Path) -> float | None:
+    """Return when every byte of a store folder was last found intact, in seconds since 1970."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return float(json.loads((folder / _VERIFIED).read_text())["intact"])
+    return None
+
+
+def _note_verified(folder: Path, *, clean: bool) -> None:
+    """Write down when a store was intact; forget it when it is not."""
+    with contextlib.suppress(StoreError, OSError):  # a store that cannot be written
+        if clean:
+            with replacing(folder / _VERIFIED) as partial:
+                partial.write_text(json.dumps({"intact": round(time.time())}) + "\n")
+        else:
+            (folder / _VERIFIED).unlink(missing_ok=True)
 
 
 def _check_bindings(folder: Path) -> Iterator[Finding]:

@@ -27,11 +27,17 @@ def scene_graph(store: StoreReader, row: int, image_id: str) -> SceneGraph:
     words = [predicates.names[code] for code in predicates.codes[row, :m].tolist()]
     pairs = one("relations")[:m].tolist()
     attributes: list[list[str]] = [[] for _ in range(n)]
+    scores: list[list[float]] = [[] for _ in range(n)]
     start, stop = store.offsets("object_attribute_offsets")[row : row + 2].tolist()
     table = store.coded("object_attribute")
     owners = store.column("object_attribute_object")[start:stop].tolist()
     for owner, code in zip(owners, table.codes[start:stop].tolist(), strict=True):
         attributes[owner].append(table.names[code])
+    scored = store.has("object_attribute_score")
+    if scored:
+        known = store.column("object_attribute_score")[start:stop].tolist()
+        for owner, score in zip(owners, known, strict=True):
+            scores[owner].append(score)
     return SceneGraph(
         image_id=image_id,
         size=(width, height),
@@ -42,7 +48,19 @@ def scene_graph(store: StoreReader, row: int, image_id: str) -> SceneGraph:
         relation_scores=one("relation_scores")[:m],
         union_boxes=one("union_boxes")[:m],
         attributes=tuple(map(tuple, attributes)),
+        attribute_scores=tuple(map(tuple, scores)) if scored else None,
+        shown=_shown(store, "detector"),
+        relations_shown=_shown(store, "relations"),
     )
+
+
+def _shown(store: StoreReader, plugin: str) -> float:
+    """Return the score from which displays show what a plug-in found, 0 if none is recorded."""
+    parameters = store.group("visual").manifest.params.get("parameters", {})
+    try:
+        return float(parameters[plugin]["shown"])
+    except (KeyError, TypeError, ValueError):
+        return 0.0
 
 
 def text_graph(store: StoreReader, row: int) -> TextGraph:

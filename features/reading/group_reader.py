@@ -12,7 +12,7 @@ import numpy.typing as npt
 from features.format import GroupManifest, closing, decode_texts, find_column, read_part
 from features.reading.columns import CodedColumn, TextColumn
 from features.reading.fork_locks import fork_safe_lock
-from features.reading.integrity import HeaderCheck, Piece, open_checked
+from features.reading.integrity import HeaderCheck, LengthCheck, Piece, open_checked
 from features.reading.memory_map import fits_one_map, map_pieces
 from features.reading.row_readers import H5Rows, MappedRows, PreadRows
 
@@ -38,7 +38,7 @@ class GroupReader:
 
     def __init__(self, manifest: GroupManifest, backend: str = "auto"):
         self.manifest, self.backend = manifest, backend
-        self.headers = HeaderCheck(manifest)
+        self.headers, self.lengths = HeaderCheck(manifest), LengthCheck(manifest)
         self._kept: dict[str, Any] = {}
         self._lock = fork_safe_lock(self)
         self._mapped = False  # every file has been mapped and the headers before its data checked
@@ -65,6 +65,8 @@ class GroupReader:
         reader = self._rows(name)
         if not self.headers.done:
             self.headers.rows(rows)
+        if reader.trusts_length:
+            self.lengths.rows(rows)
         reader.gather(rows, out)
 
     def prefetch(self, name: str, rows: Index) -> None:
@@ -131,7 +133,7 @@ class GroupReader:
             pieces, parts = self._pieces(name), self.manifest.parts[name]
             size = parts.row_bytes * parts.lengths.sum()
             if size <= SMALL_COLUMN and not fits_one_map(pieces, parts.row_bytes):
-                return MappedRows([_frozen(np.concatenate(self._load(name)))])
+                return MappedRows([_frozen(np.concatenate(self._load(name)))], trusts_length=False)
             mapped = MappedRows(map_pieces(pieces, parts.shape, np.dtype(parts.dtype)))
             self._mapped |= bool(parts.row_bytes and parts.lengths.all())
             return mapped

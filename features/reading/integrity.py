@@ -2,13 +2,17 @@
 
 Readers find columns at the offsets that the manifest lists and would not notice damage elsewhere in
 a file. So ``open_checked`` compares a file's size and HDF5 headers with the manifest, and
-``HeaderCheck`` hashes all bytes outside the datasets when a shard is first read. Neither reads the
-shards that nobody asks for: a store of thousands of shards still opens fast.
+``HeaderCheck`` hashes all bytes outside the datasets when a shard is first read. ``LengthCheck``
+notices a file that is cut while it is open: reading a map beyond its end would kill the process.
+None reads the shards that nobody asks for: a store of thousands of shards still opens fast.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
+import weakref
 import zlib
 from typing import NamedTuple
 
@@ -100,3 +104,55 @@ class HeaderCheck:
                 )
             self._pending[shard] = False
         self.done = not self._pending.any()
+
+
+class LengthCheck:
+    """Check that the files of a group have not been cut since they were opened.
+
+    Files of groups with few shards are kept open for this; those of others are looked up by name.
+    """
+
+    KEPT_OPEN = 64
+    SAME_SECONDS = 0.001  # the columns of one batch are read one after another
+
+    def __init__(self, manifest: GroupManifest):
+        self.manifest = manifest
+        self._ends = np.cumsum(manifest.rows)
+        self._files: dict[int, int] = {}
+        self._last: tuple[Index | None, float] = None, 0.0
+        weakref.finalize(self, _close_all, self._files)
+
+    def rows(self, rows: Index) -> None:
+        """Check the shards of image rows, unless the same array was checked just before.
+
+        Raises: DamagedError: a file is shorter than it was written.
+        """
+        now = time.monotonic()
+        same, checked = self._last
+        if rows is same and now - checked < self.SAME_SECONDS:
+            return
+        for shard in set(np.searchsorted(self._ends, rows, side="right").tolist()):
+            size, wanted = self._size(shard), self.manifest.sizes[shard]
+            if size < wanted:
+                raise DamagedError(
+                    f"{self.manifest.folder}/{shard:05d}.h5: {size} bytes, {wanted} were written: "
+                    f"the file was cut while it was open. {REPAIR}"
+                )
+        self._last = rows, now
+
+    def _size(self, shard: int) -> int:
+        path = f"{self.manifest.folder}/{shard:05d}.h5"
+        try:
+            if len(self.manifest.sizes) > self.KEPT_OPEN:
+                return os.stat(path).st_size  # noqa: PTH116  (a Path takes longer than the call)
+            if shard not in self._files:
+                self._files[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.lseek(self._files[shard], 0, os.SEEK_END)
+        except OSError:  # deleted: a map or an open file still has the contents
+            return self.manifest.sizes[shard]
+
+
+def _close_all(files: dict[int, int]) -> None:
+    for descriptor in files.values():
+        with contextlib.suppress(OSError):
+            os.close(descriptor)

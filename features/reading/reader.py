@@ -73,7 +73,10 @@ class StoreReader:
 
         Raises: UnknownName: the format has no such column.
         """
-        return _group_of(name, variant) in self.manifest["groups"]
+        group = _group_of(name, variant)
+        if group not in self.manifest["groups"]:
+            return False
+        return not find_column(name)[1].optional or name in self.group(group).manifest.parts
 
     def group(self, name: str) -> GroupReader:
         """Return the reader of a group, for example ``regions`` or ``regions@clip``.
@@ -261,7 +264,13 @@ class StoreReader:
             return self.splits[split]
         part = _PART.fullmatch(split)
         if part is None:
-            raise UnknownName.of("split", split, self.splits)
+            error = UnknownName.of("split", split, self.splits)
+            if set(self.splits) == {"unsplit"}:
+                raise UnknownName(
+                    f"{error} The images of this store have no splits: build or import it again "
+                    "with --split-by 80/10/10, or with a column 'split' in the captions file."
+                )
+            raise error
         first, last = (int(part[end]) if part[end] else None for end in ("first", "last"))
         return self.image_rows(part["split"])[first:last]
 

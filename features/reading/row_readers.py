@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import DamagedError
+from features.errors import DamagedError, StoreError
 from features.format import read_into
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.integrity import Piece, open_checked
@@ -49,7 +49,8 @@ class MappedRows:
     Here and in the other readers, the rows to gather are valid and ``out`` is contiguous.
     """
 
-    def __init__(self, arrays: Sequence[Array]):
+    def __init__(self, arrays: Sequence[Array], *, trusts_length: bool = True):
+        self.trusts_length = trusts_length  # False for copies in memory
         self.arrays = list(arrays)
         self.starts = np.cumsum([0, *(len(array) for array in self.arrays)])
         self.ahead = _ReadAhead(int(self.starts[-1]), sum(array.nbytes for array in self.arrays))
@@ -113,6 +114,8 @@ class _OpenFiles:
 class PreadRows:
     """Rows by positioned reads: for network file systems where page faults are slow."""
 
+    trusts_length = False  # a read beyond the end is an error
+
     def __init__(self, pieces: Sequence[Piece], shape: tuple[int, ...], dtype: np.dtype[Any]):
         self.shape, self.dtype = shape, dtype
         self.row_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -152,6 +155,8 @@ class PreadRows:
 class H5Rows:
     """Rows through h5py: slower, but independent of our own reading of the files."""
 
+    trusts_length = False  # it looks after every row, since HDF5 reads zeros beyond the end
+
     def __init__(self, pieces: Sequence[Piece], name: str):
         self.starts = np.cumsum([0, *(piece.rows for piece in pieces)])
         self.name = name
@@ -172,7 +177,18 @@ class H5Rows:
         """Copy rows into ``out``, cast to its dtype."""
         shards = np.searchsorted(self.starts, rows, side="right") - 1
         for position, (row, shard) in enumerate(zip(rows.tolist(), shards.tolist(), strict=True)):
-            out[position] = self.files.get(shard)[row - int(self.starts[shard])]
+            try:
+                dataset = self.files.get(shard)
+                out[position] = dataset[row - int(self.starts[shard])]
+                size = os.fstat(dataset.file.id.get_vfd_handle()).st_size
+            except StoreError:
+                raise
+            except OSError as error:
+                path = self.files.pieces[shard].path
+                raise DamagedError(f"{path}: HDF5 cannot read row {row} ({error}).") from error
+            piece = self.files.pieces[shard]
+            if size < piece.size:
+                raise DamagedError(f"{piece.path}: {size} bytes, {piece.size} were written.")
 
     def prefetch(self, rows: Index) -> None:
         """Do nothing: HDF5 has no hints."""

@@ -1,8 +1,9 @@
-"""Zero-shot CLIP over region features that a CLIP vision tower computed.
+"""Zero-shot CLIP, SigLIP and SigLIP 2: the cosine of an image vector and a caption vector.
 
-The store holds the region features (variant ``regions@clip``). ``prepare`` reads the caption
-vectors from a file, or computes them with the text tower of a local CLIP folder (needs the package
-``transformers``).
+Nothing is trained. Caption vectors come from the text tower of a local folder or from a file. Image
+vectors are those of whole photos from the image tower of the same folder, of a file, or what the
+store holds: region features that an image tower computed (variant ``regions@clip``).
+docs/models/zero_shot.md has the commands.
 """
 
 from __future__ import annotations
@@ -16,16 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from features.batches import CaptionBatch, ImageBatch
-from features.errors import (
-    ConfigError,
-    InputError,
-    MismatchError,
-    MissingDependency,
-    MissingInput,
-    TrainingError,
-)
+from features.errors import ConfigError, InputError, MismatchError, MissingInput, TrainingError
+from features.names import bad_file
+from models.baselines.towers import Towers
 from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
 from models.registry import register
+
+BATCH = 64  # photos or captions that go through a tower at a time
 
 
 @dataclass(frozen=True)
@@ -33,17 +31,21 @@ class ClipOptions(DataOptions):
     """Options of zero-shot CLIP."""
 
     image_dim: int = 512
-    """Width of CLIP's common space."""
+    """Width of the stored region features; not read with ``photos``."""
     captions: str = ""
-    """``.npy`` file with one vector per caption row of the store, or a local CLIP folder."""
+    """``.npy`` file with one vector per caption row of the store, or a local folder of CLIP, SigLIP
+    or SigLIP 2."""
+    photos: str = ""
+    """Folder of the store's photos, for whole images through the image tower of the folder in
+    ``captions``; or an ``.npy`` file with one vector per image row. Empty: stored regions."""
     pool: Literal["mean", "max"] = "mean"
-    """``mean``: one vector per image; ``max``: the region that fits a caption best."""
+    """Of stored regions: one mean vector per image, or the region that fits a caption best."""
 
 
 class ClipImages(NamedTuple):
     """Regions and the pooled image of I images."""
 
-    regions: Tensor  # (I, K, D), unit length, zeros where padded; K = 0 with ``mean``
+    regions: Tensor  # (I, K, D), unit length, zeros where padded; K = 0 with one vector per image
     mask: Tensor  # (I, K) bool
     pooled: Tensor  # (I, D), unit length
 
@@ -56,116 +58,159 @@ class ClipCaptions(NamedTuple):
 
 @register("clip", ClipOptions)
 class Clip(nn.Module):
-    """Cosine of CLIP vectors; call ``prepare`` before scoring."""
+    """Cosine of the vectors of two towers; call ``attach`` before scoring."""
 
     reads_unions = False
     learns = False  # there is no loss to minimise
 
-    caption_table: Tensor  # (captions in the store, D); not part of a checkpoint
+    place: Tensor  # empty; it is where the model is, and part of no checkpoint
 
     def __init__(self, options: ClipOptions) -> None:
         super().__init__()
         self.options = options
-        self.register_buffer("caption_table", torch.zeros(0, options.image_dim), persistent=False)
+        self.register_buffer("place", torch.zeros(0), persistent=False)
+        self._towers: Towers | None = None
+        self._texts: list[str] = []
+        self._files: list[Path] = []
+        self._caption_vectors: Tensor | None = None  # unit length, of the rows of a store
+        self._image_vectors: Tensor | None = None
 
     def prepare(self, store: Any, codebook: Any) -> None:
-        """Compute or read the vectors of all captions of a store.
+        """Attach a store; the codebook is not used, as captions are read as text."""
+        del codebook
+        self.attach(store)
 
-        Args:
-            store: an open store.   codebook: not used; captions are read as text.
+    def attach(self, store: Any) -> None:
+        """Use the captions and photos of a store; vectors are computed when they are encoded.
 
         Raises:
-            ConfigError, MissingInput, InputError, MissingDependency: see ``embed_captions``.
-            MismatchError: the vectors do not match the store or its region features.
+            ConfigError: an option is missing.   MissingInput, InputError: a file is no such thing.
+            MissingDependency: a folder needs the package ``transformers``.
+            MismatchError: the vectors of a file do not match the store.
         """
-        del codebook
-        texts = [str(text) for text in store.column("caption")]
-        vectors = embed_captions(self.options.captions, texts)
-        if vectors.shape != (len(texts), self.options.image_dim):
-            raise MismatchError(
-                f"{self.options.captions}: caption vectors have shape {tuple(vectors.shape)}, but "
-                f"the store has {len(texts)} captions and region features of width "
-                f"{self.options.image_dim}. Use vectors of the same CLIP and the same store."
+        o = self.options
+        if not o.captions:
+            raise ConfigError(
+                "clip needs the option 'captions'. Set it to the folder of a CLIP, SigLIP or "
+                "SigLIP 2, or to an .npy file with one vector per caption."
             )
-        self.caption_table = l2norm(vectors.float()).to(self.caption_table.device)
+        self._texts = [str(text) for text in store.column("caption")]
+        source = Path(o.captions)
+        if not source.exists():
+            raise MissingInput(f"{source}: no such file or folder. Check the option 'captions'.")
+        if source.is_file():
+            self._caption_vectors = _vectors(source, len(self._texts), "captions")
+        else:
+            self._towers = Towers(source)
+        if o.photos:
+            self._attach_photos(store, Path(o.photos))
+        elif self._caption_vectors is not None:
+            self._compare(self._caption_vectors, o.image_dim)
+
+    def _attach_photos(self, store: Any, photos: Path) -> None:
+        if not photos.exists():
+            raise MissingInput(f"{photos}: no such file or folder. Check the option 'photos'.")
+        files = [str(name) for name in store.column("image_file")]
+        if photos.is_file():
+            self._image_vectors = _vectors(photos, len(files), "images")
+            if self._caption_vectors is not None:
+                self._compare(self._caption_vectors, self._image_vectors.shape[1])
+            return
+        if self._towers is None:
+            raise ConfigError(
+                "clip: whole photos need an image tower. Set the option 'captions' to the folder "
+                "of the model, or 'photos' to an .npy file with one vector per image."
+            )
+        for name in files:
+            if reason := bad_file(name):
+                raise InputError(f"{name}: is no file name under {photos}: {reason}.")
+        self._files = [photos / name for name in files]
+
+    def _compare(self, captions: Tensor, width: int) -> None:
+        if captions.shape[1] != width:
+            raise MismatchError(
+                f"{self.options.captions}: caption vectors have shape {tuple(captions.shape)}, but "
+                f"the images have vectors of width {width}. Use vectors of the same model."
+            )
 
     def encode_images(self, images: ImageBatch) -> ClipImages:
-        """Return unit vectors of the images; with ``pool: max`` also of their regions."""
+        """Return unit vectors of the images; with ``pool: max`` also of their regions.
+
+        Raises: MissingInput, InputError: a photo cannot be read.
+        """
         mask = images.object_mask
+        pooled = self._whole(images.rows)
+        if pooled is not None:
+            regions = pooled.new_zeros(len(pooled), 0, pooled.shape[1])
+            return ClipImages(regions, mask[:, :0], pooled)
         regions = masked_l2norm(images.objects.float(), mask)
         pooled = l2norm(masked_mean(regions, mask.unsqueeze(-1), 1))
         if self.options.pool == "mean":
             regions, mask = regions[:, :0], mask[:, :0]
         return ClipImages(regions, mask, pooled)
 
-    def encode_captions(self, captions: CaptionBatch) -> ClipCaptions:
-        """Look the captions up by their row in the store.
+    def _whole(self, rows: Tensor) -> Tensor | None:
+        """Return unit vectors of whole photos, None where the store's regions are used."""
+        if self._image_vectors is not None:
+            return self._image_vectors[rows.cpu()].to(self.place.device)
+        if not self._files:
+            return None
+        assert self._towers is not None
+        chosen = [self._files[row] for row in rows.tolist()]
+        parts = [
+            self._towers.embed_photos(chosen[start : start + BATCH], self.place.device)
+            for start in range(0, len(chosen), BATCH)
+        ]
+        return l2norm(torch.cat(parts))
 
-        Raises: TrainingError: ``prepare`` was not called.
+    def encode_captions(self, captions: CaptionBatch) -> ClipCaptions:
+        """Return unit vectors of the captions, which are known by their row in the store.
+
+        Raises: TrainingError: neither ``prepare`` nor ``attach`` was called.
         """
-        if not len(self.caption_table):
+        rows = captions.rows
+        if self._caption_vectors is not None:
+            return ClipCaptions(self._caption_vectors[rows.cpu()].to(self.place.device))
+        if self._towers is None:
             raise TrainingError("clip has no caption vectors. Call prepare(store, codebook) first.")
-        return ClipCaptions(self.caption_table[captions.rows])
+        chosen = [self._texts[row] for row in rows.tolist()]
+        parts = [
+            self._towers.embed_texts(chosen[start : start + BATCH], self.place.device)
+            for start in range(0, len(chosen), BATCH)
+        ]
+        return ClipCaptions(l2norm(torch.cat(parts)))
 
     def score(self, images: ClipImages, captions: ClipCaptions) -> Tensor:
-        """Return the cosines of all pairs: (I, C)."""
-        if self.options.pool == "mean":
+        """Return the cosines of all pairs: (I, C).
+
+        Raises: MismatchError: images and captions have vectors of different widths.
+        """
+        self._compare(captions.vectors, images.pooled.shape[1])
+        if images.regions.shape[1] == 0:
             return images.pooled @ captions.vectors.T
         scores = images.regions @ captions.vectors.T  # (I, K, C)
         return masked_max(scores, images.mask.unsqueeze(-1), 1)
 
     def plain_score(self, images: ClipImages, captions: ClipCaptions) -> Tensor:
         """Return the cosines of I images with one caption: (I, 1)."""
-        if self.options.pool == "mean":
+        if images.regions.shape[1] == 0:
             return cosine(images.pooled, captions.vectors).unsqueeze(1)
         scores = cosine(images.regions, captions.vectors.unsqueeze(1))
         return masked_max(scores, images.mask, 1).unsqueeze(1)
 
 
-def embed_captions(source: str, texts: list[str], batch_size: int = 256) -> Tensor:
-    """Return one CLIP vector per text.
+def _vectors(path: Path, rows: int, what: str) -> Tensor:
+    """Return unit vectors of a file, (rows, D) float32.
 
-    Args:
-        source: ``.npy`` file of vectors in the same order, or a local CLIP folder.
-        texts: the captions.   batch_size: captions per step of the text tower.
-    Returns: (len(texts), D) float32.
-
-    Raises:
-        ConfigError: the source is empty.   MissingInput: it does not exist.
-        InputError: the file is not a numeric array.
-        MissingDependency: a folder needs the package ``transformers``.
+    Raises: InputError: not a numeric array.   MismatchError: not one vector per row of the store.
     """
-    if not source:
-        raise ConfigError(
-            "clip needs the option 'captions'. Set it to an .npy file with one CLIP vector per "
-            "caption, or to the folder of the CLIP that computed the region features."
+    try:
+        values = torch.from_numpy(np.load(path, allow_pickle=False)).float()
+    except (ValueError, OSError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read as a numeric .npy array ({error}).") from error
+    if values.dim() != 2 or len(values) != rows:
+        raise MismatchError(
+            f"{path}: has the shape {tuple(values.shape)}, but the store has {rows} {what}. "
+            "It should hold one vector for each, in the order of the store."
         )
-    path = Path(source)
-    if not path.exists():
-        raise MissingInput(f"{path}: no such file or folder. Check the option 'captions'.")
-    if path.is_file():
-        try:
-            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
-        except (ValueError, OSError, TypeError) as error:
-            raise InputError(
-                f"{path}: cannot be read as a numeric .npy array ({error})."
-            ) from error
-    try:  # optional
-        from transformers import AutoTokenizer, CLIPTextModelWithProjection
-    except ImportError as error:
-        raise MissingDependency.of(
-            "transformers", "the text tower of a CLIP folder", "pip install 'transformers>=4.44'"
-        ) from error
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    tower = CLIPTextModelWithProjection.from_pretrained(path, local_files_only=True).eval()
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), batch_size):
-            chunk = tokenizer(
-                texts[start : start + batch_size],
-                padding=True,
-                truncation=True,
-                return_tensors="pt",
-            )
-            rows.append(tower(**chunk).text_embeds.float())
-    return torch.cat(rows) if rows else torch.zeros(0, tower.config.projection_dim)
+    return l2norm(values)

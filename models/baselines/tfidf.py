@@ -33,6 +33,11 @@ class TfidfOptions(DataOptions):
     """Count a word as its lemma, so that ``dogs`` matches the label ``dog``."""
     sublinear: bool = True
     """1 + log(count) instead of the count."""
+    attributes: bool = False
+    """Count the attributes of the objects as well."""
+    confidence: bool = False
+    """For images, the probability that a word is right for any object or relation, from their
+    scores, instead of the count."""
 
 
 class TfidfCode(NamedTuple):
@@ -98,23 +103,46 @@ class Tfidf(nn.Module):
         counts = torch.zeros(len(terms), len(self.term_of_word), device=terms.device)
         return counts.scatter_add_(1, terms, torch.ones_like(terms, dtype=counts.dtype))
 
-    def _weigh(self, counts: Tensor) -> TfidfCode:
+    def _damped(self, counts: Tensor) -> Tensor:
+        """Return 1 + log(count) for positive counts if the options ask for it."""
+        if not self.options.sublinear:
+            return counts
+        return torch.where(counts > 0, 1.0 + counts.clamp(min=1.0).log(), 0.0)
+
+    def _weigh(self, values: Tensor) -> TfidfCode:
         if not bool(self.idf.any()):
             raise TrainingError("tfidf has no word counts. Call prepare(store, codebook) first.")
-        if self.options.sublinear:
-            counts = torch.where(counts > 0, 1.0 + counts.clamp(min=1.0).log(), 0.0)
-        return TfidfCode(l2norm(counts * self.idf))
+        return TfidfCode(l2norm(values * self.idf))
 
     def encode_images(self, images: ImageBatch) -> TfidfCode:
-        """Return the bags of the labels (and predicates): (I, V)."""
-        terms = self.label_terms[images.labels].flatten(1)
+        """Return the bags of the labels (and predicates, attributes): (I, V)."""
+        parts = [(self.label_terms[images.labels], images.scores)]
         if self.options.predicates:
-            terms = torch.cat([terms, self.predicate_terms[images.predicates].flatten(1)], 1)
-        return self._weigh(self._count(terms))
+            scores = images.relation_scores
+            scores = torch.ones_like(images.predicates) if scores is None else scores
+            parts.append((self.predicate_terms[images.predicates], scores))
+        if self.options.attributes and images.attributes is not None:
+            assert images.attribute_objects is not None
+            assert images.attribute_scores is not None
+            own = images.scores.gather(1, images.attribute_objects) * images.attribute_scores
+            parts.append((self.term_of_word[images.attributes].unsqueeze(-1), own))
+        terms = torch.cat([part.flatten(1) for part, _ in parts], 1)
+        if not self.options.confidence:
+            return self._weigh(self._damped(self._count(terms)))
+        scores = torch.cat(
+            [s.unsqueeze(-1).expand(part.shape).flatten(1) for part, s in parts], 1
+        ).float()
+        return self._weigh(self._any(terms, scores))
+
+    def _any(self, terms: Tensor, scores: Tensor) -> Tensor:
+        """Return the probability that any of the (N, T) mentions of each term is right: (N, V)."""
+        misses = torch.zeros(len(terms), len(self.term_of_word), device=terms.device)
+        wrong = torch.log1p(-scores.clamp(0, 1 - 1e-4))
+        return 1 - misses.scatter_add_(1, terms, wrong).exp()
 
     def encode_captions(self, captions: CaptionBatch) -> TfidfCode:
         """Return the bags of the words: (C, V)."""
-        return self._weigh(self._count(self.term_of_word[captions.words]))
+        return self._weigh(self._damped(self._count(self.term_of_word[captions.words])))
 
     def score(self, images: TfidfCode, captions: TfidfCode) -> Tensor:
         """Return the cosines of all pairs: (I, C)."""

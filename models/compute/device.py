@@ -37,7 +37,7 @@ def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
     """Turn out-of-memory errors of torch and numpy into a TrainingError that ends in ``advice``."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (torch.cuda.OutOfMemoryError, MemoryError) as error:  # torch 2.4 has no other name
         raise _out_of_memory(device, error, advice) from error
     except RuntimeError as error:
         if "DefaultCPUAllocator" not in str(error):  # on a CPU, torch has no class for it

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from features.errors import ConfigError, MissingInput, UnknownName
+from features.yaml_text import parse_yaml
 from models.configuration.config import SECTIONS, Config, from_dict
 
 _MODELS = Path(__file__).resolve().parents[1]
@@ -70,21 +69,6 @@ def load(name: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML loader that refuses duplicate keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping. Raises: ConfigError: a key is listed twice."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                line = key_node.start_mark.line + 1
-                raise ConfigError(f"{self.name}: line {line}: {key!r} is listed twice.")
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -92,14 +76,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise MissingInput(f"{path}: cannot be read ({error.strerror}). Check the path.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text; expected a YAML file.") from error
-    try:
-        loader = _StrictLoader(text)
-        loader.name = str(path)
-        tree = loader.get_single_data() or {}
-    except ConfigError:
-        raise
-    except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from error
+    tree = parse_yaml(text, str(path)) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: contains {tree!r}, but should contain sections of keys.")
     return tree
@@ -124,9 +101,11 @@ def _parse_overrides(words: Sequence[str]) -> list[tuple[str, Any]]:
             ]
             raise ConfigError(f"--{key}: {UnknownName.of('option', key, known)}")
         try:
-            pairs.append((key, text if _is_text(section, name, text) else yaml.safe_load(text)))
-        except (yaml.YAMLError, ValueError, TypeError) as error:
-            raise ConfigError(f"--{key}: {text!r} is not a YAML value.") from error
+            pairs.append(
+                (key, text if _is_text(section, name, text) else parse_yaml(text, f"--{key}"))
+            )
+        except ConfigError as error:
+            raise ConfigError(f"--{key}: {text[:200]!r} is not a YAML value.") from error
     return pairs
 
 
@@ -134,6 +113,6 @@ def _is_text(section: str, name: str, text: str) -> bool:
     """Whether an override is text as it is written: YAML would read 123_45 as a number."""
     field = SECTIONS[section].model_fields.get(name) if section in SECTIONS else None
     hint = None if field is None else field.annotation
-    if hint == str | None and yaml.safe_load(text or "''") is None:
+    if hint == str | None and parse_yaml(text or "''", f"--{section}.{name}") is None:
         return False  # null
     return not text or (hint in (str, str | None) and text[0] not in "'\"")

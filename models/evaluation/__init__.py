@@ -12,7 +12,7 @@ from models.evaluation.judgements import (
     score_pairs,
 )
 from models.evaluation.measure import evaluate_scores
-from models.evaluation.metrics import METRICS, Recall, chance, recall
+from models.evaluation.metrics import METRICS, Recall, chance, paired_bootstrap, recall
 from models.evaluation.negatives import (
     Accuracy,
     Negatives,
@@ -21,14 +21,18 @@ from models.evaluation.negatives import (
     paired_scores,
 )
 from models.evaluation.parsing import parse_texts, read_graph, stored_profile
+from models.evaluation.positives import describe, evaluate_positives, read_positives
 from models.evaluation.results import (
     Setting,
     document,
     file_stem,
     print_accuracies,
     print_agreement,
+    print_differences,
+    print_positives,
     print_table,
     write_json,
+    write_positives,
     write_queries,
 )
 
@@ -48,18 +52,24 @@ __all__ = [
     "chance",
     "compare_with_negatives",
     "computing",
+    "describe",
     "document",
+    "evaluate_positives",
     "evaluate_scores",
     "file_stem",
     "image_rows",
     "kendall",
+    "paired_bootstrap",
     "paired_scores",
     "parse_texts",
     "print_accuracies",
     "print_agreement",
+    "print_differences",
+    "print_positives",
     "print_table",
     "read_graph",
     "read_judgements",
+    "read_positives",
     "recall",
     "reference",
     "score_all",
@@ -67,6 +77,7 @@ __all__ = [
     "score_split",
     "stored_profile",
     "write_json",
+    "write_positives",
     "write_queries",
 ]
 

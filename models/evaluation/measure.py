@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from models.evaluation.metrics import Recall, bootstrap, fold5, recall
-from models.evaluation.rerank import rerank, rerank_folds
+from models.evaluation.positives import Found
+from models.evaluation.rerank import TOP, rerank, rerank_folds
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class Evaluation:
     Attributes:
         name: a run folder or ``ensemble of N``, perhaps with ``+ re-ranking``.
         recall: its numbers.   intervals: bootstrap intervals by name; empty without bootstrap.
+        positives: numbers of sets of positives, by the name of the set.
     """
 
     name: str
     recall: Recall
     intervals: dict[str, tuple[float, float]]
+    positives: dict[str, Found] = field(default_factory=dict)
 
 
 def evaluate_scores(
@@ -33,6 +36,7 @@ def evaluate_scores(
     *,
     folds: bool = False,
     reranked: bool = False,
+    top: int = TOP,
     samples: int = 0,
 ) -> Evaluation:
     """Return the numbers of a score matrix.
@@ -41,12 +45,13 @@ def evaluate_scores(
         sims: (n_images, n_captions).   caption_to_image: (n_captions,).   name: of the row.
         folds: mean over five folds of images.
         reranked: apply RACG's re-ranking to image -> text; text -> image stays the same.
+        top: captions per image to re-rank.
         samples: bootstrap samples for the intervals; 0: no intervals.
     """
     numbers = fold5 if folds else recall
     found = numbers(sims, caption_to_image)
     if reranked:
-        again = rerank_folds(sims, caption_to_image) if folds else rerank(sims)
+        again = rerank_folds(sims, caption_to_image, top) if folds else rerank(sims, top)
         found = _joined(numbers(again, caption_to_image), found)
         name += " + re-ranking"
     return Evaluation(name, found, bootstrap(found, caption_to_image, samples) if samples else {})

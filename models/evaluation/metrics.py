@@ -192,6 +192,80 @@ def bootstrap(
         caption_to_image: (n_captions,) the same as there.
         samples: number of samples.   seed: of the samples.   level: confidence level.
     """
+    curves = _recall_curves(found, caption_to_image, samples, seed)
+    return {name: _interval(curve, level) for name, curve in curves.items()}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of one run minus that of another.
+
+    Attributes:
+        value: the difference.   low, high: ends of its bootstrap interval.
+        p: two-sided; the share of samples that do not have the sign of the difference, twice.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+def paired_bootstrap(
+    one: Recall,
+    other: Recall,
+    caption_to_image: Any,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Difference]:
+    """Compare two runs on the same split: ``one`` minus ``other`` for the recalls, rsum and mr.
+
+    Both runs are evaluated on the same samples of images, so that what is hard for both cancels:
+    the interval is narrower than those of the runs alone suggest.
+
+    Args:
+        one, other: of two score matrices of the same images and captions.
+        caption_to_image, samples, seed, level: see ``bootstrap``.
+
+    Raises: UsageError: the results are of different queries.
+    """
+    if not np.array_equal(one.i2t_images, other.i2t_images):
+        raise UsageError("two results of different images cannot be compared in pairs.")
+    curves = [_recall_curves(found, caption_to_image, samples, seed) for found in (one, other)]
+    found = {}
+    for name in curves[0]:
+        curve, value = curves[0][name] - curves[1][name], one[name] - other[name]
+        against = min(float(np.mean(curve <= 0)), float(np.mean(curve >= 0)))
+        found[name] = Difference(value, *_interval(curve, level), min(1.0, 2 * against))
+    return found
+
+
+def _interval(curve: Floats, level: float) -> tuple[float, float]:
+    low, high = np.percentile(curve, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def image_curves(values: Floats, images: Ints, samples: int, seed: int) -> Floats:
+    """Return means over queries in bootstrap samples of images: (samples, metrics).
+
+    Args:
+        values: (queries, metrics).   images: (queries,) the image that each query belongs to.
+        samples: number of samples.   seed: of the samples.
+    """
+    _, place = np.unique(images, return_inverse=True)
+    count = int(place.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    sums = np.zeros((count, values.shape[1]))
+    np.add.at(sums, place, values)
+    means: Floats = (draws @ sums) / (draws @ np.bincount(place, minlength=count))[:, None]
+    return means
+
+
+def _recall_curves(
+    found: Recall, caption_to_image: Any, samples: int, seed: int
+) -> dict[str, Floats]:
+    """Return the recalls, rsum and mr in bootstrap samples of images."""
     owner = np.asarray(caption_to_image, np.int64)
     images = found.i2t_images
     place = np.full(int(owner.max()) + 1, -1, np.int64)
@@ -209,11 +283,7 @@ def bootstrap(
         curves[f"t2i_r{top}"] = 100.0 * (draws @ found_by) / (draws @ captions)
     curves["rsum"] = np.sum(list(curves.values()), axis=0)
     curves["mr"] = curves["rsum"] / 6
-    low, high = 50 * (1 - level), 50 * (1 + level)
-    return {
-        name: (float(np.percentile(curve, low)), float(np.percentile(curve, high)))
-        for name, curve in curves.items()
-    }
+    return curves
 
 
 def _with_sums(values: dict[str, float]) -> dict[str, float]:

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from features.errors import UsageError
 
+TOP = 15  # captions per image to re-rank; the paper gives no number
 
-def rerank(sims: Any, top: int = 15) -> npt.NDArray[np.float32]:
+
+def rerank(sims: Any, top: int = TOP) -> npt.NDArray[np.float32]:
     """Return scores that re-rank the captions of each image. RACG Eq. (24)-(27).
 
     Use them for image -> text only.
@@ -47,7 +49,9 @@ def rerank(sims: Any, top: int = 15) -> npt.NDArray[np.float32]:
     return places
 
 
-def rerank_folds(sims: Any, caption_to_image: Any, folds: int = 5) -> npt.NDArray[np.float32]:
+def rerank_folds(
+    sims: Any, caption_to_image: Any, top: int = TOP, folds: int = 5
+) -> npt.NDArray[np.float32]:
     """Re-rank inside each fold of consecutive images; scores outside the folds are 0."""
     scores, owner = np.asarray(sims), np.asarray(caption_to_image)
     again = np.zeros(scores.shape, np.float32)
@@ -55,5 +59,5 @@ def rerank_folds(sims: Any, caption_to_image: Any, folds: int = 5) -> npt.NDArra
     for start in range(0, size * folds, size):
         captions = np.flatnonzero((owner >= start) & (owner < start + size))
         fold = slice(start, start + size)
-        again[fold, captions] = rerank(scores[fold][:, captions])
+        again[fold, captions] = rerank(scores[fold][:, captions], top)
     return again

@@ -16,11 +16,14 @@ import numpy.typing as npt
 from features.errors import MissingDependency
 from features.format import replacing
 from models.evaluation.measure import Evaluation
+from models.evaluation.metrics import METRICS, Difference
+from models.evaluation.positives import PARTS, Found, rows_of
 
 if TYPE_CHECKING:
     from features.store import Store
 
 TOP = 10
+Differences = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Setting:
     Attributes:
         split: name of the split.   images, captions: how many it has.
         fold5: mean of five folds.   precision: of the scores.
+        rerank_top: captions per image that were re-ranked; 0 without re-ranking.
         store: keys of the store, see ``store_keys``.   chance: recalls of a random order.
     """
 
@@ -38,6 +42,7 @@ class Setting:
     captions: int
     fold5: bool
     precision: str
+    rerank_top: int
     store: dict[str, str]
     chance: dict[str, float]
 
@@ -52,13 +57,18 @@ def file_stem(split: str) -> str:
 
 
 def document(
-    setting: Setting, runs: Sequence[Mapping[str, Any]], rows: Sequence[Evaluation]
+    setting: Setting,
+    runs: Sequence[Mapping[str, Any]],
+    rows: Sequence[Evaluation],
+    differences: Differences | None = None,
 ) -> dict[str, Any]:
     """Return an evaluation as JSON values.
 
     Args:
         setting: becomes the first keys.   runs: folder and metadata of each run.
-        rows: become ``name``, ``metrics`` (name -> number), ``intervals`` (name -> [low, high]).
+        rows: become ``name``, ``metrics`` (name -> number), ``intervals`` (name -> [low, high])
+            and ``positives`` (set -> metrics and intervals).
+        differences: become ``differences``: both names, and metric -> value, low, high, p.
     """
     return {
         **dataclasses.asdict(setting),
@@ -68,8 +78,22 @@ def document(
                 "name": row.name,
                 "metrics": dict(row.recall),
                 "intervals": {name: list(ends) for name, ends in row.intervals.items()},
+                "positives": {
+                    name: {
+                        "metrics": found.values,
+                        "intervals": {key: list(ends) for key, ends in found.intervals.items()},
+                    }
+                    for name, found in row.positives.items()
+                },
             }
             for row in rows
+        ],
+        "differences": [
+            {
+                "runs": list(names),
+                "metrics": {name: dataclasses.asdict(one) for name, one in found.items()},
+            }
+            for names, found in (differences or {}).items()
         ],
     }
 
@@ -91,18 +115,12 @@ def write_queries(
 
     Raises: MissingDependency: pyarrow is not installed. WriteError: the file cannot be written.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingDependency.of(
-            "pyarrow", "writing per-query results", "pip install pyarrow"
-        ) from error
     image_ids = store.column("image_id")[store.image_rows(split)]
     caption_ids = store.column("caption_id")[store.caption_rows(split)]
     asking = row.recall.i2t_images
     i2t, t2i = _best(sims[asking]), _best(np.ascontiguousarray(sims.T))
-    table = pa.table(
+    _write_table(
+        path,
         {
             "direction": ["i2t"] * len(asking) + ["t2i"] * len(caption_ids),
             "query": [*image_ids[asking], *caption_ids],
@@ -112,8 +130,33 @@ def write_queries(
                 *np.take_along_axis(sims[asking], i2t, 1).tolist(),
                 *np.take_along_axis(sims.T, t2i, 1).tolist(),
             ],
-        }
+        },
     )
+
+
+def write_positives(path: Path, store: Store, split: str, found: Found) -> None:
+    """Write a row for each query of a set of positives.
+
+    Columns: ``direction`` (i2t or t2i), ``query`` (image or caption id), ``ranks`` (from 1, of all
+    right answers, best first), and the metrics of the query from 0 to 1.
+
+    Raises: MissingDependency: pyarrow is not installed. WriteError: the file cannot be written.
+    """
+    image_ids = store.column("image_id")[store.image_rows(split)].tolist()
+    caption_ids = store.column("caption_id")[store.caption_rows(split)].tolist()
+    rows = list(rows_of(found, image_ids, caption_ids))
+    _write_table(path, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def _write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingDependency.of(
+            "pyarrow", "writing per-query results", "pip install pyarrow"
+        ) from error
+    table = pa.table(dict(columns))
     with replacing(path) as partial:
         pq.write_table(table, partial)
 
@@ -128,8 +171,7 @@ def _best(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
     """Print the recalls of all rows, with their intervals below, and chance in the last row."""
-    from rich.console import Console  # takes 50 ms to load
-    from rich.table import Table
+    from rich.table import Table  # takes 50 ms to load
 
     folds = ", mean of five folds" if setting.fold5 else ""
     counts = f"{setting.images:,} images, {setting.captions:,} captions"
@@ -141,18 +183,60 @@ def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
         table.add_column(head, justify="right")
     names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
     for row in rows:
-        cells = []
-        for name in names:
-            cell = f"{row.recall[name]:.1f}"
-            if name in row.intervals:
-                low, high = row.intervals[name]
-                cell += f"\n{low:.1f}-{high:.1f}"
-            cells.append(cell)
+        cells = [_cell(row.recall[name], row.intervals.get(name)) for name in names]
         table.add_row(row.name, *cells)
     by_chance = setting.chance
     table.add_row("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names))
+    _print(table)
+
+
+def print_positives(rows: Sequence[Evaluation]) -> None:
+    """Print the metrics of all sets of positives, in percent, with their intervals below."""
+    from rich.table import Table  # takes 50 ms to load
+
+    heads = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "rprecision": "R-P", "map_at_r": "mAP@R"}
+    table = Table(title="several right answers per query")
+    table.add_column("run", overflow="fold")
+    table.add_column("positives")
+    for way in ("i2t", "t2i"):
+        for part in PARTS:
+            table.add_column(f"{way} {heads[part]}", justify="right")
+    for row in rows:
+        for name, found in row.positives.items():
+            names = [f"{way}_{part}" for way in ("i2t", "t2i") for part in PARTS]
+            cells = [_cell(found.values[key], found.intervals.get(key)) for key in names]
+            table.add_row(row.name, name, *cells)
+    _print(table)
+
+
+def print_differences(differences: Differences) -> None:
+    """Print by how much runs differ, with bootstrap intervals and p below."""
+    from rich.table import Table  # takes 50 ms to load
+
+    names = [name for name in METRICS if "med" not in name and "mean" not in name]
+    table = Table(title="difference, 95 % interval of paired samples, p")
+    table.add_column("runs", overflow="fold")
+    for name in names:
+        table.add_column(name.replace("_r", " R@"), justify="right")
+    for (one, other), found in differences.items():
+        cells = [
+            f"{found[name].value:+.1f}\n{found[name].low:+.1f} {found[name].high:+.1f}\n"
+            f"p {found[name].p:.3f}"
+            for name in names
+        ]
+        table.add_row(f"{one} - {other}", *cells)
+    _print(table)
+
+
+def _cell(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.1f}" + (f"\n{interval[0]:.1f}-{interval[1]:.1f}" if interval else "")
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console  # takes 50 ms to load
+
     # A pipe has no width; numbers must not be cut there.
-    Console(width=None if Console().is_terminal else 160).print(table)
+    Console(width=None if Console().is_terminal else 180).print(table)
 
 
 def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
@@ -160,11 +244,17 @@ def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
     kinds = rows[0]["kinds"]
     heads = [f"{kind['kind']} ({kind['count']:,})" for kind in kinds]
     cells = [
-        (str(row["name"]), *(_cell(k["value"], (k["low"], k["high"])) for k in row["kinds"]))
-        for row in rows
+        (str(row["name"]), *(_cell(k["value"], _interval(k)) for k in row["kinds"])) for row in rows
     ]
     chance_row = ("chance", *("50.0" for _ in kinds))
-    _print(f"{split}: a caption scores higher than its negative, %", heads, [*cells, chance_row])
+    _print_rows(
+        f"{split}: a caption scores higher than its negative, %", heads, [*cells, chance_row]
+    )
+
+
+def _interval(kind: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the interval of an accuracy; None if no samples were drawn."""
+    return (kind["low"], kind["high"]) if kind["low"] < kind["high"] else None
 
 
 def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
@@ -178,17 +268,11 @@ def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
             ends = row[f"{name}_interval"]
             taus.append(_cell(100 * row[name], ends and (100 * ends[0], 100 * ends[1])))
         cells.append((str(row["name"]), str(row["set"]), *counts, *taus))
-    _print(f"{file}: agreement with ratings, x 100", heads, cells)
+    _print_rows(f"{file}: agreement with ratings, x 100", heads, cells)
 
 
-def _cell(value: float, ends: tuple[float, float] | None) -> str:
-    known = ends is not None and ends[0] < ends[1]
-    return f"{value:.1f}" + (f"\n{ends[0]:.1f}-{ends[1]:.1f}" if known and ends else "")
-
-
-def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console  # takes 50 ms to load
-    from rich.table import Table
+def _print_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table  # takes 50 ms to load
 
     table = Table(title=title)
     table.add_column("run", overflow="fold")
@@ -196,4 +280,4 @@ def _print(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> N
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if Console().is_terminal else 160).print(table)
+    _print(table)

@@ -1,8 +1,8 @@
 """Load released checkpoints of GSMN, HREM and SGM into our models.
 
 ``python -m models.released.checkpoints gsmn model_best.pth.tar gsmn.safetensors`` prints which
-tensor became which, and writes the weights with the options that rebuild the model. Checkpoints
-are read with ``weights_only``, so no code in a file is ever run.
+tensor became which and where each option comes from, and writes the weights with the options that
+rebuild the model. Checkpoints are read with ``weights_only``, so no code in a file is ever run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from models.nn import BertConfig, BertText
 from models.papers import Hrem
 from models.registry import build_options, create
 from models.released.layouts import LAYOUTS, Layout, join_kernels
+from models.training import check_weights, weights_digest
 
 BERT = "txt_enc.bert."  # prefix of a BERT's tensors in released checkpoints
 
@@ -42,12 +44,18 @@ class Converted:
     matched: tuple[tuple[str, str], ...]  # (their name, our name)
     ignored: tuple[tuple[str, str], ...]  # (their name, why)
     fresh: tuple[str, ...]  # our tensors that the checkpoint does not have
+    origins: Mapping[str, str]  # option -> where its value comes from, if it is not the default
 
     def report(self) -> str:
-        """Return one line for each tensor, and a summary."""
+        """Return one line for each tensor and each option, and a summary."""
         lines = [f"{theirs} -> {ours}" for theirs, ours in self.matched]
         lines += [f"{theirs}: left out, {why}" for theirs, why in self.ignored]
         lines += [f"{ours}: not in the checkpoint, keeps its initial value" for ours in self.fresh]
+        values = dataclasses.asdict(self.model.options)
+        lines += [
+            f"{key} = {value!r}: {self.origins.get(key, 'not in the checkpoint, our default')}"
+            for key, value in values.items()
+        ]
         total = sum(p.numel() for p in self.model.parameters())
         lines.append(f"{self.name}: {len(self.matched)} tensors matched, {total:,} parameters")
         return "\n".join(lines)
@@ -60,14 +68,17 @@ def load_official(name: str, checkpoint: Path | str | Mapping[str, Any], **optio
         name: ``gsmn``, ``hrem`` or ``sgm``.
         checkpoint: the ``.pth.tar`` file, or its content: ``{"model": [state dict, ...]}``, that
             list, or one state dict whose names have the prefixes of the parts.
-        options: options of the model. Sizes are read from the tensors; other options default to
-            the released code (GSMN: ``propagation="official"``). HREM's ``heads`` cannot be read
-            from the weights.
+        options: options of the model; they take precedence. Sizes are read from the tensors, and
+            settings such as GSMN's lambda and HREM's heads from the ``opt`` that the released
+            code saves beside them. Other options default to the released code (GSMN:
+            ``propagation="official"``). Without ``opt``, pass what the weights do not show: GSMN's
+            ``scale`` (20 on Flickr30K, 10 on COCO), HREM's ``heads``.
 
     Raises:
         UnknownName: there is no layout for this model.
         MissingInput: the file does not exist.
-        InputError: a tensor is missing, unknown or of the wrong shape.
+        InputError: a tensor is missing, unknown or of the wrong shape, or the weights were trained
+            with a setting that our model does not have.
     """
     return convert(name, checkpoint, **options).model
 
@@ -89,8 +100,23 @@ def convert(name: str, checkpoint: Path | str | Mapping[str, Any], **options: ob
             f"{source}: has no tensor {error.args[0]!r}, so it is not a released {name} "
             f"checkpoint. Its names begin with {sorted(state)[:3]}."
         ) from error
-    model = _build(name, {**found, **options}, state, source)
-    return _fill(name, model, layout, state, source)
+    settings = _settings(content)
+    saved = layout.read_settings(settings, source)
+    origins = {
+        **dict.fromkeys(found, "from the tensors, or as released"),
+        **dict.fromkeys(saved, "from the settings in the checkpoint"),
+        **dict.fromkeys(options, "given"),
+    }
+    model = _build(name, {**found, **saved, **options}, state, source)
+    return _fill(name, model, layout, state, source, origins)
+
+
+def _settings(content: Any) -> dict[str, Any]:
+    """Return the settings that the released code saves as ``opt``; {} without them."""
+    found = content.get("opt") if isinstance(content, Mapping) else None
+    if isinstance(found, argparse.Namespace):
+        found = vars(found)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _read(path: Path) -> Any:
@@ -100,13 +126,26 @@ def _read(path: Path) -> Any:
     allowed: list[Any] = [argparse.Namespace, np.dtype, type(np.dtype(np.float64))]
     allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with _allowed(allowed):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types on a damaged or foreign file
         raise InputError(
             f"{path}: cannot be read as a checkpoint without running its code "
             f"({str(error).splitlines()[0]})."
         ) from error
+
+
+def _allowed(objects: list[Any]) -> AbstractContextManager[None]:
+    """Let ``weights_only`` rebuild these objects.
+
+    Torch 2.4 has no context manager for it and no names for objects that have moved; there a
+    checkpoint with a numpy number is refused.
+    """
+    if hasattr(torch.serialization, "safe_globals"):
+        found: AbstractContextManager[None] = torch.serialization.safe_globals(objects)
+        return found
+    torch.serialization.add_safe_globals([one for one in objects if not isinstance(one, tuple)])
+    return nullcontext()
 
 
 def _flatten(content: Any, layout: Layout, source: str) -> dict[str, Tensor]:
@@ -166,7 +205,12 @@ def _bert_sizes(tensors: Mapping[str, Tensor]) -> BertConfig:
 
 
 def _fill(
-    name: str, model: nn.Module, layout: Layout, state: Mapping[str, Tensor], source: str
+    name: str,
+    model: nn.Module,
+    layout: Layout,
+    state: Mapping[str, Tensor],
+    source: str,
+    origins: Mapping[str, str],
 ) -> Converted:
     """Rename, check and load the tensors; all that do not fit are reported in one error."""
     wanted = model.state_dict()
@@ -208,7 +252,7 @@ def _fill(
         )
     model.load_state_dict({**{key: wanted[key] for key in fresh}, **ready})
     model.eval()
-    return Converted(model, name, tuple(matched), tuple(ignored), tuple(fresh))
+    return Converted(model, name, tuple(matched), tuple(ignored), tuple(fresh), dict(origins))
 
 
 def save_converted(converted: Converted, path: Path) -> None:
@@ -220,19 +264,29 @@ def save_converted(converted: Converted, path: Path) -> None:
     if isinstance(getattr(model, "text", None), BertText):
         about["bert"] = json.dumps(dataclasses.asdict(model.text.bert.config))
     tensors = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    header = {"sha256": weights_digest(tensors, about), **about}
     with replacing(path) as partial:
-        save_file(tensors, str(partial), metadata=about)
+        save_file(tensors, str(partial), metadata=header)
 
 
 def load_converted(path: Path | str) -> Any:
-    """Rebuild a model from a file that ``save_converted`` wrote, in evaluation mode."""
-    from safetensors import safe_open  # optional dependency
+    """Rebuild a model from a file that ``save_converted`` wrote, in evaluation mode.
+
+    Raises:
+        MissingInput: no such file.   InputError: not a file of ``save_converted``.
+        TrainingError: the weights differ from what was written.
+    """
+    from safetensors import SafetensorError, safe_open  # optional dependency
 
     if not Path(path).is_file():
         raise MissingInput(f"{path}: no such file.")
-    with safe_open(str(path), framework="pt") as file:
-        about = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a file of weights ({error}).") from error
+    check_weights(Path(path), tensors, about)
     if "options" not in about:
         raise InputError(
             f"{path}: has no options beside its weights. Convert the checkpoint again."
@@ -259,7 +313,7 @@ def _convert(
         typer.Option(metavar="KEY=VALUE", help="An option of the model; repeatable."),
     ] = None,
 ) -> None:
-    """Convert a released checkpoint and print what happened to each tensor."""
+    """Convert a released checkpoint; print what happened to each tensor, and all options."""
     options = {}
     for item in option or ():
         key, _, value = item.partition("=")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.commands import clock
-from features.drawing import strongest
+from features.drawing import Thumbnails, strongest
 from models.baselines import label_bag_scores
 from models.evaluation import recall
 from models.reporting.figures import arcs, overlay
-from models.reporting.gallery import Thumbnails
 
 if TYPE_CHECKING:
     from features.store import Store

@@ -9,7 +9,7 @@ from models.training.logs import MetricsFile
 from models.training.run import Run, RunFolder, load_run
 
 if TYPE_CHECKING:
-    from models.training.checkpoint import save_best
+    from models.training.checkpoint import check_weights, save_best, weights_digest
     from models.training.synthetic import random_captions, random_images
     from models.training.trainer import Stopped, Trainer
 
@@ -21,6 +21,7 @@ __all__ = [
     "Stopped",
     "Trainer",
     "check_split",
+    "check_weights",
     "load_run",
     "make_model",
     "open_data",
@@ -29,6 +30,7 @@ __all__ = [
     "run_metadata",
     "save_best",
     "store_keys",
+    "weights_digest",
 ]
 
 __getattr__ = lazy_exports(
@@ -36,8 +38,10 @@ __getattr__ = lazy_exports(
     {
         "Stopped": "models.training.trainer",
         "Trainer": "models.training.trainer",
+        "check_weights": "models.training.checkpoint",
         "random_captions": "models.training.synthetic",
         "random_images": "models.training.synthetic",
         "save_best": "models.training.checkpoint",
+        "weights_digest": "models.training.checkpoint",
     },
 )

@@ -164,4 +164,6 @@ def load_run(
         )
     model = create(metadata["config"]["model"]["name"], **options)
     load_weights(model, weights, str(folder))
+    if hasattr(model, "attach"):  # its codes come from files beside a store
+        model.attach(store)
     return Run(folder, model.to(device).eval(), codebook, metadata)

@@ -10,11 +10,18 @@ from typing import Annotated
 import typer
 
 from features.commands import Program
+from features.drawing import strongest
 from features.errors import UsageError
 from features.records import Detections
 from features.store import open_store
 from pipeline.detect import detect as detect_objects
-from pipeline.vision import create_detector, create_relations, read_image, rules_for
+from pipeline.vision import (
+    create_detector,
+    create_relations,
+    read_image,
+    resolve_relations,
+    rules_for,
+)
 
 app = Program("python -m pipeline", plugins=True)
 
@@ -28,33 +35,40 @@ DetectionsPath = Annotated[
 @app.command("detect")
 def detect(
     photos: Photos,
-    detector: DetectorName = "nanodet",
+    detector: DetectorName = "labelled",
     detections: DetectionsPath = None,
     max_objects: Annotated[int, typer.Option(metavar="N", help="Objects kept per photo.")] = 100,
     relations: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Relation predictor to run [none].")
-    ] = None,
+        str,
+        typer.Option(metavar="NAME", help="Relation predictor; auto: the detector's default."),
+    ] = "auto",
     draw: Annotated[
         Path | None,
         typer.Option(metavar="OUT", help="PNG or SVG to write; a folder for several photos."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object per photo.")
+        bool,
+        typer.Option("--json", help="Print one JSON object per photo, with all objects."),
     ] = False,
 ) -> None:
-    """Detect objects in photos.
+    """Detect objects and relations in photos.
 
-    Prints boxes (xyxy pixels), labels and scores.
+    Prints boxes (xyxy pixels), labels, attributes and scores of what --draw draws: objects and
+    relations that are more likely right than wrong.
     """
     if max_objects < 1:
         raise UsageError(f"--max-objects must be at least 1, not {max_objects}.")
     chosen = create_detector(detector, path=detections)
-    predictor = create_relations(relations) if relations else None
+    predictor = create_relations(resolve_relations(relations, chosen))
     for photo in photos:
         (found,) = detect_objects([photo], chosen, max_objects)
-        if predictor is not None:
-            links, scores = predictor.predict(found, 25)
-            found = dataclasses.replace(found, relations=links, relation_scores=scores)
+        links, scores = predictor.predict(found, 25)
+        found = dataclasses.replace(
+            found,
+            relations=links,
+            relation_scores=scores,
+            relations_shown=getattr(predictor, "shown", 0.0),
+        )
         if draw is not None:
             _draw(photo, found, draw / f"{Path(photo).stem}.png" if len(photos) > 1 else draw)
         typer.echo(_json(photo, found) if as_json else _table(photo, found))
@@ -67,18 +81,28 @@ def _draw(photo: str, found: Detections, path: Path) -> None:
 
 
 def _json(photo: str, found: Detections) -> str:
+    attributes = found.attributes or ((),) * len(found.labels)
+    sure = found.attribute_scores or tuple((1.0,) * len(names) for names in attributes)
     objects = [
         {
             "label": label,
             "score": round(float(score), 4),
             "box": [round(float(side), 2) for side in box],
+            "attributes": [[name, round(p, 4)] for name, p in zip(*some, strict=True)],
         }
-        for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True)
+        for box, label, score, some in zip(
+            found.boxes, found.labels, found.scores, zip(attributes, sure, strict=True), strict=True
+        )
     ]
-    relations = [list(relation) for relation in found.relations or ()]
+    scores = found.relation_scores
+    relations = [
+        [*relation, 1.0 if scores is None else round(float(scores[row]), 4)]
+        for row, relation in enumerate(found.relations or ())
+    ]
     document = {
         "photo": photo,
         "size": list(found.size),
+        "shown_from": {"objects": found.shown, "relations": found.relations_shown},
         "objects": objects,
         "relations": relations,
     }
@@ -86,18 +110,30 @@ def _json(photo: str, found: Detections) -> str:
 
 
 def _table(photo: str, found: Detections) -> str:
-    lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {len(found.labels)} objects"]
-    for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
-        lines.append(f"  {score:.2f}  {label:<16} " + " ".join(f"{side:7.1f}" for side in box))
-    for subject, predicate, target in found.relations or ():
-        first, second = found.labels[subject], found.labels[target]
-        lines.append(f"  {first}:{subject} {predicate} {second}:{target}")
+    """Return the objects and relations that a drawing shows, best first."""
+    chosen = strongest(found)
+    rest = len(found.labels) - len(chosen.objects)
+    lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {len(chosen.objects)} objects"]
+    for row in sorted(chosen.objects):
+        box = " ".join(f"{side:7.1f}" for side in found.boxes[row])
+        names = ", ".join((found.attributes or {row: ()})[row])
+        name = f"{found.labels[row]} ({names})" if names else found.labels[row]
+        lines.append(f"  {found.scores[row]:.2f} {box}  {name}")
+    for row in chosen.relations:
+        subject, predicate, target = (found.relations or ())[row]
+        score = 1.0 if found.relation_scores is None else found.relation_scores[row]
+        lines.append(
+            f"  {score:.2f} {found.labels[subject]} - {predicate} - {found.labels[target]}"
+        )
+    if rest:
+        least = f"below confidence {found.shown:.2f} or " if found.shown else ""
+        lines.append(f"  {rest} more {least}covered by one of these; --json prints all")
     return "\n".join(lines)
 
 
 @app.command("evaluate-detections")
 def evaluate(
-    detector: DetectorName = "nanodet",
+    detector: DetectorName = "labelled",
     detections: DetectionsPath = None,
     images_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the images.")

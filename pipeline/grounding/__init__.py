@@ -6,6 +6,7 @@ attributes and relations, each with the words that state it.
 """
 
 from pipeline.grounding.detector import Grounded
+from pipeline.grounding.export import write_graphs
 from pipeline.grounding.training import label_graphs, labelled_regions
 
-__all__ = ["Grounded", "label_graphs", "labelled_regions"]
+__all__ = ["Grounded", "label_graphs", "labelled_regions", "write_graphs"]

@@ -112,14 +112,28 @@ class Parsed:
 
 
 def facts(graphs: Iterable[TextGraph]) -> frozenset[str]:
-    """Return every word and lemma of an image's captions, parts of hyphenated words included."""
+    """Return every word and lemma of an image's captions, parts of hyphenated words included.
+
+    A plural is often tagged as a name at the start of a caption ("Kittens play") and keeps its
+    "s" as its lemma, so the singulars of all names are included.
+    """
     found: set[str] = set()
     for graph in graphs:
-        for word in (*graph.tokens, *graph.lemmas):
+        names = [
+            token for token, tag in zip(graph.tokens, graph.xpos, strict=True) if tag[:3] == "NNP"
+        ]
+        singulars = [form for name in names for form in _singulars(name.lower())]
+        for word in (*graph.tokens, *graph.lemmas, *singulars):
             low = word.lower()
             found.add(low)
             found.update(low.split("-"))
     return frozenset(found)
+
+
+def _singulars(name: str) -> list[str]:
+    """Return what the singular of a word may be, by its ending alone."""
+    endings = (("s", ""), ("es", ""), ("ies", "y"), ("men", "man"))
+    return [name[: -len(old)] + new for old, new in endings if name.endswith(old)]
 
 
 Counts = Mapping[tuple[str, str], int]  # (predicate, object lemma) -> how often a store has it

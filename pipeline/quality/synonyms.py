@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from functools import cache, lru_cache
-from importlib import resources
+from functools import lru_cache
 
 from features.errors import MissingDependency, MissingInput
+from features.finding import synonym_groups
 from pipeline.quality.caption_tuples import Synsets
 
 
-@cache
 def caption_synonyms() -> Synsets:
     """Return a function from a lemma to its groups in the packaged list of caption synonyms.
 
     The list has common nouns of photo captions that name the same thing in most of them, such as
     bike and bicycle. WordNet has more synonyms, but also senses that captions rarely mean.
     """
-    text = resources.files("pipeline.quality").joinpath("data", "synonyms.txt").read_text("utf-8")
-    groups: dict[str, set[str]] = defaultdict(set)
-    for line in text.splitlines():
-        if line and not line.startswith("#"):
-            for word in line.split():
-                groups[word].add(line)
-    known = {word: frozenset(lines) for word, lines in groups.items()}
+    known = synonym_groups()
     none: frozenset[str] = frozenset()
     return lambda lemma: known.get(lemma, none)
 

@@ -25,7 +25,13 @@ class Detector(Protocol):
             relations, size; and ``maps`` if it has a method ``regions(image, boxes)`` that returns
             features of any boxes.
 
-    A detector may also have ``rules``, defaults of the graph rules that suit it.
+    A detector may also have
+
+    - ``rules``: defaults of the graph rules that suit it;
+    - ``default_relations``, ``default_features``: names of the relation predictor and the feature
+      extractor that ``auto`` stands for;
+    - ``shown``: score from which displays show an object;
+    - ``feature_width``: width of its features if it reads them from a file.
     """
 
     needs_pixels: bool
@@ -60,8 +66,10 @@ detector_registry: Registry[Detector] = Registry(
         "torchvision": _NETWORKS + "torch_models:TorchvisionDetector",
         "transformers": _NETWORKS + "torch_models:TransformersDetector",
         "bottom-up": _FILES + "bottom_up",
+        "coco": _FILES + "coco",
         "entities": _FILES + "entities",
         "grounded": "pipeline.grounding.detector:Grounded",
+        "psg": _FILES + "psg",
         "scene-graph-benchmark": _FILES + "scene_graph_benchmark",
         "scene-graphs": _FILES + "scene_graphs",
         "visual-genome": _FILES + "visual_genome",

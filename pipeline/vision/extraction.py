@@ -75,6 +75,7 @@ extractor_registry: Registry[Extractor] = Registry(
         "nanodet": _NETWORKS + "NanodetFeatures",
         "efficientnet-lite0": _NETWORKS + "EfficientNetFeatures",
         "efficientnet-lite0-colours": _NETWORKS + "EfficientNetColours",
+        "labelled": "pipeline.vision.extractors.labelled:LabelledFeatures",
         "onnx": _NETWORKS + "OnnxFeatures",
         "clip": _NETWORKS + "ClipFeatures",
         "timm": "pipeline.vision.extractors.timm:TimmFeatures",
@@ -101,8 +102,8 @@ def create_extractor(name: str, detector: Detector, **options: object) -> Extrac
 def resolve_features(name: str, detector: Detector, *, has_pixels: bool = True) -> str:
     """Return the extractor's name; ``auto`` stands for what suits the detector.
 
-    That is ``detector`` if it provides features or maps, else ``nanodet``, or ``label`` when not
-    every image has a file.
+    That is ``detector`` if it provides features or maps, else its ``default_features``, else
+    ``nanodet``, or ``label`` when not every image has a file.
 
     Raises: UnknownName: no extractor has this name.
     """
@@ -111,4 +112,4 @@ def resolve_features(name: str, detector: Detector, *, has_pixels: bool = True) 
         return name
     if "features" in detector.provides or ("maps" in detector.provides and has_pixels):
         return "detector"
-    return "nanodet" if has_pixels else "label"
+    return getattr(detector, "default_features", "nanodet") if has_pixels else "label"

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -116,6 +117,9 @@ def apply_rules(found: Detections, rules: GraphRules) -> Detections:
         scores=np.append(chosen.scores, np.float32(0)).astype(np.float32),
         features=features,
         attributes=None if chosen.attributes is None else (*chosen.attributes, ()),
+        attribute_scores=(
+            None if chosen.attribute_scores is None else (*chosen.attribute_scores, ())
+        ),
     )
 
 
@@ -193,6 +197,19 @@ class GraphBuilder:
             Path(images_dir) if images_dir else None,
         )
 
+    @cached_property
+    def feature_width(self) -> int:
+        """Width of the features, for a shard whose images are all skipped."""
+        blank = LazyImage.from_pixels("blank", np.full((64, 64, 3), 127, np.uint8))
+        box, score = np.array([[0, 0, 64, 64]], np.float32), np.ones(1, np.float32)
+        found = Detections(box, (WHOLE_IMAGE,), score, blank.size, relations=())
+        if "features" in self.detector.provides:
+            width = getattr(self.detector, "feature_width", None)
+            known = self.detector.detect(blank).features if width is None else None
+            width = width if known is None else known.shape[1]
+            found = dataclasses.replace(found, features=np.zeros((1, width or 0), np.float32))
+        return int(self.extractor.extract(blank, found)[0].shape[1])
+
     def build(self, entry: ImageEntry, digest: str = "") -> ImageGraph:
         """Return the graph and the features of one image.
 
@@ -237,7 +254,13 @@ class GraphBuilder:
         with call.guarded():
             predicted = self.relations.predict(related, limit)
         relations, scores = checked_relations(call, predicted, len(related.labels), limit)
-        found = dataclasses.replace(found, relations=relations, relation_scores=scores)
+        found = dataclasses.replace(
+            found,
+            relations=relations,
+            relation_scores=scores,
+            shown=getattr(self.detector, "shown", 0.0),
+            relations_shown=getattr(self.relations, "shown", 0.0),
+        )
         call = self._call("feature extractor", self.extractor, entry)
         with call.guarded():
             features = self.extractor.extract(image, found)

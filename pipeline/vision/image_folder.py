@@ -11,6 +11,7 @@ from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
 from features.names import base_name, fold, same_place
 from features.records import ImageEntry
+from features.tar_files import tar_members
 
 SHOWN = 5  # missing images named in a message; the rest are counted
 
@@ -18,7 +19,8 @@ SHOWN = 5  # missing images named in a message; the rest are counted
 class ImageFolder:
     """The files in a folder and in all folders below it, listed once.
 
-    Hidden files and folders are left out: macOS leaves ``._1.jpg`` beside ``1.jpg``.
+    Hidden files and folders are left out: macOS leaves ``._1.jpg`` beside ``1.jpg``. A tar counts
+    as a folder.
 
     Args:
         root: for example ``flickr30k-images``, or COCO's folder with ``train2014`` and ``val2014``.
@@ -48,9 +50,15 @@ class ImageFolder:
                     continue
                 if item.is_dir():
                     self._list(folder / item.name, f"{prefix}{item.name}/", above | {here})
+                elif item.name.lower().endswith(".tar"):
+                    for member in tar_members(folder / item.name):
+                        self._add(f"{prefix}{item.name}/{member}")
                 else:
-                    self._paths.add(prefix + item.name)
-                    self._by_name.setdefault(fold(item.name), []).append(prefix + item.name)
+                    self._add(prefix + item.name)
+
+    def _add(self, path: str) -> None:
+        self._paths.add(path)
+        self._by_name.setdefault(fold(base_name(path)), []).append(path)
 
     def __len__(self) -> int:
         """Return the number of files."""

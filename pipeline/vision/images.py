@@ -32,6 +32,7 @@ from features.decoding import (
     upright_size,
 )
 from features.errors import ImageError, UnreadableImage
+from features.tar_files import read_member, stamp
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -185,7 +186,8 @@ def _averaged(pixels: Pixels, factor: int) -> Pixels:
 def _read_bytes(path: Path) -> bytes:
     """Return the bytes of a file. Raises: UnreadableImage: it cannot be read."""
     try:
-        return path.read_bytes()
+        member = read_member(path)
+        return path.read_bytes() if member is None else member
     except (OSError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
@@ -225,7 +227,7 @@ def _opened(path: Path, max_pixels: int, data: bytes | None, use: Callable[[Imag
             f"{path}: exceeds the limit of {max_pixels:,} pixels. Scale the image down."
         ) from error
     except UnidentifiedImageError as error:
-        empty = not (path.stat().st_size if data is None else data)
+        empty = not (stamp(path).st_size if data is None else data)
         reason = "the file is empty" if empty else "not an image that Scenestore reads"
         raise ImageError(f"{path}: {reason}. Replace or remove the file.") from error
     except MemoryError as error:

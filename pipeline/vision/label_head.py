@@ -23,9 +23,26 @@ from pipeline.vision.boxes import clip_boxes, iou_matrix
 
 Float = npt.NDArray[np.float32]
 
+PACKAGED = Path(__file__).parent / "data" / "label-head.npz"
 GEOMETRY = 10  # numbers that describe a box
 PER_REGION = 8  # labels of a region that compete for a place in the graph
 SAME_IOU = 0.4  # of two boxes with one label, the weaker is dropped above this IoU
+SURE = 0.3  # score from which a box of the detector is taken for what it says
+RARE = 100  # a class of the detector keeps its label if its noun was fitted on fewer boxes
+# Nouns of classes of COCO that people call otherwise.
+NOUN_OF_CLASS = {
+    "baseball bat": "bat",
+    "baseball glove": "glove",
+    "bicycle": "bike",
+    "cell phone": "phone",
+    "dining table": "table",
+    "handbag": "bag",
+    "potted plant": "plant",
+    "skis": "ski",
+    "sports ball": "ball",
+    "tennis racket": "racket",
+    "wine glass": "glass",
+}
 OVERLAP = (0.2, 0.6)  # IoU at which two boxes begin to be, and surely are, one object
 STEP = 5.0  # scale of the predicted change of a box
 
@@ -112,18 +129,32 @@ class LabelHead:
 
         A region may have several labels. Each choice adds the most to the expected number of boxes
         of people that are found under a right name, so a synonym of a label that is chosen already
-        counts less, and so does a box that overlaps a chosen one.
+        counts less, and so does a box that overlaps a chosen one. What the detector recognises and
+        the head was fitted on too rarely keeps the detector's label, score and box.
 
         Args:
             found: the regions.   regions: what ``predict`` says about them.
             limit: objects at most.
             min_attribute: attributes with a lower probability are left out.
         """
-        labels = np.argsort(-regions.nouns, axis=1, kind="stable")[:, :PER_REGION]
+        own = self._own_labels(found)
+        names = (*self.nouns, *sorted(set(own.values()) - set(self.nouns)))
+        together = np.zeros((len(names), len(names)), np.float32)
+        together[: len(self.nouns), : len(self.nouns)] = self.together
+        nouns, boxes = regions.nouns.copy(), regions.boxes.copy()
+        for row in own:  # what the detector recognises is nothing else
+            same = iou_matrix(regions.boxes, found.boxes[row : row + 1])[:, 0] > SAME_IOU
+            nouns[same] *= 1 - found.scores[row]
+            boxes[row] = found.boxes[row]
+        labels = np.argsort(-nouns, axis=1, kind="stable")[:, :PER_REGION]
         rows = np.repeat(np.arange(len(labels)), labels.shape[1])
         labels = labels.reshape(-1)
-        scores = regions.nouns[rows, labels]
-        overlaps = iou_matrix(regions.boxes, regions.boxes)
+        scores = np.concatenate([nouns[rows, labels], found.scores[list(own)]])
+        rows = np.concatenate([rows, np.array(list(own), np.int64)])
+        labels = np.concatenate(
+            [labels, np.array([names.index(n) for n in own.values()], np.int64)]
+        )
+        overlaps = iou_matrix(boxes, boxes)
         low, high = OVERLAP
         gains, chosen = scores.copy(), []
         for _ in range(min(limit, len(gains))):
@@ -134,21 +165,39 @@ class LabelHead:
             overlap = overlaps[rows[best]][rows]
             alike = labels == labels[best]
             shared = np.clip((overlap - low) / (high - low), 0, 1)
-            gains *= np.where(alike, 1, 1 - self.together[labels, labels[best]] * shared)
+            gains *= np.where(alike, 1, 1 - together[labels, labels[best]] * shared)
             gains[alike & (overlap > SAME_IOU)] = 0
             gains[best] = 0
         order = sorted(chosen, key=lambda at: -scores[at])
+        attributes = []
+        for at in order:
+            chances = regions.attributes[rows[at]]
+            ranked = np.argsort(-chances, kind="stable")
+            attributes.append(ranked[chances[ranked] >= min_attribute])
         return Detections(
-            boxes=regions.boxes[rows[order]].reshape(-1, 4),
-            labels=tuple(self.nouns[labels[at]] for at in order),
+            boxes=boxes[rows[order]].reshape(-1, 4),
+            labels=tuple(names[labels[at]] for at in order),
             scores=scores[order].astype(np.float32),
             size=found.size,
-            attributes=tuple(self._attributes(regions, rows[at], min_attribute) for at in order),
+            attributes=tuple(tuple(self.attributes[a] for a in some) for some in attributes),
+            attribute_scores=tuple(
+                tuple(regions.attributes[rows[at], some].tolist())
+                for at, some in zip(order, attributes, strict=True)
+            ),
         )
 
-    def _attributes(self, regions: Regionals, row: int, least: float) -> tuple[str, ...]:
-        chances = regions.attributes[row]
-        return tuple(self.attributes[at] for at in np.argsort(-chances) if chances[at] >= least)
+    def _own_labels(self, found: Detections) -> dict[int, str]:
+        """Return the regions that keep the detector's label, and the noun for it."""
+        share = self.together.diagonal()  # boxes / (boxes + 5)
+        common = {
+            noun for noun, part in zip(self.nouns, share, strict=True) if part > RARE / (RARE + 5)
+        }
+        named = {
+            row: NOUN_OF_CLASS.get(label, label)
+            for row, label in enumerate(found.labels)
+            if found.scores[row] >= SURE
+        }
+        return {row: noun for row, noun in named.items() if noun not in common}
 
     def save(self, path: Path | str) -> None:
         """Write the head as npz, weights as float16."""
@@ -222,5 +271,8 @@ def context_row(labels: Sequence[str]) -> int:
     Raises: UsageError: it is not among them.
     """
     if "scene" not in labels:
-        raise UsageError("the regions do not include the whole image, labelled 'scene'.")
+        raise UsageError(
+            "the regions do not include the whole image, labelled 'scene'. Build their store with "
+            "--detector regions --max-objects 128."
+        )
     return list(labels).index("scene")

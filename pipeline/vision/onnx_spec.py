@@ -31,6 +31,7 @@ import numpy.typing as npt
 from features.convert import need_file
 from features.errors import ConfigError, InputError
 from features.format import hash_file
+from features.yaml_text import parse_yaml
 from pipeline.vision.images import LazyImage
 
 if TYPE_CHECKING:
@@ -161,12 +162,10 @@ def read_spec(path: Path | str) -> OnnxSpec:
         MissingInput: the description or its model does not exist.
         ConfigError: not YAML, or an invalid value.
     """
-    import yaml  # not needed by other detectors
-
     path = need_file(path)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        document = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not YAML ({error}).") from error
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):
         raise ConfigError(f"{path}: the key 'model', the ONNX file, is missing.")

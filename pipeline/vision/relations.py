@@ -54,7 +54,10 @@ def create_relations(name: str = "geometric", **options: object) -> RelationPred
 
 
 def resolve_relations(name: str, detector: Detector) -> str:
-    """Return the predictor's name; ``auto`` takes the detector's relations if it provides any.
+    """Return the predictor's name; ``auto`` stands for what suits the detector.
+
+    That is ``precomputed`` if it provides relations, else its ``default_relations``, else
+    ``geometric``.
 
     Raises:
         UnknownName: no predictor has this name.
@@ -62,7 +65,7 @@ def resolve_relations(name: str, detector: Detector) -> str:
     """
     own = "relations" in detector.provides
     if name == "auto":
-        return "precomputed" if own else "geometric"
+        return "precomputed" if own else getattr(detector, "default_relations", "geometric")
     relation_predictors.get(name.partition(":")[0])
     if name == "precomputed" and not own:
         raise UsageError(

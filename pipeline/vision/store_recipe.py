@@ -101,6 +101,8 @@ def recipe_of(
     if not features and not same and stored["name"] == "detector":
         features = resolve_features("auto", found)
     name = features or str(stored["name"])
+    if name == "labelled":  # with the head of the detector
+        name = getattr(found, "default_features", name)
     try:
         extractor = create_extractor(name, found, **_options(extractor_registry, name, stored))
     except UsageError as error:
@@ -177,9 +179,9 @@ def _compare(
     else:
         difference = f"{what}: this {name} differs from the store's ({', '.join(different)})"
     if not named:
-        raise MismatchError(
-            f"{store.path}: {difference}. Build the store again, or pass --{what} {name} to accept "
-            "it."
-        )
+        advice = f"Build the store again, or pass --{what} {name} to accept it."
+        if "head" in different:
+            advice = "Pass the label head that the store was built with: --detections HEAD.npz."
+        raise MismatchError(f"{store.path}: {difference}. {advice}")
     notes.append(f"{difference}; scores of the photo may be less accurate.")
     return False

@@ -3,8 +3,6 @@
 import io
 import re
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -140,23 +138,6 @@ def test_every_decoder_lists_its_formats():
     ]
     assert found
     assert [call for call in found if "formats=" not in call] == []
-
-
-def test_a_deep_grey_bomb_takes_little_more_than_its_pixels(tmp_path):
-    path, side = tmp_path / "grey.png", 6_000
-    deep = Image.fromarray(np.zeros((side, side), np.uint16))
-    deep.save(path)
-    assert path.stat().st_size < 200_000
-    code = (
-        "import resource, sys; from pipeline.vision.images import read_image\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"assert read_image(sys.argv[1]).shape == ({side}, {side}, 3)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert int(out.stdout) * 1024 < 10 * side * side  # 26 bytes a pixel before
 
 
 def test_text_chunks_of_a_good_file_still_turn_it(tmp_path):

@@ -59,10 +59,14 @@ class Plug:
         )
 
 
+def write_photo(folder):
+    Image.new("RGB", (80, 60), "red").save(folder / "a.png")
+    return ImageEntry("a.png", "a.png", "train")
+
+
 @pytest.fixture
 def entry(tmp_path):
-    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
-    return ImageEntry("a.png", "a.png", "train")
+    return write_photo(tmp_path)
 
 
 def builder(tmp_path, plug):

@@ -1,5 +1,8 @@
 """Grounded scene graphs: boxes of a drawn Entities folder, linked with its captions."""
 
+import json
+
+import numpy as np
 import pytest
 
 from features.errors import MissingInput, UsageError
@@ -158,3 +161,25 @@ def test_predicates_are_fitted_on_grounded_graphs(folder, tmp_path, capsys):
     table = PriorTable.load(out)
     assert "ride" in table.predicates
     assert {"boy", "horse", "dog"} <= set(table.labels)
+
+
+def test_exported_graphs_state_their_evidence_and_are_read_back(grounded, folder, tmp_path, graph):
+    out = tmp_path / "scene_graphs.json"
+    assert app.call(["ground", str(folder), str(out)]) == 0
+    (entry,) = json.loads(out.read_text())
+    rides = next(r for r in entry["relationships"] if r["predicate"] == "ride")
+    assert {words["caption"] for words in rides["evidence"]} == {0, 1, 3}
+    for words in rides["evidence"]:
+        tokens = words["text"].split()
+        assert [tokens[at] for at in words["predicate"]] in (
+            ["rides"],
+            ["riding"],
+            ["is", "riding"],
+        )
+        assert tokens[words["object"]] == "horse"
+    assert entry["objects"][0]["names"][0] == "boy"
+    read = create_detector("visual-genome", path=out).detect(LazyImage("12_ab"))
+    assert read.size == graph.size
+    assert read.labels == graph.labels
+    assert read.relations == graph.relations
+    np.testing.assert_allclose(read.boxes, graph.boxes)

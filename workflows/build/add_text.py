@@ -16,10 +16,11 @@ from typing import Any
 
 import luigi
 
-from features.format import bind_store, read_group, store_manifest_path
+from features.format import bind_store, read_group, store_manifest_path, sweep
 from workflows.build.stages import ExtractStoredTriplets, ParseStoredCaptions, TextTask
 from workflows.build.summary import count_text
 from workflows.build.text_plan import StoredTextPlan, stored_text_plan
+from workflows.cluster import check_scheduler
 from workflows.tasks import EntryTask
 
 
@@ -37,8 +38,10 @@ class AddText(EntryTask, TextTask):
 
     def needs(self) -> list[luigi.Task]:
         """Return both stages: Luigi checks no requirements of a complete stage."""
-        for group in self.plan.text_groups().values():
-            group.finished()  # raises an error of its manifest here, not in the stage
+        # an error of a manifest or of the scheduler is raised here, not in the stages
+        finished = [group.finished() for group in self.plan.text_groups().values()]
+        if self.options.scheduler_address and not all(finished):
+            check_scheduler(self.options.scheduler_address)
         stages = (ParseStoredCaptions, ExtractStoredTriplets)
         return [self.clone(stage, store_dir=str(self.plan.manifest)) for stage in stages]
 
@@ -66,6 +69,8 @@ class AddText(EntryTask, TextTask):
             path = bind_store(plan.store_dir, document["dataset"], folders | texts, summary)
             seconds = time.monotonic() - self._started
             line = f"{captions:,} captions: {counts} in {seconds:,.1f} s; store {path}"
+        for folder in (plan.store_dir, *texts.values()):
+            sweep(folder)
         sys.stdout.write(f"{document['dataset']}: {line}\n")
         sys.stdout.flush()
 

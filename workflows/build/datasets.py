@@ -14,7 +14,14 @@ from pathlib import Path
 import luigi
 
 from features.errors import NewerFormatError, StoreError
-from features.format import bind_store, read_group, read_store_manifest, store_manifest_path
+from features.format import (
+    bind_store,
+    read_group,
+    read_store_manifest,
+    store_manifest_path,
+    sweep,
+)
+from features.maintenance import verify_store
 from workflows.build.options import BuildOptions, option_parameter
 from workflows.build.stages import (
     BuildTask,
@@ -24,6 +31,7 @@ from workflows.build.stages import (
     ParseCaptions,
 )
 from workflows.build.summary import changed_options, count_store, describe_build
+from workflows.cluster import check_scheduler
 from workflows.tasks import EntryTask
 
 log = logging.getLogger(__name__)
@@ -38,11 +46,15 @@ class BuildDataset(EntryTask, BuildTask):
         """Return every stage: Luigi checks no requirements of a complete stage."""
         plan = self.plan
         if self._present is None:
+            if self.options.verify:
+                _repair(plan.store_dir)
             self._present = {name: group.finished() for name, group in plan.groups().items()}
+            if self.options.scheduler_address and not all(self._present.values()):
+                check_scheduler(self.options.scheduler_address)  # once, not in every stage
             if changes := changed_options(plan):
                 sys.stderr.write(f"{self.options.dataset}: {changes}\n")
         graphs = [DetectGraphs] if self.options.has_graphs else []
-        stages = (IndexImages, *graphs, ParseCaptions, ExtractTriplets)
+        stages: list[type[luigi.Task]] = [IndexImages, *graphs, ParseCaptions, ExtractTriplets]
         return [self.clone(stage) for stage in stages]
 
     def work(self) -> None:
@@ -54,6 +66,8 @@ class BuildDataset(EntryTask, BuildTask):
             {name: group.folder for name, group in plan.groups().items()},
             count_store(plan),
         )
+        for folder in (plan.store_dir, *(group.folder for group in plan.groups().values())):
+            sweep(folder)
         document = read_store_manifest(path)
         sys.stdout.write(describe_build(plan, path, document, self._present or {}))
         sys.stdout.flush()
@@ -75,6 +89,14 @@ class BuildDataset(EntryTask, BuildTask):
         bound = {name: (e["key"], e["hash"]) for name, e in document["groups"].items()}
         wanted = {name: (g.key, read_group(g.folder).hash) for name, g in plan.groups().items()}
         return path if (document["dataset"], bound) == (self.options.dataset, wanted) else None
+
+
+def _repair(store_dir: Path) -> None:
+    """Delete damaged files of a store, so that the stages write them again."""
+    if not (store_dir / "latest.json").exists():
+        return
+    for finding in verify_store(store_dir, repair=True):
+        sys.stderr.write(f"{finding}\n")
 
 
 class BuildFlickr30k(BuildDataset):

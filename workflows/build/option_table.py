@@ -1,4 +1,4 @@
-"""Print the options of a build as the Markdown table of the README.
+"""Print the options of a build as the Markdown table of docs/building.md.
 
 ``python -m workflows.build.option_table``
 """

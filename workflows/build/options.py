@@ -1,13 +1,14 @@
 """The options of a build, each declared once.
 
 A field of ``BuildOptions`` becomes a parameter of the Luigi tasks (``takes``), a value of the plan
-and a row of the README's table (``python -m workflows.build.option_table``).
+and a row of the table in docs/building.md (``python -m workflows.build.option_table``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import luigi
@@ -66,6 +67,14 @@ class TextOptions:
     scheduler_address: str = option(
         "", "address of a running Dask scheduler to use instead", significant=False
     )
+    item_timeout: float = option(
+        600.0,
+        "seconds that one image, or the parse of 100 captions, may take; 0: no limit",
+        significant=False,
+    )
+    worker_memory: int = option(
+        0, "megabytes of data that a local process may allocate; 0: no limit", significant=False
+    )
 
     @classmethod
     def of(cls: type[_Options], task: luigi.Task) -> _Options:
@@ -84,31 +93,35 @@ class BuildOptions(TextOptions):
     images_dir: str = option("", "folder of the image files", "visual")
     captions: str = option(
         "",
-        "captions files: Karpathy or COCO JSON, results_20130124.token, Flickr30k Entities' "
-        "Sentences; several separated by commas, or a folder",
+        "captions: JSON of Karpathy or COCO, a CSV, TSV, JSONL or Parquet table, a folder of "
+        "photos with texts, tars ... (docs/importing.md); several separated by commas, or a folder",
+        "index",
+    )
+    split_by: str = option(
+        "",
+        "split the images that have no split by a hash of their ids: 80/10/10 (train/val/test)",
         "index",
     )
     store_dir: str = option("", "folder of the store")
     detector: str = option(
-        "nanodet", "object detector (docs/detectors.md), or none: captions only", "visual"
+        "labelled", "object detector (docs/detectors.md), or none: captions only", "visual"
     )
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
     labels: str = option(
-        "none",
-        "fitted labels of regions instead of the detector's labels: packaged, a file written by "
-        "fit-labels, or none",
+        "packaged",
+        "label head of the detector 'labelled': packaged, or a file written by fit-labels",
         "visual",
     )
     relations: str = option(
         "auto",
-        "relation predictor: geometric, prior, fitted or precomputed; auto: the detector's "
-        "relations if it provides any, else geometric",
+        "relation predictor: fitted, geometric, prior or precomputed; auto: the detector's "
+        "relations if it provides any, fitted for 'labelled', else geometric",
         "visual",
     )
     features: str = option(
         "auto",
         "feature extractor: detector, nanodet, label, none, ...; auto: the detector's features if "
-        "it provides any, else from the images, else label",
+        "it provides any, those that 'labelled' was fitted on, else nanodet, without images label",
         "regions",
     )
     max_objects: int = option(_RULES.max_objects, "maximum number of objects per image", "visual")
@@ -126,6 +139,11 @@ class BuildOptions(TextOptions):
         "visual",
         shown=_AUTO,
     )
+    verify: bool = option(
+        False,
+        "compare every byte of the store with its hash first, and build damaged shards again",
+        significant=False,
+    )
     on_error: Literal["fail", "skip"] = option(
         "fail", "fail at the first bad image or caption, or skip and report it"
     )
@@ -135,10 +153,15 @@ class BuildOptions(TextOptions):
             raise UsageError("--store-dir is empty. Pass the folder of the store.")
         if min(self.max_objects, self.max_relations) < 1:
             raise UsageError("--max-objects and --max-relations must be at least 1.")
-        if self.labels != "none" and (self.detector != "nanodet" or self.detections):
+        if self.labels != "packaged" and self.detector != "labelled":
             raise UsageError(
-                f"--labels {self.labels} labels regions of NanoDet: drop --detector and "
-                "--detections, or pass --labels none."
+                f"--labels {self.labels} is for the detector 'labelled', not {self.detector!r}. "
+                "Drop one of the two options."
+            )
+        if self.detector == "labelled" and self.detections:
+            raise UsageError(
+                f"--detections {self.detections}: name the detector that reads it with --detector, "
+                "for example bottom-up or entities."
             )
 
     @property
@@ -149,14 +172,24 @@ class BuildOptions(TextOptions):
     @property
     def detector_file(self) -> tuple[str, str]:
         """Name of the detector and the file that it reads, "" if it reads none."""
-        if self.labels == "none":
-            return self.detector, self.detections
-        return "labelled", self.labels
+        return self.detector, self.labels if self.detector == "labelled" else self.detections
 
     def rules(self) -> dict[str, object]:
         """Return the graph rules that are set; the others depend on the detector."""
         given = {field.name: getattr(self, field.name) for field in fields(GraphRules)}
         return {name: value for name, value in given.items() if value not in (None, "auto")}
+
+
+def absolute_plugin(name: str) -> str:
+    """Return the name of a plug-in with an absolute path where its argument is a file.
+
+    >>> absolute_plugin("nanodet"), absolute_plugin("clip:openai/clip-vit-base-patch32")
+    ('nanodet', 'clip:openai/clip-vit-base-patch32')
+    """
+    key, colon, argument = name.partition(":")
+    if argument and Path(argument).exists():
+        argument = str(Path(argument).absolute())
+    return f"{key}{colon}{argument}"
 
 
 def described(options: type[TextOptions]) -> list[tuple[Field[Any], Any, Option]]:
@@ -184,6 +217,10 @@ def option_parameter(options: type[TextOptions], name: str, **changes: Any) -> l
         return luigi.ChoiceParameter(choices=list(get_args(kind)), **given)
     if kind is int:
         return luigi.IntParameter(**given)
+    if kind is bool:
+        return luigi.BoolParameter(**given)
+    if kind is float:
+        return luigi.FloatParameter(**given)
     return luigi.Parameter(**given) if kind is str else luigi.OptionalFloatParameter(**given)
 
 

@@ -6,18 +6,22 @@ inputs and options have equal keys, so they share their shards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 from features.convert import CaptionSet, caption_files, read_captions
-from features.errors import MissingInput, UsageError
-from features.format import Group, HashCache, hash_json
+from features.errors import MissingInput, StoreError, UsageError
+from features.format import Group, HashCache, hash_json, read_sealed, write_sealed
 from features.records import ImageEntry
 from pipeline.detect import Detector, create_detector
 from pipeline.vision import (
     REGIONS_VERSION,
     VISUAL_VERSION,
+    Extractor,
     GraphRules,
     ImageFolder,
     create_extractor,
@@ -30,6 +34,8 @@ from pipeline.vision import (
 )
 from workflows.build.options import BuildOptions
 from workflows.build.text_plan import TextPlan
+
+_DIGITS = 32  # of the hash of an image file that workers compare
 
 
 class Plan(TextPlan):
@@ -65,14 +71,15 @@ class Plan(TextPlan):
         """All images and captions of the captions files."""
         if not self.options.captions:
             raise MissingInput("--captions is missing. Pass the captions file.")
-        return read_captions(self.options.captions, on_error=self.options.on_error)
+        options = self.options
+        return read_captions(options.captions, on_error=options.on_error, split_by=options.split_by)
 
     @cached_property
-    def _selection(self) -> tuple[list[ImageEntry], list[str]]:
+    def _selection(self) -> tuple[Sequence[ImageEntry], list[str]]:
         """Images that enter the store, and ids of those that cannot."""
         options, folder = self.options, self.image_folder
         if not options.has_graphs:
-            return list(self.caption_set.entries), []
+            return self.caption_set.entries, []
         detector = self.detector
         if folder is None and detector.needs_pixels:
             message = f"detector {options.detector!r} needs the images"
@@ -90,7 +97,7 @@ class Plan(TextPlan):
         return kept, unknown + missing
 
     @property
-    def entries(self) -> list[ImageEntry]:
+    def entries(self) -> Sequence[ImageEntry]:
         """The images of the store, in row order."""
         return self._selection[0]
 
@@ -106,24 +113,39 @@ class Plan(TextPlan):
         return folder is not None and all(folder.find(entry) for entry in self.entries)
 
     @cached_property
+    def _file_hashes(self) -> list[str]:
+        """Hash of every image file, in row order."""
+        root = Path(self.options.images_dir)
+        return self._hashes.files(root / entry.file for entry in self.entries)
+
+    @cached_property
     def files_hash(self) -> str:
         """Hash over names and contents of all image files."""
-        root = Path(self.options.images_dir)
-        digests = self._hashes.files(root / entry.file for entry in self.entries)
-        pairs = [[entry.file, digest] for entry, digest in zip(self.entries, digests, strict=True)]
-        return hash_json(pairs)
+        named = zip(self.entries, self._file_hashes, strict=True)
+        return hash_json([[entry.file, digest] for entry, digest in named])
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """First digits of the hash of every image file; empty if no key depends on the files."""
+        if not (self.detector.needs_pixels or self._extractor.needs_pixels):
+            return []
+        return [digest[:_DIGITS] for digest in self._file_hashes]
+
+    def forget_hashes(self) -> None:
+        """Make the next build hash all image files again."""
+        self._hashes.forget()
 
     @cached_property
     def index(self) -> Group:
         """The index group: images, splits and captions."""
         files = [path for path in caption_files(self.options.captions) if path.is_file()]
-        dropped = self.caption_set.dropped
+        captions = self.caption_set
         about = {
             "captions_files": [self._hashes.file(path) for path in files],
-            "listed": len(self.caption_set.entries),
+            "listed": len(captions.entries),
             "missing": len(self.missing),
-            "dropped": [list(item) for item in dropped[:100]],
-            "n_dropped": len(dropped),
+            "dropped": [list(item) for item in captions.dropped[:100]],
+            "n_dropped": captions.n_dropped,
         }
         index = self.built_index
         return replace(index, params={**index.params, "about": about})
@@ -144,9 +166,56 @@ class Plan(TextPlan):
         return resolve_features(self.options.features, self.detector, has_pixels=self.has_files)
 
     @cached_property
+    def _extractor(self) -> Extractor:
+        """The feature extractor, created but not loaded."""
+        return create_extractor(self.features, self.detector)
+
+    @property
     def visual(self) -> Group:
         """Boxes, labels, relations and union boxes."""
-        parameters = {
+        return self._visual(self.excluded)
+
+    @property
+    def regions(self) -> Group:
+        """Features of every object box and union box."""
+        return self._regions(self.visual)
+
+    @property
+    def without_exclusions(self) -> tuple[Group, Group]:
+        """The visual and regions groups of all images."""
+        return self._whole, self._regions(self._whole)
+
+    @cached_property
+    def _whole(self) -> Group:
+        return self._visual({})
+
+    @property
+    def excluded(self) -> Mapping[str, str]:
+        """Images that a plug-in failed on in an earlier run: id -> reason.
+
+        Such a failure may pass, so it must not stand under the key of the images and plug-ins: the
+        exclusions are part of the key, and a build with ``--on-error fail`` tries every image.
+        """
+        if self.options.on_error == "fail":
+            return {}
+        with suppress(StoreError):  # no record, or a damaged one
+            record = cast("dict[str, Any]", read_sealed(self._exclusions, "excluded"))
+            return dict(record["images"])
+        return {}
+
+    def exclude(self, failed: Mapping[str, str]) -> None:
+        """Exclude more images from the visual and regions groups."""
+        images = {**self.excluded, **failed}
+        write_sealed(self._exclusions, {"kind": "excluded", "images": images})
+
+    @property
+    def _exclusions(self) -> Path:
+        return self._whole.folder / "excluded.json"
+
+    @cached_property
+    def _recipe(self) -> tuple[dict[str, object], dict[str, str]]:
+        """Parameters and inputs of the visual group."""
+        parameters: dict[str, object] = {
             "detector": self.detector.identity(),
             "relations": create_relations(self.relations).identity(),
             "rules": self.rules.identity(),
@@ -154,21 +223,24 @@ class Plan(TextPlan):
         inputs = {"index": self.index.key}
         if self.detector.needs_pixels:
             inputs["pictures"] = self.files_hash
+        return parameters, inputs
+
+    def _visual(self, excluded: Mapping[str, str]) -> Group:
+        parameters, inputs = self._recipe
+        if excluded:
+            parameters = {**parameters, "excluded": dict(excluded)}
         return Group.of(self.store_dir, "visual", VISUAL_VERSION, parameters, inputs)
 
-    @cached_property
-    def regions(self) -> Group:
-        """Features of every object box and union box."""
-        extractor = create_extractor(self.features, self.detector)
-        inputs = {"visual": self.visual.key}
-        if extractor.needs_pixels:
+    def _regions(self, visual: Group) -> Group:
+        inputs = {"visual": visual.key}
+        if self._extractor.needs_pixels:
             if not self.has_files:
                 raise UsageError(
                     f"--features {self.features} needs the images, and some are not on disk. Use "
                     "--features label, or pass a folder with all images."
                 )
             inputs["pictures"] = self.files_hash
-        parameters = {"features": extractor.identity(), "dtype": "float16"}
+        parameters = {"features": self._extractor.identity(), "dtype": "float16"}
         return Group.of(self.store_dir, "regions", REGIONS_VERSION, parameters, inputs)
 
     def groups(self) -> dict[str, Group]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from typing import Any
 import luigi
 
 from features.commands import Progress
+from features.errors import UnreadableInput
 from features.format import Group, pack_index, read_group
 from pipeline.shards import (
     ParseJob,
@@ -28,10 +30,15 @@ from pipeline.shards import (
     text_shard,
     visual_shard,
 )
-from workflows.build.options import BuildOptions, TextOptions, takes
+from workflows.build.options import (
+    BuildOptions,
+    TextOptions,
+    absolute_plugin,
+    takes,
+)
 from workflows.build.plan import Plan, plan_of
 from workflows.build.text_plan import StoredTextPlan, TextPlan, stored_text_plan
-from workflows.cluster import Where, fan_out
+from workflows.cluster import Fan, Where
 from workflows.targets import GroupTarget
 from workflows.tasks import Task
 
@@ -90,9 +97,11 @@ class Stage(Task):
         """Return one target per group."""
         return [GroupTarget(group) for group in self.groups()]
 
+    function: Callable[[Any, int], Any]  # writes one shard
+
     @abc.abstractmethod
-    def shard(self) -> tuple[Callable[[Any, int], Any], object]:
-        """Return the function that writes one shard, and the job that it takes."""
+    def job(self, number: int) -> object:
+        """Return the first argument of the function for one shard."""
 
     def weigh(self, rows: range) -> int:
         """Return how many ``unit`` the shard with these image rows has."""
@@ -102,28 +111,49 @@ class Stage(Task):
         """Write the missing shards, then the manifests."""
         started = time.monotonic()
         ranges = self.plan.ranges
+        wanted, todo = self.write()
+        seconds = round(time.monotonic() - started, 2)
+        built = {"seconds": seconds, "shards": len(todo), "of": len(ranges), **self.counts}
+        index = read_group(self.plan.index.folder).image_index
+        for group in wanted:
+            group.finish(len(ranges), index=index, built=built)
+
+    @cached_property
+    def counts(self) -> Counter[str]:
+        """Counts of this run, for the manifests."""
+        return Counter()
+
+    def write(self) -> tuple[list[Group], list[int]]:
+        """Write the missing shards; return the groups to finish and the shards."""
+        ranges = self.plan.ranges
         wanted = [group for group in self.groups() if not group.finished()]
         for group in wanted:
             group.prepare()  # fails before a model is loaded if the folder cannot be written
         todo = sorted({number for group in wanted for number in group.missing(ranges)})
         sizes = [self.weigh(rows) for rows in ranges]
         before = sum(sizes) - sum(sizes[number] for number in todo)
-        function, job = self.shard()
-        with Progress(self.label, self.unit, sum(sizes), before, publish=self.publish) as progress:
-            for number, _ in fan_out(
-                function,
-                with_absolute_paths(job),
-                todo,
-                Where(self.options.jobs, self.options.scheduler_address),
+        where = Where(
+            self.options.jobs, self.options.scheduler_address, self.options.worker_memory << 20
+        )
+        with (
+            Progress(self.label, self.unit, sum(sizes), before, publish=self.publish) as progress,
+            Fan(
+                self.function,
+                lambda number: with_absolute_paths(self.job(number)),
+                where,
                 describe=self.describe,
                 tracking=self.set_tracking_url,
-            ):
-                progress.advance(sizes[number])
-        seconds = round(time.monotonic() - started, 2)
-        built = {"seconds": seconds, "shards": len(todo), "of": len(ranges)}
-        index = read_group(self.plan.index.folder).image_index
-        for group in wanted:
-            group.finish(len(ranges), index=index, built=built)
+            ) as fan,
+        ):
+            fan.add(todo)
+            for number, result in fan:
+                if self.accept(fan, number, result):
+                    progress.advance(sizes[number])
+        return wanted, todo
+
+    def accept(self, fan: Fan, number: int, result: Any) -> bool:
+        """Take the result of a shard; return False if the shard must run again."""
+        return True
 
     def publish(self, line: str, percent: int) -> None:
         """Show progress in the scheduler's web page."""
@@ -142,10 +172,18 @@ def with_absolute_paths(job: Any) -> Any:
     for name in (one.name for one in fields(job)):
         value = getattr(job, name)
         if isinstance(value, Group):
-            changes[name] = replace(value, folder=value.folder.absolute())
+            changes[name] = _absolute(value)
+        elif name == "source" and value is not None:
+            changes[name] = tuple(map(_absolute, value))
         elif name == "images_dir" or (name == "detections" and Path(value).exists()):
             changes[name] = str(Path(value).absolute()) if value else ""
+        elif name in ("detector", "relations", "features", "parser"):
+            changes[name] = absolute_plugin(value)
     return replace(job, **changes)
+
+
+def _absolute(group: Group) -> Group:
+    return replace(group, folder=group.folder.absolute())
 
 
 class IndexImages(BuildTask):
@@ -181,11 +219,62 @@ class DetectGraphs(BuildTask, Stage):
         """Return graphs and features; features have a key of their own."""
         return [self.plan.visual, self.plan.regions]
 
-    def shard(self) -> tuple[Callable[[Any, int], Any], object]:
-        """Return the function that writes one shard, and the job that it takes."""
+    function = staticmethod(visual_shard)
+
+    @cached_property
+    def _failed(self) -> dict[str, str]:
+        """Images that a plug-in has failed on in this run: id -> reason."""
+        return {}
+
+    def write(self) -> tuple[list[Group], list[int]]:
+        """Write the missing shards.
+
+        With ``--on-error skip``, images that a plug-in failed on are excluded: the groups get
+        another key, in which the exclusions stand, and the shards that are finished are copied.
+        """
+        while True:
+            written = super().write()
+            if not self._failed:
+                return written
+            self.plan.exclude(self._failed)
+            self._failed.clear()
+
+    def accept(self, fan: Fan, number: int, result: Any) -> bool:
+        """Note failures; run the shard again without these images, to find out about the others."""
+        self.counts.update(result.counts)
+        self._failed.update(result.failed)
+        if result.failed:
+            fan.add([number])
+        return not result.failed
+
+    def run(self) -> None:
+        """Write the shards and the manifests; forget hashes of photos that have changed."""
+        try:
+            super().run()
+        except UnreadableInput:
+            self.plan.forget_hashes()
+            raise
+
+    def job(self, number: int) -> VisualJob:
+        """Return the job of one shard."""
+        job = self._job
+        rows = self.plan.ranges[number]
+        digests = self.plan.digests[rows.start : rows.stop] if job.images_dir else []
+        if not self._failed:
+            return replace(job, digests=tuple(digests))
+        return replace(
+            job,
+            digests=tuple(digests),
+            excluded={**job.excluded, **self._failed},
+            write=False,
+        )
+
+    @property
+    def _job(self) -> VisualJob:
         plan, options = self.plan, self.options
         detector, detections = options.detector_file
-        return visual_shard, VisualJob(
+        excluded = plan.excluded
+        return VisualJob(
             index=plan.index,
             visual=plan.visual,
             regions=plan.regions,
@@ -196,6 +285,9 @@ class DetectGraphs(BuildTask, Stage):
             features=plan.features,
             rules=plan.rules,
             on_error=options.on_error,
+            timeout=options.item_timeout,
+            excluded=excluded,
+            source=plan.without_exclusions if excluded else None,
         )
 
 
@@ -218,10 +310,12 @@ class ParseStage(CaptionStage):
         """Return the parses."""
         return [self.plan.parses]
 
-    def shard(self) -> tuple[Callable[[Any, int], Any], object]:
-        """Return the function that writes one shard, and the job that it takes."""
-        plan = self.plan
-        return parse_shard, ParseJob(plan.index, plan.parses, self.options.parser)
+    function = staticmethod(parse_shard)
+
+    def job(self, number: int) -> ParseJob:
+        """Return the job of every shard."""
+        plan, options = self.plan, self.options
+        return ParseJob(plan.index, plan.parses, options.parser, options.item_timeout)
 
 
 class TripletStage(CaptionStage):
@@ -234,10 +328,12 @@ class TripletStage(CaptionStage):
         plan = self.plan
         return [plan.text] if plan.tokens is plan.parses else [plan.text, plan.tokens]
 
-    def shard(self) -> tuple[Callable[[Any, int], Any], object]:
-        """Return the function that writes one shard, and the job that it takes."""
+    function = staticmethod(text_shard)
+
+    def job(self, number: int) -> TextJob:
+        """Return the job of every shard."""
         plan = self.plan
-        return text_shard, TextJob(
+        return TextJob(
             index=plan.index,
             parses=plan.parses,
             text=plan.text,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from features.errors import StoreError
 from features.format import read_group, read_store_manifest, store_manifest_path
+from features.maintenance import last_verified
 from features.reading import GroupReader
 from pipeline.vision import describe_missing
 
@@ -101,6 +103,15 @@ def describe_build(
     if found["skipped"]:
         reasons = "; ".join(f"{why} ({n})" for why, n in list(found["skipped_reasons"].items())[:3])
         lines.append(f"  skipped       {found['skipped']:,} images: {reasons}")
+    if excluded := plan.excluded:
+        many = f"{len(excluded):,} of these" if len(excluded) > 1 else "one of these"
+        lines.append(
+            f"  excluded      {many}, because a plug-in failed; --on-error fail tries every image"
+        )
+    if plan.options.has_graphs:
+        built = read_group(plan.visual.folder).params.get("built", {})
+        corrected = {what: count for what, count in built.items() if what.startswith("boxes ")}
+        lines += [f"  corrected     {count:,} {what}" for what, count in corrected.items() if count]
     lines.append(f"  {'stage':<22}{'':<10}{'seconds':>8}{'size':>12}")
     for name, label in STAGES.items():
         if name in document["groups"]:
@@ -110,9 +121,19 @@ def describe_build(
             lines.append(f"    {label:<20}{state:<10}{seconds:>8}{size:>12}")
     if all(present.values()):
         lines.append("  nothing to build: every stage was up to date")
+        lines.append(f"  {_verified(plan.store_dir)}")
     lines.append(f"  store {path}")
     lines.append(f"  key {document['key'][:12]}  hash {document['hash'][:12]}")
     return "\n".join(lines) + "\n"
+
+
+def _verified(folder: Path) -> str:
+    """Return when the bytes of a store were last compared with their hashes."""
+    at = last_verified(folder)
+    if at is None:
+        return "its bytes have not been verified yet; add --verify to do so, and to repair them"
+    when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"its bytes were last verified on {when}; add --verify to do so now, and to repair them"
 
 
 def changed_options(plan: Plan) -> str:

@@ -7,13 +7,14 @@ built one that has the same captions.
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from features.errors import UnknownName, UsageError
 from features.format import (
     Group,
-    hash_json,
+    hash_items,
     read_group,
     read_store_manifest,
     shard_ranges,
@@ -45,7 +46,7 @@ class TextPlan(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def entries(self) -> list[ImageEntry]:
+    def entries(self) -> Sequence[ImageEntry]:
         """The images of the store, in row order."""
 
     @property
@@ -61,12 +62,12 @@ class TextPlan(abc.ABC):
     @cached_property
     def built_index(self) -> Group:
         """The index group as a build of these images and captions names it."""
-        listed = [
+        listed = (
             [e.id, e.file, e.split, [[c.id, c.text] for c in e.captions]] for e in self.entries
-        ]
+        )
         parameters = {"rows_per_shard": shard_rows(len(self.entries))}
         return Group.of(
-            self.store_dir, "index", INDEX_VERSION, parameters, {"images": hash_json(listed)}
+            self.store_dir, "index", INDEX_VERSION, parameters, {"images": hash_items(listed)}
         )
 
     @cached_property

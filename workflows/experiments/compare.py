@@ -1,10 +1,12 @@
 """``CompareModels``: train and evaluate the rows of published tables, and compare the numbers.
 
-A row of an ablation table is a row whose ``options`` change a published configuration.
+A row is one or several configurations with changes, and the protocol of its numbers. Numbers of
+another protocol, such as those of five folds beside those of all images, are never subtracted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import statistics
@@ -16,39 +18,17 @@ from typing import Any
 import luigi
 import yaml
 
-from features.errors import ConfigError, MissingInput, UnknownName
+from features.errors import ConfigError, MissingInput, UnknownName, UsageError
 from features.format import replacing
+from features.yaml_text import parse_yaml
+from workflows.experiments import published
+from workflows.experiments.published import RECALLS, Row, TrainedRun
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
 from workflows.tasks import EntryTask
 
-PUBLISHED = Path(__file__).resolve().parent / "data" / "published.yaml"
-SUFFIX = {"f30k": "f30k", "coco": "coco", "ablation": "f30k"}  # in the names of configurations
-IMAGES = {"f30k": 1000, "coco": 5000, "ablation": 1000}  # in the test split of the papers
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
-
-
-def published_rows(papers: str, benchmark: str) -> dict[str, dict[str, Any]]:
-    """Return the published rows of some papers.
-
-    Args:
-        papers: names separated by commas: ``gsmn`` for all rows of GSMN, ``gsmn_dense`` for one.
-        benchmark: ``f30k``, ``coco`` or ``ablation``.
-
-    Raises: UnknownName: no such benchmark, paper or row.
-    """
-    tables: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load(
-        PUBLISHED.read_text(encoding="utf-8")
-    )
-    if benchmark not in tables:
-        raise UnknownName.of("benchmark", benchmark, tables)
-    rows = tables[benchmark]
-    chosen: dict[str, dict[str, Any]] = {}
-    for paper in (word.strip() for word in papers.split(",") if word.strip()):
-        found = {name: row for name, row in rows.items() if _of_paper(name, paper)}
-        if not found:
-            raise UnknownName.of("paper or row", paper, {*rows, *(n.split("_")[0] for n in rows)})
-        chosen |= found
-    return chosen
+Rows = list[Row]  # the task below has a parameter named list
+METRICS = (*RECALLS, "rsum", "i2t_medr", "t2i_medr")
+PRINTED = {"medr_i2t": "i2t_medr", "medr_t2i": "t2i_medr"}  # names in the data -> ours
 
 
 def read_changes(path: str) -> dict[str, list[str]]:
@@ -67,36 +47,33 @@ def read_changes(path: str) -> dict[str, list[str]]:
     if not path:
         return {}
     try:
-        tree = yaml.safe_load(config_file(path).read_text(encoding="utf-8"))
+        tree = parse_yaml(config_file(path).read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason}).") from error
     except OSError as error:
         reason = error.strerror
         raise MissingInput(f"{path}: cannot be read ({reason}). Check --changes.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict) or not all(isinstance(part, dict) for part in tree.values()):
         raise ConfigError(f"{path}: must map 'all' or names of papers to options.")
     return {str(name): _words(options) for name, options in tree.items()}
 
 
-def _words(options: dict[str, Any]) -> list[str]:
+def _words(options: Any) -> list[str]:
     """Return options as command-line words: ``--optim.lr 0.001``."""
     return [word for key, value in options.items() for word in (f"--{key}", json.dumps(value))]
-
-
-def _of_paper(name: str, paper: str) -> bool:
-    return name == paper or name.startswith(f"{paper}_")
 
 
 class CompareModels(EntryTask):
     """Train and evaluate the models of published tables, and compare the numbers."""
 
     papers = luigi.Parameter(
-        default="sgm,gsmn,racg_gru,hrem_gru,cfsgr,scan,vse,tfidf",
-        description="papers or rows, separated by commas: sgm,gsmn_dense,hrem_gru ...",
+        default="sgm,gsmn,racg_gru,hrem_*_gru_fusion,cfsgr,sgm_*_scan_t2i*,vse,tfidf",
+        description="papers, rows or patterns, separated by commas: sgm,gsmn_dense,hrem_t1 ...",
     )
-    store = luigi.Parameter(description="store folder or store manifest")
-    benchmark = luigi.ChoiceParameter(
-        default="f30k", choices=[*SUFFIX], description="the published table and its configurations"
+    store = luigi.Parameter(default="", description="store folder or store manifest")
+    benchmark = luigi.Parameter(
+        default="f30k",
+        description="the published tables: a data set of --list, such as coco, or 'ablation'",
     )
     split = luigi.Parameter(default="test", description="split to evaluate")
     seeds = luigi.IntParameter(default=1, description="runs per configuration, seeds 0, 1, ...")
@@ -108,56 +85,60 @@ class CompareModels(EntryTask):
     )
     out = luigi.Parameter(default="compare", description="folder for runs and tables")
     gpus = luigi.IntParameter(default=0, significant=False, description="GPUs per training")
-    fold5 = luigi.BoolParameter(description="average over five folds (COCO 1K)")
+    rerank_top = luigi.IntParameter(default=15, description="captions per image to re-rank")
+    whole = luigi.BoolParameter(
+        description="evaluate all images at once, also for rows with five folds"
+    )
+    list = luigi.BoolParameter(description="print all published rows and stop")
 
-    def rows(self) -> dict[str, dict[str, Any]]:
+    def rows(self) -> Rows:
         """Return the rows to fill. Raises: UnknownName: a paper, here or in the changes."""
         for name in read_changes(self.changes):
-            if name != "all":
-                published_rows(name, self.benchmark)
-        return published_rows(self.papers, self.benchmark)
+            known = published.all_rows()
+            if not any(
+                published.concerns(name, row, run.config) for row in known for run in row.runs
+            ):
+                raise UnknownName.of("paper or row", name, {row.method for row in known})
+        return published.select(self.papers, self.benchmark)
 
-    def training(self, config: str, seed: int, row: str, options: dict[str, Any]) -> TrainModel:
-        """Return the training of one configuration, changed by the options of a row."""
-        path = config_file(f"{config}_{SUFFIX[self.benchmark]}")
+    def training(self, row: Row, run: TrainedRun, seed: int) -> TrainModel:
+        """Return one training of a row; rows with the same runs share it."""
+        path = config_file(run.config)
         if not path.exists():
-            raise MissingInput(f"{path}: no such configuration for row {row!r}.")
+            raise MissingInput(f"{path}: no such configuration for row {row.name!r}.")
         words: list[str] = []
-        for paper, more in {"all": [], **read_changes(self.changes)}.items():
-            words += more if paper == "all" or _of_paper(config, paper) else []
-        words += _words({f"model.options.{key}": value for key, value in options.items()})
+        for name, more in {"all": [], **read_changes(self.changes)}.items():
+            words += more if published.concerns(name, row, run.config) else []
+        words += _words(run.changes)
         words += [*shlex.split(self.overrides), "--run.seed", str(seed)]
-        folder = Path(self.out) / "runs" / f"{row if options else config}-seed{seed}"
+        folder = Path(self.out) / "runs" / f"{_run_name(run)}-seed{seed}"
         return self.clone(
             TrainModel, config=str(path), run_dir=str(folder), overrides=shlex.join(words)
         )
 
-    def trainings(self, name: str, row: dict[str, Any], seed: int) -> list[TrainModel]:
-        """Return the trainings of a row, several for an ensemble."""
-        options = row.get("options", {})
-        return [self.training(config, seed, name, options) for config in row["configs"]]
-
-    def evaluation(self, name: str, row: dict[str, Any], seed: int) -> EvaluateRuns:
+    def evaluation(self, row: Row, seed: int) -> EvaluateRuns:
         """Return the evaluation of a row: of its run, or of the ensemble of its runs."""
         return self.clone(
             EvaluateRuns,
-            runs=[str(task.folder) for task in self.trainings(name, row, seed)],
-            results=str(Path(self.out) / "results" / f"{name}-seed{seed}.json"),
+            runs=[str(self.training(row, run, seed).folder) for run in row.runs],
+            results=str(Path(self.out) / "results" / f"{row.name}-seed{seed}.json"),
+            fold5=row.fold5 and not self.whole,
+            rerank=row.rerank,
         )
 
-    def work(self) -> Iterator[list[luigi.Task]]:
+    def work(self) -> Iterator[Any]:
         """Train every configuration once, evaluate every row and write the tables."""
+        if self.list:
+            sys.stdout.write(published.listing(published.all_rows()))
+            return
+        if not self.store:
+            raise UsageError("CompareModels needs a store. Pass --store FOLDER, or --list.")
         rows, seeds = self.rows(), range(self.seeds)
-        needed = {
-            task.task_id: task
-            for seed in seeds
-            for name, row in rows.items()
-            for task in self.trainings(name, row, seed)
-        }
-        yield list(needed.values())
-        evaluations = {
-            name: [self.evaluation(name, row, seed) for seed in seeds] for name, row in rows.items()
-        }
+        needed = [
+            self.training(row, run, seed) for seed in seeds for row in rows for run in row.runs
+        ]
+        yield [*{task.task_id: task for task in needed}.values()]
+        evaluations = {row.name: [self.evaluation(row, seed) for seed in seeds] for row in rows}
         yield [task for tasks in evaluations.values() for task in tasks]
         document = {
             "benchmark": self.benchmark,
@@ -166,8 +147,11 @@ class CompareModels(EntryTask):
             "changes": self.changes,
             "seeds": self.seeds,
             "rows": [
-                _summarise(name, row, [_read(task) for task in evaluations[name]])
-                for name, row in rows.items()
+                summarise(
+                    row,
+                    [json.loads(Path(task.results).read_text(encoding="utf-8")) for task in tasks],
+                )
+                for row, tasks in zip(rows, evaluations.values(), strict=True)
             ],
         }
         table = as_markdown(document)
@@ -178,42 +162,69 @@ class CompareModels(EntryTask):
         sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
 
 
-def _read(task: EvaluateRuns) -> dict[str, Any]:
-    """Return the last row of an evaluation: the ensemble if there is one."""
-    document = json.loads(Path(task.results).read_text(encoding="utf-8"))
-    chance, images = document["chance"]["rsum"], document["images"]
-    return {**document["rows"][-1], "chance": chance, "images": images}
+def _run_name(run: TrainedRun) -> str:
+    """Return the configuration, with a digest of what a row changes in it."""
+    if not run.changes:
+        return run.config
+    text = json.dumps(dict(run.changes), sort_keys=True)
+    return f"{run.config}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _summarise(name: str, row: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the means over seeds, the published numbers and their difference."""
-    metrics = {
-        key: statistics.fmean(one["metrics"][key] for one in found) for key in (*RECALLS, "rsum")
-    }
-    published = {key: value for key, value in zip(RECALLS, row["recalls"], strict=False) if value}
-    total = round(sum(published.values()), 1) if published else None
+def published_tree(run: TrainedRun) -> dict[str, Any]:
+    """Return the configuration of a published run as nested dicts."""
+    tree: dict[str, Any] = yaml.safe_load(config_file(run.config).read_text(encoding="utf-8"))
+    for key, value in run.changes.items():
+        *parents, leaf = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[leaf] = value
+    return tree
+
+
+def summarise(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means over seeds, the published numbers, and their difference if they compare.
+
+    Args:
+        row: the published row.   found: results of ``models.evaluate``, one per seed.
+    """
+    last = [document["rows"][-1] for document in found]  # the ensemble and its re-ranking
+    metrics = {key: statistics.fmean(one["metrics"][key] for one in last) for key in METRICS}
+    numbers = {PRINTED.get(key, key): value for key, value in row.numbers.items()}
+    recalls = [key for key in RECALLS if key in numbers]
+    expected = [published_tree(run) for run in row.runs]
+    unlike = [why for one in found for why in published.unlike(row, one, expected)]
+    changed = [what for one in found for what in published.changed(row, one, expected)]
+    first = found[0]
+    comparable = bool(recalls) and not unlike
     return {
-        "name": name,
-        "configs": row["configs"],
-        "source": row["source"],
+        "name": row.name,
+        "label": row.label,
+        "source": row.source,
+        "runs": [[one["folder"] for one in document["runs"]] for document in found],
+        "protocol": published.describe(first["images"], fold5=first["fold5"], rerank=row.rerank),
+        "published_protocol": published.protocol_of(row) if row.numbers else None,
         "metrics": metrics,
-        "rsum_seeds": [one["metrics"]["rsum"] for one in found],
-        "rsum_interval": found[0]["intervals"].get("rsum"),
-        "published": {**published, "sum": total},
-        "difference": None if total is None else sum(metrics[key] for key in published) - total,
-        "chance": found[0]["chance"],
-        "images": found[0]["images"],
+        "rsum_seeds": [one["metrics"]["rsum"] for one in last],
+        "rsum_interval": last[0]["intervals"].get("rsum"),
+        "published": {**numbers, "sum": row.sum},
+        "difference": sum(metrics[key] - numbers[key] for key in recalls) if comparable else None,
+        "unlike": [*dict.fromkeys(unlike)] if row.numbers else [],
+        "changed": [*dict.fromkeys(changed)] if row.numbers else [],
+        "chance": first["chance"]["rsum"],
+        "images": first["images"],
     }
 
 
 def as_markdown(document: dict[str, Any]) -> str:
-    """Return the comparison as a Markdown table, best rSum first."""
-    rows, benchmark_images = document["rows"], IMAGES[document["benchmark"]]
-    images, chance = rows[0]["images"], rows[0]["chance"]
+    """Return the comparison as a Markdown table, best rSum first, with notes below."""
+    rows = document["rows"]
     lines = [
-        "| row | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % | paper's rSum | diff |",
-        "|---|" + "---:|" * 10,
+        "| row | protocol | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % "
+        "| paper's rSum | diff |",
+        "|---|---|" + "---:|" * 10,
     ]
+    notes = []
     for row in sorted(rows, key=lambda one: -one["metrics"]["rsum"]):
         cells = [f"{row['metrics'][key]:.1f}" for key in (*RECALLS, "rsum")]
         intervals = []
@@ -221,20 +232,20 @@ def as_markdown(document: dict[str, Any]) -> str:
             intervals.append("{:.1f}-{:.1f}".format(*row["rsum_interval"]))
         if len(row["rsum_seeds"]) > 1:
             intervals.append(f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)")
-        published, recalls = row["published"]["sum"], len(row["published"]) - 1
-        part = f" of {recalls} recalls" if recalls < len(RECALLS) else ""
-        paper = f"{published:.1f}{part} ({row['source']})" if published else "-"
-        comparable = published and images == benchmark_images
-        difference = f"{row['difference']:+.1f}" if comparable else "-"
-        cells = [row["name"], *cells, ", ".join(intervals), paper, difference]
+        total = row["published"]["sum"]
+        count = sum(key in row["published"] for key in RECALLS)
+        part = f" of {count} recalls" if count < len(RECALLS) else ""
+        paper = f"{total:.1f}{part} ({row['source']})" if total else "-"
+        difference = "-" if row["difference"] is None else f"{row['difference']:+.1f}"
+        if total and row["unlike"]:
+            notes.append(f"`{row['name']}`: no difference: {'; '.join(row['unlike'])}.")
+        if total and row["changed"]:
+            difference += "" if row["difference"] is None else " *"
+            notes.append(f"`{row['name']}`: trained otherwise: {'; '.join(row['changed'])}.")
+        cells = [row["name"], row["protocol"], *cells, ", ".join(intervals), paper, difference]
         lines.append(f"| {' | '.join(cells)} |")
     settings = [f"{key}: {document[key]}" for key in ("changes", "overrides") if document[key]]
-    counts = f"Split {document['split']} with {images:,} images, {document['seeds']} seed(s)"
-    lines += ["", ", ".join([counts, f"chance rSum {chance:.1f}", *settings])]
-    if images != benchmark_images:
-        lines += [
-            "",
-            f"The papers report numbers for {benchmark_images:,} other images, so the table shows "
-            "no difference.",
-        ]
-    return "\n".join(lines) + "\n"
+    chances = sorted({f"{row['protocol']} {row['chance']:.1f}" for row in rows})
+    counts = f"Split {document['split']}, {document['seeds']} seed(s)"
+    lines += ["", ", ".join([counts, f"chance rSum: {'; '.join(chances)}", *settings])]
+    return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"

@@ -53,12 +53,16 @@ def evaluate(
     store: str,
     split: str,
     results: str | Path,
-    flags: dict[str, bool],
+    *,
+    fold5: bool,
+    rerank: bool,
+    rerank_top: int,
     plugins: str = "",
 ) -> None:
     """Evaluate runs and write the numbers to ``results``."""
     settings = ["--store", store, "--split", split, "--json", str(results)]
-    settings += [f"--{name}" for name, given in flags.items() if given]
+    settings += ["--fold5"] if fold5 else []
+    settings += ["--rerank", "--rerank-top", str(rerank_top)] if rerank else []
     settings += ["--plugins", plugins] if plugins else []
     run_in_group([sys.executable, "-m", "models.evaluate", *map(str, runs), *settings])
 
@@ -156,6 +160,7 @@ class EvaluateModel(TrainingTask):
     split = luigi.Parameter(default="test", description="split to evaluate")
     fold5 = luigi.BoolParameter(description="average over five folds (COCO 1K)")
     rerank = luigi.BoolParameter(description="evaluate with re-ranking, too")
+    rerank_top = luigi.IntParameter(default=15, description="captions per image to re-rank")
 
     def requires(self) -> list[luigi.Task]:
         """Return the training."""
@@ -165,6 +170,8 @@ class EvaluateModel(TrainingTask):
     def results(self) -> Path:
         """The file with the numbers."""
         flags = [name for name in ("fold5", "rerank") if getattr(self, name)]
+        if self.rerank and self.rerank_top != 15:
+            flags.append(f"top{self.rerank_top}")
         return self.folder / f"evaluation-{'-'.join([self.split, *flags])}.json"
 
     def complete(self) -> bool:
@@ -177,8 +184,16 @@ class EvaluateModel(TrainingTask):
 
     def run(self) -> None:
         """Run ``python -m models.evaluate`` in a process group of its own."""
-        flags = {"fold5": self.fold5, "rerank": self.rerank}
-        evaluate([self.folder], self.store, self.split, self.results, flags, self.plugins)
+        evaluate(
+            [self.folder],
+            self.store,
+            self.split,
+            self.results,
+            fold5=self.fold5,
+            rerank=self.rerank,
+            rerank_top=self.rerank_top,
+            plugins=self.plugins,
+        )
 
 
 class EvaluateRuns(Task):
@@ -189,6 +204,8 @@ class EvaluateRuns(Task):
     split = luigi.Parameter(description="split to evaluate")
     results = luigi.Parameter(description="file for the numbers")
     fold5 = luigi.BoolParameter(description="average over five folds (COCO 1K)")
+    rerank = luigi.BoolParameter(description="evaluate with re-ranking, too")
+    rerank_top = luigi.IntParameter(default=15, description="captions per image to re-rank")
 
     def complete(self) -> bool:
         """Return True if the file is about these runs, store and split, and newer than the runs."""
@@ -200,6 +217,7 @@ class EvaluateRuns(Task):
             newest = max(one.stat().st_mtime_ns for one in weights)
             return bool(
                 (document["split"], document["fold5"]) == (self.split, self.fold5)
+                and document.get("rerank_top", 0) == (self.rerank_top if self.rerank else 0)
                 and str(store["hash"]).startswith(document["store"]["store"])
                 and [one["folder"] for one in document["runs"]] == [*map(str, self.runs)]
                 and path.stat().st_mtime_ns >= newest
@@ -209,4 +227,12 @@ class EvaluateRuns(Task):
 
     def run(self) -> None:
         """Run ``python -m models.evaluate`` in a process group of its own."""
-        evaluate(self.runs, self.store, self.split, self.results, {"fold5": self.fold5})
+        evaluate(
+            self.runs,
+            self.store,
+            self.split,
+            self.results,
+            fold5=self.fold5,
+            rerank=self.rerank,
+            rerank_top=self.rerank_top,
+        )

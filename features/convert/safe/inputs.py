@@ -7,8 +7,10 @@ decoded is an ``InputError``.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
+import itertools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from features.errors import InputError, MissingInput, ScenestoreError
 
 BOM = b"\xef\xbb\xbf"  # Windows editors put it before UTF-8 text
 _MAX_UNPACKED = 1 << 30  # bytes of an unpacked text file; COCO's captions have 144 MB
+_MAX_LINE = 1 << 24
 _MAX_RATIO = 30  # gzip shrinks captions in JSON to a fifth, a gzip bomb to a thousandth
 
 
@@ -96,6 +99,43 @@ def read_text(path: Path | str) -> str:
         raise InputError(
             f"{path}: not UTF-8 text at byte {error.start} ({error.reason})."
         ) from error
+
+
+def text_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a plain or gzipped text file with their numbers, from 1.
+
+    The byte order mark is left out. A gzip file may unpack to at most 30 times its size, and a line
+    may have 16 MiB, so that memory stays bounded.
+
+    Raises: InputError: a limit is exceeded, the file is UTF-16, or its gzip stream is damaged.
+    """
+    path = Path(path)
+    broken = (EOFError, zlib.error, gzip.BadGzipFile)
+    with (
+        opened(path) as file,
+        damaged(f"{path}: damaged gzip file", *broken, advice="Fetch it again."),
+    ):
+        packed = file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
+        file.seek(0)
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        limit = max(1 << 26, _MAX_RATIO * path.stat().st_size)
+        for number in itertools.count(1):
+            line = stream.readline(_MAX_LINE + 1)
+            if not line:
+                return
+            if len(line) > _MAX_LINE:
+                raise InputError(f"{path}, line {number}: longer than {_MAX_LINE:,} bytes.")
+            limit -= len(line)
+            if packed and limit < 0:
+                raise InputError(
+                    f"{path}: unpacks to more than {_MAX_RATIO} times its size. If it is the right "
+                    "file, unpack it first."
+                )
+            if number == 1:
+                if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise InputError(f"{path}: UTF-16 text. Save it as UTF-8.")
+                line = line.removeprefix(BOM)
+            yield number, line
 
 
 def _unpacked(path: Path) -> bytes:

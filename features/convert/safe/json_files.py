@@ -110,6 +110,41 @@ class JsonItems:
             return parse_json(file.read(length), f"{self.path}, item {key!r}")
 
 
+def stream_items(path: Path | str) -> Iterator[tuple[str, object]]:
+    """Yield the items of every list in a JSON object, each with the key of its list.
+
+    Other values of the object are yielded whole; the items of an outermost list have the key "".
+    One item at a time is in memory.
+
+    Raises: MissingInput: no such file. InputError: not such JSON, or a key that is listed twice.
+    """
+    seen: set[str] = set()
+    with _broken_json(path), opened(need_file(path)) as file:
+        scan = _Scan(file)
+        opening = scan.token("[{")
+        if opening == "[":
+            yield from (("", item) for item in scan.rest_of_list())
+        elif scan.peek() == "}":
+            scan.at += 1
+        else:
+            while True:
+                key, _ = scan.value()
+                if not isinstance(key, str) or key in seen:
+                    raise ValueError(f"the key {str(key)[:40]!r} is no text or listed twice")
+                seen.add(key)
+                scan.token(":")
+                if scan.peek() == "[":
+                    scan.at += 1
+                    for item in scan.rest_of_list():
+                        yield key, item
+                else:
+                    yield key, scan.value()[0]
+                if scan.token(",}") == "}":
+                    break
+        if scan.peek():
+            raise ValueError("there is text after the end")
+
+
 class _Scan:
     """One pass over a file through a moving window of text."""
 
@@ -142,6 +177,16 @@ class _Scan:
                     break
         if self.peek():
             raise ValueError("there is text after the end")
+
+    def rest_of_list(self) -> Iterator[object]:
+        """Yield the items of a list whose bracket has been read, up to its end."""
+        if self.peek() == "]":
+            self.at += 1
+            return
+        while True:
+            yield self.value()[0]
+            if self.token(",]") == "]":
+                return
 
     def more(self) -> None:
         """Drop the text already scanned and read on, at least as much as is left."""

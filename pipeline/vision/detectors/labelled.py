@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from features.errors import UsageError
 from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.detectors.regions import Regions
-from pipeline.vision.extraction import PooledExtractor, extractor_registry
+from pipeline.vision.extraction import PooledExtractor
+from pipeline.vision.extractors.labelled import fitted_extractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.label_head import LabelHead, context_row
-
-PACKAGED = Path(__file__).parents[1] / "data" / "label-head.npz"
+from pipeline.vision.label_head import PACKAGED, LabelHead, context_row
 
 
 class Labelled:
@@ -29,14 +28,15 @@ class Labelled:
     """
 
     needs_pixels = True
-    provides = frozenset({"labels", "scores", "size", "attributes"})
+    provides = frozenset({"labels", "scores", "size", "attributes", "attribute_scores"})
     rules: ClassVar[dict[str, object]] = {"cross_class_iou": 1.0, "whole_image": "always"}
+    default_relations = "fitted"
 
     def __init__(
         self,
         path: Path | str | None = None,
         limit: int = 64,
-        min_score: float = 0.0,
+        min_score: float = 0.01,
         min_attribute: float = 0.3,
     ) -> None:
         self.path = PACKAGED if path in (None, "packaged") else Path(str(path))
@@ -48,25 +48,33 @@ class Labelled:
         """The fitted head, loaded on first use."""
         return LabelHead.load(self.path)
 
+    @property
+    def default_features(self) -> str:
+        """Name of the extractor of the same head."""
+        return "labelled" if self.path == PACKAGED else f"labelled:{self.path}"
+
+    @property
+    def shown(self) -> float:
+        """Score from which displays show an object."""
+        return self.head.shown
+
     @cached_property
     def extractor(self) -> PooledExtractor:
         """The extractor that the head was fitted on."""
-        made = extractor_registry.create(self.head.extractor)
-        if not isinstance(made, PooledExtractor):
-            raise UsageError(f"{self.path}: {self.head.extractor!r} has no features of any box.")
-        return made
+        return fitted_extractor(self.head, self.path)
 
     def identity(self) -> dict[str, object]:
         """Return name, version, the hash of the head, its regions and features, and thresholds."""
         return {
             "name": "labelled",
-            "version": 1,
+            "version": 2,
             "head": hash_file(self.path),
             "regions": self.regions.identity(),
             "features": self.extractor.identity(),
             "limit": self.limit,
             "min_score": self.min_score,
             "min_attribute": self.min_attribute,
+            "shown": self.shown,
         }
 
     def covers(self, image_id: str) -> bool:
@@ -80,4 +88,5 @@ class Labelled:
         context = features[context_row(found.labels)]
         regions = self.head.predict(found, features, context)
         objects = self.head.objects(found, regions, self.limit, self.min_attribute)
-        return objects.select([r for r, s in enumerate(objects.scores) if s >= self.min_score])
+        likely = [row for row, score in enumerate(objects.scores) if score >= self.min_score]
+        return dataclasses.replace(objects.select(likely), shown=self.shown)

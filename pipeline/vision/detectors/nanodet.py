@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Float = npt.NDArray[np.float32]
 
-WEIGHTS = Path(__file__).parent / "weights" / "nanodet-g-416.onnx"
+WEIGHTS = Path(__file__).parents[1] / "weights" / "nanodet-g-416.onnx"
 LABELS = WEIGHTS.with_name("coco80.txt")
 SIDE = 416  # pixels of the square input
 STRIDES = (8, 16, 32)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from features.convert import Source, open_source
-from features.errors import UsageError
+from features.errors import InputError, UsageError
 from features.format import HashCache, canonical_json
 from features.records import Detections
 from pipeline.vision.images import LazyImage
@@ -30,7 +31,16 @@ class Precomputed:
 
     def identity(self) -> dict[str, object]:
         """Return name, version and the hash of the file contents."""
-        return {"name": self.name, "version": 1, "content": self._digest}
+        return {"name": self.name, "version": 2, "content": self._digest}
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the features: that of the first readable image of the file, 0 without one."""
+        for image_id in self.source.ids():
+            with suppress(InputError):
+                features = self.source.read(image_id).features
+                return 0 if features is None else int(features.shape[1])
+        return 0
 
     @cached_property
     def _digest(self) -> str:
@@ -79,6 +89,16 @@ def scene_graphs(path: Path | str | None = None) -> Precomputed:
 def visual_genome(path: Path | str | None = None) -> Precomputed:
     """Open Visual Genome's ``scene_graphs.json``; sizes come from ``image_data.json`` beside it."""
     return _open("visual-genome", "visual-genome", path, "Visual Genome's scene_graphs.json")
+
+
+def coco(path: Path | str | None = None) -> Precomputed:
+    """Open gold boxes of COCO: ``instances_*.json`` or ``panoptic_*.json``."""
+    return _open("coco", "coco", path, "COCO's instances_*.json")
+
+
+def psg(path: Path | str | None = None) -> Precomputed:
+    """Open PSG's ``psg.json``: objects with boxes, and relations."""
+    return _open("psg", "psg", path, "PSG's psg.json")
 
 
 def scene_graph_benchmark(path: Path | str | None = None) -> Precomputed:

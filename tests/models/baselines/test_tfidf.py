@@ -95,6 +95,28 @@ def test_options_change_what_is_counted(make_images, make_captions):
     assert (score(lemmas=False) > 0).tolist() == [True, False, True]
 
 
+def test_confidence_and_attributes_equal_a_computation_by_hand(make_images, make_captions):
+    options = {"confidence": True, "attributes": True}
+    model = models.create("tfidf", vocab_size=len(WORDS), n_labels=5, n_predicates=4, **options)
+    model.prepare(FakeStore(make_captions), BOOK)
+    image = dataclasses.replace(
+        images_of(make_images, [2, 2, 3, 0], [3, 0]),  # dog, dog, tall grass; on
+        scores=torch.tensor([[0.5, 0.4, 0.2, 0.0]]),
+        relation_scores=torch.tensor([[0.3, 0.0]]),
+        attributes=torch.tensor([[int(WORDS.ids(["next"])[0]), 0]]),
+        attribute_objects=torch.tensor([[1, 0]]),
+        attribute_scores=torch.tensor([[0.5, 0.0]]),
+    )
+    texts = captions_of(make_captions, ["dog", "next", "on", "grass"])
+    scores = model.score(model.encode_images(image), model.encode_captions(texts))[0]
+    # "next" describes the second dog: 0.4 * 0.5
+    sure = {"dog": 1 - 0.5 * 0.6, "next": 0.4 * 0.5, "on": 0.3, "grass": 0.2}
+    counts = {"dog": 3, "next": 1, "on": 2, "grass": 2}
+    weight = {word: p * (math.log(5 / (1 + counts[word])) + 1) for word, p in sure.items()}
+    expected = [weight[word] / math.hypot(*weight.values()) for word in sure]
+    assert scores.tolist() == pytest.approx(expected, abs=1e-5)
+
+
 def test_must_be_prepared_and_survives_a_checkpoint(prepared, make_captions):
     fresh = models.create("tfidf", vocab_size=len(WORDS), n_labels=5, n_predicates=4)
     captions = captions_of(make_captions, TEXTS)

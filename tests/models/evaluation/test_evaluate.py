@@ -75,6 +75,12 @@ def test_numbers_equal_the_model_scored_by_hand(store, trained, tmp_path, capsys
         assert again["i2t_r1"] == recall(rerank(matrix), owner).i2t_r1
         assert again["t2i_r1"] == plain["t2i_r1"]
     assert document["chance"] == chance(owner, 8)
+    assert document["rerank_top"] == 15
+    assert app.call([str(folders[0]), *words, "--rerank-top", "3"]) == 0
+    few = json.loads(out.read_text())
+    assert few["rerank_top"] == 3
+    wanted = dict(recall(rerank(sims[0], 3), owner))
+    assert few["rows"][1]["metrics"]["i2t_meanr"] == wanted["i2t_meanr"]
     assert document["runs"][0]["config"]["model"]["name"] == "sgm"
     low, high = document["rows"][0]["intervals"]["rsum"]
     assert low <= document["rows"][0]["metrics"]["rsum"] <= high

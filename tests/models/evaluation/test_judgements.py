@@ -200,7 +200,7 @@ def test_refusals(store, run, tmp_path):
         app.call([*words, "--judgements", str(path)])
     with pytest.raises(UsageError, match="one at a time"):
         app.call([*words, "--judgements", str(path), "--negatives", str(store.path)])
-    with pytest.raises(UsageError, match="--fold5 and --rerank"):
+    with pytest.raises(UsageError, match="--fold5: for recall"):
         app.call([*words, "--judgements", str(path), "--fold5"])
     with pytest.raises(MissingInput, match="nothing"):
         app.call([*words, "--judgements", str(tmp_path / "nothing.json")])

@@ -200,6 +200,21 @@ def test_full_model_is_the_sum_of_separate_networks(tiny, make_images, make_capt
             torch.testing.assert_close(value.grad, gradients[name])
 
 
+def test_clipping_together_shrinks_gradients_more_than_one_by_one(tiny, make_images, make_captions):
+    """Why the published configurations train the networks one by one."""
+    torch.manual_seed(0)
+    full = models.create("cfsgr", **tiny, **TINY_CFSGR, part="full").eval()
+    full.loss(make_images(3), make_captions(3)).backward()
+    norms = [
+        torch.nn.utils.get_total_norm([v.grad for v in part.parameters() if v.grad is not None])
+        for part in full.parts
+    ]
+    limit = 0.5 * min(norms)
+    together = torch.nn.utils.clip_grad_norm_(full.parameters(), limit)
+    assert together > max(norms)
+    assert limit / together < min(limit / norm for norm in norms)
+
+
 def test_text_nodes_are_the_means_of_their_words(tiny, make_captions):
     torch.manual_seed(0)
     model = models.create("cfsgr", **tiny, **TINY_CFSGR, part="fine_object").eval()

@@ -229,6 +229,20 @@ def test_code_in_a_checkpoint_never_runs(tmp_path):
         models.load_official("gsmn", path)
 
 
+def test_torch_2_4_reads_checkpoints_too(tmp_path, monkeypatch):
+    """It lacks the context manager; objects that are allowed stay so in the process."""
+    monkeypatch.delattr(torch.serialization, "safe_globals")
+    path = tmp_path / "a.pth.tar"
+    torch.save({"model": official_gsmn(), "opt": argparse.Namespace(lr=1)}, path)
+    try:
+        assert len(list(models.load_official("gsmn", path).parameters())) > 5
+        torch.save({"model": official_gsmn(), "opt": Trap()}, path)
+        with pytest.raises(InputError, match="without running its code"):
+            models.load_official("gsmn", path)
+    finally:
+        torch.serialization.clear_safe_globals()
+
+
 @pytest.mark.parametrize("name", ["gsmn", "hrem"])
 def test_command_line_writes_a_loadable_file(name, tmp_path, capsys, make_images, make_captions):
     parts = official_gsmn() if name == "gsmn" else official_hrem()

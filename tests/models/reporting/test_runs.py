@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from features.drawing import Thumbnails
 from features.errors import InputError, MismatchError
 from models.report import write_report
-from models.reporting.gallery import Thumbnails, retrieval_gallery
+from models.reporting.gallery import retrieval_gallery
 from models.reporting.runs import read_run
 from models.training.lineage import store_keys
 

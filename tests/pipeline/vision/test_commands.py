@@ -31,9 +31,12 @@ def photo(tmp_path):
 
 def test_detect_prints_boxes(call, photo):
     lines = call("detect", photo, "--max-objects", 3).splitlines()
-    assert lines[0] == f"{photo}: 451 x 300, 3 objects"
-    assert lines[1].split()[1] == "cat"
-    assert len(lines) == 4
+    assert lines[0] == f"{photo}: 451 x 300, 1 objects"
+    assert lines[1].split()[-1] == "cat"
+    assert lines[2].startswith("  2 more below confidence 0.5")
+    plain = call("detect", photo, "--detector", "nanodet", "--max-objects", 3).splitlines()
+    assert plain[1].split()[-1] == "cat"
+    assert "confidence" not in plain[-1]  # its scores are not calibrated
 
 
 def test_detect_as_json_and_drawn(call, photo, tmp_path):
@@ -43,6 +46,8 @@ def test_detect_as_json_and_drawn(call, photo, tmp_path):
     assert result["size"] == [451, 300]
     assert result["objects"][0]["label"] == "cat"
     assert len(result["objects"][0]["box"]) == 4
+    assert len(result["objects"]) > 3  # all objects, with the score from which they are shown
+    assert 0.4 < result["shown_from"]["objects"] < 0.7
     assert result["relations"]
     with Image.open(out) as drawing:
         assert drawing.size[0] > 400
@@ -56,7 +61,7 @@ def test_detect_errors(call, tmp_path):
     with pytest.raises(UsageError, match="max-objects"):
         call("detect", tmp_path / "nowhere.jpg", "--max-objects", 0)
     with pytest.raises(UsageError, match="reads no file"):
-        call("detect", tmp_path / "nowhere.jpg", "--detections", "x.json")
+        call("detect", tmp_path / "a.jpg", "--detector", "nanodet", "--detections", "x.json")
 
 
 @pytest.fixture

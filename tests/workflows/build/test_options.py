@@ -1,4 +1,4 @@
-"""Build options: declared once, and the same in Luigi, in content keys and in the README."""
+"""Build options: declared once, and the same in Luigi, in content keys and on the page."""
 
 import json
 from dataclasses import fields, replace
@@ -14,7 +14,7 @@ from workflows.build.option_table import option_table
 from workflows.build.options import BuildOptions, TextOptions, described
 from workflows.build.plan import Plan
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "building.md"
 REBUILT = {  # groups whose keys depend on the key of the first one
     "": set(),
     "index": {"index", "visual", "regions", "tokens", "text"},
@@ -93,5 +93,5 @@ def test_a_value_out_of_range_is_refused():
         BuildOptions(store_dir="st", max_relations=0)
 
 
-def test_the_readme_has_the_table_of_the_options():
-    assert option_table() in README.read_text()
+def test_the_page_has_the_table_of_the_options():
+    assert option_table() in PAGE.read_text()

@@ -11,7 +11,7 @@ import pytest
 from features.convert.captions import NO_SPLIT, clean_text, read_captions
 from features.errors import InputError, MissingInput, UsageError
 
-SHARED = Path(__file__).resolve().parents[3].parent / "shared"
+SHARED = Path(__file__).resolve().parents[4].parent / "shared"
 
 
 def karpathy(images):
@@ -95,7 +95,8 @@ def test_token_file_and_entities_sentences_agree(tmp_path):
     ("name", "content", "words"),
     [
         ("d.json", '{"images": [', "broken JSON .*line 1 column"),
-        ("d.json", "[]", "no list 'images'"),
+        ("d.json", "[]", "no image with captions"),
+        ("d.json", "{}", "no list 'images'"),
         ("d.json", '{"images": [{"split": "train"}]}', r"images\[0\].*'filename'"),
         ("d.json", '{"images": [7]}', r"images\[0\]"),
         ("d.json", '{"images": []}', "no image with captions"),
@@ -104,7 +105,7 @@ def test_token_file_and_entities_sentences_agree(tmp_path):
             '{"images": [], "annotations": [{"image_id": 1, "id": 2}]}',
             "image_id 1 is not",
         ),
-        ("c.token", "no tab here", "line 1 is not"),
+        ("c.token", "no tab here", r"c\.token: line 1: not 'image"),
     ],
 )
 def test_broken_files_name_file_and_place(tmp_path, name, content, words):

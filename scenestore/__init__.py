@@ -1,0 +1,1 @@
+"""The program ``scenestore``: every command of the packages under one name."""

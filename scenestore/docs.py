@@ -1,0 +1,31 @@
+"""``scenestore docs``: print a page of the documentation, which is part of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features.commands import Program
+from features.errors import UnknownName
+
+app = Program("scenestore docs")
+_HERE = Path(__file__).resolve().parent
+_PLACES = (_HERE / "pages", _HERE.parent / "docs")  # an installed package, a checkout
+
+
+@app.command("docs")
+def docs(
+    page: Annotated[str, typer.Argument(metavar="[PAGE]", help="Name of a page.")] = "",
+) -> None:
+    """Print a page of the documentation, or the names of all pages."""
+    pages = {path.stem: path for place in _PLACES for path in sorted(place.glob("*.md"))}
+    if not page:
+        for name, path in pages.items():
+            title = path.read_text(encoding="utf-8").splitlines()[0]
+            typer.echo(f"{name:14} {title.lstrip('# ')}")
+        return
+    if page not in pages:
+        raise UnknownName.of("page", page, pages)
+    typer.echo(pages[page].read_text(encoding="utf-8"))

@@ -1,0 +1,122 @@
+"""Killed, hanging and crashing processes of a build on one machine."""
+
+import os
+import signal
+import time
+
+from features import open_store
+from tests.faults.lab import kill_some
+from tests.faults.table import ERROR, SAME, SKIPPED, case
+
+AREA = "processes"
+SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
+MOMENTS = 4.0  # seconds: from the start of a build to its end
+
+
+def killed(kind, name):
+    def test(lab, seed):
+        build = lab.start(FAULTY_SECONDS="0.01")
+        kill_some(build, kind, SIGNALS[name], seed, MOMENTS)
+        code, said = lab.end(build)
+        if code == 0:
+            assert open_store(lab.store).hash == lab.hash, said
+        lab.heals()
+
+    return test
+
+
+for kind, names in {
+    "luigi": ("SIGKILL", "SIGTERM", "SIGINT"),
+    "worker": ("SIGKILL", "SIGTERM"),
+    "group": ("SIGKILL", "SIGINT"),
+}.items():
+    for name in names:
+        what = {"group": "all processes", "luigi": "the build", "worker": "a worker"}[kind]
+        fault = f"{name} to {what} at a random moment"
+        more = {"quick": (kind, name) == ("worker", "SIGKILL"), "times": 4}
+        case(AREA, fault, SAME, **more)(killed(kind, name))
+
+
+@case(AREA, "SIGKILL to each worker while it starts, four times", ERROR)
+def start(lab):
+    build = lab.start()
+    seen = set()
+    end = time.monotonic() + 60
+    while build.poll() is None and time.monotonic() < end:
+        for pid, line in __import__("tests.faults.lab", fromlist=["x"]).members(build.pid).items():
+            if "spawn_main" in line and pid not in seen:
+                seen.add(pid)
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.005)
+    code, said = lab.end(build)
+    assert code == 30, said
+    assert "worker processes ended while they started" in said
+    lab.heals()
+
+
+FAULTS = {
+    "exit": ("leaves its process", "ended the process", {}),
+    "kill": ("is killed each time", "ended the process", {}),
+    "crash": ("segfaults", "crashed the process: Segmentation fault", {}),
+    "hang": ("hangs", "took longer than 1 s", {"--item-timeout": "1"}),
+    "raise": ("raises an error", "failed: ZeroDivisionError", {}),
+    "leave": ("calls sys.exit", "failed: SystemExit", {}),
+    "none": ("returns None", "returned None instead of Detections", {}),
+}
+
+
+def blamed(mode):
+    _, words, options = FAULTS[mode]
+    more = [word for pair in options.items() for word in pair]
+
+    def test(lab):
+        env = {"FAULTY_IMAGE": "065.png", "FAULTY_MODE": mode}
+        error = lab.fails(words, *more, **env)
+        assert "065.png" in error
+        code, said = lab.run(*more, "--on-error", "skip", **env)
+        assert code == 0, said
+        assert "skipped       1 images" in said
+        store = open_store(lab.store)
+        assert list(store.skipped) == ["065.png"]
+        assert store.hash != lab.hash
+        lab.heals()  # the good key was not touched
+
+    return test
+
+
+for mode, (what, _, _) in FAULTS.items():
+    case(AREA, f"a detector that {what} on one image", SKIPPED, quick=mode == "hang")(blamed(mode))
+
+
+@case(AREA, "a detector that needs more memory than --worker-memory", ERROR)
+def memory(lab):
+    env = {"FAULTY_IMAGE": "065.png", "FAULTY_MODE": "memory"}
+    more = ("--worker-memory", "4000", "--on-error", "skip")
+    assert "065.png: out of memory" in lab.fails("out of memory", *more, **env)
+    lab.heals()
+
+
+@case(AREA, "a detector that gets an I/O error", ERROR)
+def io(lab):
+    env = {"FAULTY_IMAGE": "065.png", "FAULTY_MODE": "io"}
+    lab.fails("Input/output error", "--on-error", "skip", **env)
+    lab.heals()
+
+
+@case(AREA, "two builds of one store at once", SAME, quick=True)
+def twice(lab):
+    builds = [lab.start(FAULTY_SECONDS="0.01") for _ in range(2)]
+    for build in builds:
+        code, said = lab.end(build)
+        assert code == 0, said
+    lab.heals()
+
+
+@case(AREA, "builds of two data sets in one folder at once", SAME)
+def neighbours(lab):
+    builds = [lab.start("--dataset", name, FAULTY_SECONDS="0.01") for name in ("one", "two")]
+    for build in builds:
+        code, said = lab.end(build)
+        assert code == 0, said
+    for path in lab.store.glob("*-*.json"):
+        assert open_store(path).hash == lab.hash

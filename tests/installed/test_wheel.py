@@ -1,0 +1,95 @@
+"""The wheel is a whole product: every program, configuration and page, away from the checkout."""
+
+import shutil
+
+import pytest
+
+TRAIN, VIZ, STANZA = (f"'scenestore[{extra}]'" for extra in ("train", "viz", "stanza"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+
+
+def test_the_wheel_has_everything_and_is_what_runs(installed, tmp_path):
+    out = installed.works(
+        tmp_path, "python -c 'import features, models, pipeline, workflows; print(models.__file__)'"
+    )
+    assert out.startswith(str(installed.site))
+    helped = installed.works(tmp_path, "scenestore --help")
+    for name in ("build", "train", "evaluate", "search", "report", "verify", "import", "parse"):
+        assert f"\n  {name} " in helped
+        installed.works(tmp_path, f"scenestore {name} --help")
+    assert installed.works(tmp_path, "scenestore --version").startswith("scenestore 0.")
+    assert "# Plug-ins" in installed.works(tmp_path, "scenestore docs plugins")
+    wrong = installed.run(tmp_path, "scenestore trian sgm_f30k")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "Did you mean 'train'?" in wrong.stderr
+
+
+def test_build_train_evaluate_report(installed, raw, tmp_path):
+    shutil.copytree(raw, tmp_path, dirs_exist_ok=True)
+    build = "scenestore build --images-dir photos --captions captions.json --store-dir st --jobs 2"
+    assert "30 images" in installed.works(tmp_path, build)
+    assert "nothing to build" in installed.works(tmp_path, build)
+    small = "--model.options.embed_dim 32 --model.options.word_dim 32 --data.batch_size 8"
+    train = f"scenestore train sgm_f30k --data.store st --run.max_steps 4 {small}"
+    assert "done: best rsum" in installed.works(tmp_path, train)
+    installed.works(tmp_path, "scenestore evaluate runs/sgm_f30k --store st --json found.json")
+    out = installed.works(tmp_path, "scenestore report st runs/sgm_f30k --images-dir photos")
+    assert out.strip() == str(tmp_path / "report.html")
+    compare = "scenestore compare --papers tfidf --store st --out compare"
+    assert "tfidf" in installed.works(tmp_path, compare)
+    changes = "--papers vse --changes small --overrides '--run.max_steps 1 --data.batch_size 8'"
+    installed.works(tmp_path, f"scenestore compare --store st --out other {changes}")
+
+
+@pytest.mark.parametrize(
+    ("package", "command", "extra"),
+    [
+        ("torch", "scenestore train sgm_f30k --data.store st", TRAIN),
+        ("torch", "python -m models.train sgm_f30k --data.store st", TRAIN),
+        ("torch", "scenestore evaluate runs/x --store st", TRAIN),
+        ("torch", "scenestore search st runs/x 'a dog'", TRAIN),
+        ("torch", "scenestore embed runs/x --store st --out out", TRAIN),
+        (
+            "torch",
+            "luigi --module workflows TrainModel --config sgm_f30k --store st",
+            TRAIN,
+        ),
+        ("matplotlib", "scenestore draw st 00.jpg --out out.png", "matplotlib"),
+        ("jinja2", "scenestore report st", VIZ),
+        ("stanza", "scenestore parse --parser stanza 'A dog.'", STANZA),
+    ],
+)
+def test_a_missing_optional_package_is_one_line_of_advice(
+    installed, raw, tmp_path, package, command, extra, built
+):
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "hidden" / package).mkdir(parents=True)
+    program = (
+        "import sys\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {package!r}:\n"
+        f"            raise ModuleNotFoundError(f'No module named {{name!r}}', name=name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(program)
+    if command.startswith("luigi"):
+        command += " --local-scheduler"
+    done = installed.run(tmp_path, command, PYTHONPATH=str(tmp_path / "hidden"))
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, done.stderr
+    assert errors[0].endswith(f"pip install {extra}")
+
+
+@pytest.fixture(scope="module")
+def built(installed, raw, tmp_path_factory):
+    """Return a folder with a store."""
+    place = tmp_path_factory.mktemp("built")
+    installed.works(
+        place,
+        f"scenestore build --captions {raw / 'captions.json'} --images-dir {raw / 'photos'}"
+        " --store-dir st --features none --jobs 1",
+    )
+    return place
