@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: stages and tests run one process per core.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo compare test test-fast check bench docs clean
+.PHONY: help install demo compare test test-fast faults check bench docs clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-fast: install ## what most changes need, in under 90 seconds
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal \
 		-m "not slow and not cluster and not stanza and not realdata"
 
+faults: install ## every case of docs/reliability.md, with kills at random moments: about an hour
+	SCENESTORE_FAULTS=all $(BIN)/python -m pytest tests/faults --numprocesses 2 --dist worksteal
+
 check: install ## formatting, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -42,10 +45,11 @@ bench: install ## the ratios that README quotes, as Markdown tables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
-docs: install ## pages generated from the code: format, rules, equations
+docs: install ## pages generated from the code: format, rules, equations, reliability
 	$(BIN)/python -m features.format.page > docs/format.md
 	$(BIN)/python -m pipeline rules > docs/rules.md
 	$(BIN)/python -m models.equations docs/equations.md
+	$(BIN)/python -m tests.faults.page > docs/reliability.md
 
 clean: ## remove the environment, caches and the demo
 	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

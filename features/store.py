@@ -12,11 +12,13 @@ from features.errors import UnknownName
 from features.reading import (
     CAPTION_TABLES,
     IMAGE_TABLES,
+    Mirror,
     StoreReader,
     captions_table,
     images_table,
     scene_graph,
     text_graph,
+    url_of,
 )
 from features.records import SceneGraph, TextGraph
 from features.vocab import Codebook
@@ -31,7 +33,9 @@ def open_store(path: str | Path, *, backend: str = "auto") -> Store:
     """Open a store for reading.
 
     Args:
-        path: folder of a store (its latest manifest is used) or a store manifest.
+        path: folder of a store (its latest manifest is used) or a store manifest; or its URL, for
+            example ``s3://bucket/store``. What is read is copied to ``$SCENESTORE_CACHE`` (default:
+            ``~/.cache/scenestore``) first and compared with the hashes of the manifests.
         backend: how rows of large columns are read: ``auto`` (a memory map), ``mmap``, ``pread`` or
             ``h5py``; see ``StoreReader``.
 
@@ -39,7 +43,12 @@ def open_store(path: str | Path, *, backend: str = "auto") -> Store:
         MissingInput: the path does not exist.
         FormatError: the path is not a store, or a newer release wrote it.
         DamagedError: the manifest differs from what was written.
+        StoreError: the URL cannot be read.
+        MissingDependency: a package for this kind of URL is not installed.
     """
+    if url := url_of(path):
+        mirror = Mirror(url)
+        return Store(mirror.manifest(), backend=backend, mirror=mirror)
     return Store(Path(path), backend=backend)
 
 

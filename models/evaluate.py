@@ -48,6 +48,7 @@ from models.evaluation import (
     write_json,
     write_positives,
     write_queries,
+    write_ranks,
 )
 from models.training import Run, check_split, load_run, store_keys
 
@@ -82,6 +83,10 @@ def evaluate(
     ] = False,
     json: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write all results as JSON.")
+    ] = None,
+    ranks: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT", help="Write the ranks of the last row for models.compare."),
     ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Accept a store with other data.")
@@ -207,6 +212,8 @@ def evaluate(
             )
             if json is not None:
                 write_json(json, document(setting, about_runs, rows, differences))
+            if ranks is not None:
+                write_ranks(ranks, rows[-1].recall, owner)
             stem = file_stem(split) + ("-fold5" if fold5 else "")
             each = 1 + rerank  # rows per run
             for at, (folder, about) in enumerate(zip(runs, about_runs, strict=True)):

@@ -53,7 +53,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["export", "report", "search", "selfcheck"],
+        ["compare", "export", "report", "search", "selfcheck"],
     ],
     "workflows": [
         ["launcher", "processes", "settings", "targets", "tasks"],

@@ -5,7 +5,7 @@
 require.
 """
 
-from workflows.build import AddText, BuildCoco, BuildDataset, BuildFlickr30k
+from workflows.build import AddText, BuildCoco, BuildDataset, BuildFlickr8k, BuildFlickr30k
 from workflows.demo import BuildDemo, Demo
 from workflows.experiments import CompareModels, EvaluateModel, TrainModel
 from workflows.settings import apply_defaults
@@ -17,6 +17,7 @@ __all__ = [
     "BuildCoco",
     "BuildDataset",
     "BuildDemo",
+    "BuildFlickr8k",
     "BuildFlickr30k",
     "CompareModels",
     "Demo",

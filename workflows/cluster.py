@@ -12,7 +12,9 @@ import functools
 import hashlib
 import os
 import platform
+import queue
 import socket
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -283,10 +285,15 @@ def _check_versions(expected: Mapping[str, str]) -> None:
 
 
 def check_scheduler(address: str) -> None:
-    """Check that something listens at the address of a scheduler.
+    """Check that a scheduler with workers answers at an address, before several stages try it.
 
-    Raises: StageError: nothing does. UsageError: not an address.
+    Raises: StageError: none does. UsageError: not an address.
     """
+    with _DaskPool(address, None):
+        pass
+
+
+def _check_listening(address: str) -> None:
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
     try:
         host, port = parts.hostname, parts.port
@@ -295,9 +302,34 @@ def check_scheduler(address: str) -> None:
     if not host or not port:
         raise UsageError(f"--scheduler-address {address!r}: pass tcp://HOST:PORT or tls://...")
     try:
-        socket.create_connection((host, port), CONNECT_SECONDS).close()
+        with socket.create_connection((host, port), CONNECT_SECONDS) as connection:
+            if parts.scheme == "tcp" and not connection.recv(1):  # Dask speaks first
+                raise OSError("the connection was closed")
     except OSError as error:
         raise _no_scheduler(address, error) from error
+
+
+def _within(seconds: float, make: Callable[[], Any]) -> Any:
+    """Return what a function returns, if it does within a time that it does not keep itself.
+
+    Raises: TimeoutError: it does not. Whatever the function raises.
+    """
+    made: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            made.put((make(), None))
+        except Exception as error:
+            made.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        result, error = made.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return result
 
 
 def _no_scheduler(address: str, error: object) -> StageError:
@@ -314,14 +346,15 @@ class _DaskPool:
         self._capacity, self._counted = 1, -1.0
 
     def __enter__(self) -> _DaskPool:
-        check_scheduler(self.address)
+        _check_listening(self.address)  # takes less time than Dask's retries
         from distributed import Client, as_completed  # loads dask
 
         try:
-            self.client: Client = Client(
-                self.address, timeout=CONNECT_SECONDS, set_as_default=False
+            self.client: Client = _within(
+                3 * CONNECT_SECONDS,
+                lambda: Client(self.address, timeout=CONNECT_SECONDS, set_as_default=False),
             )
-        except (OSError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
+        except Exception as error:  # Dask passes on those of TLS and of its comms
             raise _no_scheduler(self.address, str(error).split("\n")[0]) from error
         try:
             if self.tracking is not None:

@@ -22,6 +22,7 @@ from features.maintenance import (
     store_lines,
     verify_store,
 )
+from features.reading import push_store
 from features.store import open_store
 
 app = Program("python -m features")
@@ -82,6 +83,19 @@ def verify(
             f"{store}: {left} findings that deleting a file does not fix; those files were kept. "
             "Fix what the findings name, or build again."
         )
+
+
+@app.command("push")
+def push(
+    store: Stored,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Such as s3://BUCKET/NAME.")],
+) -> None:
+    """Upload a store to object storage or another file system, checked by its hashes.
+
+    open_store(URL) and --data.store URL read it from there.
+    """
+    files, size = push_store(store, url, told=lambda name, size: typer.echo(f"{size:>14,}  {name}"))
+    typer.echo(f"{files} files, {size:,} bytes uploaded: {url}")
 
 
 @app.command("draw")

@@ -54,7 +54,7 @@ from features.format.manifest import (
     store_manifest_path,
 )
 from features.format.photo_file import Photo, read_photos, write_photos
-from features.format.record import Part
+from features.format.record import Part, ShardRecord
 from features.format.schema import GROUPS, ROLES, Columns, find_column, shard_ranges, shard_rows
 from features.format.shard import Shard
 
@@ -71,6 +71,7 @@ __all__ = [
     "Part",
     "Photo",
     "Shard",
+    "ShardRecord",
     "bind_store",
     "build_store",
     "canonical_json",

@@ -6,6 +6,7 @@ from features.reading.graphs import scene_graph, text_graph
 from features.reading.group_reader import GroupReader
 from features.reading.ragged import flat_rows, pad
 from features.reading.reader import StoreReader
+from features.reading.remote import Mirror, push_store, url_of
 from features.reading.row_copy import aligned_empty
 from features.reading.tables import CAPTION_TABLES, IMAGE_TABLES, captions_table, images_table
 
@@ -14,6 +15,7 @@ __all__ = [
     "IMAGE_TABLES",
     "CodedColumn",
     "GroupReader",
+    "Mirror",
     "StoreReader",
     "aligned_empty",
     "captions_table",
@@ -21,6 +23,8 @@ __all__ = [
     "fork_safe_lock",
     "images_table",
     "pad",
+    "push_store",
     "scene_graph",
     "text_graph",
+    "url_of",
 ]

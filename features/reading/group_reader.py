@@ -34,10 +34,16 @@ class GroupReader:
     Args:
         manifest: manifest of the group.
         backend: how rows of large columns are read, see ``StoreReader``.
+        fetch: called once before the first shard is read, to bring the files.
     """
 
-    def __init__(self, manifest: GroupManifest, backend: str = "auto"):
-        self.manifest, self.backend = manifest, backend
+    def __init__(
+        self,
+        manifest: GroupManifest,
+        backend: str = "auto",
+        fetch: Callable[[], None] | None = None,
+    ):
+        self.manifest, self.backend, self._fetch = manifest, backend, fetch
         self.headers, self.lengths = HeaderCheck(manifest), LengthCheck(manifest)
         self._kept: dict[str, Any] = {}
         self._lock = fork_safe_lock(self)
@@ -54,6 +60,7 @@ class GroupReader:
             return self.offsets(name)
         if column.axis != "image":
             return self.dense(name)
+        self._bring()
         self.headers.all()
         return self._map(name).array()
 
@@ -145,6 +152,7 @@ class GroupReader:
 
         Raises: DamagedError: its bytes differ from what was written.
         """
+        self._bring()
         self.headers.all()
         arrays: list[Array] = []
         for piece, part in zip(self._pieces(name), self.manifest.parts[name], strict=True):
@@ -155,8 +163,17 @@ class GroupReader:
                 arrays.append(read_part(descriptor, piece.path, name, part))
         return arrays
 
+    def _bring(self) -> None:
+        """Fetch the files of a store behind a URL, once."""
+        if self._fetch is not None:
+            with self._lock:
+                if self._fetch is not None:
+                    self._fetch()
+                    self._fetch = None
+
     def _pieces(self, name: str) -> list[Piece]:
         """Return where a dataset lies in every shard."""
+        self._bring()
         parts, checked = self.manifest.parts[name], self._mapped or self.headers.done
         return [
             Piece(path, size, offset, rows, stop, "" if checked else head)

@@ -17,6 +17,7 @@ from features.format import find_column, read_group, read_store_manifest, store_
 from features.reading.columns import CodedColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.group_reader import GroupReader
+from features.reading.remote import Mirror
 from features.reading.row_copy import aligned_empty, first_overflow
 from features.reading.row_numbers import IdTable, checked_rows
 from features.reading.row_readers import BACKENDS
@@ -36,17 +37,18 @@ class StoreReader:
         backend: how rows of large columns are read. ``auto`` is ``mmap``, a memory map; ``pread``
             (positioned reads, for file systems where page faults are slow) and ``h5py`` are used
             only on request.
+        mirror: the source of the files, if they are copies of a store behind a URL.
 
     Attributes:
         path: absolute path of the store manifest.   manifest: its contents.
         key: key of the parameters of all groups.   hash: hash of all contents.
     """
 
-    def __init__(self, path: Path, *, backend: str = "auto"):
+    def __init__(self, path: Path, *, backend: str = "auto", mirror: Mirror | None = None):
         if backend not in BACKENDS:
             raise UnknownName.of("backend", backend, BACKENDS)
         self.path = store_manifest_path(path).absolute()  # the working directory may change
-        self.backend = backend
+        self.backend, self.mirror = backend, mirror
         self.manifest = read_store_manifest(self.path)
         self.key: str = self.manifest["key"]
         self.hash: str = self.manifest["hash"]
@@ -55,6 +57,9 @@ class StoreReader:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path only: another process opens its own maps and files."""
+        given = (type(self), self.path, self.backend)
+        if self.mirror is not None:
+            return _open_mirrored, (*given, self.mirror.url, self.mirror.cache)
         return functools.partial(type(self), self.path, backend=self.backend), ()
 
     def __repr__(self) -> str:
@@ -96,6 +101,8 @@ class StoreReader:
             known = ", ".join(sorted(self.manifest["groups"]))
             advice = _ADD_TEXT if name in ("tokens", "text") else "Build the missing stage first."
             raise UnknownName(f"{self.path}: this store has no {name!r}. It has: {known}. {advice}")
+        if self.mirror is not None:
+            self.mirror.group(entry["folder"], entry["hash"])
         manifest = read_group(self.path.parent / entry["folder"])
         if manifest.hash != entry["hash"]:
             raise MismatchError(
@@ -108,7 +115,10 @@ class StoreReader:
             or sum(manifest.rows) != len(self)
         ):
             raise MismatchError(f"{manifest.path}: belongs to other images than this store.")
-        return GroupReader(manifest, self.backend)
+        fetch = None
+        if self.mirror is not None:
+            fetch = functools.partial(self.mirror.shards, manifest)
+        return GroupReader(manifest, self.backend, fetch)
 
     def _group_with(self, name: str, variant: str, kind: str) -> GroupReader:
         """Return the reader of a column's group, after checking the kind of the column."""
@@ -300,6 +310,13 @@ class StoreReader:
         """
         images = self._image_of_caption[self.caption_rows(split)]
         return np.searchsorted(self.image_rows(split), images)
+
+
+def _open_mirrored(
+    kind: type[StoreReader], path: Path, backend: str, url: str, cache: Path
+) -> StoreReader:
+    """Open the copy of a store behind a URL in another process."""
+    return kind(path, backend=backend, mirror=Mirror(url, cache))
 
 
 def _group_of(column: str, variant: str) -> str:

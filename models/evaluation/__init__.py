@@ -12,7 +12,14 @@ from models.evaluation.judgements import (
     score_pairs,
 )
 from models.evaluation.measure import evaluate_scores
-from models.evaluation.metrics import METRICS, Recall, chance, paired_bootstrap, recall
+from models.evaluation.metrics import (
+    METRICS,
+    Recall,
+    chance,
+    paired_bootstrap,
+    paired_bootstraps,
+    recall,
+)
 from models.evaluation.negatives import (
     Accuracy,
     Negatives,
@@ -31,9 +38,11 @@ from models.evaluation.results import (
     print_differences,
     print_positives,
     print_table,
+    read_ranks,
     write_json,
     write_positives,
     write_queries,
+    write_ranks,
 )
 
 if TYPE_CHECKING:
@@ -60,6 +69,7 @@ __all__ = [
     "image_rows",
     "kendall",
     "paired_bootstrap",
+    "paired_bootstraps",
     "paired_scores",
     "parse_texts",
     "print_accuracies",
@@ -70,6 +80,7 @@ __all__ = [
     "read_graph",
     "read_judgements",
     "read_positives",
+    "read_ranks",
     "recall",
     "reference",
     "score_all",
@@ -79,6 +90,7 @@ __all__ = [
     "write_json",
     "write_positives",
     "write_queries",
+    "write_ranks",
 ]
 
 _SCORING = ("computing", "reference", "score_all", "score_split")

@@ -9,6 +9,7 @@ items of a query are ignored.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -212,8 +213,8 @@ class Difference:
 
 
 def paired_bootstrap(
-    one: Recall,
-    other: Recall,
+    one: Recall | Sequence[Recall],
+    other: Recall | Sequence[Recall],
     caption_to_image: Any,
     samples: int = 1000,
     seed: int = 0,
@@ -225,20 +226,52 @@ def paired_bootstrap(
     the interval is narrower than those of the runs alone suggest.
 
     Args:
-        one, other: of two score matrices of the same images and captions.
+        one, other: of two score matrices of the same images and captions; or of several each, such
+            as those of several seeds, whose means are compared.
         caption_to_image, samples, seed, level: see ``bootstrap``.
 
     Raises: UsageError: the results are of different queries.
     """
-    if not np.array_equal(one.i2t_images, other.i2t_images):
+    rows = [[row] if isinstance(row, Recall) else list(row) for row in (one, other)]
+    return paired_bootstraps(rows, caption_to_image, samples, seed, level)[0, 1]
+
+
+def paired_bootstraps(
+    rows: Sequence[Sequence[Recall]],
+    caption_to_image: Any,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[tuple[int, int], dict[str, Difference]]:
+    """Compare every two rows as ``paired_bootstrap`` does: (i, j), i < j, -> row i minus row j.
+
+    Args:
+        rows: the results of each row, one for each seed.
+        caption_to_image, samples, seed, level: see ``bootstrap``.
+
+    Raises: UsageError: the results are of different queries.
+    """
+    images = rows[0][0].i2t_images
+    if not all(np.array_equal(images, found.i2t_images) for row in rows for found in row):
         raise UsageError("two results of different images cannot be compared in pairs.")
-    curves = [_recall_curves(found, caption_to_image, samples, seed) for found in (one, other)]
-    found = {}
-    for name in curves[0]:
-        curve, value = curves[0][name] - curves[1][name], one[name] - other[name]
-        against = min(float(np.mean(curve <= 0)), float(np.mean(curve >= 0)))
-        found[name] = Difference(value, *_interval(curve, level), min(1.0, 2 * against))
-    return found
+    means: list[dict[str, float]] = []
+    curves: list[dict[str, Floats]] = []
+    for row in rows:
+        seeds = [_recall_curves(found, caption_to_image, samples, seed) for found in row]
+        curves.append({name: np.mean([one[name] for one in seeds], axis=0) for name in seeds[0]})
+        means.append({name: float(np.mean([one[name] for one in row])) for name in seeds[0]})
+    return {
+        (i, j): {
+            name: _difference(means[i][name] - means[j][name], curve - curves[j][name], level)
+            for name, curve in curves[i].items()
+        }
+        for i, j in itertools.combinations(range(len(rows)), 2)
+    }
+
+
+def _difference(value: float, curve: Floats, level: float) -> Difference:
+    against = min(float(np.mean(curve <= 0)), float(np.mean(curve >= 0)))
+    return Difference(value, *_interval(curve, level), min(1.0, 2 * against))
 
 
 def _interval(curve: Floats, level: float) -> tuple[float, float]:

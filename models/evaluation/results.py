@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import MissingDependency
+from features.errors import InputError, MissingDependency, MissingInput
 from features.format import replacing
 from models.evaluation.measure import Evaluation
-from models.evaluation.metrics import METRICS, Difference
+from models.evaluation.metrics import METRICS, Difference, Recall
 from models.evaluation.positives import PARTS, Found, rows_of
 
 if TYPE_CHECKING:
     from features.store import Store
 
 TOP = 10
+_RANKS = ("i2t_ranks", "t2i_ranks", "i2t_images", "caption_to_image")
 Differences = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
@@ -132,6 +134,44 @@ def write_queries(
             ],
         },
     )
+
+
+def write_ranks(path: Path, found: Recall, caption_to_image: npt.NDArray[np.int64]) -> None:
+    """Write the metrics and the rank of every query, from 0, for ``models.compare``.
+
+    Raises: WriteError: the file cannot be written.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            names=np.asarray(list(found)),
+            values=np.asarray([found[name] for name in found]),
+            i2t_ranks=found.i2t_ranks,
+            t2i_ranks=found.t2i_ranks,
+            i2t_images=found.i2t_images,
+            caption_to_image=caption_to_image,
+        )
+
+
+def read_ranks(path: Path) -> tuple[Recall, npt.NDArray[np.int64]]:
+    """Read what ``write_ranks`` wrote: the metrics and ranks, and the image of each caption.
+
+    Raises:
+        MissingInput: there is no such file.
+        InputError: the file is damaged, or another program wrote it.
+    """
+    if not path.is_file():
+        raise MissingInput(f"{path}: no such file. models.evaluate --ranks writes it.")
+    try:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            values = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
+            ranks = [file[key].astype(np.int64) for key in _RANKS]
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: not a file of models.evaluate --ranks ({error}).") from error
+    *found, owner = ranks
+    if len(found[1]) != len(owner) or len(found[0]) != len(found[2]) or set(METRICS) - set(values):
+        raise InputError(f"{path}: not a file of models.evaluate --ranks (wrong lengths or names).")
+    return Recall(values, *found), owner
 
 
 def write_positives(path: Path, store: Store, split: str, found: Found) -> None:

@@ -113,7 +113,9 @@ def _table(photo: str, found: Detections) -> str:
     """Return the objects and relations that a drawing shows, best first."""
     chosen = strongest(found)
     rest = len(found.labels) - len(chosen.objects)
-    lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {len(chosen.objects)} objects"]
+    count = len(chosen.objects)
+    objects = "1 object" if count == 1 else f"{count} objects"
+    lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {objects}"]
     for row in sorted(chosen.objects):
         box = " ".join(f"{side:7.1f}" for side in found.boxes[row])
         names = ", ".join((found.attributes or {row: ()})[row])

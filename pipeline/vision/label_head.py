@@ -28,6 +28,8 @@ GEOMETRY = 10  # numbers that describe a box
 PER_REGION = 8  # labels of a region that compete for a place in the graph
 SAME_IOU = 0.4  # of two boxes with one label, the weaker is dropped above this IoU
 SURE = 0.3  # score from which a box of the detector is taken for what it says
+# A box of the detector with this score keeps its label if the head has no noun that is as probable.
+CERTAIN, UNSURE = 0.7, 0.35
 RARE = 100  # a class of the detector keeps its label if its noun was fitted on fewer boxes
 # Nouns of classes of COCO that people call otherwise.
 NOUN_OF_CLASS = {
@@ -129,15 +131,16 @@ class LabelHead:
 
         A region may have several labels. Each choice adds the most to the expected number of boxes
         of people that are found under a right name, so a synonym of a label that is chosen already
-        counts less, and so does a box that overlaps a chosen one. What the detector recognises and
-        the head was fitted on too rarely keeps the detector's label, score and box.
+        counts less, and so does a box that overlaps a chosen one. What the detector recognises
+        keeps the detector's label, score and box if the head was fitted on it too rarely, or does
+        not know what it is.
 
         Args:
             found: the regions.   regions: what ``predict`` says about them.
             limit: objects at most.
             min_attribute: attributes with a lower probability are left out.
         """
-        own = self._own_labels(found)
+        own = self._own_labels(found, regions)
         names = (*self.nouns, *sorted(set(own.values()) - set(self.nouns)))
         together = np.zeros((len(names), len(names)), np.float32)
         together[: len(self.nouns), : len(self.nouns)] = self.together
@@ -186,7 +189,7 @@ class LabelHead:
             ),
         )
 
-    def _own_labels(self, found: Detections) -> dict[int, str]:
+    def _own_labels(self, found: Detections, regions: Regionals) -> dict[int, str]:
         """Return the regions that keep the detector's label, and the noun for it."""
         share = self.together.diagonal()  # boxes / (boxes + 5)
         common = {
@@ -197,7 +200,12 @@ class LabelHead:
             for row, label in enumerate(found.labels)
             if found.scores[row] >= SURE
         }
-        return {row: noun for row, noun in named.items() if noun not in common}
+        best = regions.nouns.max(1, initial=0)
+        return {
+            row: noun
+            for row, noun in named.items()
+            if noun not in common or (found.scores[row] >= CERTAIN and best[row] < UNSURE)
+        }
 
     def save(self, path: Path | str) -> None:
         """Write the head as npz, weights as float16."""

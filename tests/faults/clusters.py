@@ -228,3 +228,22 @@ def tls(lab):
         shutil.rmtree(lab.store)
         lab.env = {}  # a client without a certificate
         lab.fails("no Dask scheduler answers", "--scheduler-address", cluster.address)
+
+
+@case(AREA, "none: `examples/dask_slurm.sh` with one worker", SAME)
+def script(lab):
+    lab.env = {
+        "LAUNCH": "env",
+        "TASK": "BuildDataset",
+        "IMAGES_DIR": str(lab.photos),
+        "CAPTIONS": str(lab.captions),
+        "STORE_DIR": str(lab.store),
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+    }
+    words = lab.command()
+    more = words[words.index("--plugins") :]
+    lab.command = lambda *_: ["bash", str(ROOT / "examples" / "dask_slurm.sh"), *more]
+    code, said = lab.run()
+    assert code == 0, said
+    assert open_store(lab.store).hash == lab.hash
+    assert not list(lab.store.glob(".dask-*"))

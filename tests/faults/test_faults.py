@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,12 @@ def test_fault(case, seed, request):
     wanted = inspect.signature(case.test).parameters
     given = {name: request.getfixturevalue(name) for name in wanted if name != "seed"}
     case.test(**given, **({"seed": seed} if "seed" in wanted else {}))
+
+
+def test_the_page_lists_every_case():
+    from tests.faults.page import page
+
+    assert len(CASES) >= 120
+    assert len({case.id for case in CASES}) == len(CASES)
+    path = Path(__file__).parents[2] / "docs" / "reliability.md"
+    assert path.read_text(encoding="utf-8") == page(), "run: make docs"

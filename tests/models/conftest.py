@@ -90,6 +90,7 @@ def without_regions(batch: ImageBatch, row: int) -> ImageBatch:
 
     names = [field.name for field in dataclasses.fields(batch)]
     names = [name for name in names if name not in ("rows", "sizes")]
+    names = [name for name in names if getattr(batch, name) is not None]
     return dataclasses.replace(batch, **{name: clear(getattr(batch, name)) for name in names})
 
 

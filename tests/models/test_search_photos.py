@@ -207,7 +207,7 @@ def test_other_parts_are_notes_and_other_widths_are_refused(photos, here, tmp_pa
     ]
     assert {name for _, name, _ in seen.found.relations} <= {"on", "inside", "next to", "above",
         "below", "in front of", "behind", "overlapping"}  # fmt: skip
-    with pytest.raises(UsageError, match="features have width 384, those of the store 576"):
+    with pytest.raises(UsageError, match="features have width 384, those of the store 1860"):
         search.detect_photos([path], store, {"features": "label"})
     with pytest.raises(UsageError, match="unknown detector 'nanodett'"):
         search.detect_photos([path], store, {"detector": "nanodett"})

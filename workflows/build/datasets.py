@@ -1,4 +1,4 @@
-"""The builds that a user starts: ``BuildDataset``, ``BuildFlickr30k`` and ``BuildCoco``.
+"""The builds that a user starts: ``BuildDataset``, and one for each of the common data sets.
 
 A build ends with a store manifest that binds the groups of its stages, and prints a summary. It
 always runs, even if every stage is complete, so that the second of two equal builds reports that
@@ -103,6 +103,16 @@ class BuildFlickr30k(BuildDataset):
     """Build the Flickr30k store from its images and Karpathy's dataset_flickr30k.json."""
 
     dataset = option_parameter(BuildOptions, "dataset", default="flickr30k")
+
+
+class BuildFlickr8k(BuildDataset):
+    """Build the Flickr8k store from its images and ``dataset_flickr8k.json`` of Karpathy.
+
+    The captions can be the official ``Flickr8k.token.txt``, too, with the lists of training,
+    development and test images beside it. Both have 6,000, 1,000 and 1,000 images.
+    """
+
+    dataset = option_parameter(BuildOptions, "dataset", default="flickr8k")
 
 
 class BuildCoco(BuildDataset):

@@ -11,19 +11,23 @@ import json
 import shlex
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import luigi
+import numpy as np
 import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName, UsageError
 from features.format import replacing
+from features.store import open_store
 from features.yaml_text import parse_yaml
 from workflows.experiments import published
 from workflows.experiments.published import RECALLS, Row, TrainedRun
+from workflows.experiments.tables import as_markdown
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
+from workflows.launcher import run_in_group
 from workflows.tasks import EntryTask
 
 Rows = list[Row]  # the task below has a parameter named list
@@ -67,13 +71,14 @@ class CompareModels(EntryTask):
     """Train and evaluate the models of published tables, and compare the numbers."""
 
     papers = luigi.Parameter(
-        default="sgm,gsmn,racg_gru,hrem_*_gru_fusion,cfsgr,sgm_*_scan_t2i*,vse,tfidf",
-        description="papers, rows or patterns, separated by commas: sgm,gsmn_dense,hrem_t1 ...",
+        default="",
+        description="papers, rows or patterns, separated by commas: sgm,gsmn_dense,hrem_t1 ...; "
+        "default: every model",
     )
     store = luigi.Parameter(default="", description="store folder or store manifest")
     benchmark = luigi.Parameter(
         default="f30k",
-        description="the published tables: a data set of --list, such as coco, or 'ablation'",
+        description="the rows: a data set of --list, such as coco or flickr8k, or 'ablation'",
     )
     split = luigi.Parameter(default="test", description="split to evaluate")
     seeds = luigi.IntParameter(default=1, description="runs per configuration, seeds 0, 1, ...")
@@ -140,9 +145,11 @@ class CompareModels(EntryTask):
         yield [*{task.task_id: task for task in needed}.values()]
         evaluations = {row.name: [self.evaluation(row, seed) for seed in seeds] for row in rows}
         yield [task for tasks in evaluations.values() for task in tasks]
-        document = {
-            "benchmark": self.benchmark,
+        benchmark = published.benchmark_of(self.benchmark)
+        document: dict[str, Any] = {
+            "benchmark": benchmark,
             "split": self.split,
+            "photos": describe_photos(self.store, self.split),
             "overrides": self.overrides,
             "changes": self.changes,
             "seeds": self.seeds,
@@ -153,13 +160,44 @@ class CompareModels(EntryTask):
                 )
                 for row, tasks in zip(rows, evaluations.values(), strict=True)
             ],
+            "quoted": [quote(row) for row in published.quoted(benchmark)],
         }
+        ranks = {name: [task.ranks for task in tasks] for name, tasks in evaluations.items()}
+        document["differences"] = self._differences(document["rows"], ranks)
         table = as_markdown(document)
         texts = {"compare.json": json.dumps(document, indent=1) + "\n", "compare.md": table}
         for name, text in texts.items():
             with replacing(Path(self.out) / name) as partial:
                 partial.write_text(text, encoding="utf-8")
         sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
+
+    def _differences(
+        self, rows: Sequence[Mapping[str, Any]], ranks: Mapping[str, Sequence[Path]]
+    ) -> dict[str, Any]:
+        """Compare all rows of a protocol in pairs; ``models.compare`` does it in its own process.
+
+        Args:
+            rows: summaries.   ranks: row -> files with the ranks of each seed.
+        """
+        kinds: dict[str, list[str]] = {}
+        for row in rows:
+            kinds.setdefault(row["protocol"], []).append(row["name"])
+        pairs: list[dict[str, Any]] = []
+        samples = 0
+        for number, names in enumerate(kinds.values()):
+            if len(names) < 2:
+                continue
+            path = Path(self.out) / "results" / f".differences-{number}.json"
+            files = [",".join(map(str, ranks[name])) for name in names]
+            run_in_group([sys.executable, "-m", "models.compare", *files, "--json", str(path)])
+            found = json.loads(path.read_text(encoding="utf-8"))
+            path.unlink()
+            samples = found["samples"]
+            pairs += [
+                {"rows": [names[at] for at in pair["rows"]], "metrics": pair["metrics"]}
+                for pair in found["differences"]
+            ]
+        return {"samples": samples, "pairs": pairs}
 
 
 def _run_name(run: TrainedRun) -> str:
@@ -182,6 +220,29 @@ def published_tree(run: TrainedRun) -> dict[str, Any]:
     return tree
 
 
+def describe_photos(store: str, split: str) -> str:
+    """Return the size of the photos of a split as the store has it, "" if it has none."""
+    opened = open_store(store)
+    if not opened.has("image_size"):
+        return ""
+    sizes = opened.column("image_size")[opened.image_rows(split)]
+    known = sizes[(sizes > 0).all(1)]
+    if not len(known):
+        return ""
+    width, height = sorted(np.median([known.max(1), known.min(1)], axis=1), reverse=True)
+    return f"photos of {width:.0f} x {height:.0f} pixels (medians of the sides)"
+
+
+def quote(row: Row) -> dict[str, Any]:
+    """Return a row of another paper as JSON values."""
+    keys = ("name", "label", "source", "regions", "ensemble")
+    return {
+        **{key: getattr(row, key) for key in keys},
+        "numbers": dict(row.numbers),
+        "sum": row.sum,
+    }
+
+
 def summarise(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the means over seeds, the published numbers, and their difference if they compare.
 
@@ -200,6 +261,7 @@ def summarise(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "name": row.name,
         "label": row.label,
+        "method": row.method,
         "source": row.source,
         "runs": [[one["folder"] for one in document["runs"]] for document in found],
         "protocol": published.describe(first["images"], fold5=first["fold5"], rerank=row.rerank),
@@ -214,38 +276,3 @@ def summarise(row: Row, found: list[dict[str, Any]]) -> dict[str, Any]:
         "chance": first["chance"]["rsum"],
         "images": first["images"],
     }
-
-
-def as_markdown(document: dict[str, Any]) -> str:
-    """Return the comparison as a Markdown table, best rSum first, with notes below."""
-    rows = document["rows"]
-    lines = [
-        "| row | protocol | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | 95 % "
-        "| paper's rSum | diff |",
-        "|---|---|" + "---:|" * 10,
-    ]
-    notes = []
-    for row in sorted(rows, key=lambda one: -one["metrics"]["rsum"]):
-        cells = [f"{row['metrics'][key]:.1f}" for key in (*RECALLS, "rsum")]
-        intervals = []
-        if row["rsum_interval"]:
-            intervals.append("{:.1f}-{:.1f}".format(*row["rsum_interval"]))
-        if len(row["rsum_seeds"]) > 1:
-            intervals.append(f"{min(row['rsum_seeds']):.1f}-{max(row['rsum_seeds']):.1f} (seeds)")
-        total = row["published"]["sum"]
-        count = sum(key in row["published"] for key in RECALLS)
-        part = f" of {count} recalls" if count < len(RECALLS) else ""
-        paper = f"{total:.1f}{part} ({row['source']})" if total else "-"
-        difference = "-" if row["difference"] is None else f"{row['difference']:+.1f}"
-        if total and row["unlike"]:
-            notes.append(f"`{row['name']}`: no difference: {'; '.join(row['unlike'])}.")
-        if total and row["changed"]:
-            difference += "" if row["difference"] is None else " *"
-            notes.append(f"`{row['name']}`: trained otherwise: {'; '.join(row['changed'])}.")
-        cells = [row["name"], row["protocol"], *cells, ", ".join(intervals), paper, difference]
-        lines.append(f"| {' | '.join(cells)} |")
-    settings = [f"{key}: {document[key]}" for key in ("changes", "overrides") if document[key]]
-    chances = sorted({f"{row['protocol']} {row['chance']:.1f}" for row in rows})
-    counts = f"Split {document['split']}, {document['seeds']} seed(s)"
-    lines += ["", ", ".join([counts, f"chance rSum: {'; '.join(chances)}", *settings])]
-    return "\n".join([*lines, *(f"\n{note}" for note in notes)]) + "\n"

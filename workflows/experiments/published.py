@@ -21,6 +21,9 @@ from features.errors import UnknownName, UsageError
 FOLDER = Path(__file__).resolve().parent / "data" / "published"
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
 ABLATION = "ablation"  # the benchmark of all ablation tables
+ALIASES = {"flickr8k": "f8k", "flickr30k": "f30k"}
+DATASETS = {"f30k": "Flickr30K", "coco": "MS-COCO", "f8k": "Flickr8k"}
+MAIN = "sgm,gsmn,racg_gru,hrem_*_gru_fusion,cfsgr,sgm_*_scan_t2i*,vse,tfidf"  # one row a model
 PROTOCOLS = {  # images, mean of five folds
     "1k": (1000, False),
     "coco_1k_folds": (5000, True),
@@ -57,11 +60,12 @@ class Row:
     Attributes:
         name, table, label, method, dataset, protocol, split, ensemble, rerank, text, regions,
         numbers: see the README of the data.
-        file: name of its file.   paper: source, or the heading of the file.
+        file: name of its file.   paper: the heading of the file.
         benchmark: the data set, or ``ablation``.
         runs: what to train, none if this package cannot make the row.
         needs: what a user has to bring.   open: settings that the paper does not state.
         why: why the row cannot be made.
+        cited: where the numbers are from, in files that quote several papers; else "".
     """
 
     name: str
@@ -83,11 +87,17 @@ class Row:
     needs: tuple[str, ...]
     open: tuple[str, ...]
     why: str
+    cited: str = ""
 
     @property
     def source(self) -> str:
-        """Where the numbers are printed."""
-        return f"{self.paper} Table {self.table}" if self.numbers else ""
+        """Where the numbers are printed; a table whose number is not known is left out."""
+        if not self.numbers:
+            return ""
+        if not self.cited:
+            return f"{self.paper} Table {self.table}"
+        table = {"?": "", "-": ", released code"}.get(self.table, f", Table {self.table}")
+        return self.cited + table
 
     @property
     def fold5(self) -> bool:
@@ -116,7 +126,8 @@ def _read(path: Path) -> Iterator[Row]:
         yield Row(
             **{key: row[key] for key in given.split()},
             file=path.stem,
-            paper=row.get("source", content["paper"]),
+            paper=content["paper"],
+            cited=content["papers"][row["source"]] if "papers" in content else "",
             benchmark=ABLATION if table in content.get("ablations", ()) else row["dataset"],
             runs=tuple(TrainedRun(**run) for run in ours.get("runs", ())),
             needs=tuple(ours.get("needs", ())),
@@ -130,8 +141,9 @@ def select(names: str, benchmark: str) -> list[Row]:
 
     Args:
         names: separated by commas: a row; the beginning of its name, such as ``hrem_t1``; a
-            pattern, such as ``hrem_*_gru_*``; a method, for the rows about it in its own paper;
-            the beginning of a configuration's name, such as ``racg_gru``, likewise.
+            pattern, such as ``hrem_*_gru_*``; a method, for the rows about it in its own paper
+            and those without published numbers; the beginning of a configuration's name, such as
+            ``racg_gru``, likewise. Without any: a row for each model.
         benchmark: a data set of the rows, or ``ablation``.
 
     Raises:
@@ -139,9 +151,10 @@ def select(names: str, benchmark: str) -> list[Row]:
         UsageError: the benchmark has no such row, or none of them can be made.
     """
     rows = all_rows()
-    benchmarks = sorted({row.benchmark for row in rows})
-    if benchmark not in benchmarks:
-        raise UnknownName.of("benchmark", benchmark, benchmarks)
+    benchmark = benchmark_of(benchmark)
+    if not names:  # of a data set without published rows of our models, all
+        published = any(row.numbers and row.runs and row.benchmark == benchmark for row in rows)
+        names = MAIN if published else "*"
     chosen: dict[str, Row] = {}
     for name in (word.strip() for word in names.split(",")):
         if not name:
@@ -161,13 +174,34 @@ def select(names: str, benchmark: str) -> list[Row]:
     return made
 
 
+def benchmark_of(name: str) -> str:
+    """Return a benchmark by its name or the full name of its data set, such as ``flickr8k``.
+
+    Raises: UnknownName: no row has such a benchmark.
+    """
+    benchmarks = sorted({row.benchmark for row in all_rows()})
+    if name not in benchmarks and ALIASES.get(name.lower()) in benchmarks:
+        return ALIASES[name.lower()]
+    if name not in benchmarks:
+        raise UnknownName.of("benchmark", name, benchmarks)
+    return name
+
+
+def quoted(benchmark: str) -> list[Row]:
+    """Return the rows of other papers' methods that a file quotes for a data set, best first."""
+    rows = [row for row in all_rows() if row.cited and row.benchmark == benchmark]
+    return sorted(
+        rows, key=lambda row: (-sum(key in row.numbers for key in RECALLS), -(row.sum or 0))
+    )
+
+
 def is_named(row: Row, name: str) -> bool:
     """Return whether a name, pattern, method or configuration of ``select`` means this row."""
     if row.name == name or (row.name.startswith(f"{name}_") and name not in _own_papers()):
         return True
     if any(sign in name for sign in "*?["):
         return fnmatchcase(row.name, name)
-    if row.method in _own_papers() and row.file != row.method:
+    if row.numbers and row.method in _own_papers() and row.file != row.method:
         return False  # printed again by another paper
     configs = [run.config for run in row.runs]
     of_config = bool(configs) and all(_starts(config, name) for config in configs)

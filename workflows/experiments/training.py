@@ -58,12 +58,14 @@ def evaluate(
     rerank: bool,
     rerank_top: int,
     plugins: str = "",
+    ranks: str | Path = "",
 ) -> None:
-    """Evaluate runs and write the numbers to ``results``."""
+    """Evaluate runs and write the numbers to ``results``, the ranks of all queries to ``ranks``."""
     settings = ["--store", store, "--split", split, "--json", str(results)]
     settings += ["--fold5"] if fold5 else []
     settings += ["--rerank", "--rerank-top", str(rerank_top)] if rerank else []
     settings += ["--plugins", plugins] if plugins else []
+    settings += ["--ranks", str(ranks)] if ranks else []
     run_in_group([sys.executable, "-m", "models.evaluate", *map(str, runs), *settings])
 
 
@@ -207,6 +209,11 @@ class EvaluateRuns(Task):
     rerank = luigi.BoolParameter(description="evaluate with re-ranking, too")
     rerank_top = luigi.IntParameter(default=15, description="captions per image to re-rank")
 
+    @property
+    def ranks(self) -> Path:
+        """The file with the rank of every query, for ``models.compare``."""
+        return Path(self.results).with_suffix(".npz")
+
     def complete(self) -> bool:
         """Return True if the file is about these runs, store and split, and newer than the runs."""
         path = Path(self.results)
@@ -220,7 +227,7 @@ class EvaluateRuns(Task):
                 and document.get("rerank_top", 0) == (self.rerank_top if self.rerank else 0)
                 and str(store["hash"]).startswith(document["store"]["store"])
                 and [one["folder"] for one in document["runs"]] == [*map(str, self.runs)]
-                and path.stat().st_mtime_ns >= newest
+                and min(one.stat().st_mtime_ns for one in (path, self.ranks)) >= newest
             )
         except (OSError, ValueError, KeyError, TypeError, ScenestoreError):
             return False
@@ -235,4 +242,5 @@ class EvaluateRuns(Task):
             fold5=self.fold5,
             rerank=self.rerank,
             rerank_top=self.rerank_top,
+            ranks=self.ranks,
         )

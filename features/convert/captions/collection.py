@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from features.records import Caption, ImageEntry
 
 IN_MEMORY = 64 << 20  # bytes of ids and texts; COCO's captions have 60 MB
 NOTHING = frozenset({"None", "nan", "NaN", "null", "NULL", "<NA>"})  # of Python, pandas, SQL
+_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)  # what Python makes of bytes
 _PLAIN = frozenset({"train", "val", "test", NO_SPLIT})
 _NAMED = 1_000  # dropped entries that are kept by name; the others are counted
 
@@ -145,6 +147,9 @@ class Collector:
                 key = f"{entry.id}#{len(captions)}"
             if not text:
                 self.drop("caption", key, f"empty caption of image {entry.id}", where)
+            elif _BYTES.fullmatch(text):
+                reason = f"bytes written as text, {text[:20]!r} (image {entry.id})"
+                self.drop("caption", key, reason, where)
             elif text in NOTHING:
                 reason = f"the word {text!r} for a missing caption of image {entry.id}"
                 self.drop("caption", key, reason, where)

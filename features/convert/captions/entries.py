@@ -41,8 +41,7 @@ class EntryWriter:
         self._spool = _Spool()
         self._ends = array.array("q", [0])
         self._images = array.array("q")  # hash of the image id of each part
-        self._captions = array.array("q")  # hash of every caption id
-        self._own_ids = False  # whether any caption has an id of its own
+        self._captions = array.array("q")  # hash of every caption id of its own
 
     def add(self, entry: ImageEntry) -> None:
         """Add a part; a caption with the id "" gets one when it is read."""
@@ -53,8 +52,8 @@ class EntryWriter:
         self._ends.append(self._ends[-1] + len(raw))
         self._images.append(hash(entry.id))
         for caption in entry.captions:
-            self._own_ids |= bool(caption.id)
-            self._captions.append(hash(caption.id) if caption.id else 0)
+            if caption.id:
+                self._captions.append(hash(caption.id))
 
     def finish(self) -> Entries:
         """Return the images in the order of their first parts.
@@ -77,10 +76,7 @@ class EntryWriter:
 
     def repeated_ids(self) -> set[int]:
         """Return the hashes of caption ids that occur twice; ids made from images differ."""
-        if not self._own_ids:
-            return set()
-        given = np.frombuffer(self._captions, np.int64)
-        given = np.sort(given[given != 0])
+        given = np.sort(np.frombuffer(self._captions, np.int64))
         return set(given[1:][given[1:] == given[:-1]].tolist())
 
 

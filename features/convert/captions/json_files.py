@@ -78,6 +78,10 @@ def _layout(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {what}; not a captions file of a known layout.") from error
 
 
+def _reason(error: InputError) -> str:
+    return str(error).rstrip(".")
+
+
 def _missing(value: object) -> bool:
     """Return whether a value stands for nothing: null, or NaN as pandas writes it."""
     return value is None or (isinstance(value, float) and math.isnan(value))
@@ -85,24 +89,26 @@ def _missing(value: object) -> bool:
 
 def _karpathy(images: Iterable[dict[str, Any]], path: Path, collector: Collector) -> None:
     for number, image in enumerate(images):
-        where = f"{path}: images[{number}]"
-        with _layout(where):
+        where = f"images[{number}]"
+        with _layout(f"{path}: {where}"):
             given = image["filename"]
             sentences = image.get("sentences") or ()
             folder, split = image.get("filepath"), image.get("split")
+            if not isinstance(sentences, (list, tuple, dict, str)):
+                raise TypeError(f"'sentences' is {brief(sentences)}, not a list")
         try:
             name = text_of(where, "'filename'", given)
             folder = "" if _missing(folder) else text_of(where, "'filepath'", folder)
             split = "" if _missing(split) else text_of(where, "'split'", split)
         except InputError as error:
-            collector.drop("image", "" if _missing(given) else str(given)[:80], str(error), path)
+            collector.drop("image", "" if _missing(given) else brief(given), _reason(error), path)
             continue
         captions = []
         for at, sentence in enumerate(sentences):
             if not isinstance(sentence, dict):
                 raise InputError(
-                    f"{where}: caption {at} of {name!r} is no object with 'raw'; not a captions "
-                    "file of a known layout."
+                    f"{path}: {where}: caption {at} of {name!r} is no object with 'raw'; not a "
+                    "captions file of a known layout."
                 )
             key = f"{name}#{at}"
             try:
@@ -110,7 +116,7 @@ def _karpathy(images: Iterable[dict[str, Any]], path: Path, collector: Collector
                     key = text_of(where, "'sentid'", sentence["sentid"])
                 captions.append(Caption(key, _sentence(where, sentence)))
             except InputError as error:
-                collector.drop("caption", key, str(error), path)
+                collector.drop("caption", key, _reason(error), path)
         collector.add(
             ImageEntry(name, f"{folder}/{name}" if folder else name, split, tuple(captions)), path
         )
@@ -155,14 +161,14 @@ def _coco(document: dict[str, Any], path: Path, collector: Collector) -> None:
             )
         try:
             if not isinstance(text, str):
-                raise InputError(f"{where}: 'caption' is {brief(text)}, not text")
-            captions[owner].append(Caption(text_of(where, "'id'", key), text))
+                raise InputError(f"'caption' is {brief(text)}, not text")
+            captions[owner].append(Caption(text_of(f"annotations[{number}]", "'id'", key), text))
         except InputError as error:
-            collector.drop("caption", brief(key), str(error), path)
+            collector.drop("caption", brief(key), _reason(error), path)
     for key, given in names:
         try:
-            name = text_of(f"{path}: image {brief(key)}", "'file_name'", given)
+            name = text_of(f"image {brief(key)}", "'file_name'", given)
         except InputError as error:
-            collector.drop("image", brief(key), str(error), path)
+            collector.drop("image", brief(key), _reason(error), path)
             continue
         collector.add(ImageEntry(name, name, split, tuple(captions[key])), path)

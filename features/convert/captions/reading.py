@@ -4,7 +4,8 @@ Layouts are told apart by their contents, and by the suffix where that decides:
 
 * ``.json``, ``.json.gz``: Karpathy's ``dataset_*.json``; COCO's ``captions_{train,val}20xx.json``,
   whose split is a word of the file's name; a list of objects with an image and captions each
-* ``.jsonl``, ``.csv``, ``.tsv``, ``.txt``, ``.parquet``: tables; ``results_20130124.token``
+* ``.jsonl``, ``.csv``, ``.tsv``, ``.txt``, ``.parquet``: tables
+* ``results_20130124.token`` and ``Flickr8k.token.txt``, with the lists of images beside it
 * ``.tar``: webdataset
 * folders: photos with texts beside them; tables called ``metadata``; tars; COCO's
   ``captions_*.json``; ``Sentences`` of Flickr30k Entities
@@ -39,6 +40,7 @@ from features.convert.safe.inputs import need_folder, text_lines, visible
 from features.errors import InputError, MissingInput
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+_TOKEN = (".token", ".token.txt", ".token.subset")
 _GZIPPED = (".csv.gz", ".tsv.gz", ".jsonl.gz")
 
 
@@ -46,7 +48,7 @@ def caption_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """Return the captions files that an option names: one path, several with commas, or a folder.
 
     A folder of photos, and the ``Sentences`` folder of Flickr30k Entities, stay one path; any other
-    folder stands for its ``captions_*.json``, ``metadata.*`` or ``*.tar``.
+    folder stands for its ``captions_*.json``, ``metadata.*``, ``*.tar`` or ``*.token``.
 
     Raises: MissingInput: a path does not exist or a folder has no captions.
     """
@@ -81,6 +83,9 @@ def _in_folder(folder: Path) -> list[Path]:
         return tables
     if found := [folder / file for file in walk(folder) if file.lower().endswith(".tar")]:
         return found
+    tokens = [path for path in visible(folder, "*") if path.name.lower().endswith(_TOKEN)]
+    if tokens := [path for path in tokens if ".lemma." not in path.name.lower()]:
+        return tokens
     if visible(folder, "*.txt") or has_photos(folder):
         return [folder]
     raise MissingInput(
@@ -147,7 +152,7 @@ def _read(path: Path, root: Path, collector: Collector) -> list[Path]:
     elif name.endswith((".parquet", ".pq")):
         read_parquet(path, rows)
     elif _begins_with_token(path):
-        read_token_lines(path, collector)
+        return read_token_lines(path, collector)
     else:
         read_delimited(path, rows)
     return [path]
@@ -157,7 +162,7 @@ def _begins_with_token(path: Path) -> bool:
     """Return whether a file is of tab-separated ``image.jpg#0`` and captions."""
     if path.name.lower().endswith((".csv", ".tsv")):
         return False
-    if path.name.lower().removesuffix(".gz").endswith((".token", ".token.subset")):
+    if path.name.lower().removesuffix(".gz").endswith(_TOKEN):
         return True
     for _, line in text_lines(path):
         if line.strip():

@@ -7,6 +7,8 @@ the length of a table does not matter.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import itertools
 import math
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from features.convert.captions.collection import Collector
+from features.convert.captions.split_lists import SplitLists, read_split_lists
 from features.convert.safe.inputs import damaged, text_lines
 from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import brief, text_of
@@ -118,7 +121,7 @@ class TableRows:
         """Yield the captions of a row: one text, or a list of texts."""
         column = names["text"]
         value = row[column]
-        values = value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else _listed(value)
         if not values:
             raise InputError(f"{column!r} is an empty list")
         for item in values:
@@ -142,6 +145,20 @@ class TableRows:
         if columns not in self._columns:
             self._columns[columns] = known_columns(row)
         return self._columns[columns]
+
+
+def _listed(value: object) -> list[object]:
+    """Return a value as a list; a list that pandas wrote as text is taken apart.
+
+    >>> _listed('["A dog.", "A cat."]'), _listed("['A dog.']"), _listed("[A dog]")
+    (['A dog.', 'A cat.'], ['A dog.'], ['[A dog]'])
+    """
+    if isinstance(value, str) and value.strip()[:1] == "[" and value.strip()[-1:] == "]":
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = ast.literal_eval(value.strip())
+            if isinstance(found, list) and all(isinstance(item, str) for item in found):
+                return [*found]
+    return [value]
 
 
 def known_columns(columns: Iterable[str]) -> dict[str, str]:
@@ -178,7 +195,7 @@ def read_delimited(path: Path, rows: TableRows) -> None:
     Raises: InputError: neither a header that is known nor an image file in the first row.
     """
     lines = _decoded(path, rows)
-    first = next(lines, None)
+    first = next((line for line in lines if line[1].strip()), None)
     if first is None:
         raise InputError(f"{path}: the file is empty.")
     delimiter, header, start = _header(path, first[1])
@@ -321,8 +338,19 @@ def read_parquet(path: Path, rows: TableRows) -> None:
                 number += 1
 
 
-def read_token_lines(path: Path, collector: Collector) -> None:
-    """Add the captions of ``results_20130124.token``: ``image.jpg#0<TAB>caption``."""
+def read_token_lines(path: Path, collector: Collector) -> list[Path]:
+    """Add the captions of ``results_20130124.token``: ``image.jpg#0<TAB>caption``.
+
+    With lists of images beside the file, such as ``Flickr_8k.trainImages.txt``, images get their
+    splits; images in no list are left out and counted. Returns the files that were read.
+
+    Raises: MissingInput, InputError: as ``read_split_lists``; an image of a list has no caption, or
+        is in two lists, and the collector's policy is ``fail``.
+    """
+    lists = read_split_lists(path, collector)
+    for name, reason in lists.twice.items():
+        collector.drop("image", name, reason, path.parent)
+    splits: dict[str, str | None] = {}  # of the images so far; None: left out
     for number, raw in text_lines(path):
         where = f"line {number}"
         try:
@@ -333,12 +361,33 @@ def read_token_lines(path: Path, collector: Collector) -> None:
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
-        name, sign, _ = key.strip().rpartition("#")
+        key = key.strip()
+        name, sign, _ = key.rpartition("#")
         if not (tab and sign and name):
             reason = f"not 'image.jpg#k<TAB>caption': {line[:60]!r}"
             collector.drop("row", where, reason, path)
             continue
-        collector.add(ImageEntry(name, name, "", (Caption(key.strip(), caption),)), path)
+        split: str | None = ""
+        if lists.files:
+            if name not in splits:
+                splits[name] = _listed_split(name, lists, collector)
+            split = splits[name]
+        if split is not None:
+            collector.add(ImageEntry(name, name, split, (Caption(key, caption),)), path)
+    named = {lists.listed_as(name) for name in splits}
+    for name, place in lists.where.items():
+        if name not in named and name not in lists.twice:
+            collector.drop("image", name, f"{place}: no caption of it in {path.name}", path.parent)
+    return [path, *lists.files]
+
+
+def _listed_split(name: str, lists: SplitLists, collector: Collector) -> str | None:
+    """Return the split of an image, None if the lists leave it out."""
+    listed = lists.listed_as(name)
+    if listed is None:
+        collector.leave_out(name, "in no list of images")
+        return None
+    return None if listed in lists.twice else lists.split_of[listed]
 
 
 def is_token_line(line: str) -> bool:

@@ -67,7 +67,7 @@ class Labelled:
         """Return name, version, the hash of the head, its regions and features, and thresholds."""
         return {
             "name": "labelled",
-            "version": 2,
+            "version": 3,
             "head": hash_file(self.path),
             "regions": self.regions.identity(),
             "features": self.extractor.identity(),

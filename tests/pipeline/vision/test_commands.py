@@ -1,9 +1,11 @@
 """The commands detect, evaluate-detections and fit-relations."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from PIL import Image
 
 from features.errors import ImageError, UsageError
@@ -19,21 +21,25 @@ def call(capsys):
     return run
 
 
+PHOTOS = Path(skimage.__path__[0]) / "data"
+
+
 @pytest.fixture
 def photo(tmp_path):
-    import skimage
-
     path = tmp_path / "a cat.png"
-    with Image.open(f"{skimage.__path__[0]}/data/chelsea.png") as image:
+    with Image.open(PHOTOS / "chelsea.png") as image:
         image.convert("RGB").save(path)
     return path
 
 
 def test_detect_prints_boxes(call, photo):
-    lines = call("detect", photo, "--max-objects", 3).splitlines()
-    assert lines[0] == f"{photo}: 451 x 300, 1 objects"
-    assert lines[1].split()[-1] == "cat"
-    assert lines[2].startswith("  2 more below confidence 0.5")
+    clear = call("detect", PHOTOS / "motorcycle_left.png", "--max-objects", 3).splitlines()
+    assert clear[0].endswith(", 1 object")
+    assert clear[1].split()[-1] == "motorcycle"
+    assert clear[2].startswith("  2 more below confidence 0.5")
+    doubtful = call("detect", photo, "--max-objects", 3).splitlines()
+    assert doubtful[0] == f"{photo}: 451 x 300, 0 objects"  # a cat, with a score of 0.52
+    assert doubtful[1].startswith("  3 more below confidence 0.5")
     plain = call("detect", photo, "--detector", "nanodet", "--max-objects", 3).splitlines()
     assert plain[1].split()[-1] == "cat"
     assert "confidence" not in plain[-1]  # its scores are not calibrated

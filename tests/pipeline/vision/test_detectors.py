@@ -44,7 +44,7 @@ def test_nanodet_on_public_domain_photos():
         "horse.png": ("horse", 0.65),
     }
     for (name, (label, score)), found in zip(
-        wanted.items(), detect([PHOTOS / name for name in wanted]), strict=True
+        wanted.items(), detect([PHOTOS / name for name in wanted], "nanodet"), strict=True
     ):
         assert found.labels[0] == label, name
         assert abs(found.scores[0] - score) < 0.03

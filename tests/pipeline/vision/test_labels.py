@@ -103,6 +103,14 @@ def test_what_the_head_has_rarely_seen_keeps_the_label_of_the_detector(head):
     assert (others <= 0.21).all()  # at most 1 - 0.8 of what the head says
     doubtful = dataclasses.replace(found, scores=scores * np.float32(0.3))
     assert "cat" not in head.objects(doubtful, regions, limit=36).labels
+    lost = regions._replace(nouns=regions.nouns * 0.3)  # the head does not know what it is
+    clear = dataclasses.replace(
+        found, labels=tuple("dog" if n == "cat" else n for n in labels), scores=scores
+    )
+    known = dataclasses.replace(head, together=np.eye(len(head.nouns), dtype=np.float32) * 0.99)
+    named = known.objects(clear, lost, limit=36)
+    row = named.labels.index("dog")
+    assert named.scores[row] == np.float32(0.8)
     common = dataclasses.replace(head, together=np.eye(len(head.nouns), dtype=np.float32) * 0.99)
     dogs = dataclasses.replace(found, labels=tuple("dog" if n == "cat" else n for n in labels))
     kept = common.objects(dogs, regions, limit=36)

@@ -44,6 +44,44 @@ def test_photos_become_a_store_and_the_second_run_builds_nothing(data, names, ru
     assert stamps(data["--store-dir"]) == before
 
 
+def test_flickr8k_is_built_from_karpathy_or_from_the_official_lists(tmp_path, run_luigi, graphs):
+    """Images in no list, and the id that has no photo, are not part of the data set."""
+    names = [f"{number:04d}.jpg" for number in range(9)]
+    lists = {"train": names[:4], "dev": names[4:6], "test": names[6:8]}
+    text = tmp_path / "Flickr8k_text"
+    text.mkdir()
+    for split, some in lists.items():
+        (text / f"Flickr_8k.{split}Images.txt").write_text("".join(f"{one}\r\n" for one in some))
+    lines = [f"{one}#{k}\tA  dog {k} runs .\n" for one in (*names, "22_a.jpg.1") for k in range(2)]
+    (text / "Flickr8k.token.txt").write_text("".join(lines))
+    images = [
+        {
+            "filename": one,
+            "split": {"dev": "val"}.get(split, split),
+            "sentences": [{"raw": f"A dog {k} runs ."} for k in range(2)],
+        }
+        for split, some in lists.items()
+        for one in some
+    ]
+    (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
+    keys = []
+    for captions in (text / "Flickr8k.token.txt", tmp_path / "dataset_flickr8k.json"):
+        options = {**graphs, "--captions": captions}
+        code, out, err = run_luigi("BuildFlickr8k", options, "--jobs", "1")
+        assert code == 0, err
+        (counts,) = [line for line in out.splitlines() if line.startswith("flickr8k: 8 images (")]
+        assert counts.endswith("), 16 captions")
+        assert all(count in counts for count in ("train 4", "val 2", "test 2"))
+        keys.append(read_latest(graphs)["groups"]["index"]["key"])
+    assert "nothing to build" in out
+    assert keys[0] == keys[1]
+    (text / "Flickr_8k.devImages.txt").unlink()
+    options["--captions"] = text / "Flickr8k.token.txt"
+    code, _, err = run_luigi("BuildFlickr8k", options, "--jobs", "1")
+    assert code == 30
+    assert "the list of val images is missing beside Flickr_8k.trainImages.txt" in err
+
+
 def test_a_new_profile_rebuilds_text_alone_and_reports_why(graphs, run_luigi):
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     first, before = read_latest(graphs), folders(graphs["--store-dir"])

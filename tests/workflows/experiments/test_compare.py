@@ -15,12 +15,12 @@ from models.configuration.files import load
 from workflows.experiments import published
 from workflows.experiments.compare import (
     METRICS,
-    as_markdown,
     published_tree,
     read_changes,
     summarise,
 )
 from workflows.experiments.published import all_rows, listing, select
+from workflows.experiments.tables import as_markdown
 
 SMALL = "--run.max_steps 2 --run.threads 1 --model.options.embed_dim 16 --model.options.word_dim 8"
 PRINTED = {"i2t_medr": "medr_i2t", "t2i_medr": "medr_t2i"}
@@ -320,7 +320,8 @@ def test_a_comparison_shows_our_numbers_beside_the_papers(tiny_store, run_luigi,
     assert table in out
     assert "478.6 (SGM Table 2)" in table
 
-    results = {path: path.stat().st_mtime_ns for path in (tmp_path / "compare/results").iterdir()}
+    found = sorted((tmp_path / "compare" / "results").glob("*.json"))
+    results = {path: path.stat().st_mtime_ns for path in found}
     assert len(results) == 2
     assert run_luigi("CompareModels", options)[0] == 0  # nothing is evaluated again
     assert results == {path: path.stat().st_mtime_ns for path in results}

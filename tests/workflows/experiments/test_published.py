@@ -218,4 +218,5 @@ def test_every_configuration_of_a_paper_has_a_row():
     used = {run["config"] for row in ROWS for run in runs_of(row)}
     of_papers = {name for name in shipped() if not name.startswith(("demo_", "tfidf_", "clip_"))}
     unpublished = {f"cfsgr_{part}_coco" for part in ("coarse", "fine_object", "fine_predicate")}
+    of_papers = {name for name in of_papers if not name.endswith("_f8k")}  # without a paper
     assert used == of_papers - unpublished

@@ -144,3 +144,41 @@ def test_source_ids_must_be_valid_text(tmp_path):
     ):
         import_store("lgsgm", tmp_path / "g.json", tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("sentences", [5, True, 1.5])
+def test_sentences_that_are_no_list(tmp_path, sentences):
+    with pytest.raises(InputError, match=r"images\[0\]: 'sentences' is"):
+        read_captions(write(tmp_path / "c.json", sentences=sentences))
+
+
+WORDLESS = [None, float("nan"), ["a"], True, {"a": 1}]
+
+
+@pytest.mark.parametrize("value", WORDLESS, ids=repr)
+@pytest.mark.parametrize("key", ["raw", "filename", "filepath", "split", "sentid"])
+def test_no_value_of_karpathys_files_becomes_a_word(tmp_path, key, value):
+    sentence = {"raw": "a dog", "sentid": 1}
+    change = {key: value}
+    if key in sentence:
+        change = {"sentences": [{**sentence, key: value}]}
+    path = write(tmp_path / "c.json", **change)
+    word = str(value)
+    found = check_safely(path)
+    assert word not in found
+    tokens = {"sentences": [{"raw": value, "tokens": ["a", "cat"], "sentid": 1}]}
+    entry = read_captions(write(tmp_path / "t.json", **tokens)).entries[0]
+    assert entry.captions[0].text == "a cat"
+
+
+def check_safely(path):
+    """Return all texts, names and splits that a file gives with any policy."""
+    try:
+        entries = read_captions(path, on_error="skip").entries
+    except InputError:
+        return []
+    return [
+        text
+        for e in entries
+        for text in (e.id, e.split, *e.file.split("/"), *(t for c in e.captions for t in (c.text,)))
+    ]

@@ -328,3 +328,22 @@ def test_splits_are_words_of_file_names(tmp_path, name, split):
     }
     found = read_captions(put(tmp_path / "val" / name, json.dumps(document)))
     assert found.entries[0].split == split
+
+
+def test_lists_and_bytes_that_were_written_as_text(tmp_path):
+    """Hugging Face's flickr_annotations_30k.csv has a JSON list of five captions in a field."""
+    lists = ('["A dog.", "Two, dogs."]', "['A cat.', \"A dog's cat.\"]", "[A sign]", "[1, 2]")
+    rows = [(text, f"{at}.jpg", "train") for at, text in enumerate(lists)]
+    raw = b"\n" + table("csv", rows, ("raw", "filename", "split"))
+    found = read_captions(put(tmp_path / "t.csv", raw))
+    assert [[c.text for c in e.captions] for e in found.entries] == [
+        ["A dog.", "Two, dogs."],
+        ["A cat.", "A dog's cat."],
+        ["[A sign]"],
+        ["[1, 2]"],
+    ]
+    raw = table("csv", [("a.jpg", "b'A dog'", ""), ("b.jpg", "A dog", "")])
+    with pytest.raises(InputError, match="bytes written as text"):
+        read_captions(put(tmp_path / "u.csv", raw))
+    found = read_captions(tmp_path / "u.csv", on_error="skip")
+    assert [e.id for e in found.entries if e.captions] == ["b.jpg"]
