@@ -12,7 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ON_REQUEST = {"fit_attachment"}  # takes annotated captions, and writes a table of the package
+# the first takes annotated captions and writes a table of the package, the second wants a GPU
+ON_REQUEST = {"fit_attachment", "gpu"}
 
 
 def main() -> int:

@@ -54,7 +54,8 @@ __all__ = [
 ]
 
 
-_LISTED = 10  # names in a message
+_LISTED = 24  # names in a message; of more, such as the ids of a store, a few as examples
+_EXAMPLES = 3
 _COMPARED = 10_000  # names searched for the nearest one: a store can have millions of ids
 
 
@@ -84,16 +85,17 @@ class UnknownName(UsageError, KeyError):
         Args:
             what: what the name stands for, for example ``"detector"``.
             name: what the user wrote.
-            known: the names that exist; the nearest one is suggested, the first ones are listed.
+            known: the names that exist; the nearest one is suggested. All are listed, or a few
+                examples if they are many.
         """
         names = list(known)
         compared = sorted(names[:_COMPARED])
         near = difflib.get_close_matches(name, compared, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        listed = ", ".join(compared[:_LISTED])
-        if len(names) > _LISTED:
-            listed += f", ... ({len(names):,} in all)"
-        return cls(f"unknown {what} {name!r}.{hint} Known: {listed or 'none'}.")
+        if len(names) <= _LISTED:
+            return cls(f"unknown {what} {name!r}.{hint} Known: {', '.join(compared) or 'none'}.")
+        some = ", ".join(compared[:_EXAMPLES])
+        return cls(f"unknown {what} {name!r}.{hint} Known: {len(names):,}, for example {some}.")
 
 
 class ConfigError(UsageError):

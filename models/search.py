@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 from features.batches import ImageEncoder, caption_batch, image_batch
-from features.commands import Program
+from features.commands import Program, console
 from features.errors import UnknownName, UsageError
 from features.format import Photo, read_photos
 from features.records import TextGraph
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "app",
     "captions_for_images",
+    "check_words",
     "detect_photos",
     "images_for_text",
     "parse_text",
@@ -92,7 +93,10 @@ def search(
     from models.compute import World, memory_errors, pick_device
 
     opened = open_store(store)
-    split = split or max(opened.splits, key=lambda name: len(opened.splits[name]))
+    if split is None:
+        split = max(opened.splits, key=lambda name: len(opened.splits[name]))
+        if len(opened.splits) > 1:
+            _note(f"searching {split!r}, the largest split; another one: --split NAME.")
     check_split(opened, split)
     chosen = pick_device(device, World())
     trained = load_run(run, opened, device=chosen, allow_mismatch=allow_mismatch)
@@ -100,6 +104,7 @@ def search(
     with memory_errors(chosen, "Use a device with more memory, or --device cpu."):
         if text is not None:
             graph = parse_text(text, parser=parser, profile=profile or stored_profile(opened))
+            check_words(trained, graph)
             images = images_for_text(trained, opened, graph, **where)
             if as_json:
                 _print_json([list(pair) for pair in images])
@@ -135,6 +140,31 @@ def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
     if done.returncode:
         raise UsageError(f"{text!r} could not be parsed: {_last_line(done)}")
     return read_graph(done.stdout)
+
+
+def check_words(run: Run, graph: TextGraph) -> None:
+    """Note which words of a text a model does not know.
+
+    Raises: UsageError: the text has no words.
+    """
+    words = [word.lower() for word in graph.tokens if any(sign.isalnum() for sign in word)]
+    if not words:
+        raise UsageError(f"the text {graph.caption!r} has no words. Describe an image.")
+    if run.name == "clip" or getattr(run.model, "word_tables", None) == ():
+        return  # encoders of word pieces know every word
+    table = run.codebook.words
+    unknown = [word for word in dict.fromkeys(words) if table.id(word) == table.unknown]
+    if len(unknown) == len(set(words)):
+        _note(
+            f"no word of the text is known to {run.folder} ({', '.join(unknown)}), so the order of "
+            "the images says nothing."
+        )
+    elif unknown:
+        _note(f"not known to {run.folder}: {', '.join(unknown)}.")
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"note: {text}\n")
 
 
 def detect_photos(
@@ -230,7 +260,7 @@ def _captions_of(
     if photos:
         detected, notes = detect_photos(photos, store, changes)
         for note in notes:
-            sys.stderr.write(f"note: {note}\n")
+            _note(note)
         batch = image_batch([photo[1:] for photo in detected], run.codebook)
         ranked = captions_for_images(run, store, batch, **where)
         for photo, found in zip(detected, ranked, strict=True):
@@ -291,8 +321,7 @@ def _print_table(
     title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
     """Print a table; texts of users and of the data are not read as markup."""
-    from rich.console import Console  # takes 50 ms to load
-    from rich.table import Table
+    from rich.table import Table  # takes 50 ms to load
     from rich.text import Text
 
     table = Table()
@@ -301,13 +330,11 @@ def _print_table(
         table.add_column(head, justify="right" if head == "score" else "left", overflow="fold")
     for at, row in enumerate(rows, 1):
         table.add_row(str(at), *map(Text, row))
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width, and captions must not be cut there
-        console = Console(width=160)
-    console.print(Text(title, "bold"), soft_wrap=True)
+    screen = console()
+    screen.print(Text(title, "bold"), soft_wrap=True)
     if note:
-        console.print(Text(note, "dim"), soft_wrap=True)
-    console.print(table)
+        screen.print(Text(note, "dim"), soft_wrap=True)
+    screen.print(table)
 
 
 if __name__ == "__main__":

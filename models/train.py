@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from features.allocator import keep_freed_memory
 from features.commands import Program
 from models.configuration import Config, describe_options, load, shipped
 from models.training import Data, MetricsFile, RunFolder, make_model, open_data, run_metadata
@@ -69,6 +70,7 @@ def train(config: Config) -> int:
     """
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    keep_freed_memory()
     import torch
 
     from models.compute import join_world, memory_errors, pick_device  # loads torch

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+import torch
 
 from benchmarks.__main__ import main
 
@@ -41,6 +45,42 @@ def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
     assert main() == 0
     names = ["parse", "scoring", "store", "training", "vision"]
     assert ran == [f"benchmarks.{name}" for name in names]
+
+
+def test_the_benchmark_of_a_gpu_runs_tiny_without_one(tmp_path):
+    """No parser, scheduler or detector runtime is needed."""
+    hidden = ("spacy", "stanza", "luigi", "dask", "distributed", "onnxruntime")
+    program = (
+        f"import sys\nfor name in {hidden}:\n    sys.modules[name] = None\n"
+        "import runpy\nrunpy.run_module('benchmarks.gpu', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--dry-run", "--out", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "gpu.json").read_text())
+    parts = document["parts"]
+    assert [*parts] == ["correctness", "scoring", "training", "resume", "ranks"]
+    assert len(parts["correctness"]) == len(parts["training"]) == 7
+    for row in parts["correctness"]:
+        assert row["float32 max error"] == 0, row  # the same device twice
+        assert row["bf16 max error"] > 0, row
+    assert parts["resume"] == [
+        {"model": "sgm", "largest difference of weights": 0.0, "exact": True}
+    ]
+    assert parts["ranks"][0]["works"] is True
+    assert (tmp_path / "gpu.md").read_text().count("| sgm |") == 5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_the_benchmark_of_a_gpu_refuses_to_run_without_one():
+    done = benchmarks("gpu")
+    assert done.returncode == 1
+    assert "error: torch finds no CUDA device" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_benchmark_is_named_with_the_known_ones():

@@ -37,10 +37,10 @@ def test_a_build_has_every_option_once_and_passes_on_what_is_given(capsys, monke
     words = ran[0][4:]
     assert dict(zip(words[::2], words[1::2], strict=True)) == given
     assert ran[0][:4] == ["--module", "workflows", "BuildDataset", "--local-scheduler"]
-    program.call(["compare", "--store", "st", "--fold5"])
-    assert ran[1][4:] == ["--store", "st", "--fold5"]
-    with pytest.raises(UsageError, match="--store"):
-        program.call(["compare"])
+    program.call(["compare", "--store", "st", "--list"])
+    assert ran[1][4:] == ["--store", "st", "--list"]
+    with pytest.raises(UsageError, match="--store-dir"):
+        program.call(["add-text"])
 
 
 def test_luigis_help_describes_an_option_of_a_task_once():

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from features.allocator import keep_freed_memory
 from features.errors import ScenestoreError, StageError, UnreadableInput, UsageError
 from features.plugins import offer_plugins, plugins_in_use
 from workflows.processes import Died, Processes
@@ -220,6 +221,7 @@ def _guarded(
     try:
         _check_versions(expected)
         offer_plugins(plugins)
+        keep_freed_memory()
         return function(job, number)
     except UnreadableInput as error:
         return _Failure(_placed(error, place), passing=True)

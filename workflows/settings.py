@@ -37,24 +37,37 @@ class OneLineErrors(logging.Filter):
     """Write a user's error as one line instead of a stack trace.
 
     These are a ``ScenestoreError``, a file that the operating system refuses, and a parameter that
-    cannot be parsed. Any other error is a bug and keeps its trace.
+    cannot be parsed. Any other error is a bug and keeps its trace. Several tasks of a run may fail
+    for one reason, which is written once; that Luigi then cannot run the tasks that need them is no
+    further error.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: set[tuple[str, str]] = set()  # run of Luigi, message
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Drop the record and write one line if its exception is a user's error."""
         error = record.exc_info[1] if record.exc_info else None
+        run = next((str(word) for word in record.args or () if "Worker(" in str(word)), "")
         if isinstance(error, KeyboardInterrupt):
             return False
         if isinstance(error, ScenestoreError | luigi.parameter.ParameterException):
-            sys.stderr.write(f"error: {error}\n")
+            self._write(run, str(error))
             return False
         if isinstance(error, OSError) and error.filename is not None and error.strerror:
             sys.stderr.write(f"error: {error.filename}: {error.strerror}. Check it, run again.\n")
             return False
         if isinstance(error, ValueError) and "Uncaught exception" in str(record.msg):
-            sys.stderr.write(f"error: a parameter cannot be read: {error}. Try --help.\n")
+            self._write(run, f"a parameter cannot be read: {error}. Try --help.")
             return False
-        return True
+        unmet = isinstance(error, RuntimeError) and str(error).startswith("Unfulfilled dependenc")
+        return not (unmet and (not run or any(at == run for at, _ in self._written)))
+
+    def _write(self, run: str, message: str) -> None:
+        if not run or (run, message) not in self._written:
+            sys.stderr.write(f"error: {message}\n")
+        self._written.add((run, message))
 
 
 def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -76,6 +89,13 @@ def list_options_once(parser_class: Any = CmdlineParser) -> None:
         return  # another version of Luigi
 
     def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
+        if root_task:
+            try:
+                luigi.task_register.Register.get_task_cls(root_task)
+            except luigi.task_register.TaskClassException as error:
+                message = " ".join(str(error).split())
+                sys.stderr.write(f"error: {message}. Run 'luigi --help' for help.\n")
+                raise SystemExit(40) from error
         parser = build(root_task, help_all)
         for action in parser._actions:
             if root_task and any(

@@ -51,7 +51,7 @@ class EntryTask(Task):
 
         If ``requires`` raised it, Luigi would print a stack trace and exit as if scheduling failed.
         """
-        if self._error is not None:  # Luigi asks more than once
+        if self._error is not None:  # Luigi asks again; the answer must not change
             return []
         try:
             return self.needs()

@@ -2,5 +2,6 @@
 
 from features.commands.program import Program, exit_cleanly
 from features.commands.progress import Progress, clock
+from features.commands.terminal import console
 
-__all__ = ["Program", "Progress", "clock", "exit_cleanly"]
+__all__ = ["Program", "Progress", "clock", "console", "exit_cleanly"]

@@ -98,10 +98,7 @@ def import_(
     if len(report.skipped) > 10:
         typer.echo(f"... and {len(report.skipped) - 10} more; store.skipped has all")
     if report.captions:
-        typer.echo(
-            "next: luigi --module workflows AddText --local-scheduler "
-            f"--store-dir {store_dir}  (parses the captions)"
-        )
+        typer.echo(f"next: scenestore add-text --store-dir {store_dir}  (parses the captions)")
 
 
 @app.command("export", epilog=_listed(EXPORT_FORMATS))

@@ -17,7 +17,7 @@ from features.maintenance import (
     describe_store,
     find_garbage,
     item_lines,
-    list_folder,
+    list_stores,
     listing_lines,
     store_lines,
     verify_store,
@@ -33,10 +33,22 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 
 
 @app.command("ls")
-def ls(store: Folder, as_json: AsJson = False) -> None:
-    """List the stores and groups of a folder."""
-    listing = list_folder(store)
-    typer.echo(json.dumps(listing, indent=2) if as_json else "\n".join(listing_lines(listing)))
+def ls(
+    store: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of a store, or of several.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """List the stores and groups of a folder, or of each store folder in it."""
+    listings = list_stores(store)
+    if as_json:
+        alone = listings[0]["folder"] == str(store)
+        typer.echo(json.dumps(listings[0] if alone else listings, indent=2))
+        return
+    for listing in listings:
+        if listing["folder"] != str(store):
+            typer.echo(f"{listing['folder']}:")
+        typer.echo("\n".join(listing_lines(listing)))
 
 
 @app.command("show")

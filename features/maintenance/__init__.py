@@ -5,7 +5,7 @@ from features.maintenance.summary import (
     describe_item,
     describe_store,
     item_lines,
-    list_folder,
+    list_stores,
     listing_lines,
     store_lines,
 )
@@ -20,7 +20,7 @@ __all__ = [
     "group_folders",
     "item_lines",
     "last_verified",
-    "list_folder",
+    "list_stores",
     "listing_lines",
     "store_lines",
     "verify_store",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,25 @@ def list_folder(folder: Path) -> dict[str, Any]:
             entry["problem"] = str(error) if finished else "not finished"
         groups.append(entry)
     if not stores and not groups:
-        raise FormatError(f"{folder}: no store in this folder. Build one first.")
+        raise FormatError(f"{folder}: no store in this folder or below it. Build one first.")
     return {"folder": str(folder), "stores": stores, "groups": groups}
+
+
+def list_stores(folder: Path) -> list[dict[str, Any]]:
+    """Return ``list_folder`` of a store folder, or of every store folder in it.
+
+    Raises: FormatError: there are none.
+    """
+    try:
+        return [list_folder(folder)]
+    except FormatError as error:
+        listings = []
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            with contextlib.suppress(FormatError):
+                listings.append(list_folder(path))
+        if not listings:
+            raise error from None
+        return listings
 
 
 def listing_lines(listing: dict[str, Any]) -> list[str]:

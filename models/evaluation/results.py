@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from features.commands import console
 from features.errors import InputError, MissingDependency, MissingInput
 from features.format import replacing
 from models.evaluation.measure import Evaluation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from features.store import Store
 
 TOP = 10
+WIDE = 146  # columns that the whole table takes
 _RANKS = ("i2t_ranks", "t2i_ranks", "i2t_images", "caption_to_image")
 Differences = Mapping[tuple[str, str], Mapping[str, Difference]]
 
@@ -210,24 +212,38 @@ def _best(scores: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
-    """Print the recalls of all rows, with their intervals below, and chance in the last row."""
+    """Print the recalls of all rows, with their intervals below, and chance in the last row.
+
+    On a narrow console only the sums have an interval, and the mean recall is left out.
+    """
     from rich.table import Table  # takes 50 ms to load
 
+    screen = console()
+    wide = screen.width >= WIDE
     folds = ", mean of five folds" if setting.fold5 else ""
     counts = f"{setting.images:,} images, {setting.captions:,} captions"
-    table = Table(title=f"{setting.split}: {counts}{folds}")
+    padding = (0, 1) if wide else (0, 0)
+    table = Table(title=f"{setting.split}: {counts}{folds}", padding=padding)
     table.add_column("run", overflow="fold")
     names = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    heads = [name.replace("_r", " R@") for name in names]
-    for head in (*heads, "i2t medr", "t2i medr", "rsum", "mR"):
-        table.add_column(head, justify="right")
-    names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
+    heads = [name.replace("_r", " R@" if wide else "\nR@") for name in names]
+    if wide:
+        heads += ["i2t medr", "t2i medr", "rsum", "mR"]
+        names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
+    else:
+        heads += ["i2t\nmedr", "t2i\nmedr", "rsum"]
+        names += ["i2t_medr", "t2i_medr", "rsum"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     for row in rows:
-        cells = [_cell(row.recall[name], row.intervals.get(name)) for name in names]
+        cells = [
+            _cell(row.recall[name], row.intervals.get(name) if wide or name == "rsum" else None)
+            for name in names
+        ]
         table.add_row(row.name, *cells)
     by_chance = setting.chance
     table.add_row("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names))
-    _print(table)
+    screen.print(table)
 
 
 def print_positives(rows: Sequence[Evaluation]) -> None:
@@ -246,7 +262,7 @@ def print_positives(rows: Sequence[Evaluation]) -> None:
             names = [f"{way}_{part}" for way in ("i2t", "t2i") for part in PARTS]
             cells = [_cell(found.values[key], found.intervals.get(key)) for key in names]
             table.add_row(row.name, name, *cells)
-    _print(table)
+    console().print(table)
 
 
 def print_differences(differences: Differences) -> None:
@@ -265,18 +281,11 @@ def print_differences(differences: Differences) -> None:
             for name in names
         ]
         table.add_row(f"{one} - {other}", *cells)
-    _print(table)
+    console().print(table)
 
 
 def _cell(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:.1f}" + (f"\n{interval[0]:.1f}-{interval[1]:.1f}" if interval else "")
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console  # takes 50 ms to load
-
-    # A pipe has no width; numbers must not be cut there.
-    Console(width=None if Console().is_terminal else 180).print(table)
 
 
 def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
@@ -320,4 +329,4 @@ def _print_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]])
         table.add_column(head, justify="right")
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    console().print(table)

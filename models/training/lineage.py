@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,14 +54,32 @@ def run_metadata(
     }
 
 
+_CONTENTS = {
+    "index": "images or captions",
+    "visual": "scene graphs",
+    "regions": "region features",
+    "tokens": "parses",
+    "tokens@ud": "parses (UD)",
+    "text": "triplets",
+}  # what a message calls the groups
+
+
 def check_keys(
-    trained: Mapping[str, str], given: Mapping[str, str], what: str, advice: str
+    trained: Mapping[str, str],
+    given: Mapping[str, str],
+    what: str,
+    advice: str,
+    *,
+    run: Path,
+    store: str,
 ) -> None:
     """Check that a store has the data that weights were trained on.
 
     Args:
         trained: keys saved with the weights.   given: keys of the store at hand.
         what: names the weights in the message.   advice: last sentence of the message.
+        run: the run folder, whose ``store.json`` names the store it was trained on.
+        store: path of the store at hand.
 
     Raises: MismatchError: a group differs.
     """
@@ -68,8 +87,21 @@ def check_keys(
         name for name in {*trained, *given} - {"store"} if trained.get(name) != given.get(name)
     )
     if different:
-        parts = [f"{n} {trained.get(n, 'none')} != {given.get(n, 'none')}" for n in different]
-        raise MismatchError(f"{what} was trained on other data: {'; '.join(parts)}. {advice}")
+        names = []
+        for name in different:
+            how = "also" if name not in trained else "other" if name in given else "no"
+            names.append(f"{how} {_CONTENTS.get(name, name)}")
+        raise MismatchError(
+            f"{what} was trained on {_trained_on(run)}; {store} has {', '.join(names)}. {advice}"
+        )
+
+
+def _trained_on(run: Path) -> str:
+    """Return the path of the store that a run was trained on, as far as it is known."""
+    try:
+        return str(json.loads((run / "store.json").read_text(encoding="utf-8"))["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another store"
 
 
 def check_resumable(
@@ -97,4 +129,4 @@ def check_resumable(
                     f"{now[section][name]!r}. Use another --run.folder, or --run.resume never."
                 )
     advice = "Use that store, another --run.folder, or --run.resume never."
-    check_keys(state["keys"], keys, str(path), advice)
+    check_keys(state["keys"], keys, str(path), advice, run=path.parent, store=config.data.store)

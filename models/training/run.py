@@ -153,7 +153,8 @@ def load_run(
     weights, metadata = load_best(files.best)
     if not allow_mismatch:
         advice = "Use that store, or pass --allow-mismatch."
-        check_keys(metadata["keys"], store_keys(store), str(folder), advice)
+        keys = metadata["keys"], store_keys(store)
+        check_keys(*keys, str(folder), advice, run=folder, store=str(store.path))
     codebook = Codebook.load(files.codebook)
     options = metadata["options"]
     width = store.row_shape("object_features")[-1]

@@ -284,6 +284,10 @@ class Trainer:
             return ""
         return f", {torch.cuda.max_memory_allocated(self.device) / 2**30:.1f} GiB"
 
+    def _epochs(self) -> str:
+        """Return the epochs trained so far; parts of one count, such as 0.4 or 3.5."""
+        return f"{round(self.at.step / self.steps_per_epoch, 2):g}"
+
     def _evaluate(self) -> None:
         """Score the validation split; save the weights if they are the best so far."""
         at = self.at
@@ -306,7 +310,7 @@ class Trainer:
             self.events.add("val", at.step, found)
             recalls = [f"{found[f'{way}_r{k}']:.1f}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
             self.progress.say(
-                f"{self.folder.path.name}: epoch {at.epoch} step {at.step}: "
+                f"{self.folder.path.name}: epoch {self._epochs()} step {at.step}: "
                 f"rsum {rsum:.1f} on {self.config.data.val} "
                 f"(i2t {' '.join(recalls[:3])}, t2i {' '.join(recalls[3:])})"
                 + (", the best so far" if better else f", best {at.best:.1f} at {at.best_step}")

@@ -12,6 +12,7 @@ import pytest
 import models
 import pipeline
 from features.errors import InputError, UnknownName, UsageError
+from features.records import TextGraph
 from models import search
 from models.configuration.config import from_dict
 from models.train import train
@@ -82,6 +83,35 @@ def test_an_image_finds_the_captions_of_its_row(setting, capsys):
     said = capsys.readouterr().out
     assert all(f"{sims[2][at]:.4f} │ {captions[at]} " in said for at in best)
     assert f"objects: {store.graph(image).labels[0]}" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("dog", "Red"), ""),
+        (("a", "dog", "zzqx"), "not known to RUN: zzqx."),
+        (("zzqx", "qwrt"), "no word of the text is known to RUN (zzqx, qwrt)"),
+    ],
+)
+def test_unknown_words_are_named(setting, spoken, capsys, words, said):
+    store, folder, _ = setting
+    n = len(words)
+    noun = {"lemmas": words, "upos": ("NOUN",) * n, "xpos": ("NN",) * n, "roles": ("other",) * n}
+    heads = {"heads": (-1, *(0,) * (n - 1)), "deprels": ("dep",) * n}
+    spoken(TextGraph(" ".join(words), words, **noun, **heads))
+    assert search.app.call([str(store.path), str(folder), " ".join(words)]) == 0
+    err = capsys.readouterr().err
+    assert "note: searching 'train', the largest split" in err
+    assert said.replace("RUN", str(folder)) in err
+    assert ("known" in err) == bool(said)
+
+
+def test_a_text_without_words_is_refused(setting, spoken):
+    store, folder, _ = setting
+    for text in ("", " . "):
+        spoken(TextGraph(text, tuple(text.split()), problem="empty"))
+        with pytest.raises(UsageError, match="has no words"):
+            search.app.call([str(store.path), str(folder), text])
 
 
 def test_mistakes_are_named(setting, monkeypatch):

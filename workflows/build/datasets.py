@@ -13,7 +13,7 @@ from pathlib import Path
 
 import luigi
 
-from features.errors import NewerFormatError, StoreError
+from features.errors import NewerFormatError, StageError, StoreError
 from features.format import (
     bind_store,
     read_group,
@@ -46,11 +46,17 @@ class BuildDataset(EntryTask, BuildTask):
         """Return every stage: Luigi checks no requirements of a complete stage."""
         plan = self.plan
         if self._present is None:
+            new = not plan.store_dir.exists()
             if self.options.verify:
                 _repair(plan.store_dir)
             self._present = {name: group.finished() for name, group in plan.groups().items()}
             if self.options.scheduler_address and not all(self._present.values()):
-                check_scheduler(self.options.scheduler_address)  # once, not in every stage
+                try:
+                    check_scheduler(self.options.scheduler_address)  # once, not in every stage
+                except StageError:
+                    if new:
+                        plan.leave_no_trace()  # a build that cannot start leaves no folder
+                    raise
             if changes := changed_options(plan):
                 sys.stderr.write(f"{self.options.dataset}: {changes}\n")
         graphs = [DetectGraphs] if self.options.has_graphs else []

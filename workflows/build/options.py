@@ -76,6 +76,10 @@ class TextOptions:
         0, "megabytes of data that a local process may allocate; 0: no limit", significant=False
     )
 
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise UsageError(f"--jobs {self.jobs}: must be at least 1.")
+
     @classmethod
     def of(cls: type[_Options], task: luigi.Task) -> _Options:
         """Return the values of a task's parameters."""
@@ -149,6 +153,7 @@ class BuildOptions(TextOptions):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.store_dir:
             raise UsageError("--store-dir is empty. Pass the folder of the store.")
         if min(self.max_objects, self.max_relations) < 1:

@@ -243,8 +243,24 @@ class Plan(TextPlan):
         parameters = {"features": self._extractor.identity(), "dtype": "float16"}
         return Group.of(self.store_dir, "regions", REGIONS_VERSION, parameters, inputs)
 
+    def leave_no_trace(self) -> None:
+        """Delete the cached hashes of the inputs, and the store folder if nothing else is in it."""
+        self._hashes.forget()
+        with suppress(OSError):
+            self.store_dir.rmdir()
+
+    def _check(self) -> None:
+        """Raise what is wrong with the options before files are hashed and a folder is made."""
+        self.check_text()
+        if self.options.has_graphs:
+            create_relations(self.relations)
+            resolve_features(self.options.features, self.detector)
+            rules_for(self.detector, **self.options.rules())
+        _ = self.entries  # reads the captions and looks for the images
+
     def groups(self) -> dict[str, Group]:
         """Return all groups by the name that the store manifest gives them."""
+        self._check()
         found = {"index": self.index, **self.text_groups()}
         if self.options.has_graphs:
             found |= {"visual": self.visual, "regions": self.regions}

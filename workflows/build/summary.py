@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -124,7 +125,20 @@ def describe_build(
         lines.append(f"  {_verified(plan.store_dir)}")
     lines.append(f"  store {path}")
     lines.append(f"  key {document['key'][:12]}  hash {document['hash'][:12]}")
+    lines += _next_steps(plan, found)
     return "\n".join(lines) + "\n"
+
+
+def _next_steps(plan: Plan, found: Mapping[str, Any]) -> list[str]:
+    """Return commands that a user may want next."""
+    folder = shlex.quote(str(plan.store_dir))
+    steps = [f"scenestore show {folder}"]
+    if plan.options.has_graphs:
+        images = f" --images-dir {shlex.quote(plan.options.images_dir)}" if plan.has_files else ""
+        steps.append(f"scenestore report {folder}{images}")
+        if {"train", "val"} <= found["splits"].keys() and plan.features != "none":
+            steps.append(f"scenestore train sgm_f30k --data.store {folder}")
+    return [f"  {'next' if not at else '':5} {step}" for at, step in enumerate(steps)]
 
 
 def _verified(folder: Path) -> str:

@@ -70,6 +70,16 @@ class TextPlan(abc.ABC):
             self.store_dir, "index", INDEX_VERSION, parameters, {"images": hash_items(listed)}
         )
 
+    def check_text(self) -> None:
+        """Check the names of parser, profile and scheme. Raises: UnknownName."""
+        parser_version(self.options.parser)
+        for kind, name, known in (
+            ("profile", self.options.profile, PROFILES),
+            ("scheme", self.options.scheme, SCHEMES),
+        ):
+            if name not in known:
+                raise UnknownName.of(kind, name, known)
+
     @cached_property
     def parses(self) -> Group:
         """Tokens with UD dependencies, the input of the triplet rules."""
@@ -85,8 +95,6 @@ class TextPlan(abc.ABC):
         scheme = self.options.scheme
         if scheme == "ud":
             return self.parses
-        if scheme not in SCHEMES:
-            raise UnknownName.of("scheme", scheme, SCHEMES)
         inputs = {"parses": self.parses.key}
         return Group.of(self.store_dir, "tokens", PARSE_VERSION, {"scheme": scheme}, inputs)
 
@@ -94,13 +102,12 @@ class TextPlan(abc.ABC):
     def text(self) -> Group:
         """Roles, objects, attributes and relations of every caption."""
         profile = self.options.profile
-        if profile not in PROFILES:
-            raise UnknownName.of("profile", profile, PROFILES)
         inputs = {"parses": self.parses.key}
         return Group.of(self.store_dir, "text", RULES_VERSION, {"profile": profile}, inputs)
 
     def text_groups(self) -> dict[str, Group]:
         """Return the text groups by the name that a store manifest gives them."""
+        self.check_text()
         found = {"tokens": self.tokens, "text": self.text}
         if self.tokens is not self.parses:
             found["tokens@ud"] = self.parses  # otherwise `features gc` would delete the parses

@@ -8,7 +8,7 @@ import pytest
 
 from features import open_store
 from features.commands.app import app
-from features.errors import ScenestoreError, StoreError
+from features.errors import FormatError, ScenestoreError, StoreError
 from features.format.shard import Shard
 
 
@@ -71,3 +71,20 @@ def test_verify_repair_and_gc(tiny_records, capsys):
     np.testing.assert_array_equal(
         open_store(folder).column("boxes"), records.open().column("boxes")
     )
+
+
+def test_ls_of_a_folder_of_stores(tiny_records, tmp_path, capsys):
+    folders = []
+    for name in ("a", "b"):
+        folders.append(tmp_path / "stores" / name)
+        shutil.copytree(tiny_records().path.parent, folders[-1])
+    (tmp_path / "stores" / "empty").mkdir()
+    assert app.call(["ls", str(tmp_path / "stores")]) == 0
+    said = capsys.readouterr().out
+    assert [line for line in said.splitlines() if line.endswith(":")] == [f"{f}:" for f in folders]
+    assert said.count("(latest)") == 2
+    assert app.call(["ls", str(tmp_path / "stores"), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [one["folder"] for one in listed] == [str(folder) for folder in folders]
+    with pytest.raises(FormatError, match="no store in this folder or below it"):
+        app.call(["ls", str(tmp_path / "stores" / "empty")])

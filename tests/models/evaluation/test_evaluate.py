@@ -113,12 +113,37 @@ def test_every_query_is_kept(store, trained):
         )
 
 
+def test_the_table_fits_the_terminal(store, trained, monkeypatch, capsys):
+    folder = trained("a")
+    capsys.readouterr()
+    words = [str(folder), "--store", str(store.path), "--bootstrap", "20"]
+    tables = {}
+    for width in (80, 160):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert app.call(words) == 0
+        tables[width] = capsys.readouterr().out.splitlines()
+    assert max(map(len, tables[80][2:])) <= 80  # below the title
+    narrow, wide = ("\n".join(tables[width]) for width in (80, 160))
+    assert "…" not in narrow
+    results = json.loads((folder / "results-test.json").read_text())["rows"][0]
+    for name, value in results["metrics"].items():
+        if not name.endswith("meanr"):
+            assert f"{value:.1f}" in wide
+            assert name == "mr" or f"{value:.1f}" in narrow
+    low, high = results["intervals"]["rsum"]
+    assert f"{low:.1f}-{high:.1f}" in narrow
+
+
 def test_another_store_is_refused_without_allow_mismatch(trained, tiny_store):
     folder = trained("a")
     other = tiny_store(images=18, seed=4)
     words = [str(folder), "--store", str(other.path), "--bootstrap", "0"]
-    with pytest.raises(MismatchError, match=r"trained on other data: .*--allow-mismatch"):
+    with pytest.raises(MismatchError) as caught:
         app.call(words)
+    own = json.loads((folder / "store.json").read_text())["path"]
+    start = f"{folder} was trained on {own}; {other.path} has other images or captions, other "
+    assert str(caught.value).startswith(start)
+    assert str(caught.value).endswith("Use that store, or pass --allow-mismatch.")
     assert app.call([*words, "--allow-mismatch"]) == 0
     wide = tiny_store(images=18, dim=24)
     with pytest.raises(MismatchError, match="trained on features of width 16"):

@@ -145,11 +145,11 @@ def test_missing_and_mismatched_stores(setting, tiny_store):
     before = (folder / "last.pt").read_bytes()
     code, _, err = end(start("models.train", [path, "--data.store", other.path]))
     assert code == 1
-    assert "last.pt was trained on other data: " in one_line(err)
+    assert "last.pt was trained on " in one_line(err)
     assert (folder / "last.pt").read_bytes() == before
     code, _, err = end(start("models.evaluate", [folder, "--store", other.path]))
     assert code == 1
-    assert "was trained on other data: " in one_line(err)
+    assert "was trained on " in one_line(err)
     assert "--allow-mismatch" in err
 
 

@@ -102,6 +102,10 @@ def test_the_files_of_a_run(configure, capsys):
     said = capsys.readouterr().out
     assert "60 pairs in 4 steps an epoch, 12 steps, cpu" in said
     assert f"done: best rsum {best:.1f} on val" in said
+    assert "epoch 3 step 12: rsum" in said
+    part = configure("part", run_max_steps=2, run_folder=name_of(configure, "part"))
+    assert train(part) == 0
+    assert "epoch 0.5 step 2: rsum" in capsys.readouterr().out
 
 
 def test_the_seed_determines_the_run(configure):
@@ -417,7 +421,7 @@ def test_another_experiment_is_not_resumed(configure, tiny_store):
             train(configure(**change))
     assert train(configure(run_max_steps=3, run_eval_steps=1, data_eval_batch_size=4)) == 0
     other = tiny_store(images=24, seed=5)
-    with pytest.raises(MismatchError, match=r"trained on other data: .*tokens"):
+    with pytest.raises(MismatchError, match=r"was trained on .*; .* has .*parses"):
         train(configure(data_store=str(other.path)))
 
 

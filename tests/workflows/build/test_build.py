@@ -254,6 +254,34 @@ def test_an_error_is_one_line_and_not_exit_code_0(data, change, words, run_luigi
     assert words in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+    assert not data["--store-dir"].exists()  # nothing has been built
+
+
+def test_a_scheduler_that_does_not_answer_is_one_error_and_leaves_no_folder(data, run_luigi):
+    code, _, err = run_luigi("BuildFlickr30k", data, "--scheduler-address", "tcp://127.0.0.1:1")
+    assert (code, err.count("\n")) == (30, 1)
+    assert "no Dask scheduler answers" in err
+    assert not data["--store-dir"].exists()
+
+
+def test_an_unknown_task_is_an_error_of_one_line(run_luigi):
+    code, _, err = run_luigi("BuildFlickr30", {})
+    assert (code, err.count("\n")) == (40, 1)
+    assert "Did you mean: BuildFlickr30k" in err
+
+
+def test_a_build_says_what_to_do_next(data, graphs, run_luigi):
+    _, out, _ = run_luigi("BuildFlickr30k", data, "--jobs", "1")
+    lines = [line.split() for line in out.splitlines()]
+    at = next(at for at, words in enumerate(lines) if words[:1] == ["next"])
+    store, photos = str(data["--store-dir"]), str(data["--images-dir"])
+    assert lines[at:] == [
+        ["next", "scenestore", "show", store],
+        ["scenestore", "report", store, "--images-dir", photos],
+        ["scenestore", "train", "sgm_f30k", "--data.store", store],
+    ]
+    _, out, _ = run_luigi("BuildDataset", {**graphs, "--store-dir": f"{store}2"}, "--jobs", "1")
+    assert "scenestore train" not in out  # without features
 
 
 def test_invalid_json_is_an_error_of_one_line(data, run_luigi):
