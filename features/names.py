@@ -19,7 +19,9 @@ __all__ = [
     "base_name",
     "child",
     "fold",
+    "negative_id",
     "same_place",
+    "source_of_negative",
 ]
 
 # Also the marks that no editor shows: two ids that look the same would differ.
@@ -113,6 +115,21 @@ def same_place(name: str, other: str) -> bool:
     if not all(parents) or _GLOBAL.fullmatch(base_name(name)):
         return True
     return fold(parents[0]) == fold(parents[1])
+
+
+def negative_id(caption_id: str, kind: str) -> str:
+    """Return the id of a false caption made from another one."""
+    return f"{caption_id}~{kind}"
+
+
+def source_of_negative(name: str) -> tuple[str, str]:
+    """Return the caption id and the kind in the id of a negative; "" twice for another id.
+
+    >>> source_of_negative(negative_id("1.jpg#0", "swap"))
+    ('1.jpg#0', 'swap')
+    """
+    source, mark, kind = name.rpartition("~")
+    return (source, kind) if mark else ("", "")
 
 
 def _leads_out(name: str) -> bool:

@@ -1,5 +1,8 @@
 """Evaluate runs: ``python -m models.evaluate RUN [RUN ...] --store STORE --split test``.
 
+``--negatives`` compares true captions with false ones and ``--judgements`` compares scores with
+human ratings, both instead of recall.
+
 Several runs make an ensemble: the mean of their score matrices. Under ``torchrun`` every rank
 scores some of the images; the first one computes and writes the results.
 """
@@ -7,8 +10,9 @@ scores some of the images; the first one computes and writes the results.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +20,40 @@ import typer
 
 from features.commands import Program
 from features.errors import UsageError
-from features.store import open_store
+from features.store import Store, open_store
 from models.evaluation import (
+    Negatives,
     Setting,
+    accuracies,
     chance,
+    compare_with_negatives,
     describe,
     document,
     evaluate_positives,
     evaluate_scores,
     file_stem,
+    image_rows,
+    kendall,
     paired_bootstrap,
+    parse_texts,
+    print_accuracies,
+    print_agreement,
     print_differences,
     print_positives,
     print_table,
+    read_judgements,
     read_positives,
+    score_pairs,
+    stored_profile,
     write_json,
     write_positives,
     write_queries,
     write_ranks,
 )
-from models.training import check_split, load_run, store_keys
+from models.training import Run, check_split, load_run, store_keys
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["app", "evaluate", "load_run"]
 
@@ -81,11 +99,19 @@ def evaluate(
         typer.Option(help="Of codes and scores; lower ones change scores (docs/scaling.md)."),
     ] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    negatives: Annotated[
+        str, typer.Option(metavar="STORE", help="False captions of the split, instead of recall.")
+    ] = "",
+    judgements: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Human ratings, instead of recall.")
+    ] = None,
+    parser: Annotated[str, typer.Option(help="Of the captions in --judgements.")] = "spacy",
 ) -> None:
     """Print the recalls of trained runs, and of their ensemble if there are several.
 
     Each run folder gets results-SPLIT.json and queries-SPLIT.parquet, and with --positives
-    queries-SPLIT-NAME.parquet.
+    queries-SPLIT-NAME.parquet. --negatives and --judgements answer another question and write
+    evaluation-*.json.
     """
     if paired and len(runs) < 2:
         raise UsageError("--paired compares the first run with others. Name at least two runs.")
@@ -94,6 +120,37 @@ def evaluate(
     from models.evaluation import score_split
 
     opened = open_store(store)
+    if negatives or judgements:
+        if negatives and judgements:
+            raise UsageError("pass --negatives or --judgements, one at a time.")
+        recall_only = {
+            "--fold5": fold5,
+            "--rerank": rerank,
+            "--positives": positives,
+            "--paired": paired,
+            "--precision": precision != "float32",
+        }
+        if given := [name for name, value in recall_only.items() if value]:
+            raise UsageError(
+                f"{', '.join(given)}: for recall, which --negatives and --judgements replace. "
+                "Leave it out, or run them one after the other."
+            )
+        sources = f"negatives {negatives}" if negatives else f"judgements {judgements}"
+        how_many: dict[str, Any] = {"samples": bootstrap, "out": json}
+        with join_world(device) as world:
+            if world.size > 1:
+                raise UsageError(f"--{sources} runs in one process. Start it without torchrun.")
+            chosen = pick_device(device, world)
+            with memory_errors(chosen, "Use a device with more memory, or --device cpu."):
+                trained = [
+                    load_run(folder, opened, device=chosen, allow_mismatch=allow_mismatch)
+                    for folder in runs
+                ]
+                if judgements:
+                    rate(trained, opened, judgements, parser, device=chosen, **how_many)
+                else:
+                    tell_apart(trained, opened, negatives, split, device=chosen, **how_many)
+        return
     check_split(opened, split)
     right = [read_positives(path, opened, split) for path in positives or ()]
     owner = opened.caption_image_rows(split)
@@ -174,6 +231,99 @@ def evaluate(
                 sys.stdout.write("".join(f"{describe(one)}\n" for one in right))
             if differences:
                 print_differences(differences)
+
+
+def tell_apart(
+    runs: Sequence[Run],
+    store: Store,
+    negatives: str,
+    split: str,
+    *,
+    device: torch.device,
+    samples: int,
+    out: Path | None,
+) -> None:
+    """Print how often each run scores a caption higher than its negative, by kind.
+
+    Each run folder gets evaluation-negatives-SPLIT.json.
+    """
+    check_split(store, split)
+    false = Negatives(negatives, store)
+    found = [
+        compare_with_negatives(run.model, store, split, false, run.codebook, device=device)
+        for run in runs
+    ]
+    rows = found[0][0]
+    results = [
+        {"name": name, "kinds": [vars(one) for one in accuracies(false, rows, margin, samples)]}
+        for name, margin in _with_ensemble(runs, [margins for _, margins in found])
+    ]
+    about = {"split": split, "negatives": false.identity, "store": store_keys(store)}
+    _write(runs, f"evaluation-negatives-{file_stem(split)}.json", about, results, out)
+    print_accuracies(results, split)
+
+
+def rate(
+    runs: Sequence[Run],
+    store: Store,
+    file: Path,
+    parser: str,
+    *,
+    device: torch.device,
+    samples: int,
+    out: Path | None,
+) -> None:
+    """Print the agreement of each run's scores with human ratings.
+
+    Each run folder gets evaluation-judgements-FILE.json.
+    """
+    profile = stored_profile(store)
+    results: list[dict[str, Any]] = []
+    for judged in read_judgements(file):
+        images = image_rows(judged.pairs, store)
+        texts = list(dict.fromkeys(pair.caption for pair in judged.pairs))
+        place = {text: at for at, text in enumerate(texts)}
+        which = np.array([place[pair.caption] for pair in judged.pairs])
+        graphs = parse_texts(texts, parser=parser, profile=profile)
+        scores = [
+            score_pairs(run.model, store, run.codebook, images, graphs, which, device=device)
+            for run in runs
+        ]
+        times = [len(pair.ratings) for pair in judged.pairs]
+        ratings = [value for pair in judged.pairs for value in pair.ratings]
+        owners = np.repeat(images, times)
+        for name, values in _with_ensemble(runs, scores):
+            agreement = kendall(np.repeat(values, times), ratings, owners, samples=samples)
+            numbers = {"pairs": len(judged.pairs), "left_out": judged.left_out, **vars(agreement)}
+            results.append({"name": name, "set": judged.name, **numbers})
+    about = {"judgements": str(file), "store": store_keys(store)}
+    _write(runs, f"evaluation-judgements-{file_stem(file.stem)}.json", about, results, out)
+    print_agreement(results, file.name)
+
+
+def _with_ensemble(
+    runs: Sequence[Run], scores: Sequence[npt.NDArray[np.float32]]
+) -> list[tuple[str, npt.NDArray[np.float32]]]:
+    """Return the name and scores of each run, and of their mean if there are several."""
+    named = [(str(run.folder), values) for run, values in zip(runs, scores, strict=True)]
+    if len(runs) > 1:
+        named.append((f"ensemble of {len(runs)}", np.mean(scores, axis=0)))
+    return named
+
+
+def _write(
+    runs: Sequence[Run],
+    name: str,
+    about: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    out: Path | None,
+) -> None:
+    """Write all results as JSON, and those of each run into its folder."""
+    if out is not None:
+        write_json(out, {**about, "rows": list(results)})
+    for run in runs:
+        own = [row for row in results if row["name"] == str(run.folder)]
+        write_json(run.folder / name, {**about, "rows": own})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ another process: models need no parser and no detector.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -22,10 +21,11 @@ import typer
 
 from features.batches import ImageEncoder, caption_batch, image_batch
 from features.commands import Program, console
-from features.errors import InputError, UnknownName, UsageError
+from features.errors import UnknownName, UsageError
 from features.format import Photo, read_photos
 from features.records import TextGraph
 from features.store import open_store
+from models.evaluation import read_graph, stored_profile
 from models.registry import reads_unions
 from models.training import Run, check_split, load_run
 
@@ -202,24 +202,6 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[-1] if lines else f"no reason given (exit code {done.returncode})"
 
 
-def read_graph(document: str) -> TextGraph:
-    """Return the first parsed caption in the JSON of ``pipeline parse --json``.
-
-    Raises: InputError: not such a document.
-    """
-    try:
-        value = json.loads(document)
-        record: Mapping[str, Any] = value[0] if isinstance(value, list) else value
-        names = {item.name for item in dataclasses.fields(TextGraph)}
-        return TextGraph(**{k: _tuples(v) for k, v in record.items() if k in names})
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise InputError(f"not a parsed caption: {document[:80]!r} ({error}).") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
 def images_for_text(
     run: Run, store: Store, graph: TextGraph, *, split: str, top: int, device: torch.device
 ) -> Found:
@@ -263,12 +245,6 @@ def _best(scores: Tensor, names: Any, top: int) -> Found:
     values, places = scores.sort(descending=True, stable=True)
     found = zip(places[:top].tolist(), values[:top].tolist(), strict=True)
     return [(str(names[place]), value) for place, value in found]
-
-
-def stored_profile(store: Store) -> str:
-    """Return the triplet profile that the store's captions were parsed with."""
-    params = store.group("text").manifest.params
-    return str(params.get("parameters", {}).get("profile", "extended"))
 
 
 def _captions_of(

@@ -39,7 +39,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["parse"],
         ["grounding"],
         ["detect"],
-        ["demo", "evaluation", "quality", "shards"],
+        ["demo", "evaluation", "negatives", "quality", "shards"],
         ["commands"],
         ["__main__"],
     ],

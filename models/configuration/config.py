@@ -89,6 +89,9 @@ class DataConfig(Strict):
         False, "leave out the pairs of an epoch that do not fill a batch, as HREM's released code"
     )
     vocab: TextOrNone = _value(None, "vocabulary JSON; null: the store's own")
+    negatives: Text = _value(
+        "", "store of false captions (python -m pipeline negatives); empty: none"
+    )
     vectors: Text = _value("none", "initial word vectors: none, minilm, or a text or npz file")
     label_vectors: bool = _value(True, "use them for labels and predicates, too")
     order: Literal["random", "block"] = _value(
@@ -115,6 +118,8 @@ class OptimConfig(Strict):
     accumulate: Positive = _value(1, "batches per optimiser step; losses are averaged")
     ema: Share = _value(0.0, "decay of the averaged weights to evaluate; 0: no averaging")
     lr_scale: dict[str, Float] = _value({}, "parameter name prefix -> factor on its learning rate")
+    negatives_weight: Amount = _value(1.0, "data.negatives: weight of their hinge loss")
+    negatives_margin: Amount = _value(0.2, "data.negatives: margin of their hinge loss")
     global_negatives: bool = _value(True, "several ranks: negatives from all of them")
 
 

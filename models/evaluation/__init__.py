@@ -3,6 +3,14 @@
 from typing import TYPE_CHECKING
 
 from features.registry import lazy_exports
+from models.evaluation.agreement import Agreement, kendall
+from models.evaluation.judgements import (
+    Judgements,
+    Pair,
+    image_rows,
+    read_judgements,
+    score_pairs,
+)
 from models.evaluation.measure import evaluate_scores
 from models.evaluation.metrics import (
     METRICS,
@@ -12,11 +20,21 @@ from models.evaluation.metrics import (
     paired_bootstraps,
     recall,
 )
+from models.evaluation.negatives import (
+    Accuracy,
+    Negatives,
+    accuracies,
+    compare_with_negatives,
+    paired_scores,
+)
+from models.evaluation.parsing import parse_texts, read_graph, stored_profile
 from models.evaluation.positives import describe, evaluate_positives, read_positives
 from models.evaluation.results import (
     Setting,
     document,
     file_stem,
+    print_accuracies,
+    print_agreement,
     print_differences,
     print_positives,
     print_table,
@@ -32,26 +50,43 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "Accuracy",
+    "Agreement",
+    "Judgements",
+    "Negatives",
+    "Pair",
     "Recall",
     "Setting",
+    "accuracies",
     "chance",
+    "compare_with_negatives",
     "computing",
     "describe",
     "document",
     "evaluate_positives",
     "evaluate_scores",
     "file_stem",
+    "image_rows",
+    "kendall",
     "paired_bootstrap",
     "paired_bootstraps",
+    "paired_scores",
+    "parse_texts",
+    "print_accuracies",
+    "print_agreement",
     "print_differences",
     "print_positives",
     "print_table",
+    "read_graph",
+    "read_judgements",
     "read_positives",
     "read_ranks",
     "recall",
     "reference",
     "score_all",
+    "score_pairs",
     "score_split",
+    "stored_profile",
     "write_json",
     "write_positives",
     "write_queries",

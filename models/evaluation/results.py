@@ -286,3 +286,47 @@ def print_differences(differences: Differences) -> None:
 
 def _cell(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:.1f}" + (f"\n{interval[0]:.1f}-{interval[1]:.1f}" if interval else "")
+
+
+def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
+    """Print the accuracy of each run by kind of negative, with intervals below."""
+    kinds = rows[0]["kinds"]
+    heads = [f"{kind['kind']} ({kind['count']:,})" for kind in kinds]
+    cells = [
+        (str(row["name"]), *(_cell(k["value"], _interval(k)) for k in row["kinds"])) for row in rows
+    ]
+    chance_row = ("chance", *("50.0" for _ in kinds))
+    _print_rows(
+        f"{split}: a caption scores higher than its negative, %", heads, [*cells, chance_row]
+    )
+
+
+def _interval(kind: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the interval of an accuracy; None if no samples were drawn."""
+    return (kind["low"], kind["high"]) if kind["low"] < kind["high"] else None
+
+
+def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
+    """Print Kendall's tau of each run and set of ratings x 100, with intervals below."""
+    heads = ("set", "pairs", "left out", "ratings", "images", "tau-b", "tau-c")
+    cells = []
+    for row in rows:
+        counts = [f"{row[name]:,}" for name in ("pairs", "left_out", "ratings", "images")]
+        taus = []
+        for name in ("tau_b", "tau_c"):
+            ends = row[f"{name}_interval"]
+            taus.append(_cell(100 * row[name], ends and (100 * ends[0], 100 * ends[1])))
+        cells.append((str(row["name"]), str(row["set"]), *counts, *taus))
+    _print_rows(f"{file}: agreement with ratings, x 100", heads, cells)
+
+
+def _print_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table  # takes 50 ms to load
+
+    table = Table(title=title)
+    table.add_column("run", overflow="fold")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)

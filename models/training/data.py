@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from features.errors import ConfigError
 from features.store import open_store
 from features.vocab import Codebook
-from models.evaluation import Recall, recall
+from models.evaluation import Negatives, Recall, recall
 from models.registry import MODELS, build_options, create, options_class, options_for
 from models.training.lineage import store_keys
 from models.training.run import RunFolder
 from models.training.word_vectors import start_from_vectors, word_width
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor, nn
 
@@ -131,6 +133,32 @@ class Data:
         return NeighbourLoader(self.store, data.train, rows=rows, **options)
 
     @functools.cached_property
+    def negatives(self) -> Negatives | None:
+        """The store of false captions, if the configuration names one."""
+        path = self.config.data.negatives
+        return Negatives(path, self.store) if path else None
+
+    @property
+    def resume_keys(self) -> dict[str, str]:
+        """``keys`` and what identifies the negatives: a resumed run needs the same ones."""
+        known = self.negatives
+        return self.keys if known is None else {**self.keys, "negatives": known.identity}
+
+    def draw_negatives(
+        self, captions: npt.NDArray[np.int64], epoch: int
+    ) -> tuple[CaptionBatch, npt.NDArray[np.int64]] | None:
+        """Return a negative of each caption that has one, and which captions those are.
+
+        Args:
+            captions: (B,) caption rows.   epoch: from 0; each epoch draws others.
+        """
+        if self.negatives is None:
+            return None
+        seed = self.config.run.seed * 100_003 + epoch
+        rows, position = self.negatives.draw(captions, seed)
+        return (self.negatives.batch(rows, self.codebook), position) if len(rows) else None
+
+    @functools.cached_property
     def stand_in(self) -> tuple[ImageBatch, CaptionBatch]:
         """One pair of the split, for a rank that has none in the last step of an epoch."""
         first = self.store.loader(
@@ -190,7 +218,9 @@ def open_data(config: Config) -> Data:
         codebook = Codebook.load(folder.codebook)
     else:
         codebook = Codebook.from_store(store, vocab=config.data.vocab)
-    return Data(config, store, codebook, store_keys(store))
+    data = Data(config, store, codebook, store_keys(store))
+    _ = data.negatives  # raises now if they are of other images
+    return data
 
 
 def _whole(split: str) -> str:

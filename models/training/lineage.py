@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from features.store import Store
 
 _CHANGEABLE = {
-    "data": {"store", "eval_batch_size"},
+    "data": {"store", "negatives", "eval_batch_size"},
     "run": {
         *("folder", "epochs", "max_steps", "device", "deterministic", "threads", "resume"),
         *("eval_epochs", "eval_steps", "save_steps", "log_steps", "patience", "tensorboard"),

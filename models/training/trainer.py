@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from models.training.checkpoint import (
 from models.training.data import Data
 from models.training.lineage import check_resumable, run_metadata
 from models.training.logs import Events, MetricsFile, Speed
+from models.training.negatives import negative_hinge
 from models.training.optim import (
     load_average,
     make_average,
@@ -38,6 +39,14 @@ from models.training.optim import (
     set_rate,
 )
 from models.training.run import RunFolder
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from features.batches import CaptionBatch, ImageBatch
+
+    Ints = npt.NDArray[np.int64]
 
 
 class Stopped(Exception):
@@ -200,6 +209,7 @@ class Trainer:
             stand_in = not len(captions.rows)  # no pair for this rank in the epoch's last batch
             if stand_in:
                 images, captions = self.data.stand_in
+            false = self.data.draw_negatives(captions.rows.numpy(), self.at.epoch)
             images, captions = images.to(self.device), captions.to(self.device)
             amp = torch.autocast(self.device.type, self.half, enabled=self.half is not None)
             with amp:
@@ -208,6 +218,8 @@ class Trainer:
                     loss = self.model.loss(images, captions, exchange)
                 else:
                     loss = self.model.loss(images, captions, ALONE) * (0 if stand_in else 1)
+                if false is not None and optim.negatives_weight:
+                    loss = loss + self._false_loss(images, captions, *false) * (not stand_in)
             loss = loss / group
             self.scaler.scale(loss).backward()
             total += loss.detach()
@@ -224,6 +236,17 @@ class Trainer:
         if self.device.type == "cpu":
             note = f"loss {float(total):.4f}, {note}"
         self.progress.advance(note=f"epoch {self.at.epoch + 1}, {note}{self._gpu_note()}")
+
+    def _false_loss(
+        self, images: ImageBatch, captions: CaptionBatch, false: CaptionBatch, position: Ints
+    ) -> Tensor:
+        """Return the weighted hinge loss on negatives of the captions at ``position``."""
+        optim = self.config.optim
+        rows = torch.from_numpy(position).to(self.device)
+        own = images.index(rows), captions.index(rows), false.to(self.device)
+        loss = optim.negatives_weight * negative_hinge(self.model, *own, optim.negatives_margin)
+        # with global negatives the mean over the ranks must be the sum over the whole batch
+        return loss * self.world.size if optim.global_negatives else loss
 
     def _check_losses(self) -> list[float]:
         """Return the losses since the last row. Raises: TrainingError: one is not finite."""
@@ -313,7 +336,7 @@ class Trainer:
             self.folder.last,
             {
                 "config": to_dict(self.config),
-                "keys": self.data.keys,
+                "keys": self.data.resume_keys,
                 "position": dataclasses.asdict(self.at),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -331,7 +354,7 @@ class Trainer:
         Raises: MissingInput, TrainingError, MismatchError, ConfigError: it cannot be resumed.
         """
         state = load_last(path)
-        check_resumable(state, self.config, self.data.keys, path)
+        check_resumable(state, self.config, self.data.resume_keys, path)
         load_weights(self.model, state["model"], str(path))
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
