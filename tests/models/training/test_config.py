@@ -160,7 +160,7 @@ def test_reading_a_configuration_needs_no_torch():
 def test_a_shipped_configuration_is_found_by_name_and_by_its_old_path(tmp_path, monkeypatch):
     files = shipped()
     assert "small" not in files  # changes for CompareModels, not a run
-    assert len(files) == 34
+    assert len(files) == 46
     assert find("sgm_f30k") == find("configs/sgm_f30k.yaml") == files["sgm_f30k"]
     assert load("sgm_f30k").run.folder == "runs/sgm_f30k"
     with pytest.raises(MissingInput, match=r"unknown configuration 'sgm_f30'. Did you mean"):
