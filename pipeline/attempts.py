@@ -50,6 +50,7 @@ class Attempt:
     def __enter__(self) -> Attempt:
         """Create the file of this attempt."""
         self._active.acquire()
+        self.shard.parent.mkdir(parents=True, exist_ok=True)
         self.path = partial_path(self.shard.with_suffix(".attempt"))
         self._file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
         self._was_enabled = faulthandler.is_enabled()
