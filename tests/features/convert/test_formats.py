@@ -126,7 +126,30 @@ def lmdb_file(folder: Path) -> Path:
     return folder / "db"
 
 
+def coco(folder: Path) -> Path:
+    document = {
+        "images": [{"id": 1, "file_name": "1.jpg", "width": 90, "height": 80}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 1, "name": "a"}],
+    }
+    (folder / "instances.json").write_text(json.dumps(document))
+    return folder / "instances.json"
+
+
+def psg(folder: Path) -> Path:
+    image = {"file_name": "1.jpg", "width": 90, "height": 80, "relations": [[0, 1, 0]]}
+    image["annotations"] = [
+        {"bbox": [1, 2, 3, 4], "bbox_mode": 0, "category_id": 0},
+        {"bbox": [1, 2, 3, 4], "bbox_mode": 1, "category_id": 0},
+    ]
+    document = {"thing_classes": ["a"], "stuff_classes": [], "predicate_classes": ["on"]}
+    (folder / "psg.json").write_text(json.dumps({**document, "data": [image]}))
+    return folder / "psg.json"
+
+
 MAKERS = {
+    "coco": coco,
+    "psg": psg,
     "bottom-up-tsv": bottom_up,
     "scan-precomp": scan,
     "vinvl": vinvl,

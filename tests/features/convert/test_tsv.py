@@ -260,7 +260,7 @@ def test_formats_by_name(tmp_path):
         open_source("bottom-up", tmp_path)
     with pytest.raises(UsageError, match="it takes: objects, attributes"):
         open_source("bottom-up-tsv", tmp_path / "a.tsv", {"labels": "x"})
-    assert len(IMPORT_FORMATS) == 11
+    assert len(IMPORT_FORMATS) == 13
 
 
 def test_csv_field_limit_does_not_matter(tmp_path):

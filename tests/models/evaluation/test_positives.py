@@ -302,7 +302,7 @@ def test_the_command_prints_and_writes_them(store, runs, tmp_path, capsys):
     code = app.call([*map(str, runs), *words, "--positives", str(path), "--paired"])
     assert code in (0, None)
     said = capsys.readouterr().out
-    assert "t2i mAP@R" in said
+    assert "eccv" in said
     assert "images and" in said
     assert "95 % interval of paired samples" in said
     document = json.loads(out.read_text())

@@ -183,7 +183,7 @@ def test_out_of_memory_in_training_evaluation_export_and_search(setting, monkeyp
     out = ["--out", str(folder / "out")]
     assert "--device cpu" in fails(lambda: export.app.call([str(folder), *of, *out]))
     image = store.images.id.iloc[0]
-    words = [str(store.path), str(folder), "--image", image]
+    words = [str(store.path), str(folder), "--image", image, "--split", "val"]
     assert "--device cpu" in fails(lambda: search.app.call(words))
     monkeypatch.undo()
     assert train(load(str(path), [])) == 0
