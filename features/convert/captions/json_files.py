@@ -13,6 +13,7 @@ from features.convert.captions.cleaning import split_in_name
 from features.convert.captions.collection import Collector
 from features.convert.captions.tables import TableRows
 from features.convert.safe.inputs import damaged, read_text
+from features.convert.safe.json_files import unique_keys
 from features.convert.safe.values import brief, text_of
 from features.errors import InputError
 from features.records import Caption, ImageEntry
@@ -26,7 +27,7 @@ def read_document(path: Path, collector: Collector) -> None:
     text = read_text(path)
     with damaged(f"{path}: broken JSON", ValueError, advice="Fetch the file again."):
         try:
-            document = json.loads(text, object_pairs_hook=_unique)
+            document = json.loads(text, object_pairs_hook=unique_keys)
         except RecursionError as error:
             raise InputError(f"{path}: JSON nested too deeply for a captions file.") from error
         except json.JSONDecodeError as error:
@@ -51,14 +52,6 @@ def read_document(path: Path, collector: Collector) -> None:
         _coco(document, path, collector)
     else:
         _karpathy(document["images"], path, collector)
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key {brief(twice)} is listed twice in one object")
-    return found
 
 
 def _is_lines(text: str) -> bool:

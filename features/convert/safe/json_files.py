@@ -16,17 +16,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from features.convert.safe.inputs import damaged, need_file, opened, read_bytes
+from features.convert.safe.values import brief
 from features.errors import InputError
 
 _CHUNK = 1 << 22
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object, for ``object_pairs_hook``. Raises: ValueError: a repeated key."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
-        raise ValueError(f"the key {twice!r} is listed twice in one object")
+        raise ValueError(f"the key {brief(twice)} is listed twice in one object")
     return found
 
 
@@ -51,7 +53,7 @@ def parse_json(raw: bytes, where: str, advice: str = "Is the file complete?") ->
     Raises: InputError: not such JSON; the message ends with ``advice``.
     """
     with _broken_json(where, advice):
-        value: object = json.loads(raw, object_pairs_hook=_unique, parse_constant=_refuse)
+        value: object = json.loads(raw, object_pairs_hook=unique_keys, parse_constant=_refuse)
         return value
 
 
