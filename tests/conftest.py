@@ -21,6 +21,8 @@ from features import (
     open_store,
 )
 
+pytest_plugins = ["tests.browser"]
+
 NOUNS = ("dog", "man", "ball", "car", "tree", "woman", "horse", "hat")
 COLOURS = ("red", "blue", "green", "small", "old")
 VERBS = ("ride", "hold", "see", "throw")

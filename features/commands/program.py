@@ -42,6 +42,7 @@ EXTRAS = {  # optional packages, and the extra of scenestore that installs them
     "pyarrow": "train",
     "matplotlib": "viz",
     "jinja2": "viz",
+    "flask": "web",
     "stanza": "stanza",
     "tensorboard": "tensorboard",
     "timm": "timm",

@@ -1,0 +1,145 @@
+"""Headless Chromium for tests of pages: what it reports, and what axe-core finds.
+
+A test takes the fixture ``open_page``; it is skipped where Playwright or Chromium is missing.
+Playwright starts the Chromium that is installed and downloads none; ``SCENESTORE_CHROMIUM`` names
+another one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+BAD = ("serious", "critical")
+
+
+@dataclass
+class Visit:
+    """A page in a browser, and what happened on it.
+
+    Attributes:
+        page: Playwright's page.
+        problems: messages of the console (errors and warnings) and failed requests.
+        requests: URLs that were requested, without ``data:`` and ``blob:``.
+    """
+
+    page: Any
+    problems: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def external(self) -> list[str]:
+        """Return the requests to other hosts than that of the page."""
+        here = urlsplit(self.page.url)
+        return [
+            url
+            for url in self.requests
+            if (urlsplit(url).scheme, urlsplit(url).netloc) != (here.scheme, here.netloc)
+        ]
+
+    def accessibility(self) -> list[str]:
+        """Return the serious and critical findings of axe-core, with the elements."""
+        axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python")
+        # evaluated by the debugger, so a Content-Security-Policy does not stop it
+        self.page.evaluate(axe.AXE_SCRIPT)
+        found = self.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
+        return [
+            f"{one['impact']} {one['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
+            for one in found["violations"]
+            if one["impact"] in BAD
+            for node in one["nodes"]
+        ]
+
+    def tab_stops(self, most: int = 400) -> list[str]:
+        """Press Tab until the focus leaves the page or comes back; return what had it.
+
+        Each is the tag and the text or label, for example ``a: Runs``.
+        """
+        self.page.evaluate("() => document.activeElement.blur()")
+        stops: list[str] = []
+        self.page.evaluate("() => { window.stops = new Set() }")
+        for _ in range(most):
+            self.page.keyboard.press("Tab")
+            stop = self.page.evaluate(_FOCUSED)
+            if not stop:
+                break
+            stops.append(stop)
+        return stops
+
+    def overflow(self) -> int:
+        """Return by how many pixels the page is wider than the window."""
+        root = "document.documentElement"
+        wide: int = self.page.evaluate(f"() => {root}.scrollWidth - {root}.clientWidth")
+        return wide
+
+
+# the element that has the focus, "" for the body and for one that had it before
+_FOCUSED = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body || window.stops.has(one)) return "";
+  window.stops.add(one);
+  const text = one.getAttribute("aria-label") || one.textContent.trim() || one.name || "";
+  return `${one.tagName.toLowerCase()}: ${text.replace(/\\s+/g, " ").slice(0, 80)}`;
+}"""
+
+
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running in this thread
+def chromium() -> Iterator[Any]:
+    """A running browser."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = os.environ.get("SCENESTORE_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
+    if not path:
+        pytest.skip("no Chromium is installed, and SCENESTORE_CHROMIUM names none")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Visit]]:
+    """A function that opens a URL: ``open_page(url, width=400, dark=True) -> Visit``."""
+    contexts: list[Any] = []
+
+    def visit(url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> Visit:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        found = Visit(context.new_page())
+        found.page.on("console", lambda message: _note(found, message))
+        found.page.on("pageerror", lambda error: found.problems.append(str(error)))
+        found.page.on("requestfailed", lambda one: found.problems.append(f"failed: {one.url}"))
+        found.page.on("request", lambda one: _count(found, one.url))
+        found.page.goto(url)
+        return found
+
+    yield visit
+    for context in contexts:
+        context.close()
+
+
+def _note(found: Visit, message: Any) -> None:
+    if message.type in ("error", "warning"):
+        found.problems.append(f"{message.type}: {message.text}")
+
+
+def _count(found: Visit, url: str) -> None:
+    if urlsplit(url).scheme not in ("data", "blob"):
+        found.requests.append(url)
