@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from features.batches.batch import ImageBatch
 from features.batches.buffer_pool import BufferPool
+from features.batches.left_out import leave_out, leave_out_features
 from features.errors import UsageError
 from features.format import Columns, pack_regions, pack_visual
 from features.reading import CodedColumn, StoreReader, flat_rows, pad
@@ -41,7 +42,7 @@ class ImageEncoder:
 
     Args:
         store: the store.
-        codebook: ids of labels and predicates.
+        codebook: ids of labels and predicates, and what to leave out.
         features: False leaves the features out (width 0), for jobs that need only the graphs.
         unions: False leaves the features of union boxes out, for models that do not use them.
         dtype: dtype of the features, ``float32`` or ``float16``.
@@ -65,7 +66,7 @@ class ImageEncoder:
     ):
         if dtype not in ("float32", "float16"):
             raise UsageError(f"dtype must be float32 or float16, not {dtype!r}.")
-        self.store, self.variant = store, variant
+        self.store, self.variant, self.codebook = store, variant, codebook
         wanted = {"object_features": features, "union_features": features and unions}
         self.features = tuple(name for name, want in wanted.items() if want)
         self.pool = pool or BufferPool()
@@ -94,6 +95,7 @@ class ImageEncoder:
             self._predicate_of_code[self.predicates.codes[rows]],
             self._attributes,
         )
+        whole = leave_out(whole, self.codebook)
         starts = range(0, max(len(rows), 1), size)
         return [_tensors(whole, slice(start, start + size)) for start in starts]
 
@@ -105,7 +107,9 @@ class ImageEncoder:
             shape = (len(rows), *self.store.row_shape(name, variant=self.variant))
             out = self.pool.take(shape, self.dtype)
             taken[name] = self.store.gather(name, rows, out=out, variant=self.variant)
-        return _assemble(graphs, taken.get("object_features"), taken.get("union_features"))
+        objects, unions = taken.get("object_features"), taken.get("union_features")
+        leave_out_features(objects, unions, self.codebook.without)
+        return _assemble(graphs, objects, unions)
 
     def prefetch(self, rows: Index) -> None:
         """Hint that the features of these rows will be read soon."""
@@ -148,8 +152,10 @@ def image_batch(
     rows = np.arange(len(images))
     whole = _graphs(rows, visual, ids["labels"], ids["predicates"], attributes)
     whole["rows"] = -1 - rows
-    graphs = _tensors(whole, slice(None))
-    return _assemble(graphs, regions["object_features"], regions["union_features"])
+    graphs = _tensors(leave_out(whole, codebook), slice(None))
+    objects, unions = regions["object_features"], regions["union_features"]
+    leave_out_features(objects, unions, codebook.without)
+    return _assemble(graphs, objects, unions)
 
 
 class _Attributes(NamedTuple):

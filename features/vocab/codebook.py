@@ -15,6 +15,7 @@ import numpy.typing as npt
 from features.errors import FormatError, InputError, MissingInput
 from features.format import read_sealed, replacing, write_sealed
 from features.reading import CodedColumn, StoreReader, flat_rows
+from features.vocab.parts import check_parts
 from features.vocab.wordpiece import WordPiece
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -74,6 +75,9 @@ class Codebook:
         predicates: predicates of visual relations, like labels.
         tags: XPOS tags, like labels.
         pieces: word pieces of a BERT encoder, or None.
+        without: parts of the visual graphs that batches leave out, names of ``PARTS``.
+
+    Raises: UsageError: an unknown name in ``without``.
     """
 
     words: Table
@@ -81,6 +85,10 @@ class Codebook:
     predicates: Table
     tags: Table
     pieces: WordPiece | None = None
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "without", check_parts(self.without))
 
     @classmethod
     def from_store(
@@ -90,6 +98,7 @@ class Codebook:
         *,
         min_count: int = 4,
         pieces: str | Path | None = None,
+        without: Sequence[str] = (),
     ) -> Codebook:
         """Return the codebook of a store.
 
@@ -103,6 +112,7 @@ class Codebook:
             vocab: file to take the words from instead: a SCAN ``*_vocab.json`` or a codebook.
             min_count: minimum number of occurrences of a word.
             pieces: BERT ``vocab.txt`` or ``tokenizer.json``, to fill ``CaptionBatch.pieces``.
+            without: parts of the visual graphs that batches leave out, names of ``PARTS``.
         """
         labels, predicates, tags = (
             _ranked(_counts(store.coded(name))) if store.has(name) else []
@@ -122,6 +132,7 @@ class Codebook:
             predicates=Table.of(predicates),
             tags=Table.of(tags),
             pieces=None if pieces is None else WordPiece.load(Path(pieces)),
+            without=tuple(without),
         )
 
     def save(self, path: str | Path) -> None:
@@ -131,6 +142,8 @@ class Codebook:
         """
         document: dict[str, object] = {name: getattr(self, name).names for name in _TABLES}
         pieces = None if self.pieces is None else self.pieces.names
+        if self.without:  # left out where it says nothing: older versions read the file, too
+            document["without"] = self.without
         write_sealed(Path(path), {"kind": "codebook", **document, "pieces": pieces})
 
     def save_words(self, path: str | Path) -> None:
@@ -167,11 +180,12 @@ class Codebook:
             sealed = read_sealed(path, "codebook")
             words, *names = (_strings(sealed[name]) for name in _TABLES)
             pieces = sealed["pieces"]
+            without = _strings(sealed.get("without", []))
         except (KeyError, TypeError) as error:
             raise FormatError(f"{path}: the codebook has no {error}.") from error
         labels, predicates, tags = map(Table, names)
         word_pieces = None if pieces is None else WordPiece(_strings(pieces))
-        return cls(Table(words, unknown=3), labels, predicates, tags, word_pieces)
+        return cls(Table(words, unknown=3), labels, predicates, tags, word_pieces, without)
 
 
 def _count_words(store: StoreReader, splits: Sequence[str]) -> Counter[str]:

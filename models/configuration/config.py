@@ -41,6 +41,11 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+def _texts(value: Any) -> Any:
+    """Read names separated by commas, as the command line has them."""
+    return [name.strip() for name in value.split(",") if name] if isinstance(value, str) else value
+
+
 def _option(value: Any) -> Any:
     """Read an option of a model, whose type only the model knows."""
     number = _number(value) if isinstance(value, str) else value
@@ -60,6 +65,7 @@ Threads = Annotated[Int, Field(ge=0, le=1024)]
 Ints = Annotated[tuple[Int, ...], Field(strict=False)]  # YAML has lists
 Floats = Annotated[tuple[Float, ...], Field(strict=False)]
 Text = Annotated[str, BeforeValidator(_text)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_texts), Field(strict=False)]
 TextOrNone = Annotated[str | None, BeforeValidator(_text)]
 Option = Annotated[Any, AfterValidator(_option)]
 
@@ -96,6 +102,11 @@ class DataConfig(Strict):
     label_vectors: bool = _value(True, "use them for labels and predicates, too")
     order: Literal["random", "block"] = _value(
         "random", "order of an epoch; block suits slow disks"
+    )
+    without: Texts = _value(
+        (),
+        "parts of the graphs to leave out: labels, predicates, attributes, relations, unions, "
+        "features, features[A:B], scene",
     )
     neighbours_from: Count = _value(
         0, "first epoch, from 1, with batches of similar images; 0: none"

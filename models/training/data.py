@@ -217,7 +217,7 @@ def open_data(config: Config) -> Data:
     if folder.checkpoint(config.run.resume) and folder.codebook.exists():
         codebook = Codebook.load(folder.codebook)
     else:
-        codebook = Codebook.from_store(store, vocab=config.data.vocab)
+        codebook = Codebook.from_store(store, vocab=config.data.vocab, without=config.data.without)
     data = Data(config, store, codebook, store_keys(store))
     _ = data.negatives  # raises now if they are of other images
     return data

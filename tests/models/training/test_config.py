@@ -50,6 +50,11 @@ def test_a_later_override_wins_and_a_flag_can_be_false(file):
     assert config.run.seed == 2
 
 
+@pytest.mark.parametrize("words", ["labels,unions", "[labels, unions]"])
+def test_a_list_of_names_can_be_separated_by_commas(file, words):
+    assert load(file, ["--data.without", words]).data.without == ("labels", "unions")
+
+
 def test_yaml_round_trip(file, tmp_path):
     config = load(file, ["--run.folder", "2026", "--optim.lr_scale", "{text: 0.1}"])
     again = tmp_path / "config.yaml"

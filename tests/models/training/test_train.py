@@ -27,12 +27,13 @@ from features.errors import (
     WriteError,
 )
 from features.format import files
+from features.store import open_store
 from models.configuration.config import from_dict
 from models.configuration.files import load
 from models.evaluation import scoring
 from models.papers.sgm import Sgm
 from models.train import STOPPED, app, train
-from models.training import checkpoint
+from models.training import checkpoint, load_run
 from models.training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -72,6 +73,17 @@ def losses_of(folder):
 
 def weights_of(folder):
     return checkpoint.load_last(Path(folder) / "last.pt")["model"]
+
+
+def test_a_run_and_its_evaluation_leave_out_the_same_parts(configure):
+    runs = {}
+    for folder, parts in (("whole", ()), ("part", ("labels", "features[0:4]"))):
+        config = configure(folder, data_without=parts, run_epochs=1)
+        train(config)
+        runs[folder] = load_run(Path(config.run.folder), open_store(config.data.store))
+    assert losses_of(configure("whole").run.folder) != losses_of(configure("part").run.folder)
+    assert runs["whole"].codebook.without == ()
+    assert runs["part"].codebook.without == ("features[0:4]", "labels")
 
 
 def same_weights(one, other):
