@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.decoding import DAMAGE, decode, orientation, turned
+from features.drawing.kinds import with_kinds
 from features.drawing.lettering import Word, place_words, shared_area
 from features.errors import ImageError, MissingDependency, UsageError
 from features.format import replacing
@@ -150,6 +151,7 @@ def draw_graph(
     path = Path(out)
     if path.suffix.lower() not in FORMATS:
         raise UsageError(f"{path}: the name of a drawing must end in {', '.join(FORMATS)}.")
+    graph = with_kinds(graph)
     figure = _figure(pixels, graph, captions, strongest(graph, max_objects, max_relations), unions)
     from matplotlib import rc_context  # optional
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.commands import clock
-from features.drawing import Thumbnails, strongest
+from features.drawing import Thumbnails, strongest, with_kinds
 from models.baselines import label_bag_scores
 from models.evaluation import recall
 from models.reporting.figures import arcs, overlay
@@ -143,7 +143,7 @@ def graphs(store: Store, split: str, thumbnails: Thumbnails, count: int) -> list
     shown = []
     for number, at in enumerate(_some(len(images), count)):
         image = images.iloc[at]
-        graph = store.graph(str(image["id"]))
+        graph = with_kinds(store.graph(str(image["id"])))
         chosen = strongest(graph, max_objects=10, max_relations=6)
         texts = store.captions[store.captions["image_row"] == image["row"]]["text"]
         shown.append(

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from features.commands import Program
-from features.drawing import strongest
+from features.drawing import strongest, with_kinds
 from features.errors import UsageError
 from features.records import Detections
 from features.store import open_store
@@ -111,6 +111,7 @@ def _json(photo: str, found: Detections) -> str:
 
 def _table(photo: str, found: Detections) -> str:
     """Return the objects and relations that a drawing shows, best first."""
+    found = with_kinds(found)
     chosen = strongest(found)
     rest = len(found.labels) - len(chosen.objects)
     count = len(chosen.objects)
