@@ -6,21 +6,22 @@ figures are inline SVG. Missing images, runs and evaluations are left out, and t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from features.commands import Program
 from features.drawing import Thumbnails
-from features.errors import MissingDependency
-from features.format import replacing
 from features.store import Store, open_store
-from models.reporting import read_run, retrieval_gallery, sections
+from models.reporting import read_run, retrieval_gallery, sections, training_charts, write_page
 from models.training import check_split, store_keys
 
 __all__ = ["app", "report", "write_report"]
+
+COMPARED = 3  # runs whose results the gallery shows side by side
 
 app = Program("python -m models.report", plugins=True)
 
@@ -55,11 +56,6 @@ def write_report(
         MismatchError: results of another store.
         WriteError: ``out`` cannot be written.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        command = "pip install 'scenestore[viz]'"
-        raise MissingDependency.of("jinja2", "the report", command) from error
     opened = open_store(store) if isinstance(store, str | Path) else store
     if "[" in split:
         check_split(opened, split)
@@ -67,34 +63,52 @@ def write_report(
         split = max(opened.splits, key=lambda name: len(opened.splits[name]), default="")
     thumbnails = Thumbnails(images_dir)
     found = [read_run(Path(run), split, store_keys(opened)) for run in runs]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(sections.__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("page.html.j2").render(
+    trained = [run for run in found if run["learns"]]
+    # a gallery of more runs would be too long to read
+    ranked = sorted((run for run in trained if run["queries"] is not None), key=_rsum)[-COMPARED:]
+    tables = [(run["name"], run["queries"]) for run in reversed(ranked)]
+    identity = sections.identity(opened)
+    large, small = sections.counts(opened)
+    sure, images = sections.sure_images(opened, split)
+    gallery = retrieval_gallery(opened, tables, thumbnails, examples) if tables else None
+    return write_page(
+        out,
+        "page.html.j2",
+        title=_title(identity),
+        today=f"{datetime.now(UTC):%Y-%m-%d}",
+        identity=identity,
+        large=large,
+        small=small,
         store=opened,
         split=split,
-        facts=sections.facts(opened),
         stages=sections.stages(opened),
+        histograms=sections.histograms(opened),
         bars=sections.bars(opened),
+        skipped=sections.skipped(opened),
         results=sections.results(opened, split, found),
         runs=found,
-        trained=[run for run in found if run["learns"]],
-        graphs=sections.graphs(opened, split, thumbnails, examples),
+        trained=trained,
+        charts=training_charts(trained),
+        graphs=sections.graphs(opened, split, sure, thumbnails, examples),
+        sure=(len(sure), images),
         captions=sections.captions(opened, split, examples),
-        galleries=[
-            {"name": run["name"], **retrieval_gallery(opened, run["queries"], thumbnails, examples)}
-            for run in found
-            if run["learns"] and run["queries"] is not None
-        ],
+        gallery=gallery,
+        compared=[name for name, _ in tables],
         has_images=images_dir is not None,
     )
-    with replacing(out) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return out
+
+
+def _rsum(run: Mapping[str, Any]) -> float:
+    """Return the best rSum of a run."""
+    rows = run["results"].get("rows", ())
+    return max((float(row["metrics"]["rsum"]) for row in rows), default=0.0)
+
+
+def _title(identity: Sequence[tuple[str, str]]) -> str:
+    """Return the title of the page: the data set, and how and when its store was built."""
+    (_, dataset), *rest = identity
+    kept = [f"{name} {value}" for name, value in rest if name not in ("relations", "features")]
+    return f"{dataset}: {', '.join(kept)} \N{MIDDLE DOT} Scenestore report"
 
 
 @app.command("report")

@@ -118,11 +118,16 @@ def draw(
     images_dir: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the photos.")
     ] = None,
+    relations: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Most relations to draw; repeated ones once.")
+    ] = 8,
+    objects: Annotated[int, typer.Option(min=0, metavar="N", help="Most objects to draw.")] = 12,
 ) -> None:
     """Draw the scene graph of an image."""
     from features.drawing import draw_image  # loads matplotlib
 
-    draw_image(open_store(store), image, out, images_dir)
+    most = max(objects, 2 * relations if relations > 8 else 0)
+    draw_image(open_store(store), image, out, images_dir, max_relations=relations, max_objects=most)
     typer.echo(out)
 
 

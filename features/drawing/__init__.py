@@ -1,16 +1,22 @@
 """Drawings of scene graphs on their images, and thumbnails."""
 
+from features.drawing.choice import Fact, Strongest, facts, numbered, strongest
 from features.drawing.kinds import KINDS, with_kinds
-from features.drawing.scene_graph import COLOURS, Strongest, draw_graph, draw_image, strongest
+from features.drawing.routes import end_points
+from features.drawing.scene_graph import COLOURS, draw_graph, draw_image
 from features.drawing.thumbnails import Thumbnails
 
 __all__ = [
     "COLOURS",
     "KINDS",
+    "Fact",
     "Strongest",
     "Thumbnails",
     "draw_graph",
     "draw_image",
+    "end_points",
+    "facts",
+    "numbered",
     "strongest",
     "with_kinds",
 ]

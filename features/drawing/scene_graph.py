@@ -1,23 +1,20 @@
-"""Draw scene graphs on their images: boxes, labels, arrows for relations, captions beside.
-
-A graph of 36 objects and 25 relations is unreadable when drawn in full. So the best relations are
-drawn with their objects, then the objects with the highest scores, up to a limit.
-"""
+"""Draw scene graphs on their images: boxes, labels, arrows for relations, captions beside."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from features.decoding import DAMAGE, decode, orientation, turned
+from features.drawing.choice import Strongest, at_rows, facts, numbered, strongest
 from features.drawing.kinds import with_kinds
-from features.drawing.lettering import Word, place_words, shared_area
+from features.drawing.lettering import Word, place_words
+from features.drawing.routes import end_points
 from features.errors import ImageError, MissingDependency, UsageError
 from features.format import replacing
 from features.names import child
@@ -38,56 +35,8 @@ GREY = "#6b7280"
 HEIGHT = 6.0  # inches of the image; its width follows
 TEXT_WIDTH = 4.4  # inches of the column of captions
 DPI = 130
-DOUBTFUL = 0.25  # objects below this share of the best score are not drawn
-CROWDED = 0.5  # two boxes with a larger IoU are indistinguishable in a drawing
+LINE, SMALL = 0.2, 0.18  # inches between lines of a caption and of what is below it
 FORMATS = (".png", ".svg", ".pdf")
-
-
-@dataclass(frozen=True, slots=True)
-class Strongest:
-    """The rows of a graph's objects and relations that are drawn."""
-
-    objects: tuple[int, ...]
-    relations: tuple[int, ...]
-
-
-def strongest(
-    graph: SceneGraph | Detections, max_objects: int = 12, max_relations: int = 8
-) -> Strongest:
-    """Choose the objects and relations to draw.
-
-    Relations are taken in order, one per pair of objects, while their objects are within the limit;
-    then the best objects fill it up. Objects and relations with a low score (below the graph's
-    ``shown``, or far below the best) and boxes that nearly coincide with a drawn one are left out,
-    and a box that covers the image is drawn only for a relation.
-    """
-    area = max(graph.size[0] * graph.size[1], 1)
-    objects: list[int] = []
-    relations: list[int] = []
-    least = graph.shown or DOUBTFUL * max(map(float, graph.scores), default=0.0)
-    sure = graph.relation_scores
-
-    def unfit(row: int) -> bool:
-        """Return True for a low score or a box that nearly coincides with a drawn one."""
-        if graph.scores[row] < least:
-            return True
-        return any(_iou(graph.boxes[row], graph.boxes[other]) > CROWDED for other in objects)
-
-    for at, (subject, _, target) in enumerate(graph.relations or ()):
-        ends = list(dict.fromkeys((subject, target)))
-        new = [row for row in ends if row not in objects]
-        full = len(relations) >= max_relations or len(objects) + len(new) > max_objects
-        drawn = any({subject, target} == {s, o} for s, _, o in _at(graph, relations))
-        doubtful = sure is not None and sure[at] < graph.relations_shown
-        if not (full or drawn or doubtful or any(unfit(row) for row in new)):
-            objects += new
-            relations.append(at)
-    for row in map(int, np.argsort(-np.asarray(graph.scores), kind="stable")):
-        x1, y1, x2, y2 = map(float, graph.boxes[row])
-        whole = (x2 - x1) * (y2 - y1) >= 0.98 * area
-        if len(objects) < max_objects and not whole and not unfit(row):
-            objects.append(row)
-    return Strongest(tuple(objects), tuple(relations))
 
 
 def draw_image(
@@ -178,11 +127,16 @@ def _figure(
         raise MissingDependency.of("matplotlib", "drawing", "pip install matplotlib") from error
     width, height = (max(1, side) for side in graph.size)
     wide = float(np.clip(HEIGHT * width / height, 2.5, 11))
-    tall = float(np.clip(wide * height / width, 2.0, HEIGHT))
+    image_tall = float(np.clip(wide * height / width, 2.0, HEIGHT))
     column = TEXT_WIDTH if captions else 0.0
+    said = _said(graph, chosen) if captions else []
+    texts = [_Text.of(caption) for caption in captions]
+    # below a wide image there is room for more captions
+    tall = max(image_tall, min(_needed(said, texts), HEIGHT)) if captions else image_tall
     figure = Figure(figsize=(wide + column, tall), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)  # needed to measure words
-    axes = figure.add_axes((0, 0, wide / (wide + column), 1))
+    share = image_tall / tall
+    axes = figure.add_axes((0, 1 - share, wide / (wide + column), share))
     axes.set_axis_off()
     if pixels is None:
         axes.add_patch(Rectangle((0, 0), width, height, color="#eef0f4"))
@@ -193,12 +147,7 @@ def _figure(
     axes.set_ylim(height, 0)
     _draw_objects(axes, graph, chosen, unions)
     if captions:
-        said = []
-        for subject, predicate, target in _at(graph, chosen.relations):
-            names = [_name(graph, row, chosen.objects) for row in (subject, target)]
-            colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
-            said.append((f"{names[0]}  {predicate}  {names[1]}", colour))
-        _write_captions(figure, said, captions, wide / (wide + column), column, tall)
+        _write_captions(figure, said, texts, wide / (wide + column), column, tall)
     return figure
 
 
@@ -214,6 +163,8 @@ def _draw_objects(
 
     colour = {row: COLOURS[at % len(COLOURS)] for at, row in enumerate(chosen.objects)}
     boxes = graph.boxes
+    relations = at_rows(graph, chosen.relations)
+    count = {fact.row: fact for fact in facts(graph)}
     diagonal = float(np.hypot(*graph.size))
     words: list[Word] = []
     for row in chosen.objects:
@@ -225,12 +176,12 @@ def _draw_objects(
         axes.add_patch(box)
         corners = [(x1, y1), (x1, y2), (x2, y1), (x2, y2)]
         places = [*corners, ((x1 + x2) / 2, y1), ((x1 + x2) / 2, y2), (x1, (y1 + y2) / 2)]
-        words.append(Word(_name(graph, row, chosen.objects), colour[row], places, solid=True))
-    for subject, predicate, target in _at(graph, chosen.relations):
-        start, end = (
-            (float(x1 + x2) / 2, float(y1 + y2) / 2)
-            for x1, y1, x2, y2 in (boxes[subject], boxes[target])
-        )
+        name = numbered(graph, row, chosen.objects) + _confidence(graph.scores, row)
+        words.append(Word(name, colour[row], places, solid=True))
+    routes = end_points(boxes, [(subject, target) for subject, _, target in relations])
+    for at, (subject, predicate, target) in enumerate(relations):
+        start, end = routes[at]
+        row = chosen.relations[at]
         if unions:
             x1, y1, x2, y2 = map(float, union_boxes(boxes, [(subject, target)])[0])
             corner, width, height = (x1 - 2, y1 - 2), x2 - x1 + 4, y2 - y1 + 4
@@ -251,6 +202,9 @@ def _draw_objects(
         arrow.set_path_effects(halo(4.0))
         axes.add_patch(arrow)
         axes.plot(*start, "o", ms=6, mfc=colour[subject], mec=PAPER, mew=1.2)
+        fact = count.get(row)
+        predicate = f"{fact.times if fact else ''}{predicate}"
+        predicate += _confidence(graph.relation_scores, row)
         words.append(Word(predicate, colour[subject], _along(start, end, bend), solid=False))
     place_words(axes, words, graph.size)
 
@@ -269,25 +223,63 @@ def _along(
     return points
 
 
-def _iou(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    shared = shared_area(tuple(map(float, a)), tuple(map(float, b)))
-    area = sum(float((box[2] - box[0]) * (box[3] - box[1])) for box in (a, b))
-    return shared / (area - shared) if area > shared else 0.0
+class _Text(NamedTuple):
+    """A caption to write: its lines, and its triplets."""
+
+    lines: list[str]
+    triplets: list[str]
+
+    @classmethod
+    def of(cls, caption: TextGraph) -> _Text:
+        triplets = [f"{s}  →  {p}  →  {o}"
+                    for s, p, o in dict.fromkeys(caption.triplets)]  # fmt: skip
+        return cls(textwrap.wrap(caption.caption, 46) or [""], triplets)
+
+    def tall(self) -> float:
+        """Return its height in inches."""
+        return LINE * len(self.lines) + SMALL * len(self.triplets) + 0.12
 
 
-def _at(graph: SceneGraph | Detections, rows: Sequence[int]) -> list[tuple[int, str, int]]:
-    return [(graph.relations or ())[row] for row in rows]
+def _said(graph: SceneGraph | Detections, chosen: Strongest) -> list[tuple[str, str]]:
+    """Return the drawn relations as text, and the colour of each."""
+    counted = {fact.row: fact for fact in facts(graph)}
+    lines = []
+    for row, (subject, predicate, target) in zip(
+        chosen.relations, at_rows(graph, chosen.relations), strict=True
+    ):
+        fact = counted.get(row)
+        if fact is not None and fact.count > 1:
+            text = f"{fact.times}{fact.subject}  {predicate}  {fact.object}"
+        else:
+            ends = [numbered(graph, end, chosen.objects) for end in (subject, target)]
+            text = f"{ends[0]}  {predicate}  {ends[1]}"
+        colour = COLOURS[chosen.objects.index(subject) % len(COLOURS)]
+        lines.append((text + _confidence(graph.relation_scores, row), colour))
+    return lines
+
+
+def _confidence(scores: npt.NDArray[np.float32] | None, row: int) -> str:
+    """Return a score to write behind a word; nothing if the source has no scores."""
+    if scores is None or not len(scores) or float(np.min(scores)) == 1.0:
+        return ""
+    return f" {float(scores[row]):.2f}"
+
+
+def _needed(said: Sequence[tuple[str, str]], texts: Sequence[_Text]) -> float:
+    """Return the inches that all relations and captions take."""
+    relations = SMALL * len(said) + 0.2 if said else 0.0
+    return 0.16 + relations + sum(text.tall() for text in texts) + 0.1
 
 
 def _write_captions(
     figure: Figure,
     said: Sequence[tuple[str, str]],
-    captions: Sequence[TextGraph],
+    texts: Sequence[_Text],
     left: float,
     column: float,
     tall: float,
 ) -> None:
-    """Write the drawn relations, then as many captions with triplets as fit."""
+    """Write the drawn relations, then all captions that fit, with triplets while there is room."""
     axes = figure.add_axes((left, 0, 1 - left, 1))
     axes.set_axis_off()
     axes.set_xlim(0, column)
@@ -295,32 +287,27 @@ def _write_captions(
     y = 0.16
     for text, colour in said:
         axes.text(0.25, y, text, size=8.5, color=colour, va="top", weight="bold")
-        y += 0.18
+        y += SMALL
     if said:
         axes.plot([0.25, column - 0.25], [y + 0.07] * 2, "-", lw=0.8, color="#d5d9e2")
         y += 0.2
-    for number, caption in enumerate(captions):
-        lines = textwrap.wrap(caption.caption, 46) or [""]
-        triplets = [f"{s}  →  {p}  →  {o}" for s, p, o in dict.fromkeys(caption.triplets)]
-        if y + 0.2 * len(lines) + 0.18 * len(triplets) > tall - 0.25 and number:
-            more = len(captions) - number
-            note = f"+ {more} more caption{'s' if more > 1 else ''}"
+    texts = list(texts)
+    for at in reversed(range(len(texts))):  # triplets of the last captions go first
+        if y + sum(text.tall() for text in texts) > tall:
+            texts[at] = texts[at]._replace(triplets=[])
+    for number, written in enumerate(texts):
+        rest = len(texts) - number
+        if y + written.tall() > tall - (0.25 if rest > 1 else 0) and number:
+            note = f"+ {rest} more caption{'s' if rest > 1 else ''}"
             axes.text(0.25, tall - 0.1, note, size=8, color=GREY)
             break
-        for line in lines:
+        for line in written.lines:
             axes.text(0.25, y, line, size=9.5, color=INK, va="top")
-            y += 0.2
-        for triplet in triplets:
+            y += LINE
+        for triplet in written.triplets:
             axes.text(0.42, y, triplet, size=8.5, color=GREY, va="top", style="italic")
-            y += 0.18
+            y += SMALL
         y += 0.12
-
-
-def _name(graph: SceneGraph | Detections, row: int, drawn: Sequence[int]) -> str:
-    """Return the label of an object, numbered if several drawn objects share it."""
-    label = graph.labels[row]
-    same = sorted(other for other in drawn if graph.labels[other] == label)
-    return label if len(same) == 1 else f"{label} {same.index(row) + 1}"
 
 
 def _read(path: Path) -> Pixels:

@@ -1,4 +1,4 @@
-"""What the report shows of a run: results, curves and the table of queries."""
+"""What the report shows of runs: results, curves and tables of queries."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from features.errors import InputError, MismatchError, MissingInput
 from models.evaluation import file_stem
-from models.reporting.figures import curves
+from models.reporting.charts import curves
 
+Line = list[tuple[float, float]]
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the name, curves and results of a run, and the path of its table of queries.
+    """Return the name, training log and results of a run, and the path of its table of queries.
 
     Args:
         folder: the run folder.   split: of the results.
@@ -61,7 +62,8 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
         "folder": str(folder),
         "steps": about.get("step"),
         "results": results,
-        "curves": _curves(logged) if learns else [],
+        "model": model or folder.name,
+        "lines": _lines(logged) if learns else {},
         "learns": learns,
         "queries": queries if queries.is_file() else None,
     }
@@ -75,10 +77,10 @@ def _read_metrics(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Draw the training loss and the recalls on the validation split."""
+def _lines(rows: Sequence[Mapping[str, str]]) -> dict[str, Line]:
+    """Return the training loss and the numbers on the validation split, each as (step, value)."""
 
-    def line(kind: str, column: str) -> list[tuple[float, float]]:
+    def line(kind: str, column: str) -> Line:
         found = []
         for row in rows:
             if row.get("kind") == kind and row.get(column) and row.get("step"):
@@ -88,22 +90,41 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> list[str]:
                     continue  # an incomplete last line, while the run is writing it
         return found
 
-    def recall(level: int) -> list[tuple[float, float]]:
+    found = {"loss": _thin(line("train", "loss")), "rsum": line("val", "rsum")}
+    for level in (1, 5, 10):
         ways = (line("val", f"i2t_r{level}"), line("val", f"t2i_r{level}"))
-        return [(s, (a + b) / 2) for (s, a), (_, b) in zip(*ways, strict=False)]
+        found[f"r{level}"] = [(s, (a + b) / 2) for (s, a), (_, b) in zip(*ways, strict=False)]
+    return found
 
-    loss = _thin(line("train", "loss"))
-    steep = bool(loss) and max(v for _, v in loss) > 30 * max(min(v for _, v in loss), 1e-9)
-    charts = [
-        curves({"loss": loss}, "Training loss", log=steep),
-        curves(
-            {f"R@{k}": recall(k) for k in (10, 5, 1)}, "Recall, mean of both directions", "%", 10
-        ),
-    ]
+
+def training_charts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Draw the loss and the validation of several runs over each other, as SVG.
+
+    Args:
+        runs: as ``read_run`` returns them.
+    """
+
+    def of(key: str) -> dict[str, Line]:
+        return {run["name"]: run["lines"][key] for run in runs if run["lines"].get(key)}
+
+    losses = [value for line in of("loss").values() for _, value in line]
+    steep = bool(losses) and max(losses) > 30 * max(min(losses), 1e-9)
+    span = 0.2 * max(map(abs, losses), default=0.0)
+    if len(runs) == 1:
+        lines = runs[0]["lines"]
+        recalls = {f"R@{k}": lines.get(f"r{k}", []) for k in (10, 5, 1)}
+        recalls = {name: line for name, line in recalls.items() if line}
+        charts = [curves(recalls, "Recall on validation, mean of both directions", "%", 10)]
+    else:
+        charts = [
+            curves(of("rsum"), "rSum on validation", span=20),
+            curves(of("r1"), "R@1 on validation, mean of both directions", "%", span=5),
+        ]
+    charts.append(curves(of("loss"), "Training loss", log=steep, span=span))
     return [chart for chart in charts if chart]
 
 
-def _thin(line: list[tuple[float, float]], points: int = 240) -> list[tuple[float, float]]:
+def _thin(line: Line, points: int = 240) -> Line:
     """Average neighbouring points of a long line."""
     if len(line) <= points:
         return line

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from features.commands import Program
-from features.drawing import strongest, with_kinds
+from features.drawing import facts, strongest, with_kinds
 from features.errors import UsageError
 from features.records import Detections
 from features.store import open_store
@@ -122,16 +122,29 @@ def _table(photo: str, found: Detections) -> str:
         names = ", ".join((found.attributes or {row: ()})[row])
         name = f"{found.labels[row]} ({names})" if names else found.labels[row]
         lines.append(f"  {found.scores[row]:.2f} {box}  {name}")
+    merged = {fact.row: fact for fact in facts(found)}
     for row in chosen.relations:
-        subject, predicate, target = (found.relations or ())[row]
-        score = 1.0 if found.relation_scores is None else found.relation_scores[row]
-        lines.append(
-            f"  {score:.2f} {found.labels[subject]} - {predicate} - {found.labels[target]}"
-        )
-    if rest:
-        least = f"below confidence {found.shown:.2f} or " if found.shown else ""
-        lines.append(f"  {rest} more {least}covered by one of these; --json prints all")
+        fact = merged[row]
+        words = f"{fact.subject} - {fact.predicate} - {fact.object}"
+        lines.append(f"  {fact.score:.2f} {fact.times}{words}")
+    left = [_left_out(rest, "object", found.shown, "covered by one of these")]
+    links = len(found.relations or ())
+    said = sum(merged[row].count for row in chosen.relations)
+    left.append(
+        _left_out(links - said, "relation", found.relations_shown, "between objects left out")
+    )
+    lines += [f"  {line}" for line in left if line]
+    if any(left):
+        lines.append("  --json prints all")
     return "\n".join(lines)
+
+
+def _left_out(count: int, what: str, least: float, other: str) -> str:
+    """Return how many objects or relations are not printed and why; nothing if all are."""
+    if not count:
+        return ""
+    below = f"below confidence {least:.2f} or " if least else ""
+    return f"{count} more {what}{'s' if count > 1 else ''} {below}{other}"
 
 
 @app.command("evaluate-detections")

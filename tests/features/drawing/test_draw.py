@@ -1,13 +1,14 @@
 """Drawings: the choice of objects, the place of words, complete and reproducible files."""
 
 import dataclasses
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from features.drawing.scene_graph import draw_graph, draw_image, strongest
+from features.drawing import draw_graph, draw_image, end_points, facts, strongest
 from features.errors import ImageError, UnknownName, UsageError, WriteError
 from features.records import Detections, TextGraph
 
@@ -152,3 +153,58 @@ def test_draw_image_of_a_store(tiny_store, tmp_path):
         draw_image(store, name, tmp_path / "b.png", tmp_path)
     Image.new("RGB", store.graph(name).size).save(tmp_path / store.images["file"].iloc[0])
     assert draw_image(store, name, tmp_path / "b.png", tmp_path).is_file()
+
+
+def test_relations_with_the_same_words_are_drawn_once_and_counted(crowd):
+    labels = tuple("dog" if row % 2 else "man" for row in range(36))
+    same = dataclasses.replace(
+        crowd,
+        labels=labels,
+        relations=tuple((row, "near", row + 1) for row in range(0, 16, 2)),
+        relation_scores=np.linspace(0.9, 0.2, 8).astype(np.float32),
+        relations_shown=0.35,
+    )
+    (fact,) = facts(same)
+    assert (fact.subject, fact.predicate, fact.object) == ("man", "near", "dog")
+    assert fact.count == sum(same.relation_scores >= 0.35) == 6
+    assert (fact.row, fact.times) == (0, "6 × ")
+    assert fact.score == pytest.approx(0.9)
+    assert strongest(same).relations == (0,)
+
+
+def test_arrows_end_on_the_sides_that_face_each_other_and_are_spread():
+    boxes = np.array(
+        [[0, 0, 20, 100], [60, 0, 80, 20], [60, 40, 80, 60], [60, 80, 80, 100], [5, 40, 15, 60]],
+        np.float32,
+    )
+    routes = end_points(boxes, [(0, 3), (0, 1), (2, 0)])
+    starts = [routes[1][0], routes[2][1], routes[0][0]]
+    assert starts == [(20, 25), (20, 50), (20, 75)]  # in the order of what they lead to
+    assert routes[0][1][0] == routes[1][1][0] == routes[2][0][0] == 60
+    (inner, outer), (back, again) = end_points(boxes, [(4, 0), (0, 4)])
+    assert 5 <= inner[0] <= 15
+    assert inner[1] in (40, 60)
+    assert outer[1] in (20, 80)  # in the middle of the gap above or below
+    assert (back[1], again[1]) == (outer[1], inner[1])
+
+
+def test_all_captions_are_written_while_there_is_room(crowd, tmp_path):
+    relations = tuple((0, f"see {n}", 1) for n in range(9))
+    said = [dataclasses.replace(CAPTION, caption=f"Caption number {n}.") for n in range(5)]
+    wordy = [dataclasses.replace(one, relations=relations) for one in said]
+    wide = dataclasses.replace(crowd, size=(2000, 300))
+    for captions in (said, wordy):
+        text = draw_graph(None, wide, tmp_path / "a.svg", captions).read_text()
+        assert all(f"<!-- Caption number {n}. -->" in text for n in range(5))
+    assert "see" not in text.rpartition("<!-- Caption number 4. -->")[2]  # triplets give way
+    many = draw_graph(None, wide, tmp_path / "b.svg", said * 30).read_text()
+    assert "more captions" in many
+
+
+def test_scores_are_written_unless_all_are_one(crowd, tmp_path):
+    written = r"<!-- label \d( \d)?{} -->"
+    found = draw_graph(None, crowd, tmp_path / "a.svg").read_text()
+    assert re.search(written.format(r" [01]\.\d\d"), found)
+    assert re.search("near -->", found)  # all relations of the fixture are certain
+    gold = dataclasses.replace(crowd, scores=np.ones(36, np.float32))
+    assert re.search(written.format(""), draw_graph(None, gold, tmp_path / "b.svg").read_text())

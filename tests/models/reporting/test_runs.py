@@ -16,7 +16,8 @@ from PIL import Image
 from features.drawing import Thumbnails
 from features.errors import InputError, MismatchError
 from models.report import write_report
-from models.reporting.gallery import retrieval_gallery
+from models.reporting import sections
+from models.reporting.gallery import failures, retrieval_gallery
 from models.reporting.runs import read_run
 from models.training.lineage import store_keys
 
@@ -57,8 +58,11 @@ def test_the_recall_table_has_all_numbers_and_marks_the_best(tiny_store, tmp_pat
     strip = [re.sub(r"<small>.*?</small>|<.*?>", "", cell) for cell in first]
     assert strip == ["50.0", "60.0", "70.0", "30.0", "40.0", "51.0", "301.0"]
     assert "<small>1.2–98.7</small>" in first[0]
-    assert ["best" in cell for cell in first] == [True, False, True, True, False, True, True]
-    assert ["best" in cell for cell in second] == [False, True, True, False, True, False, False]
+    rows = [first, second, cells(page, "Detected labels only")]
+    for column in zip(*rows, strict=True):
+        numbers = [float(re.sub(r"<small>.*?</small>|<.*?>", "", cell)) for cell in column]
+        assert ["best" in cell for cell in column] == [n == max(numbers) for n in numbers]
+    assert "best" in first[0]
     assert "4 images, 20 captions" in page
     assert [re.sub("<.*?>", "", cell) for cell in cells(page, "Chance")] == ["3.3"] * 6 + ["19.8"]
 
@@ -102,22 +106,75 @@ def test_the_gallery_marks_correct_and_wrong_results_in_both_directions(tiny_sto
             ("i2t", hit, 2, [own[miss][0], own[hit][1], own[hit][3], own[miss][1]]),
         ],
     )
-    shown = retrieval_gallery(store, queries, Thumbnails(None), 3)
-    found, missed = shown["t2i"]
+    shown = retrieval_gallery(store, [("SGM", queries)], Thumbnails(None), 3)
+    found, missed = ({**query, **query["runs"][0]} for query in shown["t2i"])
     assert [answer["right"] for answer in found["answers"]] == [False, True, False, False, False]
     assert (found["missed"], found["truth"]["id"], found["rank"]) == (False, hit, 2)
     assert [answer["score"] for answer in found["answers"]][:2] == ["0.90", "0.80"]
     assert (missed["missed"], missed["truth"]["id"], missed["rank"]) == (True, miss, 6)
     assert [answer["id"] for answer in missed["answers"]] == others
     (asked,) = shown["i2t"]
-    assert [answer["right"] for answer in asked["answers"]] == [False, True, True, False]
+    right = [answer["right"] for answer in asked["runs"][0]["answers"]]
+    assert right == [False, True, True, False]
     assert asked["truth"]["id"] == hit
 
     page = write_report(tmp_path / "report.html", store, [run]).read_text()
-    frames = re.findall(r'class="frame (right|wrong|truth)"><code>(.*?)</code>', page)
-    expected = [("right" if i == hit else "wrong", i) for i in (others[0], hit, *others[1:4])]
-    assert frames == [*expected, *(("wrong", i) for i in others), ("truth", miss)]
-    assert re.findall(r'<li class="(right|wrong)">', page) == ["wrong", "right", "right", "wrong"]
+    frames = re.findall(r'class="frame (right|)"><code>(.*?)</code>', page)
+    expected = [("right" if i == hit else "", i) for i in (others[0], hit, *others[1:4])]
+    truths = [("", hit), ("", miss), ("", hit)]
+    assert frames == [truths[0], *expected, truths[1], *(("", i) for i in others), truths[2]]
+    texts = page[page.index("Image → captions</h3>") : page.index('id="graphs"')]
+    assert re.findall(r"<li( class=\"right\"|)>", texts) == ["", *[' class="right"'] * 2, ""]
+
+
+def test_an_image_has_one_query_at_most(tiny_store, tmp_path):
+    store = tiny_store(images=60)
+    test = store.captions[store.captions["split"] == "test"]
+    images = test["image"].unique().tolist()
+    rows = [("t2i", name, 1 + at % 9, [images[0]]) for at, name in enumerate(test["id"])]
+    rows += [("i2t", name, 1 + at % 9, [test["id"].iloc[0]]) for at, name in enumerate(images)]
+    path = write_queries(tmp_path / "queries.parquet", rows)
+    other = write_queries(tmp_path / "other.parquet", [(w, q, 9, a) for w, q, _, a in rows])
+    shown = retrieval_gallery(store, [("a", path), ("b", other)], Thumbnails(None), 8)
+    asked = [query["truth"]["id"] for way in ("t2i", "i2t") for query in shown[way]]
+    assert len(asked) == len(set(asked)) == 16
+    ranks = [query["runs"][0]["rank"] for query in shown["t2i"]]
+    assert sum(rank == 1 for rank in ranks) == 4
+    assert sum(rank > 5 for rank in ranks) == 2
+    assert {query["runs"][1]["rank"] for query in shown["t2i"]} == {9}
+    worst = failures(store, path, Thumbnails(None), 5)
+    assert len({query["truth"]["id"] for query in worst}) == 5
+    assert [query["runs"][0]["rank"] for query in worst] == [9] * 5
+
+
+def test_a_model_below_a_baseline_and_a_small_split_are_said(tiny_store, tmp_path):
+    bag = make_run(tmp_path / "tfidf", "tfidf", (20.0,) * 6, LEARNS_NOT)
+    low = make_run(tmp_path / "low", "sgm", (10.0,) * 6, LEARNS)
+    high = make_run(tmp_path / "high", "gsmn", (30.0,) * 6, LEARNS)
+    store = tiny_store(images=12)
+    page = write_report(tmp_path / "report.html", store, [bag, low, high]).read_text()
+    said = re.findall(
+        r"<li>(.*?)</li>", page[page.index('class="warnings"') : page.index("<table")]
+    )
+    assert any("baseline “TFIDF” (rSum 120.0): SGM · low (60.0)." in line for line in said)
+    assert not any("GSMN" in line and "TFIDF" in line for line in said)
+    assert any("has 4 images" in line for line in said)
+    assert "95 % bootstrap" in page
+    for run in (bag, low, high):  # without intervals, none are claimed
+        path = run / "results-test.json"
+        path.write_text(path.read_text().replace('"i2t_r1": [1.2, 98.7]', ""))
+    page = write_report(tmp_path / "report.html", store, [bag, low, high]).read_text()
+    assert "bootstrap" not in page
+    many = [{"name": "a", "kind": "model", "intervals": {}, "metrics": {"rsum": 9, "i2t_r1": 50}}]
+    assert sections.warnings(many, 5000) == []
+
+
+def test_the_best_number_is_bold_even_if_a_baseline_has_it(tiny_store, tmp_path):
+    bag = make_run(tmp_path / "tfidf", "tfidf", (100.0,) * 6, LEARNS_NOT)
+    run = make_run(tmp_path / "sgm", "sgm", (10.0,) * 6, LEARNS)
+    page = write_report(tmp_path / "r.html", tiny_store(images=12), [run, bag]).read_text()
+    assert all("best" in cell for cell in cells(page, "TFIDF"))
+    assert not any("best" in cell for cell in cells(page, "SGM"))
 
 
 def test_among_equal_scores_the_correct_result_is_last(tiny_store, tmp_path):
@@ -128,8 +185,10 @@ def test_among_equal_scores_the_correct_result_is_last(tiny_store, tmp_path):
     row = {"direction": "t2i", "query": own[0], "rank": 3}
     row |= {"answers": [images[4], images[5], images[6], images[7]], "scores": [0.5, 0.5, 0.5, 0.4]}
     pq.write_table(pa.Table.from_pylist([row]), path)
-    (asked,) = retrieval_gallery(store, path, Thumbnails(None), 1)["t2i"]
-    assert [answer["id"] for answer in asked["answers"]] == [images[n] for n in (5, 6, 4, 7)]
+    (asked,) = retrieval_gallery(store, [("a", path)], Thumbnails(None), 1)["t2i"]
+    assert [answer["id"] for answer in asked["runs"][0]["answers"]] == [
+        images[n] for n in (5, 6, 4, 7)
+    ]
 
 
 def test_thumbnails_are_small_and_upright_and_unreadable_ones_empty(tmp_path):
@@ -160,7 +219,7 @@ def test_broken_files_are_named_and_missing_ones_left_out(tiny_store, tmp_path):
     results.unlink()
     alone = read_run(run, "test")
     assert (alone["results"], alone["queries"], alone["name"]) == ({}, None, "sgm")
-    assert len(alone["curves"]) == 1
+    assert alone["lines"]["loss"] == [(1.0, 2.0), (2.0, 1.5)]
     (run / "queries-test.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(InputError, match=r"queries-test\.parquet.*Run it again"):
         write_report(tmp_path / "report.html", tiny_store(images=12), [run])

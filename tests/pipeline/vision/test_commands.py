@@ -36,10 +36,10 @@ def test_detect_prints_boxes(call, photo):
     clear = call("detect", PHOTOS / "motorcycle_left.png", "--max-objects", 3).splitlines()
     assert clear[0].endswith(", 1 object")
     assert clear[1].split()[-1] == "motorcycle"
-    assert clear[2].startswith("  2 more below confidence 0.5")
+    assert clear[2].startswith("  2 more objects below confidence 0.5")
     doubtful = call("detect", photo, "--max-objects", 3).splitlines()
     assert doubtful[0] == f"{photo}: 451 x 300, 0 objects"  # a cat, with a score of 0.52
-    assert doubtful[1].startswith("  3 more below confidence 0.5")
+    assert doubtful[1].startswith("  3 more objects below confidence 0.5")
     plain = call("detect", photo, "--detector", "nanodet", "--max-objects", 3).splitlines()
     assert plain[1].split()[-1] == "cat"
     assert "confidence" not in plain[-1]  # its scores are not calibrated
