@@ -50,7 +50,7 @@ from models.evaluation import (
     write_queries,
     write_ranks,
 )
-from models.training import Run, check_split, load_run, store_keys
+from models.training import Run, check_split, libraries, load_run, store_keys
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ def evaluate(
     if paired and len(runs) < 2:
         raise UsageError("--paired compares the first run with others. Name at least two runs.")
     # load torch, which --help does not need
-    from models.compute import join_world, memory_errors, pick_device
+    from models.compute import device_name, join_world, memory_errors, pick_device
     from models.evaluation import score_split
 
     opened = open_store(store)
@@ -209,6 +209,8 @@ def evaluate(
                 rerank_top if rerank else 0,
                 keys,
                 by_chance,
+                libraries(),
+                device_name(chosen),
             )
             if json is not None:
                 write_json(json, document(setting, about_runs, rows, differences))

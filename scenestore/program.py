@@ -29,6 +29,7 @@ COMMANDS = {  # command -> the program of this one command
     "selfcheck": "models.selfcheck:app",
     "embed": "models.export:app",
     "compare": "scenestore.tasks:compare",
+    "verify-result": "models.verify:app",
     "docs": "scenestore.docs:app",
 }
 GROUPS = {  # title -> a program of several commands

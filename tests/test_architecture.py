@@ -53,7 +53,8 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["released"],
         ["reporting"],
         ["evaluate", "train"],
-        ["compare", "export", "report", "search", "selfcheck"],
+        ["compare", "export", "report", "search", "selfcheck", "verify"],
+        ["verify-result"],
     ],
     "workflows": [
         ["launcher", "processes", "settings", "targets", "tasks"],

@@ -32,6 +32,11 @@ def pick_device(name: str, world: World) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """Return the model of a GPU, or the type of another device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 @contextlib.contextmanager
 def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
     """Turn out-of-memory errors of torch and numpy into a TrainingError that ends in ``advice``."""

@@ -10,12 +10,13 @@ from models.configuration.config import (
     to_yaml,
 )
 from models.configuration.files import load, shipped
-from models.configuration.validation import checked_options
+from models.configuration.validation import Strict, checked_options, validated
 
 __all__ = [
     "Config",
     "OptimConfig",
     "ScheduleConfig",
+    "Strict",
     "checked_options",
     "describe_options",
     "from_dict",
@@ -23,4 +24,5 @@ __all__ = [
     "shipped",
     "to_dict",
     "to_yaml",
+    "validated",
 ]

@@ -39,6 +39,7 @@ class Setting:
         fold5: mean of five folds.   precision: of the scores.
         rerank_top: captions per image that were re-ranked; 0 without re-ranking.
         store: keys of the store, see ``store_keys``.   chance: recalls of a random order.
+        libraries: versions of the packages that computed the numbers.   device: where.
     """
 
     split: str
@@ -49,6 +50,8 @@ class Setting:
     rerank_top: int
     store: dict[str, str]
     chance: dict[str, float]
+    libraries: dict[str, str]
+    device: str
 
 
 def file_stem(split: str) -> str:

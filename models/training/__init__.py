@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from features.registry import lazy_exports
 from models.training.data import Data, check_split, make_model, open_data
-from models.training.lineage import run_metadata, store_keys
+from models.training.lineage import libraries, run_metadata, store_keys
 from models.training.logs import MetricsFile
 from models.training.run import Run, RunFolder, load_run
 
@@ -22,6 +22,7 @@ __all__ = [
     "Trainer",
     "check_split",
     "check_weights",
+    "libraries",
     "load_run",
     "make_model",
     "open_data",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,17 @@ def store_reference(store: Store) -> dict[str, Any]:
     return {"path": str(store.path), **{name: manifest[name] for name in ("key", "hash", "groups")}}
 
 
+def libraries() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("scenestore", "torch", "numpy", "h5py"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a folder that was never installed
+            found[name] = "not installed"
+    return found
+
+
 def run_metadata(
     config: Config, options: Any, keys: Mapping[str, str], **position: float
 ) -> dict[str, Any]:
@@ -50,6 +63,7 @@ def run_metadata(
         "config": to_dict(config),
         "options": dataclasses.asdict(options),
         "keys": dict(keys),
+        "libraries": libraries(),
         **position,
     }
 

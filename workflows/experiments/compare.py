@@ -20,10 +20,12 @@ import numpy as np
 import yaml
 
 from features.errors import ConfigError, MissingInput, UnknownName, UsageError
-from features.format import replacing
+from features.format import read_store_manifest, replacing, store_manifest_path
+from features.plugins import VARIABLE, inherited
 from features.store import open_store
 from features.yaml_text import parse_yaml
 from workflows.experiments import published
+from workflows.experiments.cards import make_card
 from workflows.experiments.published import RECALLS, Row, TrainedRun
 from workflows.experiments.tables import as_markdown
 from workflows.experiments.training import EvaluateRuns, TrainModel, config_file
@@ -32,6 +34,14 @@ from workflows.tasks import EntryTask
 
 Rows = list[Row]  # the task below has a parameter named list
 METRICS = (*RECALLS, "rsum", "i2t_medr", "t2i_medr")
+_REPEATED: dict[str, Any] = {  # parameters that numbers depend on -> their defaults
+    "store": "",
+    "split": "test",
+    "seeds": 1,
+    "overrides": "",
+    "changes": "",
+    "rerank_top": 15,
+}
 PRINTED = {"medr_i2t": "i2t_medr", "medr_t2i": "t2i_medr"}  # names in the data -> ours
 
 
@@ -146,6 +156,11 @@ class CompareModels(EntryTask):
         evaluations = {row.name: [self.evaluation(row, seed) for seed in seeds] for row in rows}
         yield [task for tasks in evaluations.values() for task in tasks]
         benchmark = published.benchmark_of(self.benchmark)
+        found = {
+            name: [json.loads(Path(task.results).read_text(encoding="utf-8")) for task in tasks]
+            for name, tasks in evaluations.items()
+        }
+        cards = {row.name: self.card(row, found[row.name]) for row in rows}
         document: dict[str, Any] = {
             "benchmark": benchmark,
             "split": self.split,
@@ -153,23 +168,46 @@ class CompareModels(EntryTask):
             "overrides": self.overrides,
             "changes": self.changes,
             "seeds": self.seeds,
-            "rows": [
-                summarise(
-                    row,
-                    [json.loads(Path(task.results).read_text(encoding="utf-8")) for task in tasks],
-                )
-                for row, tasks in zip(rows, evaluations.values(), strict=True)
-            ],
+            "rows": [{**summarise(row, found[row.name]), "card": cards[row.name]} for row in rows],
+            "cards": {name: str(self.card_file(name)) for name in cards},
             "quoted": [quote(row) for row in published.quoted(benchmark)],
         }
         ranks = {name: [task.ranks for task in tasks] for name, tasks in evaluations.items()}
         document["differences"] = self._differences(document["rows"], ranks)
         table = as_markdown(document)
-        texts = {"compare.json": json.dumps(document, indent=1) + "\n", "compare.md": table}
-        for name, text in texts.items():
-            with replacing(Path(self.out) / name) as partial:
-                partial.write_text(text, encoding="utf-8")
+        texts = {Path(self.out) / "compare.json": document, Path(self.out) / "compare.md": table}
+        texts |= {self.card_file(name): card for name, card in cards.items()}
+        for path, text in texts.items():
+            with replacing(path) as partial:
+                written = text if isinstance(text, str) else json.dumps(text, indent=1) + "\n"
+                partial.write_text(written, encoding="utf-8")
         sys.stdout.write(f"{table}\ntable: {Path(self.out) / 'compare.md'}\n")
+
+    def card_file(self, name: str) -> Path:
+        """Return the file with the card of a row."""
+        return Path(self.out) / "cards" / f"{name}.json"
+
+    def card(self, row: Row, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the reproducibility card of a row; ``found`` has its results, one per seed."""
+        manifest = read_store_manifest(store_manifest_path(Path(self.store)))
+        return make_card(
+            row.name,
+            found,
+            store=self.store,
+            manifest=manifest,
+            command=self.command(row),
+            plugins=inherited().get(VARIABLE, ""),
+        )
+
+    def command(self, row: Row) -> str:
+        """Return the command that trains and evaluates a row in another folder."""
+        words = [f"{name}={value}" for name, value in inherited().items()]
+        words += ["scenestore", "compare", "--papers", row.name, "--benchmark", row.benchmark]
+        for name, default in _REPEATED.items():
+            if (value := getattr(self, name)) != default:
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        words += ["--whole"] if self.whole else []
+        return shlex.join([*words, "--out", f"{self.out}-again"])
 
     def _differences(
         self, rows: Sequence[Mapping[str, Any]], ranks: Mapping[str, Sequence[Path]]

@@ -140,7 +140,7 @@ def select(names: str, benchmark: str) -> list[Row]:
     """Return rows of a benchmark that this package can make.
 
     Args:
-        names: separated by commas: a row; the beginning of its name, such as ``hrem_t1``; a
+        names: separated by commas: a row; the beginning of names, such as ``hrem_t1``; a
             pattern, such as ``hrem_*_gru_*``; a method, for the rows about it in its own paper
             and those without published numbers; the beginning of a configuration's name, such as
             ``racg_gru``, likewise. Without any: a row for each model.
@@ -159,7 +159,8 @@ def select(names: str, benchmark: str) -> list[Row]:
     for name in (word.strip() for word in names.split(",")):
         if not name:
             continue
-        found = [row for row in rows if is_named(row, name)]
+        exact = [row for row in rows if row.name == name]
+        found = exact or [row for row in rows if is_named(row, name)]
         if not found:
             known = {row.name for row in rows} | {row.method for row in rows}
             raise UnknownName.of("paper or row", name, known)

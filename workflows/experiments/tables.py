@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from workflows.experiments.cards import as_lines
 from workflows.experiments.published import DATASETS, RECALLS
 
 Summaries = Sequence[Mapping[str, Any]]
@@ -48,6 +49,7 @@ def as_markdown(document: dict[str, Any]) -> str:
     lines += [f"\n{note}" for note in notes]
     lines += _difference_lines(rows, document.get("differences") or {})
     lines += _quoted_lines(document.get("quoted") or (), dataset, about)
+    lines += _card_lines(rows, document.get("cards") or {})
     return "\n".join(lines) + "\n"
 
 
@@ -89,6 +91,16 @@ def _difference_lines(rows: Summaries, differences: Mapping[str, Any]) -> list[s
             for row in ranked
         ),
     ]
+
+
+def _card_lines(rows: Summaries, files: Mapping[str, str]) -> list[str]:
+    """Return the reproducibility cards of all rows, folded."""
+    if not files:
+        return []
+    lines = ["", "## How each row was made", ""]
+    for row in sorted(rows, key=lambda one: -one["metrics"]["rsum"]):
+        lines += [*as_lines(row["card"], files[row["name"]]), ""]
+    return lines[:-1]
 
 
 def _quoted_lines(rows: Summaries, dataset: str, about: str) -> list[str]:

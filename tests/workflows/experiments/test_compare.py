@@ -15,6 +15,7 @@ from models.configuration.files import load
 from workflows.experiments import published
 from workflows.experiments.compare import (
     METRICS,
+    CompareModels,
     published_tree,
     read_changes,
     summarise,
@@ -288,6 +289,24 @@ def test_a_published_tree_has_the_changes_of_its_row():
     assert first == yaml.safe_load(yaml.safe_dump(first))
 
 
+def test_a_row_is_trained_and_evaluated_as_published():
+    """Changes of all sections are in the options of a training, folds in the evaluation."""
+    row = row_named("hrem_t2_coco_gru_full")
+    task = CompareModels(store="st", benchmark="coco", papers=row.name)
+    words = [task.training(row, run, 3).overrides for run in row.runs]
+    for said in words:
+        assert "--data.neighbours_from 16" in said
+        assert "--data.neighbours_by '\"embeddings\"'" in said
+        assert said.endswith("--run.seed 3")
+    assert "mechanism" not in words[0]
+    assert "--model.options.mechanism" in words[1]
+    assert task.evaluation(row, 0).fold5 is True
+    assert task.evaluation(row_named("hrem_t1_gru_full"), 0).fold5 is False
+    assert task.clone(CompareModels, whole=True).evaluation(row, 0).fold5 is False
+    again = row_named("racg_t1_coco_gru_rerank")
+    assert (task.evaluation(again, 0).fold5, task.evaluation(again, 0).rerank) == (True, True)
+
+
 # Whole comparisons on a tiny store
 
 
@@ -319,6 +338,12 @@ def test_a_comparison_shows_our_numbers_beside_the_papers(tiny_store, run_luigi,
     table = (tmp_path / "compare" / "compare.md").read_text()
     assert table in out
     assert "478.6 (SGM Table 2)" in table
+    file = tmp_path / "compare" / "cards" / "sgm_t2_sgm.json"
+    assert json.loads(file.read_text()) == sgm["card"]
+    assert sgm["card"]["rsum"]["value"] == sgm["metrics"]["rsum"]
+    assert sgm["card"]["trainings"][0]["config"]["run"]["max_steps"] == 2
+    assert f"- again: `{sgm['card']['command']}`" in table
+    assert f"- verify: `scenestore verify-result {file}`" in table
 
     found = sorted((tmp_path / "compare" / "results").glob("*.json"))
     results = {path: path.stat().st_mtime_ns for path in found}
