@@ -55,7 +55,8 @@ class Visit:
         """Return the serious and critical findings of axe-core, with the elements."""
         axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python")
         # evaluated by the debugger, so a Content-Security-Policy does not stop it
-        self.page.evaluate(axe.AXE_SCRIPT)
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(axe.AXE_SCRIPT)
         found = self.page.evaluate("() => axe.run(document, {resultTypes: ['violations']})")
         return [
             f"{one['impact']} {one['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
@@ -63,6 +64,22 @@ class Visit:
             if one["impact"] in BAD
             for node in one["nodes"]
         ]
+
+    def look(self, width: int, dark: bool) -> None:
+        """Change the width of the window and the colour scheme."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme="dark" if dark else "light")
+
+    def faults(self) -> list[str]:
+        """Return all that is wrong with the page at 1280 and 400 pixels, in light and dark."""
+        found = [*self.problems, *self.external()]
+        for width, dark in ((1280, False), (1280, True), (400, True), (400, False)):
+            self.look(width, dark)
+            where = f"{width} px, {'dark' if dark else 'light'}: "
+            found += [where + one for one in self.accessibility()]
+            if wider := self.overflow():
+                found.append(f"{where}{wider} pixels wider than the window")
+        return found
 
     def tab_stops(self, most: int = 400) -> list[str]:
         """Press Tab until the focus leaves the page or comes back; return what had it.

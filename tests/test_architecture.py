@@ -30,6 +30,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["store"],
         ["convert", "drawing", "maintenance"],
         ["finding"],
+        ["web"],
         ["commands"],
         ["__main__"],
     ],

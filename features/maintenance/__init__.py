@@ -9,7 +9,12 @@ from features.maintenance.summary import (
     listing_lines,
     store_lines,
 )
-from features.maintenance.verify import group_folders, last_verified, verify_store
+from features.maintenance.verify import (
+    group_folders,
+    last_verified,
+    store_manifests,
+    verify_store,
+)
 
 __all__ = [
     "IDLE_HOURS",
@@ -23,5 +28,6 @@ __all__ = [
     "list_stores",
     "listing_lines",
     "store_lines",
+    "store_manifests",
     "verify_store",
 ]

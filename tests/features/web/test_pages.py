@@ -1,0 +1,134 @@
+"""The pages: what they show, and the links between them."""
+
+import re
+
+import pytest
+
+import features
+from features.commands.app import app
+from features.errors import MissingInput, UsageError
+from features.records import TextGraph
+from features.web import Shelf, create_app, find_photos, listen
+from features.web.arcs import layout
+from features.web.grounding import Light, object_boxes, triplet_boxes
+from features.web.scene import graph_of, picture
+
+
+def text(answer):
+    return re.sub(r"\s+", " ", answer.get_data(as_text=True))
+
+
+def test_the_grid_shows_the_images_of_a_selection(client):
+    page = text(client.get("/tiny-set/?find=dog"))
+    assert "2 images" in page
+    assert page.count('<li class="card') == 2
+    assert 'href="/tiny-set/images/1?find=dog"' in page
+    assert 'src="/tiny-set/photos/1-360.jpg"' in page
+    assert "No image has all of this" in text(client.get("/tiny-set/?label=dog&max=0"))
+    skipped = text(client.get("/tiny-set/?skipped=1"))
+    assert "cannot be decoded" in skipped
+
+
+def test_empty_fields_and_late_pages_lead_to_a_tidy_url(client):
+    answer = client.get("/tiny-set/?find=dog&split=&label=&label=dog")
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "/tiny-set/?label=dog&find=dog"
+    assert client.get("/tiny-set/?page=99").headers["Location"] == "/tiny-set/"
+    assert client.get("/tiny-set/?label=unicorn").status_code == 400
+    assert "Did you mean" in text(client.get("/tiny-set/?label=dogg"))
+
+
+def test_an_image_and_its_neighbours(client):
+    page = text(client.get("/tiny-set/images/0?split=train"))
+    assert 'data-box="2"' in page
+    assert 'data-links="0"' in page
+    assert "1 of 2" in page
+    assert 'data-key="ArrowRight" href="/tiny-set/images/2?split=train"' in page
+    assert client.get("/tiny-set/images/4").status_code == 404
+    assert client.get("/tiny-set/image?id=b.jpg").headers["Location"] == "/tiny-set/images/1"
+    assert "Skipped: cannot be decoded" in text(client.get("/tiny-set/images/3"))
+    hidden = re.findall(r'<li data-item="box"[^>]* hidden>', text(
+        client.get("/tiny-set/images/0?confidence=0.85")))  # fmt: skip
+    assert len(hidden) == 2
+
+
+def test_two_parses_side_by_side(client):
+    page = text(client.get("/tiny-set/images/1?compare=tiny-set-2"))
+    assert page.count("data-view") == 2
+    assert page.count(", only here") == 2  # "sit on" and "on"
+    assert ", only here" not in text(client.get("/tiny-set/images/0?compare=tiny-set-2"))
+    assert client.get("/tiny-set/images/0?compare=nowhere").status_code == 404
+
+
+def test_photos_are_small_jpegs_that_are_kept(client, shelf):
+    answer = client.get("/tiny-set/photos/0-360.jpg")
+    assert answer.mimetype == "image/jpeg"
+    again = client.get(
+        "/tiny-set/photos/0-360.jpg", headers={"If-None-Match": answer.headers["ETag"]}
+    )
+    assert again.status_code == 304
+    bare = create_app(Shelf([shelf.first.store.path])).test_client()
+    assert bare.get("/tiny-set/photos/0-360.jpg").status_code == 400
+    assert "plain ground" in text(bare.get("/tiny-set/images/0"))
+    assert "--images-dir" in text(bare.get("/tiny-set/"))
+
+
+def test_the_folder_that_a_store_was_built_from_is_found(tmp_path, shelf, photos):
+    import json
+    import shutil
+
+    folder = tmp_path / "store"
+    shutil.copytree(shelf.first.store.path.parent, folder)
+    store = features.open_store(folder)
+    assert find_photos(store) is None
+    known = {str(photos / name): [0, 0, ""] for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg")}
+    (folder / ".hashes.json").write_text(json.dumps({"/elsewhere/a.jpg": [0, 0, ""], **known}))
+    assert find_photos(store) == photos
+    (folder / ".hashes.json").write_text("damaged")
+    assert find_photos(store) is None
+
+
+def test_captions_light_the_boxes_they_may_mean(shelf):
+    site = shelf.first
+    graph = graph_of(site, 0)
+    said = site.store.text("a.jpg#0")
+    assert object_boxes(graph, said, 0) == (0,)  # man: person
+    assert object_boxes(graph, said, 1) == (1,)  # bike: bicycle
+    assert triplet_boxes(graph, said, 0) == Light((0, 1), 0)  # ride: riding
+    other = TextGraph("x", objects=("bike", "tree"), relations=((0, "near", 1),))
+    assert triplet_boxes(graph, other, 0) == Light((1,))
+    assert object_boxes(graph, other, 1) == ()
+
+
+def test_tags_keep_apart_and_inside_the_image(shelf):
+    shown = picture(graph_of(shelf.first, 0))
+    for thing in shown.things:
+        x, y, width = thing.tag
+        assert x >= 0
+        assert y >= 0
+        assert y + 1.4 * shown.font <= shown.height + 0.01
+        assert x + width <= shown.width + 0.01 or x == 0
+
+
+def test_arcs_do_not_cross_words_of_longer_arcs():
+    heads = (2, 2, -1, 2, 5, 3)
+    graph = TextGraph(
+        "a b c d e f", tokens=tuple("abcdef"), xpos=("X",) * 6, heads=heads, deprels=("x",) * 6,
+        upos=("X",) * 6, lemmas=tuple("abcdef"),
+    )  # fmt: skip
+    drawn = layout(graph)
+    heights = {(arc.name, round(arc.x)): arc.y for arc in drawn.arcs}
+    assert len(drawn.arcs) == 5
+    assert len(set(heights.values())) >= 2
+    assert [word.x for word in drawn.words] == sorted(word.x for word in drawn.words)
+
+
+def test_the_command_says_what_is_wrong(tmp_path, shelf):
+    with pytest.raises(MissingInput, match="images-dir"):
+        app.call(["serve", str(shelf.first.store.path), "--images-dir", str(tmp_path / "no")])
+    server = listen(create_app(shelf), port=0)
+    try:
+        with pytest.raises(UsageError, match="--port"):
+            app.call(["serve", str(shelf.first.store.path), "--port", str(server.port)])
+    finally:
+        server.server_close()
