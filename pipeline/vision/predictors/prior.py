@@ -41,7 +41,9 @@ LOG_SIZES = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)  # log(object area
 OVERLAPS = (1e-4, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)  # IoU
 CELLS = (36, 54, 80)  # cells of containment; of position; of size and overlap
 CHOICE = (0.5, 0.5, 0.3)  # weight of each geometry in the choice of the predicate
-RELATIONS_SHOWN = 0.1  # score of ``fitted`` from which displays show a relation
+# Score of ``fitted`` from which displays show a relation: on Flickr8k's validation photos, captions
+# relate the two objects of 62 % of those above it.
+RELATIONS_SHOWN = 0.07
 RANKS = 36  # ranks in the detector's order with a weight of their own
 TERMS = 15  # terms of the log-linear model, including the constant
 

@@ -76,6 +76,24 @@ def test_relations_follow_to_the_person_that_is_drawn():
     assert strongest(whole).objects == (0,)  # without it nobody rides
 
 
+def test_a_relation_is_as_probable_as_the_person():
+    objects = [("horse", 0.9, B), ("boy", 0.25, A), ("girl", 0.4, A)]
+    whole = graph(objects, relations=[(0, "near", 0), (2, "ride", 0)])
+    whole = dataclasses.replace(
+        whole,
+        relation_scores=np.array([0.15, 0.12], np.float32),
+        union_boxes=np.array([B, [0, 0, 60, 40]], np.float32),
+        relations_shown=0.1,
+    )
+    shown = with_kinds(whole)
+    person = 1 - 0.75 * 0.6
+    assert shown.relations == ((3, "ride", 0), (0, "near", 0))  # best first
+    np.testing.assert_allclose(shown.relation_scores, [0.12 * person / 0.4, 0.15], rtol=1e-5)
+    assert shown.union_boxes.tolist() == [[0, 0, 60, 40], B]
+    plain = with_kinds(dataclasses.replace(whole, relations_shown=0.0))
+    assert plain.relation_scores.tolist() == whole.relation_scores.tolist()
+
+
 def test_detections_keep_their_features():
     whole = graph([("boy", 0.4, A), ("girl", 0.4, A)])
     found = Detections(
@@ -83,6 +101,8 @@ def test_detections_keep_their_features():
     )
     assert with_kinds(found).features.tolist() == [[1, 0], [0, 1], [1, 0]]
     assert with_kinds(dataclasses.replace(found, features=None)).relations is None
+    bare = with_kinds(dataclasses.replace(whole, relations_shown=0.1))
+    assert bare.relations == ()
 
 
 def test_no_label_is_of_two_kinds():
