@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from features.drawing import with_kinds
 from features.errors import UnknownName
 from features.reading import scene_graph, text_graph
 from features.records import SceneGraph
@@ -126,7 +127,7 @@ def graph_of(site: Site, row: int) -> SceneGraph | None:
     """Return the scene graph of an image row; None if the store has none for it."""
     if not site.store.has("labels") or not site.store.usable[row]:
         return None
-    return scene_graph(site.store, row, site.image_id(row))
+    return with_kinds(scene_graph(site.store, row, site.image_id(row)))
 
 
 def picture(graph: SceneGraph) -> Picture:
