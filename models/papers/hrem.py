@@ -26,7 +26,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, kl_div, leaky_relu, linear, scaled_dot_product_attention
+from torch.nn.functional import (
+    batch_norm,
+    dropout,
+    kl_div,
+    leaky_relu,
+    linear,
+    scaled_dot_product_attention,
+)
 
 from features.batches import CaptionBatch, ImageBatch
 from models.compute import ALONE, Exchange
@@ -145,14 +152,24 @@ class RegionProjection(nn.Module):
         )
 
     def forward(self, regions: Tensor, mask: Tensor) -> Tensor:
-        """Project (I, R, D) regions to (I, R, d); batch statistics are those of real regions."""
+        """Project (I, R, D) regions to (I, R, d).
+
+        In training, batch statistics are those of real regions; a batch of one region has none, and
+        is normalised as in evaluation.
+        """
         projected: Tensor = self.fc(regions)
         if self.mlp is None:
             return projected
         first, norm, second = self.mlp
         hidden = first(regions)
         if self.training:
-            hidden = hidden.masked_scatter(mask.unsqueeze(-1), norm(hidden[mask]))
+            real = hidden[mask]
+            if len(real) > 1 or isinstance(norm, nn.SyncBatchNorm):  # which all ranks must enter
+                real = norm(real)
+            else:
+                known = norm.running_mean, norm.running_var, norm.weight, norm.bias
+                real = batch_norm(real, *known, eps=norm.eps)
+            hidden = hidden.masked_scatter(mask.unsqueeze(-1), real)
         else:
             hidden = norm(hidden.flatten(0, 1)).view(hidden.shape)
         deep: Tensor = second(hidden.relu())
@@ -343,7 +360,8 @@ class FragmentMatching(nn.Module):
 
         Returns:
             Matching values p (i2t, then t2i) and relevances s (i2t, then t2i); those of i2t are
-            (I, C), those of t2i (C, I). An image without regions has the matching value 0.
+            (I, C), those of t2i (C, I). An image without regions and a caption without words have
+            the matching value 0.
         """
         regions, words = regions.detach(), words.detach()
         counted = word_mask
@@ -363,8 +381,9 @@ class FragmentMatching(nn.Module):
         exact = pair & word_mask[None, :, None, :]
         i2t = over_regions.masked_fill(~exact, lowest).amax(3)  # (I, C, R)
         t2i = over_words.masked_fill(~pair, lowest).amax(2)  # (I, C, T)
-        empty = ~region_mask.any(1).view(-1, 1, 1)
-        t2i = t2i.masked_fill(empty, 0.0).transpose(0, 1)  # (C, I, T); 0 without regions
+        no_words, no_regions = ~word_mask.any(1).view(1, -1, 1), ~region_mask.any(1).view(-1, 1, 1)
+        i2t = i2t.masked_fill(no_words, 0.0)
+        t2i = t2i.masked_fill(no_regions, 0.0).transpose(0, 1)  # (C, I, T)
         real = region_mask[:, None]  # (I, 1, R)
         p_i2t = masked_mean(i2t, real, -1)
         p_t2i = masked_mean(t2i, word_mask[:, None], -1)

@@ -94,6 +94,20 @@ def without_regions(batch: ImageBatch, row: int) -> ImageBatch:
     return dataclasses.replace(batch, **{name: clear(getattr(batch, name)) for name in names})
 
 
+def without_words(batch: CaptionBatch, row: int) -> CaptionBatch:
+    """Take all words and triplets from one caption."""
+    kept = (torch.arange(len(batch.words)) != row).unsqueeze(1)
+    bare = {"words": batch.words * kept, "word_mask": batch.word_mask & kept}
+    bare |= {"tags": batch.tags * kept, "roles": batch.roles * kept}
+    bare["heads"] = batch.heads.masked_fill(~kept, -1)
+    bare["triplets"] = batch.triplets * kept.unsqueeze(2)
+    bare["triplet_spans"] = batch.triplet_spans * kept.unsqueeze(2)
+    if batch.pieces is not None and batch.piece_words is not None:
+        bare["pieces"] = batch.pieces * kept
+        bare["piece_words"] = batch.piece_words.masked_fill(~kept, -1)
+    return dataclasses.replace(batch, **bare)
+
+
 def pad_captions(
     batch: CaptionBatch, words: int = 3, triplets: int = 2, triplet_words: int = 2
 ) -> CaptionBatch:
@@ -180,7 +194,8 @@ def check_invariances() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def check_edges() -> Callable[..., None]:
-    """Return a check of the smallest inputs, images without regions, float16 and gradients."""
+    """Return a check of the smallest inputs, of images without regions and captions without words,
+    of float16 and gradients."""
 
     def check(model: Any, **captions_as: Any) -> None:
         images = random_images(3, objects=(1, 1), relations=(0, 0))
@@ -189,11 +204,14 @@ def check_edges() -> Callable[..., None]:
         assert torch.isfinite(_score(model, images, captions)).all()
         assert torch.isfinite(_score(model, half(random_images(3)), captions)).all()
         bare = without_regions(random_images(3), 1)
-        scores = _score(model, bare, random_captions(3, **captions_as))
-        assert torch.isfinite(scores).all()
+        empty = without_words(random_captions(3, **captions_as), 2)
+        for texts in (random_captions(3, **captions_as), empty):
+            assert torch.isfinite(_score(model, bare, texts)).all()
         model.train()
-        for batch in (images, half(random_images(3, relations=(0, 4))), bare):
-            for texts in (captions, random_captions(3, **captions_as)):
+        one = images.index(slice(1)), captions.index(slice(1))  # the last batch of an epoch
+        for batch in (images, half(random_images(3, relations=(0, 4))), bare, one[0]):
+            for texts in (captions, random_captions(3, **captions_as), empty):
+                texts = one[1] if batch is one[0] else texts
                 model.zero_grad()
                 loss = model.loss(batch, texts)
                 assert loss.shape == ()

@@ -67,6 +67,18 @@ def test_filtration_matches_sgraf(golden):
     torch.testing.assert_close(out, z["out.saf_module"], atol=1e-5, rtol=0)
 
 
+def test_eq_16_ends_in_a_linear_layer_and_a_sigmoid():
+    """The printed result is the vector of ``filtrate``; scores are between 0 and 1."""
+    torch.manual_seed(0)
+    filtration = AttentionFiltration(6).eval()
+    r, mask = torch.randn(2, 3, 4, 6), torch.arange(4) < torch.tensor([[4], [2], [1]])
+    with torch.no_grad():
+        vector, found = filtration.filtrate(r, mask), filtration(r, mask)
+    assert (vector.shape, found.shape) == ((2, 3, 6), (2, 3))
+    wanted = vector @ filtration.read.weight[0] + filtration.read.bias
+    torch.testing.assert_close(found, torch.sigmoid(wanted))
+
+
 def test_self_attention_matches_lgsgm(golden):
     z = golden("lgsgm")
     pool = SelfAttention(48)

@@ -15,6 +15,7 @@ from models.nn.graphs import text_adjacency
 from models.nn.losses import triplet_loss
 from models.papers.gsmn import (
     GsmnCaptions,
+    MatchingHead,
     PolarKernels,
     cut_blocks,
     fold_gram,
@@ -99,6 +100,20 @@ def test_boxes_of_zeros_score_like_the_released_code(fixture, encode):
     zero = fixture["out.v2t_scores_zero_bbox"]
     assert torch.allclose(model.score(images, captions), zero, rtol=0, atol=1e-6)
     assert (zero - wanted).abs().max() > 1e-4
+
+
+def test_the_head_scores_every_node_and_takes_no_mean():
+    """The mean of Eq. (7)-(8) is taken afterwards, over the real nodes of a graph."""
+    torch.manual_seed(0)
+    head = MatchingHead(5, 7)
+    vectors = torch.randn(2, 5, 3)
+    found = head(vectors, 1)
+    assert found.shape == (2, 3)
+    for batch in range(2):
+        for node in range(3):
+            wanted = head.outer(head.inner(vectors[batch, :, node]).tanh())
+            torch.testing.assert_close(found[batch, node], wanted[0])
+    torch.testing.assert_close(head(vectors.transpose(1, 2), -1), found)
 
 
 @pytest.mark.parametrize("graph", ["dense", "sparse"])

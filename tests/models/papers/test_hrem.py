@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import models
+from models.nn.bert import Bert, BertConfig
 from models.papers.hrem import (
     Attention,
     Embeddings,
@@ -460,6 +463,45 @@ def test_weights_start_as_in_the_released_code():
     for layer, std in ((mlp[0], (2 / (2048 + 512)) ** 0.5), (mlp[2], (2 / (512 + 1024)) ** 0.5)):
         assert layer.weight.std().item() == pytest.approx(std, rel=0.01)
         assert not layer.bias.any()
+
+
+def test_the_text_projection_starts_as_in_the_released_code(tmp_path):
+    """As nn.Linear, std 0.021 for BERT-base; Xavier has 0.033."""
+    sizes = BertConfig(
+        vocab_size=20, hidden_size=96, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=8, max_position_embeddings=9,
+    )  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(sizes)))
+    save_file(Bert(sizes).state_dict(), tmp_path / "model.safetensors")
+    torch.manual_seed(0)
+    options = {"image_dim": 8, "embed_dim": 32, "text_encoder": "bert", "bert": str(tmp_path)}
+    project = models.create("hrem", **options).text.project
+    assert project.weight.std().item() == pytest.approx((3 * 96) ** -0.5, rel=0.05)
+    assert project.weight.std().item() != pytest.approx((2 / (96 + 32)) ** 0.5, rel=0.3)
+    assert project.bias.any()
+
+
+def test_the_model_drops_whole_words_of_bert(make_captions):
+    """Whatever is left of a caption has all pieces of its words."""
+    torch.manual_seed(0)
+    captions = make_captions(100, words=(9, 9), pieces=1000)
+    owner = captions.piece_words
+    pieces = (200 + torch.arange(owner.shape[1])).expand_as(owner).masked_fill(owner < 0, 0)
+    captions = dataclasses.replace(captions, pieces=pieces)
+    seen = []
+    text = GivenWords(torch.zeros(0), torch.zeros(0))
+    text.encode_pieces = lambda batch: seen.append(batch) or (None, None)
+    text.bert = SimpleNamespace(config=SimpleNamespace(vocab_size=5))  # replacements are all 4
+    model = Hrem(models.build_options("hrem", image_dim=8, embed_dim=16, text_encoder="bert"), text)
+    model.train()._words(captions)
+    lost = 0
+    for before, words, after in zip(pieces, owner, seen[0].pieces, strict=True):
+        left = set(after.tolist())
+        for word in range(int(words.max()) + 1):
+            there = {piece in left for piece in before[words == word].tolist()}
+            assert len(there) == 1
+            lost += there == {False}
+    assert lost > 50
 
 
 def test_a_dropped_word_loses_all_its_pieces():

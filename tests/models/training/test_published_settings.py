@@ -89,6 +89,12 @@ def test_only_the_released_loader_of_hrem_drops_the_last_batch(name):
     assert load(name).data.drop_last == name.startswith("hrem")
 
 
+@names("cfsgr")
+def test_the_networks_of_cfsgr_are_trained_one_by_one(name):
+    """In one run they would share the norm that clipping limits."""
+    assert load(name).model.options["part"] in ("coarse", "fine_object", "fine_predicate")
+
+
 @names("racg|cfsgr")
 def test_settings_cite_their_section(name):
     """Experiments are section IV of RACG; the setup of CFSGR is section 4.2."""
