@@ -26,6 +26,7 @@ def triplet_loss(
     *,
     margin: float = 0.2,
     hard_negatives: bool = True,
+    mean: bool = False,
 ) -> Tensor:
     """Hinge triplet loss in both directions, summed over the batch. SGM Eq. (8)-(9).
 
@@ -35,6 +36,8 @@ def triplet_loss(
         margin: m.
         hard_negatives: count only the hardest negative of each row and column (Eq. 9), instead
             of the sum over all negatives (Eq. 8).
+        mean: divide by the number of summands of each direction, as the released LGSGM: B, or B^2
+            with all negatives.
     Returns: () the sum; 0 for a batch without negatives.
     """
     if negatives is None:
@@ -45,5 +48,5 @@ def triplet_loss(
     captions = captions.masked_fill(~negatives, 0.0)
     images = images.masked_fill(~negatives, 0.0)
     if hard_negatives:
-        return captions.amax(1).sum() + images.amax(0).sum()
-    return captions.sum() + images.sum()
+        captions, images = captions.amax(1), images.amax(0)
+    return captions.mean() + images.mean() if mean else captions.sum() + images.sum()

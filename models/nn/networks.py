@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -47,6 +47,8 @@ class TripletOptions(EmbeddingOptions):
 
     margin: float = 0.2
     hard_negatives: bool = True
+    loss_reduction: Literal["sum", "mean"] = "sum"
+    """``mean``: over the batch, as the released LGSGM; all others sum."""
 
 
 E = TypeVar("E", bound=EmbeddingOptions)
@@ -89,5 +91,6 @@ class TripletNetwork(Network[T]):
 
     def compare(self, scores: Tensor, negatives: Tensor) -> Tensor:
         """Return the triplet loss of (B, B) scores with the margin of the options."""
-        margin, hard = self.options.margin, self.hard_negatives
-        return triplet_loss(scores, negatives, margin=margin, hard_negatives=hard)
+        o, hard = self.options, self.hard_negatives
+        mean = o.loss_reduction == "mean"
+        return triplet_loss(scores, negatives, margin=o.margin, hard_negatives=hard, mean=mean)

@@ -167,6 +167,7 @@ class RegionProjection(nn.Module):
             if len(real) > 1 or isinstance(norm, nn.SyncBatchNorm):  # which all ranks must enter
                 real = norm(real)
             else:
+                assert isinstance(norm, nn.BatchNorm1d)
                 known = norm.running_mean, norm.running_var, norm.weight, norm.bias
                 real = batch_norm(real, *known, eps=norm.eps)
             hidden = hidden.masked_scatter(mask.unsqueeze(-1), real)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import models
 from models.nn.losses import negative_mask, triplet_loss
 
 
@@ -51,3 +52,24 @@ def test_triplet_loss_without_negatives_is_zero_with_a_finite_gradient():
     loss.backward()
     assert loss == 0
     assert (scores.grad == 0).all()
+
+
+def test_the_mean_is_the_loss_of_lgsgm(golden):
+    """Its score adds objects and predicates, which are the same in the fixture; margin 0.35."""
+    z = golden("lgsgm")
+    scores = 2 * z["out.score_t2i"][:, :5]
+    found = triplet_loss(scores, margin=0.35, mean=True)
+    assert found.item() == pytest.approx(z["out.contrastive_mean_t2i_5x5"].item(), rel=1e-6)
+    assert triplet_loss(scores, margin=0.35).item() == pytest.approx(5 * found.item())
+    every = [triplet_loss(scores, hard_negatives=False, mean=mean) for mean in (False, True)]
+    assert every[0].item() == pytest.approx(25 * every[1].item())
+
+
+def test_the_option_of_a_model_selects_the_mean(tiny, make_images, make_captions):
+    losses = []
+    for reduction in ("sum", "mean"):
+        torch.manual_seed(0)
+        options = {"word_dim": 6, "embed_dim": 8, "loss_reduction": reduction}
+        model = models.create("sgm", **tiny, **options).eval()
+        losses.append(model.loss(make_images(4), make_captions(4)).item())
+    assert losses[0] == pytest.approx(4 * losses[1])

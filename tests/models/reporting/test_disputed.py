@@ -50,6 +50,33 @@ def test_every_choice_of_a_model_is_explained(name):
         assert f"`{option.removeprefix('model.options.')}" in page, option
 
 
+@pytest.mark.parametrize(
+    ("step", "numbers"),
+    [
+        ("MS-COCO 5K", ["-86.7", "444.1", "530.8"]),
+        ("lambda | `scale: 20`", ["0.10", "0.086"]),
+        ("Precision | `run.amp", ["3.5e-3", "0.047"]),
+        ("Gradient of Eq. 10", ["1.3e-3"]),
+        ("Start of the region MLP", ["0.0128", "0.0279", "0.033", "0.021"]),
+        ("Clipping", ["0.019", "0.045", "0.023", "0.049"]),
+        ("Eq. 16", ["linear layer", "sigmoid", "does not have"]),
+        ("Easy epochs", ["Eq. 9", "Eq. 18"]),
+        ("Rate of a BERT", ["0.1"]),
+        ("Last batch", ["drop_last"]),
+        ("Neighbours", ["embeddings", "regions"]),
+        ("Seeds", ["no released code"]),
+        ("MS-COCO 1K", ["five folds"]),
+        ("Ties", ["against the query"]),
+        ("Re-ranking | image", ["--rerank-top"]),
+        ("Ensembles", ["mean of the score matrices"]),
+    ],
+)
+def test_the_page_says_how_much_a_choice_matters(step, numbers):
+    page = (Path(models.__file__).parents[1] / "docs" / "faithfulness.md").read_text()
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {step}"))
+    assert all(number in row for number in numbers)
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_value_of_a_choice_has_a_meaning(name):
     hints = typing.get_type_hints(models.options_class(name))

@@ -12,7 +12,13 @@ from models.configuration.config import from_dict
 from models.train import train
 from models.training.checkpoint import load_last
 from models.training.data import Data, make_model, open_data
-from models.training.neighbours import k_means, mean_regions, neighbour_batches, neighbour_order
+from models.training.neighbours import (
+    embeddings,
+    k_means,
+    mean_regions,
+    neighbour_batches,
+    neighbour_order,
+)
 from models.training.trainer import Trainer
 
 
@@ -128,6 +134,23 @@ def test_clusters_are_those_of_the_embeddings_and_survive_a_resume(
     assert [epoch for epoch, _ in seen] == [1, 2]  # the second run reads those of epoch 2
     cut = load_last(tmp_path / "cut" / "last.pt")
     assert all(torch.equal(cut["model"][name], value) for name, value in whole["model"].items())
+
+
+def test_clusters_follow_the_weights_and_not_the_stored_features(tiny_store, tmp_path):
+    config = hrem(tiny_store(images=48), tmp_path)
+    found = open_data(config)
+    models = [make_model(config, found) for _ in range(2)]
+    torch.manual_seed(1)
+    for value in models[1].region_layer.parameters():
+        torch.nn.init.normal_(value)
+    one, again, other = (found.clusters(model, 1) for model in (models[0], models[0], models[1]))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    points = embeddings(models[1], found.store, "train", found.codebook)
+    batches = found.store.image_batches("train", 5, found.codebook, unions=False)
+    with torch.no_grad():
+        codes = [models[1].eval().encode_images(batch).vectors for batch in batches]
+    torch.testing.assert_close(points, torch.cat(codes))
 
 
 def test_models_without_one_vector_for_an_image_cannot_be_clustered(data):
