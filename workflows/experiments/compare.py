@@ -276,6 +276,7 @@ def quote(row: Row) -> dict[str, Any]:
     keys = ("name", "label", "source", "regions", "ensemble")
     return {
         **{key: getattr(row, key) for key in keys},
+        "protocol": published.protocol_of(row),
         "numbers": dict(row.numbers),
         "sum": row.sum,
     }

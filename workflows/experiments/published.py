@@ -189,10 +189,19 @@ def benchmark_of(name: str) -> str:
 
 
 def quoted(benchmark: str) -> list[Row]:
-    """Return the rows of other papers' methods that a file quotes for a data set, best first."""
+    """Return the rows of other papers' methods that a file quotes for a data set.
+
+    The best comes first in each protocol. Numbers that several tables repeat are listed once.
+    """
     rows = [row for row in all_rows() if row.cited and row.benchmark == benchmark]
+    once = {(row.protocol, *(row.numbers.get(key) for key in RECALLS)): row for row in rows[::-1]}
     return sorted(
-        rows, key=lambda row: (-sum(key in row.numbers for key in RECALLS), -(row.sum or 0))
+        once.values(),
+        key=lambda row: (
+            row.protocol,
+            -sum(key in row.numbers for key in RECALLS),
+            -(row.sum or 0),
+        ),
     )
 
 

@@ -112,17 +112,18 @@ def _quoted_lines(rows: Summaries, dataset: str, about: str) -> list[str]:
         f"## Published on {dataset}, not by this package",
         "",
         "Other image features and other training: rows to look at, not to subtract. The rows above"
-        f" are {about}. These are the 1,000 test images; * is an ensemble.",
+        f" are {about}. * is an ensemble.",
         "",
-        "| method | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | image features | source |",
-        "|---|" + "---:|" * 7 + "---|---|",
+        "| method | protocol | i2t R@1 | R@5 | R@10 | t2i R@1 | R@5 | R@10 | rSum | image features "
+        "| source |",
+        "|---|---|" + "---:|" * 7 + "---|---|",
     ]
     for row in rows:
         numbers = row["numbers"]
         cells = [f"{numbers[key]:.1f}" if key in numbers else "" for key in RECALLS]
         whole = row["sum"] is not None and all(key in numbers for key in RECALLS)
-        label = row["label"] + (" *" if row["ensemble"] else "")
+        label = row["label"].replace("*", "").strip() + (" *" if row["ensemble"] else "")
         total = f"{row['sum']:.1f}" if whole else ""
-        cells = [label, *cells, total, row["regions"], row["source"]]
+        cells = [label, row["protocol"], *cells, total, row["regions"], row["source"]]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return lines

@@ -204,6 +204,69 @@ def test_the_evaluation_follows_from_the_row(row):
     assert ("rerank.top" in ours.get("open", [])) == row["rerank"]
 
 
+# Rows about methods that this package does not have
+
+OTHERS = yaml.safe_load((FOLDER / "others.yaml").read_text(encoding="utf-8"))
+OF_OTHERS = {  # printed by, table: rows, and the sum of all their numbers
+    ("sgm", "2"): (2, 689.5),
+    ("sgm", "3"): (6, 2293.6),
+    ("gsmn", "1"): (8, 5904.0),
+    ("gsmn", "2"): (7, 5850.8),
+    ("racg", "I"): (17, 9001.7),
+    ("racg", "II"): (6, 2640.8),
+    ("hrem", "1"): (12, 10204.8),
+    ("hrem", "2"): (16, 16354.8),
+    ("cfsgr", "1"): (10, 9868.1),
+}
+PRINTED = {  # rows of each table on paper, a row for each data set and protocol
+    ("sgm", "1"): 5,
+    ("sgm", "2"): 6,
+    ("sgm", "3"): 12,
+    ("gsmn", "1"): 13,
+    ("gsmn", "2"): 12,
+    ("gsmn", "3"): 7,
+    ("racg", "I"): 45,
+    ("racg", "II"): 17,
+    ("racg", "III"): 9,
+    ("racg", "IV"): 9,
+    ("hrem", "1"): 18,
+    ("hrem", "2"): 24,
+    ("hrem", "3a"): 7,
+    ("hrem", "3b"): 6,
+    ("hrem", "4"): 24,
+    ("cfsgr", "1"): 12,
+    ("cfsgr", "2"): 7,
+}
+
+
+def test_the_rows_of_other_methods_complete_every_table():
+    found = {}
+    for row in OTHERS["rows"]:
+        count, total = found.get((row["source"], row["table"]), (0, 0.0))
+        total = round(total + sum(row["numbers"].values()), 2)
+        found[row["source"], row["table"]] = count + 1, total
+    assert found == OF_OTHERS
+    assert {
+        table: CHECKLIST[table][0] + OF_OTHERS.get(table, (0,))[0] for table in CHECKLIST
+    } == PRINTED
+
+
+@rows(OTHERS["rows"])
+def test_a_row_of_another_method_has_its_keys(row):
+    assert set(row) - {"note"} == {*REQUIRED, "ours", "why", "source"}
+    assert row["name"].startswith(f"others_{row['source']}_t")
+    assert row["method"] not in METHODS
+    assert (row["ours"], row["split"]) == (None, "test")
+    assert row["protocol"] in PROTOCOLS[row["dataset"]]
+    test_numbers_are_possible(row)
+    numbers = row["numbers"]
+    printed = [numbers[key] for key in RECALLS if key in numbers]
+    if "rsum" in numbers and off(numbers, sum(printed), "rsum"):
+        assert f"{sum(printed):.1f}" in row["note"]
+    if "mr" in numbers and abs(numbers["mr"] - sum(printed) / len(printed)) > 0.1:
+        assert f"{sum(printed) / len(printed):.1f}" in row["note"]
+
+
 def test_hrem_has_neighbour_batches_in_all_rows_but_one():
     without = {
         row["name"]
