@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from features.registry import Registry
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MODELS",
     "MatchingModel",
+    "WordRegions",
     "build_options",
     "create",
     "list_models",
@@ -79,6 +80,24 @@ class MatchingModel(Protocol):
                 only some of the pairs.
         """
         ...
+
+
+class WordRegions(NamedTuple):
+    """How the words of one caption relate to the regions of one image, for displays.
+
+    A model that aligns words with regions has ``word_regions(images, captions)``, which takes the
+    codes of one image and one caption and returns this, or None.
+
+    Attributes:
+        rows: what the rows are: ``words`` (position 0 is ``<start>``) or ``ends``, the subject and
+            object of each triplet in turn.
+        weights: (T, R).
+        what: what the numbers are, for readers: ``attention``, ``similarity``.
+    """
+
+    rows: str
+    weights: Tensor
+    what: str
 
 
 MODELS: Registry[Any] = Registry(

@@ -25,6 +25,7 @@ COMMANDS = {  # command -> the program of this one command
     "train": "models.train:app",
     "evaluate": "models.evaluate:app",
     "search": "models.search:app",
+    "serve": "models.serve:app",
     "report": "models.report:app",
     "selfcheck": "models.selfcheck:app",
     "embed": "models.export:app",
@@ -91,7 +92,9 @@ def _help() -> str:
     lines += ["Photos and captions in; scene graphs, features and models out.", ""]
     alone = {name: next(iter(_summaries(_program(one)).values())) for name, one in COMMANDS.items()}
     parts = {"Builds and models": alone}
-    parts |= {title: _summaries(_program(place)) for title, place in GROUPS.items()}
+    for title, place in GROUPS.items():
+        found = _summaries(_program(place))
+        parts[title] = {name: text for name, text in found.items() if name not in COMMANDS}
     width = max(len(name) for commands in parts.values() for name in commands)
     for title, commands in parts.items():
         lines.append(f"{title}:")

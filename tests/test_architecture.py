@@ -55,6 +55,8 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["reporting"],
         ["evaluate", "train"],
         ["compare", "export", "report", "search", "selfcheck", "verify"],
+        ["web"],
+        ["serve"],
         ["verify-result"],
     ],
     "workflows": [

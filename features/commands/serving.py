@@ -37,10 +37,10 @@ def serve(
     allow_host: AllowHost = None,
 ) -> None:
     """Look through stores in a browser: a grid with filters, each image with its graph."""
-    start(stores, images_dir or (), host, port, allow_host or ())
+    serve_stores(stores, images_dir or (), host, port, allow_host or ())
 
 
-def start(
+def serve_stores(
     stores: list[str],
     images_dir: list[Path] | tuple[Path, ...],
     host: str,

@@ -24,7 +24,7 @@ from features.web.security import guard
 from features.web.selection import least_scores, neighbours, select
 from features.web.shelf import Shelf, Site
 
-__all__ = ["Links", "create_app", "page"]
+__all__ = ["Extension", "Links", "create_app", "page"]
 
 ASSETS = {"style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 STAGES = {
@@ -43,10 +43,18 @@ class Links:
     Attributes:
         of_site: functions of a site; each returns (title, URL) for the head of every page.
         of_image: functions of a site and an image row; each returns (title, URL).
+        assets: files of pages: name -> contents and media type.
     """
 
+    assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     of_site: list[Callable[[Site], Sequence[tuple[str, str]]]] = field(default_factory=list)
     of_image: list[Callable[[Site, int], Sequence[tuple[str, str]]]] = field(default_factory=list)
+
+    def add_assets(self, package: str, files: Mapping[str, str]) -> None:
+        """Add files from the folder ``static`` of a package: name -> media type."""
+        folder = resources.files(package).joinpath("static")
+        for name, kind in files.items():
+            self.assets[name] = folder.joinpath(name).read_bytes(), kind
 
 
 Extension = Callable[[Flask, Shelf, Links], None]
@@ -77,7 +85,8 @@ def create_app(
     )
     guard(app, hosts, any_address=any_address)
     links = Links()
-    _add_assets(app)
+    links.add_assets("features.web", ASSETS)
+    _add_assets(app, links)
     _add_errors(app)
     _add_pages(app, shelf, links)
     for extend in extensions:
@@ -99,22 +108,21 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
     return Response(html.encode("utf-8", "replace"), status, mimetype="text/html")
 
 
-def _add_assets(app: Flask) -> None:
-    """Serve the files of the package from memory, under names that change with the contents."""
-    folder = resources.files("features.web").joinpath("static")
-    files = {name: folder.joinpath(name).read_bytes() for name in ASSETS}
-    marks = {name: hashlib.sha256(data).hexdigest()[:12] for name, data in files.items()}
+def _add_assets(app: Flask, links: Links) -> None:
+    """Serve the files of the packages from memory, under names that change with the contents."""
 
     @app.get("/-/<name>")
     def asset(name: str) -> Response:
-        if name not in files:
+        if name not in links.assets:
             abort(404)
-        response = Response(files[name], mimetype=ASSETS[name])
+        data, kind = links.assets[name]
+        response = Response(data, mimetype=kind)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
         return response
 
     def asset_url(name: str) -> str:
-        return url_for("asset", name=name, v=marks[name])
+        mark = hashlib.sha256(links.assets[name][0]).hexdigest()[:12]
+        return url_for("asset", name=name, v=mark)
 
     app.jinja_env.globals["asset_url"] = asset_url
 

@@ -27,7 +27,7 @@ from models.nn import (
     score_in_tiles,
     xavier_linear,
 )
-from models.registry import register
+from models.registry import WordRegions, register
 
 Norm = Literal[
     "softmax", "l2norm", "clipped_l2norm", "l1norm", "clipped_l1norm", "clipped", "no_norm"
@@ -174,6 +174,23 @@ class Scan(TripletNetwork[ScanOptions]):
             queries, axis = on_regions.squeeze(1), 2
         cosines = top / (length * square.clamp(min=1e-16).sqrt()).clamp(min=1e-8)
         return pool_queries(cosines, queries, axis, self.options.pool, self.pool_scale).T
+
+    def word_regions(self, images: ScanImages, captions: ScanCaptions) -> WordRegions:
+        """Return the attention between the words and regions of one pair.
+
+        In direction ``i2t`` a column sums to 1: regions attend to words.
+        """
+        words, regions = captions.words[0], images.regions[0]
+        mask, word_mask = images.mask[0], captions.mask[0]
+        s = (words @ regions.T).unsqueeze(0)  # (1, T, R)
+        norm, scale = self.options.norm, self.attention_scale
+        if self.options.direction == "t2i":
+            logits = attention_logits(s, norm, 1, word_mask.view(1, -1, 1), scale)
+            weights = masked_softmax(logits, mask.view(1, 1, -1), 2)
+        else:
+            logits = attention_logits(s, norm, 2, mask.view(1, 1, -1), scale)
+            weights = masked_softmax(logits, word_mask.view(1, -1, 1), 1)
+        return WordRegions("words", weights[0] * mask, "attention")
 
     def plain_score(self, images: ScanImages, captions: ScanCaptions) -> Tensor:
         """Score I images against one caption by definition: (I, 1)."""

@@ -53,7 +53,7 @@ from models.nn import (
     uniform_embedding,
     xavier_linear,
 )
-from models.registry import register
+from models.registry import WordRegions, register
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -229,6 +229,13 @@ class Comparison(nn.Module):
         apart = queries - scan_attention(queries, images.local, images.mask, self.scale)
         local = l2norm(self.local(self._power(apart)))
         return torch.cat([self._global(images.whole, text.whole), local], 1)
+
+    def attention(self, images: Nodes, texts: Nodes) -> Tensor:
+        """Return how the text nodes of one caption attend to the nodes of one image, (T, K)."""
+        s = torch.bmm(texts.local[:1], images.local[:1].transpose(1, 2))  # (1, T, K)
+        s = s * texts.mask[:1].unsqueeze(2)
+        weights = masked_softmax(clipped_l2norm(s, 1, self.scale), images.mask[:1].unsqueeze(1))
+        return weights[0]
 
     def _global(self, images: Tensor, texts: Tensor) -> Tensor:
         apart = texts.unsqueeze(0) - images.unsqueeze(1)  # (n, C, D)
@@ -482,6 +489,13 @@ class CoarseNetwork(ReasoningNetwork):
         whole = pool(torch.cat([o, r], 1), torch.cat([o_mask, r_mask], 1))
         return GraphCode(o, o_mask, r, r_mask, l2norm(whole))
 
+    def word_regions(self, images: GraphCode, captions: GraphCode) -> WordRegions:
+        """Return the attention of the words of one caption to the objects of one image."""
+        nodes, text = _joined(images, compact=False), _joined(captions, compact=False)
+        weights = self.compare.attention(nodes, text)
+        words, objects = captions.objects.shape[1], images.objects.shape[1]
+        return WordRegions("words", weights[:words, :objects], "attention")
+
     def local_score(self, images: GraphCode, captions: GraphCode) -> Tensor:
         """Average the best matches of words and of triplets: (I, C). CFSGR Eq. (4)-(5)."""
         objects = mean_of_max(*images[:2], *captions[:2])
@@ -530,6 +544,12 @@ class FineNetwork(ReasoningNetwork):
         o, r = self.visual(images)
         nodes, mask = (o, images.object_mask) if self.on_objects else (r, images.relation_mask)
         return Nodes(nodes, mask, l2norm(self.visual_pool(nodes, mask)))
+
+    def word_regions(self, images: Nodes, captions: Nodes) -> WordRegions | None:
+        """Return the attention of the ends of triplets to the objects of one image."""
+        if not self.on_objects:
+            return None
+        return WordRegions("ends", self.compare.attention(images, captions), "attention")
 
     def text_graph(self, captions: CaptionBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Update objects and predicates of the triplet paths in a graph layer. CFSGR Eq. (10).
@@ -636,6 +656,14 @@ class Cfsgr(TripletNetwork[CfsgrOptions]):
         """Sum of the networks' similarities: (I, C)."""
         each = zip(self.parts, self._split(images), self._split(captions), strict=True)
         return torch.stack([network.score(i, c) for network, i, c in each]).sum(0)
+
+    def word_regions(
+        self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]
+    ) -> WordRegions | None:
+        """Return the attention of the first network that compares objects; None without one."""
+        each = zip(self.parts, self._split(images), self._split(captions), strict=True)
+        found = (network.word_regions(i, c) for network, i, c in each)
+        return next((one for one in found if one is not None), None)
 
     def plain_score(self, images: tuple[Tensor, ...], captions: tuple[Tensor, ...]) -> Tensor:
         """Score I images against one caption by definition: (I, 1)."""

@@ -47,7 +47,7 @@ from models.nn import (
     xavier_linear,
     zero_padding,
 )
-from models.registry import register
+from models.registry import WordRegions, register
 
 AttentionNorm = Literal["clipped_l2norm", "none"]
 Propagation = Literal["paper", "official"]
@@ -591,6 +591,17 @@ class Gsmn(TripletNetwork[GsmnOptions]):
             nodes = self.region_head(region_vectors, 1)  # (I, C, R)
             scores.append(masked_mean(nodes, region_mask.unsqueeze(1), -1))
         return torch.stack(scores).sum(0)
+
+    def word_regions(self, images: GsmnImages, captions: GsmnCaptions) -> WordRegions:
+        """Return the attention of the words of one caption to the regions of one image."""
+        similar = (captions.words[0] @ images.regions[0].T)[None, :, None]  # (1, T, 1, R)
+        similar = similar * captions.mask[0].view(1, -1, 1, 1)
+        squares = None
+        if self.options.attention_norm == "clipped_l2norm":
+            similar = leaky_relu(similar, 0.1)
+            squares = similar.square().sum(1, keepdim=True)
+        logits = _attention_logits(similar, squares, self.options.scale, images.mask)
+        return WordRegions("words", logits.softmax(3)[0, :, 0], "attention")
 
     def plain_score(self, images: GsmnImages, captions: GsmnCaptions) -> Tensor:
         """Score I images against one caption by definition: (I, 1)."""

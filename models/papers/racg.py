@@ -45,7 +45,7 @@ from models.nn import (
     xavier_linear,
     zero_padding,
 )
-from models.registry import register
+from models.registry import WordRegions, register
 
 CrossNodes = Literal["nouns_attributes", "nouns", "all"]
 
@@ -467,6 +467,12 @@ class Racg(Network[RacgOptions]):
                 scores = cosine(one, other)
             means.append(masked_mean(scores, mask[:, side], 1))
         return (means[0] + means[1]) / 2
+
+    def word_regions(self, images: RacgImages, captions: RacgCaptions) -> WordRegions:
+        """Return the cross-graph relations of one pair: words with none have zeros."""
+        products = captions.as_head[0] @ images.nodes[0].T  # (T, R)
+        seen = captions.cross[0].unsqueeze(1) & images.mask[0]
+        return WordRegions("words", masked_softmax(products, seen), "cross-graph relations")
 
     def plain_score(self, images: RacgImages, captions: RacgCaptions) -> Tensor:
         """Score I images against one caption by definition: (I, 1)."""

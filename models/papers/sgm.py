@@ -39,7 +39,7 @@ from models.nn import (
     xavier_linear,
     zero_padding,
 )
-from models.registry import register
+from models.registry import WordRegions, register
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -241,6 +241,11 @@ class Sgm(TripletNetwork[SgmOptions]):
         s_o = mean_of_max(i.objects, i.object_mask, c.words, c.word_mask)
         s_r = mean_of_max(i.relations, i.relation_mask, c.paths, c.path_mask)
         return s_o + self.options.relation_weight * s_r
+
+    def word_regions(self, images: SgmImages, captions: SgmCaptions) -> WordRegions:
+        """Return the similarities of which the score takes each word's best one."""
+        similar = captions.words[0] @ images.objects[0].T  # (T, K)
+        return WordRegions("words", similar, "similarity")
 
     def plain_score(self, images: SgmImages, captions: SgmCaptions) -> Tensor:
         """Score I images against one caption by definition: (I, 1)."""

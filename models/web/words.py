@@ -1,0 +1,63 @@
+"""Which regions the words of a caption go with, as the page of an image shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from features.records import TextGraph
+from models.registry import WordRegions
+
+__all__ = ["Row", "rows_of"]
+
+NAMED = 3  # regions that are named beside a word
+
+
+@dataclass(frozen=True)
+class Row:
+    """A word, or an end of a triplet.
+
+    Attributes:
+        name: the word.   weights: one per region, as in the model.
+        shares: the same from 0 to 1, for the strength of a colour.
+        best: the regions with the largest weights, best first.
+        content: whether it is an object, attribute or relation of the caption.
+    """
+
+    name: str
+    weights: Sequence[float]
+    shares: Sequence[float]
+    best: Sequence[int]
+    content: bool
+
+
+def rows_of(graph: TextGraph, found: WordRegions, regions: int) -> list[Row]:
+    """Return the rows of a map that stand for words of the caption.
+
+    Args:
+        graph: the caption.   found: of a model.   regions: how many the image has.
+    """
+    weights = found.weights.float().numpy()[:, :regions]
+    if found.rows == "words":  # the first one is <start>
+        names = list(graph.tokens)
+        weights = weights[1 : 1 + len(names)]
+        content = [role != "other" for role in graph.roles] or [True] * len(names)
+    else:
+        names = list(chain.from_iterable((s, o) for s, _, o in graph.triplets))
+        weights = weights[: len(names)]
+        content = [True] * len(names)
+    rows: dict[tuple[str, bytes], Row] = {}
+    for name, values, matters in zip(names, weights, content, strict=False):
+        if not any(sign.isalnum() for sign in name):
+            continue
+        positive = np.maximum(values, 0.0)
+        top = float(positive.max(initial=0.0))
+        low = float(positive.min(initial=0.0)) if found.what == "similarity" else 0.0
+        shares = (positive - low) / (top - low) if top > low else np.zeros_like(positive)
+        best = np.argsort(-values, kind="stable")[:NAMED].tolist() if top > 0 else []
+        row = Row(name, values.tolist(), shares.tolist(), best, matters)
+        rows.setdefault((name, values.tobytes()), row)  # an end of several triplets, once
+    return list(rows.values())
