@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: stages and tests run one process per core.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help install demo compare test test-fast faults check bench docs clean
+.PHONY: help install demo compare test test-fast faults check bench docs pages pictures clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,11 +45,20 @@ bench: install ## the ratios that README quotes, as Markdown tables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
-docs: install ## pages generated from the code: format, rules, equations, reliability
+docs: install pages ## the documentation as a site that needs no server: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
+
+pages: install ## pages generated from the code: format, rules, equations, reliability
 	$(BIN)/python -m features.format.page > docs/format.md
 	$(BIN)/python -m pipeline rules > docs/rules.md
 	$(BIN)/python -m models.equations docs/equations.md
 	$(BIN)/python -m tests.faults.page > docs/reliability.md
+	$(BIN)/python -m website.drawings
+
+pictures: install ## pictures of README and the tutorial, outputs of the notebook; needs Chromium
+	$(BIN)/python -m website.pictures
+	$(BIN)/python -m website.notebooks build/pictures
 
 clean: ## remove the environment, caches and the demo
 	rm -rf .venv $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

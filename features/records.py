@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from features.inline import boxes_svg, tree_svg
+
 __all__ = [
     "Caption",
     "Detections",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 Float32 = npt.NDArray[np.float32]
+INLINE_OBJECTS, INLINE_RELATIONS = 12, 8  # at most drawn in a notebook
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,21 @@ class SceneGraph:
     shown: float = 0.0
     relations_shown: float = 0.0
 
+    def _repr_svg_(self) -> str:
+        """Draw the graph in a notebook: what is sure enough to be shown, best first."""
+        rows = [row for row, score in enumerate(self.scores) if score >= self.shown]
+        rows = rows[:INLINE_OBJECTS]
+        place = {row: at for at, row in enumerate(rows)}
+        relations = [
+            (place[subject], predicate, place[target])
+            for (subject, predicate, target), score in zip(
+                self.relations, self.relation_scores, strict=True
+            )
+            if score >= self.relations_shown and {subject, target} <= place.keys()
+        ]
+        labels = [self.labels[row] for row in rows]
+        return boxes_svg(self.size, self.boxes[rows], labels, relations[:INLINE_RELATIONS])
+
 
 @dataclass(frozen=True, slots=True)
 class TextGraph:
@@ -188,6 +206,12 @@ class TextGraph:
     def triplets(self) -> list[tuple[str, str, str]]:
         """(subject, predicate, object) in lemmas, one per relation."""
         return [(self.objects[s], p, self.objects[o]) for s, p, o in self.relations]
+
+    def _repr_svg_(self) -> str:
+        """Draw the dependency tree in a notebook, with triplets and attributes below."""
+        lines = [" - ".join(triplet) for triplet in self.triplets]
+        lines += [f"{attribute} {noun}" for noun, attribute in self.attributes]
+        return tree_svg(self.tokens, self.heads, lines)
 
 
 def union_boxes(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.batches import CaptionBatch, ImageBatch, Loader, caption_batches, image_batches
 from features.errors import UnknownName
+from features.inline import table_html
 from features.reading import (
     CAPTION_TABLES,
     IMAGE_TABLES,
@@ -71,6 +72,16 @@ class Store(StoreReader):
         Raises: UnknownName: no such caption.
         """
         return text_graph(self, int(self.rows_of_captions([caption_id])[0]))
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: images of each split, captions, and columns of features."""
+        rows: dict[str, object] = {
+            name: f"{len(found):,} images" for name, found in self.splits.items()
+        }
+        rows["captions"] = f"{len(self.captions):,}"
+        if self.has("object_features"):
+            rows["features"] = " x ".join(map(str, self.row_shape("object_features")))
+        return table_html(repr(self).strip("<>"), rows)
 
     @functools.cached_property
     def images(self) -> pd.DataFrame:

@@ -20,12 +20,20 @@ def docs(
     page: Annotated[str, typer.Argument(metavar="[PAGE]", help="Name of a page.")] = "",
 ) -> None:
     """Print a page of the documentation, or the names of all pages."""
-    pages = {path.stem: path for place in _PLACES for path in sorted(place.glob("*.md"))}
+    pages = {
+        path.relative_to(place).with_suffix("").as_posix(): path
+        for place in _PLACES
+        for path in sorted(place.rglob("*.md"))
+    }
     if not page:
+        width = max(map(len, pages), default=0)
         for name, path in pages.items():
             title = path.read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{name:14} {title.lstrip('# ')}")
+            typer.echo(f"{name:{width}}  {title.lstrip('# ')}")
         return
     if page not in pages:
-        raise UnknownName.of("page", page, pages)
+        named = [name for name in pages if name.rpartition("/")[2] == page]  # without its folder
+        if len(named) != 1:
+            raise UnknownName.of("page", page, pages)
+        (page,) = named
     typer.echo(pages[page].read_text(encoding="utf-8"))

@@ -20,7 +20,7 @@ PACKAGES = {
 }
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
-        ["allocator", "errors", "tar_files"],
+        ["allocator", "errors", "inline", "tar_files"],
         ["decoding", "names", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],

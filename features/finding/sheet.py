@@ -61,7 +61,7 @@ def contact_sheet(matches: Matches, images_dir: Path | None = None, *, count: in
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>{_STYLE}</style>"
         f"<header><h1>{title}</h1><p>{shown} images, {len(matches):,} matches in "
-        f"{html.escape(str(matches.store.path.parent))}</p></header>"
+        f"{html.escape(matches.store.path.parent.name)}</p></header>"
         f"<main>{''.join(cards)}</main></html>\n"
     )
 

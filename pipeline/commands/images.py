@@ -1,4 +1,4 @@
-"""Commands for images: ``detect``, ``evaluate-detections``, ``photo``."""
+"""Commands for images: ``detect``, ``evaluate-detections``, ``photo``, ``scenes``."""
 
 from __future__ import annotations
 
@@ -240,3 +240,19 @@ def photo(
         typer.echo(f"{one.name}: {objects} objects, {links} relations")
     for note in recipe.notes:
         typer.echo(f"note: {note}", err=True)
+
+
+@app.command("scenes")
+def scenes(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write to.")],
+    images: Annotated[int, typer.Option(metavar="N", help="Number of scenes.")] = 40,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the scenes.")] = 0,
+) -> None:
+    """Render scenes with captions, to try things out without photos of your own.
+
+    Writes FOLDER/photos, FOLDER/captions.csv and FOLDER/new.jpg, a scene without captions.
+    """
+    from pipeline.demo import make_folder  # loads the renderer
+
+    make_folder(folder, images, seed)
+    typer.echo(f"{folder}: {images} scenes in photos, {5 * images} captions in captions.csv")

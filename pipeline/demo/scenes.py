@@ -6,6 +6,7 @@ pixels and boxes, so a model that uses these outperforms a comparison of words w
 
 from __future__ import annotations
 
+import csv
 import itertools
 import random
 from pathlib import Path
@@ -48,6 +49,36 @@ def make_scenes(folder: Path, images: int = 600, seed: int = 0) -> None:
         folder / "dataset_scenes.json", "scenes", zip(graphs, splits, captions, strict=True)
     )
     write_json(folder / "scene_graphs.json", graphs)
+
+
+def make_folder(folder: Path, images: int = 40, seed: int = 0) -> None:
+    """Render scenes as a folder of one's own looks: ``photos/00.jpg`` ... and ``captions.csv``.
+
+    ``new.jpg`` is one more scene, which has no captions.
+
+    Args:
+        folder: folder to write to; created if missing.
+        images: number of scenes with five captions each.
+        seed: random seed; equal seeds give equal files.
+
+    Raises: UsageError: no image is asked for.
+    """
+    if images < 1:
+        raise UsageError(f"{images} scenes cannot be rendered. Use at least 1.")
+    folder = Path(folder)
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    *scenes, new = plan_scenes(images + 1, seed)
+    digits = max(2, len(str(images - 1)))
+    with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file_name", "caption"])
+        for number, scene in enumerate(scenes):
+            name = f"{number:0{digits}d}.jpg"
+            image = draw_scene(scene, seed * 1_000_003 + number)
+            image.save(folder / "photos" / name, quality=90, subsampling=0)
+            words = random.Random(f"words {seed} {number}")
+            table.writerows([name, caption] for caption in write_captions(scene, words))
+    draw_scene(new, seed * 1_000_003 + images).save(folder / "new.jpg", quality=90, subsampling=0)
 
 
 def plan_scenes(images: int, seed: int = 0) -> list[Scene]:

@@ -1,8 +1,11 @@
 """The wheel, installed into a fresh virtual environment outside of the checkout."""
 
+import csv
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,9 +13,9 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+
+from pipeline.demo import make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,6 +48,50 @@ class Installed:
         return done.stdout
 
 
+@dataclass(frozen=True)
+class Block:
+    """A block of a page that can be run."""
+
+    title: str  # of its section
+    kind: str  # sh or python; blocks of other kinds (console, toml, ...) are not run
+    text: str
+
+    @property
+    def lines(self):
+        """The commands, without continued lines."""
+        return self.text.replace("\\\n", " ").splitlines()
+
+
+def blocks(page):
+    """Return the blocks of a page in order."""
+    found = []
+    sections = re.split(r"^#+ (.*)\n", "# \n" + (ROOT / page).read_text(), flags=re.M)[1:]
+    for title, text in zip(sections[::2], sections[1::2], strict=True):
+        for kind, block in re.findall(r"^```(sh|python)\n(.*?)^```", text, re.M | re.S):
+            found.append(Block(title, kind, block))
+    assert found, page
+    return found
+
+
+def run_page(installed, place, page, before=None):
+    """Run every block of a page as printed; return what each printed, by the section's title.
+
+    ``before`` has functions to call in front of blocks with a given text.
+    """
+    said: dict[str, list[str]] = {}
+    for block in blocks(page):
+        for text, prepare in (before or {}).items():
+            if text in block.text:
+                prepare()
+        if block.kind == "python":
+            (place / "block.py").write_text(block.text)
+            out = installed.works(place, f"{installed.bin / 'python'} block.py")
+        else:
+            out = installed.works(place, block.text)
+        said.setdefault(block.title, []).append(out)
+    return said
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
     """Build the wheel and install it; the packages that it needs are those of this environment."""
@@ -75,20 +122,42 @@ def installed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory):
-    """Write 30 photos of one or two shapes, and a captions file."""
+    """Write 40 drawn photos, captions.csv, new.jpg, and the same captions as Karpathy's JSON."""
     place = tmp_path_factory.mktemp("raw")
-    (place / "photos").mkdir()
-    listed = []
-    for number in range(30):
-        colour = ("red", "green", "blue")[number % 3]
-        noise = np.random.default_rng(number).integers(90, 160, (96, 128, 3), dtype=np.uint8)
-        image = Image.fromarray(noise)
-        ImageDraw.Draw(image).ellipse((20 + number, 20, 70 + number, 70), fill=colour)
-        image.save(place / "photos" / f"{number:02d}.jpg")
-        texts = [f"A {colour} ball lies on the grass .", f"The ball is {colour} .", "A ball ."]
-        texts += [f"Something {colour} is round .", "There is grass ."]
-        sentences = [{"raw": text, "sentid": 5 * number + at} for at, text in enumerate(texts)]
-        split = "train" if number < 20 else "val" if number < 25 else "test"
-        listed.append({"filename": f"{number:02d}.jpg", "split": split, "sentences": sentences})
+    make_folder(place)
+    images: dict[str, list[dict[str, object]]] = {}
+    with (place / "captions.csv").open(newline="") as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            sentence = {"raw": row["caption"], "sentid": number}
+            images.setdefault(row["file_name"], []).append(sentence)
+    splits = ["train"] * 26 + ["val"] * 6 + ["test"] * 8
+    listed = [
+        {"filename": name, "split": split, "sentences": sentences}
+        for split, (name, sentences) in zip(splits, images.items(), strict=True)
+    ]
     (place / "captions.json").write_text(json.dumps({"dataset": "mine", "images": listed}))
+    return place
+
+
+@pytest.fixture(scope="session")
+def mine(installed, raw, tmp_path_factory):
+    """Return a folder with the store that all pages build: where it lies, building is idle."""
+    place = tmp_path_factory.mktemp("mine")
+    shutil.copytree(raw, place, dirs_exist_ok=True)
+    (command,) = [line for line in blocks("README.md")[0].lines if " build " in line]
+    assert "40 images" in installed.works(place, command)
+    return place
+
+
+@pytest.fixture(scope="session")
+def trained(installed, mine, tmp_path_factory):
+    """Return the folder with the runs of the page on trainings, as printed."""
+    place = tmp_path_factory.mktemp("trained")
+    shutil.copytree(mine, place, dirs_exist_ok=True)
+    out = run_page(installed, place, "docs/howto/train.md")
+    assert "resuming at step" in out["Train a model, stop and resume it"][1]
+    assert "ensemble of 2" in out["Compare two runs"][0]
+    assert "runs/words" in out["Compare two runs"][0]
+    assert "words" in (place / "report.html").read_text()
+    assert "sgm" in out["Know what a run is"][0].lower()
     return place

@@ -28,7 +28,7 @@ def test_the_wheel_has_everything_and_is_what_runs(installed, tmp_path):
 def test_build_train_evaluate_report(installed, raw, tmp_path):
     shutil.copytree(raw, tmp_path, dirs_exist_ok=True)
     build = "scenestore build --images-dir photos --captions captions.json --store-dir st --jobs 2"
-    assert "30 images" in installed.works(tmp_path, build)
+    assert "40 images" in installed.works(tmp_path, build)
     assert "nothing to build" in installed.works(tmp_path, build)
     small = "--model.options.embed_dim 32 --model.options.word_dim 32 --data.batch_size 8"
     train = f"scenestore train sgm_f30k --data.store st --run.max_steps 4 {small}"

@@ -1,4 +1,4 @@
-"""Print the options of a build as the Markdown table of docs/building.md.
+"""Print the options of a build as the Markdown table of docs/howto/building.md.
 
 ``python -m workflows.build.option_table``
 """

@@ -1,7 +1,7 @@
 """The options of a build, each declared once.
 
 A field of ``BuildOptions`` becomes a parameter of the Luigi tasks (``takes``), a value of the plan
-and a row of the table in docs/building.md (``python -m workflows.build.option_table``).
+and a row of the table in docs/howto/building.md (``python -m workflows.build.option_table``).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from workflows.build.option_table import option_table
 from workflows.build.options import BuildOptions, TextOptions, described
 from workflows.build.plan import Plan
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "building.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "howto" / "building.md"
 REBUILT = {  # groups whose keys depend on the key of the first one
     "": set(),
     "index": {"index", "visual", "regions", "tokens", "text"},

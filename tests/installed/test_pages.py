@@ -1,0 +1,200 @@
+"""Every block of README, the tutorial and the how-to pages, as printed, from an installed wheel."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.installed.conftest import ROOT, run_page
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+RUN = {"data", "train", "find", "exchange", "python"}  # the tests below run these pages
+# other machines and hardware (its blocks are ``console``), a table, a list of pages
+NOT_RUN = {"cluster", "building", "index"}
+
+
+def copy(source, tmp_path):
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def captions_of(place):
+    with (place / "captions.csv").open(newline="") as file:
+        return [(row["file_name"], row["caption"]) for row in csv.DictReader(file)]
+
+
+def test_every_how_to_is_run():
+    pages = {path.stem: path for path in (ROOT / "docs" / "howto").glob("*.md")}
+    assert set(pages) == RUN | NOT_RUN
+    for name, path in pages.items():
+        text = path.read_text()
+        kinds = set(re.findall(r"^```(\w+)", text, re.M))
+        assert kinds <= {"sh", "python", "console"}, name  # all others are not run
+        assert bool(kinds & {"sh", "python"}) == (name in RUN), name
+        for block in re.findall(r"^```console\n(.*?)^```", text, re.M | re.S):
+            assert block.startswith("$ "), f"{name}: what is not run starts with $"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_first_ten_lines(installed, mine, tmp_path, page):
+    place = copy(mine, tmp_path)
+    (out,) = [out for said in run_page(installed, place, page).values() for out in said]
+    assert "00.jpg" in out
+    assert "rsum" in out
+    assert "report.html" in out
+    assert (place / "report.html").stat().st_size > 10_000
+
+
+def test_tutorial(installed, mine, tmp_path):
+    place = copy(mine, tmp_path)
+    said = run_page(installed, place, "docs/tutorial.md")
+    assert "40 images" in said["Build the store"][0]
+    for made in ("graph.png", "found.html", "report.html", "runs/vse/best.safetensors"):
+        assert (place / made).stat().st_size > 1000, made
+
+
+def test_concepts(installed, mine, tmp_path):
+    place = copy(mine, tmp_path)
+    for page in ("store", "variants", "graphs"):
+        run_page(installed, place, f"docs/concepts/{page}.md")
+    text = "".join(path.read_text() for path in place.glob("stores/mine/*.json"))
+    assert len(set(re.findall(r"text-[0-9a-f]{12}", text))) == 2  # two variants, one of tokens
+    assert len(set(re.findall(r"tokens-[0-9a-f]{12}", text))) == 1
+
+
+def test_find_and_search(installed, trained, tmp_path):
+    place = copy(trained, tmp_path)
+    said = run_page(installed, place, "docs/howto/find.md")
+    assert "ball - on - table" in said["Find images by what is in them"][0]
+    assert (place / "found.html").stat().st_size > 1000
+    assert "ball" in said["Search by sentence"][0]
+    assert "new.jpg" in said["Search by photo"][0]
+    for name in ("graph.png", "new.png"):
+        assert Image.open(place / name).width > 300
+
+
+def test_questions_and_python(installed, trained, tmp_path):
+    place = copy(trained, tmp_path)
+    said = run_page(installed, place, "docs/howto/python.md")
+    assert "ride" in said["Parse and detect without a store"][0]
+    said = run_page(installed, place, "docs/help/faq.md")
+    assert '"objects"' in said["How do I get a scene graph for my image?"][1]
+
+
+def test_the_notebook_runs(mine, tmp_path):
+    place = copy(mine, tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from website.notebooks import run\n"
+        "notebook = run(Path('examples/tour.ipynb'), Path(sys.argv[1]))\n"
+        "print([str(one) for cell in notebook.cells for one in cell.get('outputs', [])])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, place], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for shown in ("20 images", "<svg", "loss of the last epoch", "'00.jpg'"):
+        assert shown in done.stdout, shown
+
+
+def test_export_and_import(installed, trained, tmp_path):
+    place = copy(trained, tmp_path)
+    lines = []
+    for number, name in enumerate(dict(captions_of(place))):
+        rng = np.random.default_rng(number)
+        boxes = np.sort(rng.uniform(0, 60, (4, 2, 2)).astype("<f4"), axis=1).reshape(4, 4)
+        features = rng.normal(size=(4, 16)).astype("<f4")
+        coded = [base64.b64encode(array.tobytes()).decode() for array in (boxes, features)]
+        lines.append("\t".join([name.removesuffix(".jpg"), "128", "96", "4", *coded]) + "\n")
+    (place / "butd.tsv").write_text("".join(lines))
+    said = run_page(installed, place, "docs/howto/exchange.md")
+    (images,) = (place / "exported").rglob("*test_ims.npy")
+    assert np.load(images, mmap_mode="r").shape[1] == 36
+    assert len(json.loads((place / "captions.json").read_text())["annotations"]) == 200
+    assert "ball" in (place / "relations.csv").read_text() or (place / "relations.csv").exists()
+    assert "200 captions" in said["Import bottom-up-attention features"][0]
+
+
+def test_own_files(installed, mine, tmp_path):
+    """CSV, metadata.jsonl, tars, texts, COCO with gold boxes, Flickr30k, verify and repair."""
+    place = copy(mine, tmp_path)
+    photos = sorted((place / "photos").iterdir())[:6]
+    said = {name: [text for at, text in captions_of(place) if at == name] for name in
+            (photo.name for photo in photos)}  # fmt: skip
+    splits = dict(
+        zip(said, ["train", "train", "train", "train", "validation", "test"], strict=True)
+    )
+    hugging, tars, texts, coco, flickr = (
+        place / name for name in ("hf", "tars", "texts", "coco", "flickr30k")
+    )
+    for folder in (hugging, tars, texts, coco / "train2017", coco / "annotations",
+                   flickr / "flickr30k-images"):  # fmt: skip
+        folder.mkdir(parents=True)
+    rows, listed, images, captions, boxes = [], [], [], [], []
+    with tarfile.open(tars / "00000.tar", "w") as tar:
+        for number, photo in enumerate(photos):
+            name = photo.name
+            shutil.copy(photo, hugging)
+            shutil.copy(photo, texts)
+            (texts / f"{photo.stem}.txt").write_text("\n".join(said[name]))
+            rows += [
+                {"file_name": name, "text": text, "split": splits[name]} for text in said[name]
+            ]
+            entry = {".jpg": photo.read_bytes(), ".txt": said[name][0].encode(), ".json": b"{}"}
+            for suffix, content in entry.items():
+                info = tarfile.TarInfo(f"{number:09d}{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+            coco_name = f"{number + 1:012d}.jpg"
+            shutil.copy(photo, coco / "train2017" / coco_name)
+            width, height = Image.open(photo).size
+            images.append({"id": number, "file_name": coco_name, "width": width, "height": height})
+            captions += [
+                {"id": 10 * number + at, "image_id": number, "caption": text}
+                for at, text in enumerate(said[name])
+            ]
+            boxes.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0,
+                          "bbox": [10, 20, 50, 60], "area": 3000})  # fmt: skip
+            name = f"{1000092795 + number}.jpg"
+            shutil.copy(photo, flickr / "flickr30k-images" / name)
+            sentences = [{"raw": text, "sentid": 9 * number + at} for at, text in
+                         enumerate(said[photo.name])]  # fmt: skip
+            split = splits[photo.name].replace("validation", "val")
+            listed.append({"filename": name, "split": split, "sentences": sentences})
+    (hugging / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (flickr / "dataset_flickr30k.json").write_text(json.dumps({"images": listed}))
+    annotations = coco / "annotations"
+    for kind, entries in (("captions", captions), ("instances", boxes)):
+        document = {"images": images, "annotations": entries,
+                    "categories": [{"id": 1, "name": "sports ball"}]}  # fmt: skip
+        (annotations / f"{kind}_train2017.json").write_text(json.dumps(document))
+
+    def damage():
+        shard = next((place / "stores" / "mine").glob("regions-*/*.h5"))
+        content = bytearray(shard.read_bytes())
+        content[-9] ^= 1
+        shard.write_bytes(bytes(content))
+        done = installed.run(place, "scenestore verify stores/mine")
+        assert done.returncode == 1
+        assert "--repair" in done.stderr
+
+    out = run_page(installed, place, "docs/howto/data.md", {"verify --repair": damage})
+    assert "40" in out["Build a store from a CSV"][0]
+    for title in ("Read metadata.jsonl of Hugging Face", "Read photos with texts beside them",
+                  "Build Flickr30k, Flickr8k or COCO", "Use COCO with its gold boxes"):  # fmt: skip
+        assert "6 images" in out[title][0], title
+        assert "30 captions" in out[title][0], title
+    assert "6 images" in out["Read the tars of img2dataset"][0]
+    shown = installed.works(
+        place, "scenestore draw stores/coco --help; scenestore show stores/coco"
+    )
+    assert "coco" in shown
+    assert "every byte" in installed.works(place, "scenestore verify stores/mine")
