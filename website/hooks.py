@@ -78,7 +78,8 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.dest_uri), found[2]))
         text = (ROOT / "docs" / path).read_text(encoding="utf-8")
         text = text[text.index("<svg") :]
-        return text.replace("<svg", f'<svg class="drawing" role="img" aria-label="{found[1]}"', 1)
+        named = text.replace("<svg", f'<svg role="img" aria-label="{found[1]}"', 1)
+        return f'<span class="drawing">{named}</span>'
 
     return _DRAWING.sub(drawing, html).replace("__codelineno-", "line-")
 
