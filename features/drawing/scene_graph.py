@@ -17,6 +17,7 @@ from features.drawing.lettering import Word, place_words
 from features.drawing.routes import end_points
 from features.errors import ImageError, MissingDependency, UsageError
 from features.format import replacing
+from features.inline import COLOURS
 from features.names import child
 from features.records import Detections, SceneGraph, TextGraph, union_boxes
 from features.store import Store
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
-# Distinct on photos and for colour-blind readers; dark enough for white letters.
-COLOURS = ("#0072b2", "#d1495b", "#1b7f5c", "#a8590a", "#7a4fa3", "#00798c", "#8f3b76", "#5b6c00")
 INK = "#1d2433"
 PAPER = "#ffffff"
 GREY = "#6b7280"

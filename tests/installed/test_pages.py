@@ -18,8 +18,8 @@ from tests.installed.conftest import ROOT, run_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 RUN = {"data", "train", "find", "exchange", "python"}  # the tests below run these pages
-# other machines and hardware (its blocks are ``console``), a table, a list of pages
-NOT_RUN = {"cluster", "building", "index"}
+# other machines and hardware (its blocks are ``console``), a server, a table, a list of pages
+NOT_RUN = {"cluster", "serve", "building", "index"}
 
 
 def copy(source, tmp_path):
