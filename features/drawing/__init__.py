@@ -3,8 +3,9 @@
 from features.drawing.choice import Fact, Strongest, facts, numbered, strongest
 from features.drawing.kinds import KINDS, with_kinds
 from features.drawing.routes import end_points
-from features.drawing.scene_graph import COLOURS, draw_graph, draw_image
+from features.drawing.scene_graph import draw_graph, draw_image
 from features.drawing.thumbnails import Thumbnails
+from features.inline import COLOURS
 
 __all__ = [
     "COLOURS",
