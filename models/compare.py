@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from features.commands import Program
+from features.commands import Program, print_json
 from features.errors import UsageError
 from models.evaluation import paired_bootstraps, print_differences, read_ranks, write_json
 
@@ -32,7 +32,8 @@ def compare(
         ),
     ],
     json: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write the differences, print nothing.")
+        Path | None,
+        typer.Option(metavar="OUT", help="Write the differences, print nothing; - prints them."),
     ] = None,
     bootstrap: Annotated[int, typer.Option(metavar="N", min=1, help="Samples of images.")] = 1000,
 ) -> None:
@@ -48,7 +49,7 @@ def compare(
     differences = paired_bootstraps(recalls, owner, bootstrap)
     if json is None:
         print_differences({(rows[i], rows[j]): one for (i, j), one in differences.items()})
-        return
+        return  # there is no store to name a next command for
     pairs = [
         {
             "rows": [i, j],
@@ -56,7 +57,11 @@ def compare(
         }
         for (i, j), metrics in differences.items()
     ]
-    write_json(json, {"files": rows, "samples": bootstrap, "differences": pairs})
+    document = {"files": rows, "samples": bootstrap, "differences": pairs}
+    if str(json) == "-":
+        print_json(document)
+    else:
+        write_json(json, document)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from features.commands import Program
+from features.commands import Column, Program, next_steps, print_json
+from features.commands import print_table as print_rows
+from features.drawing import Thumbnails
 from features.errors import UsageError
 from features.store import Store, open_store
 from models.evaluation import (
@@ -50,12 +52,15 @@ from models.evaluation import (
     write_queries,
     write_ranks,
 )
+from models.reporting import failures, write_sheet
 from models.training import Run, check_split, libraries, load_run, store_keys
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["app", "evaluate", "load_run"]
+
+WORST = 24  # failures on a page
 
 app = Program("python -m models.evaluate", plugins=True)
 
@@ -82,7 +87,17 @@ def evaluate(
         bool, typer.Option("--paired", help="Compare the first run with each other one.")
     ] = False,
     json: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write all results as JSON.")
+        Path | None, typer.Option(metavar="OUT", help="Write all results as JSON; - prints them.")
+    ] = None,
+    worst: Annotated[
+        int,
+        typer.Option("--failures", metavar="N", min=0, help="Print the N worst captions of runs."),
+    ] = 0,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page of the failures.")
+    ] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos, for --html.")
     ] = None,
     ranks: Annotated[
         Path | None,
@@ -129,6 +144,8 @@ def evaluate(
             "--positives": positives,
             "--paired": paired,
             "--precision": precision != "float32",
+            "--failures": worst,
+            "--html": page,
         }
         if given := [name for name, value in recall_only.items() if value]:
             raise UsageError(
@@ -213,7 +230,7 @@ def evaluate(
                 device_name(chosen),
             )
             if json is not None:
-                write_json(json, document(setting, about_runs, rows, differences))
+                _write_or_print(json, document(setting, about_runs, rows, differences))
             if ranks is not None:
                 write_ranks(ranks, rows[-1].recall, owner)
             stem = file_stem(split) + ("-fold5" if fold5 else "")
@@ -227,12 +244,80 @@ def evaluate(
                 for name, numbers in own[0].positives.items():
                     file = folder / f"queries-{file_stem(split)}-{name}.parquet"
                     write_positives(file, opened, split, numbers)
+            tables = [folder / f"queries-{stem}.parquet" for folder in runs]
+            if page is not None:
+                _failure_page(page, opened, split, runs, tables, worst or WORST, images_dir)
+            if str(json) == "-":
+                return
             print_table(rows, setting)
             if right:
                 print_positives(rows)
                 sys.stdout.write("".join(f"{describe(one)}\n" for one in right))
             if differences:
                 print_differences(differences)
+            for folder, table in zip(runs, tables, strict=True) if worst else ():
+                _print_failures(opened, folder, table, worst)
+            if page is not None:
+                sys.stdout.write(f"failures: {page}\n")
+            _suggest(runs, store, opened, split)
+
+
+def _write_or_print(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON document to a file, or print it for ``-``."""
+    if str(path) == "-":
+        print_json(content)
+    else:
+        write_json(path, content)
+
+
+def _print_failures(store: Store, folder: Path, table: Path, count: int) -> None:
+    """Print the captions whose image has the worst ranks, one per image."""
+    columns = [
+        *(Column("rank", right=True), Column("image", cut="start")),
+        *(Column("first result", cut="start", rank=1), Column("caption", cut="end")),
+    ]
+    rows = [
+        (
+            f"{query['runs'][0]['rank']:,}",
+            query["truth"]["id"],
+            query["runs"][0]["answers"][0]["id"],
+            query["text"],
+        )
+        for query in failures(store, table, Thumbnails(None), count)
+    ]
+    print_rows(columns, rows, f"{folder}: captions whose image is found last")
+
+
+def _failure_page(
+    page: Path,
+    store: Store,
+    split: str,
+    runs: Sequence[Path],
+    tables: Sequence[Path],
+    count: int,
+    images_dir: Path | None,
+) -> None:
+    """Write a page of the worst captions of each run, with their first results."""
+    thumbnails = Thumbnails(images_dir)
+    sections = [
+        {"title": str(folder), "queries": failures(store, table, thumbnails, count)}
+        for folder, table in zip(runs, tables, strict=True)
+    ]
+    lead = (
+        f"Captions of {split!r} whose image is found last, one per image, with their first "
+        "results. A green frame marks the right image."
+    )
+    write_sheet(page, "Failures", lead, sections)
+
+
+def _suggest(runs: Sequence[Path], given: str, store: Store, split: str) -> None:
+    """Write what to run next with evaluated runs."""
+    text = str(store.column("caption")[store.caption_rows(split)[0]])
+    failed = ["evaluate", *runs, "--store", given, "--split", split, "--html", "failures.html"]
+    where = ["--split", split] if "[" not in split else []
+    next_steps(
+        ["report", given, *runs, *where], ["search", given, runs[0], text, "--split", split], failed
+    )
 
 
 def tell_apart(
@@ -262,7 +347,8 @@ def tell_apart(
     ]
     about = {"split": split, "negatives": false.identity, "store": store_keys(store)}
     _write(runs, f"evaluation-negatives-{file_stem(split)}.json", about, results, out)
-    print_accuracies(results, split)
+    if str(out) != "-":
+        print_accuracies(results, split)
 
 
 def rate(
@@ -300,7 +386,8 @@ def rate(
             results.append({"name": name, "set": judged.name, **numbers})
     about = {"judgements": str(file), "store": store_keys(store)}
     _write(runs, f"evaluation-judgements-{file_stem(file.stem)}.json", about, results, out)
-    print_agreement(results, file.name)
+    if str(out) != "-":
+        print_agreement(results, file.name)
 
 
 def _with_ensemble(
@@ -322,7 +409,7 @@ def _write(
 ) -> None:
     """Write all results as JSON, and those of each run into its folder."""
     if out is not None:
-        write_json(out, {**about, "rows": list(results)})
+        _write_or_print(out, {**about, "rows": list(results)})
     for run in runs:
         own = [row for row in results if row["name"] == str(run.folder)]
         write_json(run.folder / name, {**about, "rows": own})

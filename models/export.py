@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from features.commands import Program
+from features.commands import Program, next_steps
 from features.errors import MissingDependency, UsageError, WriteError
 from features.format import replacing
 from features.store import open_store
@@ -118,6 +118,8 @@ def export(
         f"{out}: {len(images):,} images and {len(captions):,} captions, "
         f"{images.shape[1]} numbers each"
     )
+    text = next(iter(opened.captions["text"]), "")
+    next_steps(["search", store, run, text, "--split", split])
 
 
 if __name__ == "__main__":

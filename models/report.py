@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from features.commands import Program
+from features.commands import Program, next_steps
 from features.drawing import Thumbnails
 from features.store import Store, open_store
 from models.reporting import read_run, retrieval_gallery, sections, training_charts, write_page
@@ -129,6 +129,11 @@ def report(
         out, store, runs or (), images_dir=images_dir, split=split, examples=examples
     )
     typer.echo(path.resolve())
+    if not runs:
+        next_steps(["serve", store])
+        return
+    failed = ["evaluate", *runs, "--store", store, "--split", split, "--failures", 10]
+    next_steps(["serve", store], failed)
 
 
 if __name__ == "__main__":

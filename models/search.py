@@ -20,13 +20,15 @@ import numpy as np
 import typer
 
 from features.batches import ImageEncoder, caption_batch, image_batch
-from features.commands import Program, console
+from features.commands import Column, Program, fitted, next_steps, note, print_table
+from features.drawing import Thumbnails
 from features.errors import UnknownName, UsageError
 from features.format import Photo, read_photos
 from features.records import TextGraph
 from features.store import open_store
 from models.evaluation import read_graph, stored_profile
 from models.registry import reads_unions
+from models.reporting import write_sheet
 from models.training import Run, check_split, load_run
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 Found = list[tuple[str, float]]  # image id or caption, score; best first
+SIDE = 240  # pixels of a photo on a page
 LABELS_SHOWN = 8  # under a table of captions
 
 app = Program("python -m models.search", plugins=True)
@@ -81,6 +84,12 @@ def search(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print names and scores as JSON.")
     ] = False,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a page with photos.")
+    ] = None,
+    images_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos of the store, for --html.")
+    ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Accept a store with other data.")
     ] = False,
@@ -96,7 +105,7 @@ def search(
     if split is None:
         split = max(opened.splits, key=lambda name: len(opened.splits[name]))
         if len(opened.splits) > 1:
-            _note(f"searching {split!r}, the largest split; another one: --split NAME.")
+            note(f"searching {split!r}, the largest split; another one: --split NAME.")
     check_split(opened, split)
     chosen = pick_device(device, World())
     trained = load_run(run, opened, device=chosen, allow_mismatch=allow_mismatch)
@@ -106,10 +115,20 @@ def search(
             graph = parse_text(text, parser=parser, profile=profile or stored_profile(opened))
             check_words(trained, graph)
             images = images_for_text(trained, opened, graph, **where)
+            if page is not None:
+                _image_sheet(page, opened, text, split, images, images_dir)
+                typer.echo(page)
             if as_json:
                 _print_json([list(pair) for pair in images])
-            else:
+            elif page is None:
                 _print_images(opened, text, split, images)
+            if not as_json:
+                photos = ["--images-dir", images_dir] if images_dir is not None else []
+                name = images[0][0]
+                next_steps(
+                    ["search", store, run, text, "--html", "found.html", *photos],
+                    ["draw", store, name, "--out", f"{Path(name).stem}.png", *photos],
+                )
             return
         chain = {
             "detector": detector,
@@ -118,13 +137,18 @@ def search(
             "features": features,
         }
         answers = _captions_of(trained, opened, image or [], chain, **where)
+    if page is not None:
+        _caption_sheet(page, opened, split, answers, images_dir)
+        typer.echo(page)
     if as_json:
         _print_json(
             [{"image": name, "captions": list(map(list, found))} for name, _, found in answers]
         )
-    else:
-        for name, labels, found in answers:
-            _print_captions(name, labels, split, found)
+        return
+    for name, labels, found in answers if page is None else ():
+        _print_captions(name, labels, split, found)
+    if best := next((found[0][0] for *_, found in answers if found), ""):
+        next_steps(["search", store, run, best])
 
 
 def parse_text(text: str, *, parser: str, profile: str) -> TextGraph:
@@ -155,16 +179,12 @@ def check_words(run: Run, graph: TextGraph) -> None:
     table = run.codebook.words
     unknown = [word for word in dict.fromkeys(words) if table.id(word) == table.unknown]
     if len(unknown) == len(set(words)):
-        _note(
+        note(
             f"no word of the text is known to {run.folder} ({', '.join(unknown)}), so the order of "
             "the images says nothing."
         )
     elif unknown:
-        _note(f"not known to {run.folder}: {', '.join(unknown)}.")
-
-
-def _note(text: str) -> None:
-    sys.stderr.write(f"note: {text}\n")
+        note(f"not known to {run.folder}: {', '.join(unknown)}.")
 
 
 def detect_photos(
@@ -259,8 +279,8 @@ def _captions_of(
     answers: dict[str, tuple[str, str, Found]] = {}
     if photos:
         detected, notes = detect_photos(photos, store, changes)
-        for note in notes:
-            _note(note)
+        for line in notes:
+            note(line)
         batch = image_batch([photo[1:] for photo in detected], run.codebook)
         ranked = captions_for_images(run, store, batch, **where)
         for photo, found in zip(detected, ranked, strict=True):
@@ -294,47 +314,84 @@ def _print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
-def _print_images(store: Store, text: str, split: str, found: Found) -> None:
-    """Print the images found for a text, each with one of its captions."""
+def _rows_of_images(store: Store, found: Found) -> list[tuple[str, str, str, str]]:
+    """Return the score, id, file and first caption of each image found."""
     ids = [name for name, _ in found]
     rows = store.rows(ids)
     files = store.column("image_file")[rows]
     first = store.offsets("caption_offsets")
     captions = store.column("caption")
-    table = [
+    return [
         (
             f"{score:.4f}",
+            name,
             str(file),
             str(captions[first[row]]) if first[row] < first[row + 1] else "",
         )
-        for (_, score), file, row in zip(found, files, rows, strict=True)
+        for (name, score), file, row in zip(found, files, rows, strict=True)
     ]
-    _print_table(f"{text!r} in {split}", "", ("score", "image", "one of its captions"), table)
+
+
+def _print_images(store: Store, text: str, split: str, found: Found) -> None:
+    """Print the images found for a text, each with one of its captions."""
+    rows = [
+        (str(at), score, file, caption)
+        for at, (score, _, file, caption) in enumerate(_rows_of_images(store, found), 1)
+    ]
+    columns = [
+        *(Column("", right=True), Column("score", right=True)),
+        *(Column("image", cut="start"), Column("one of its captions", cut="end")),
+    ]
+    print_table(columns, rows, f"{text!r} in {split}")
 
 
 def _print_captions(name: str, labels: str, split: str, found: Found) -> None:
-    rows = [(f"{score:.4f}", caption) for caption, score in found]
-    _print_table(f"{name} in {split}", f"objects: {labels}", ("score", "caption"), rows)
+    columns = [Column("", right=True), Column("score", right=True), Column("caption", cut="end")]
+    rows = [(str(at), f"{score:.4f}", caption) for at, (caption, score) in enumerate(found, 1)]
+    print_table(columns, rows, f"{name} in {split}")
+    if labels:
+        sys.stdout.write(fitted(f"objects: {labels}") + "\n")
 
 
-def _print_table(
-    title: str, note: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+def _image_sheet(
+    page: Path, store: Store, text: str, split: str, found: Found, images_dir: Path | None
 ) -> None:
-    """Print a table; texts of users and of the data are not read as markup."""
-    from rich.table import Table  # takes 50 ms to load
-    from rich.text import Text
+    """Write a page of the images found for a text."""
+    thumbnails = Thumbnails(images_dir)
+    captions = store.captions
+    images = [
+        {
+            "id": name,
+            "thumbnail": thumbnails.data(file, SIDE),
+            "score": score,
+            "captions": captions[captions["image"] == name]["text"].tolist()[:2],
+        }
+        for score, name, file, _ in _rows_of_images(store, found)
+    ]
+    lead = f"The best images of {split!r} in {store.path.parent}."
+    write_sheet(page, text, lead, [{"images": images}])
 
-    table = Table()
-    table.add_column("", justify="right")
-    for head in heads:
-        table.add_column(head, justify="right" if head == "score" else "left", overflow="fold")
-    for at, row in enumerate(rows, 1):
-        table.add_row(str(at), *map(Text, row))
-    screen = console()
-    screen.print(Text(title, "bold"), soft_wrap=True)
-    if note:
-        screen.print(Text(note, "dim"), soft_wrap=True)
-    screen.print(table)
+
+def _caption_sheet(
+    page: Path,
+    store: Store,
+    split: str,
+    answers: Sequence[tuple[str, str, Found]],
+    images_dir: Path | None,
+) -> None:
+    """Write a page of the captions found for images of the store and for photo files."""
+    stored = dict(zip(store.images["id"], store.images["file"], strict=True))
+    sections = []
+    for name, labels, found in answers:
+        folder, file = images_dir, str(stored.get(name, ""))
+        if name not in stored:  # a photo file of the user's
+            folder, file = Path(name).resolve().parent, Path(name).name
+        photo = {"id": name, "thumbnail": Thumbnails(folder).data(file, SIDE)}
+        captions = [(caption, f"{score:.4f}") for caption, score in found]
+        about = f"objects: {labels}" if labels else ""
+        sections.append({"title": name, "photo": photo, "note": about, "captions": captions})
+    lead = f"The best captions of {split!r} in {store.path.parent}."
+    write_sheet(page, "Captions for images", lead, sections)
 
 
 if __name__ == "__main__":

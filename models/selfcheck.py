@@ -6,13 +6,13 @@ published row it equals, if any: what a reader of a table needs to know about it
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from features.commands import Program
+from features.commands import Program, fitted, next_steps, print_json
 from models.configuration import Config, load
 from models.reporting import Match, Reading, published_rows, readings
 
@@ -31,6 +31,7 @@ def selfcheck(
         str,
         typer.Argument(metavar="RUN|CONFIG", help="A run folder, or a configuration or its name."),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Print the reading of every disputed step, and the published row that it equals.
 
@@ -38,7 +39,19 @@ def selfcheck(
     """
     folder = Path(what) / "config.yaml"
     config = load(folder if folder.is_file() else what, context.args)
-    sys.stdout.write(explain(what, config))
+    if as_json:
+        print_json(
+            {
+                "model": config.model.name,
+                "readings": [dataclasses.asdict(one) for one in readings(config)],
+                "published": [dataclasses.asdict(one) for one in published_rows(config)],
+            }
+        )
+        return
+    for line in explain(what, config).splitlines():
+        typer.echo(fitted(line))
+    if config.data.store:
+        next_steps(["train", what, *context.args])
 
 
 def explain(name: str, config: Config) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from features.allocator import keep_freed_memory
-from features.commands import Program
+from features.commands import Program, next_steps
 from models.configuration import Config, describe_options, load, shipped
 from models.training import Data, MetricsFile, RunFolder, make_model, open_data, run_metadata
 
@@ -139,7 +139,15 @@ def train_rank(
             f"done: best rsum {at.best:.1f} on {config.data.val} at step {at.best_step}: "
             f"{folder.best}"
         )
+        _suggest(config, data)
     return 0
+
+
+def _suggest(config: Config, data: Data) -> None:
+    """Write what to run next with a finished run."""
+    store, folder = config.data.store, config.run.folder
+    split = "test" if "test" in data.store.splits else config.data.val
+    next_steps(["evaluate", folder, "--store", store, "--split", split], ["report", store, folder])
 
 
 def _evaluate_once(
@@ -158,6 +166,7 @@ def _evaluate_once(
         f"{config.model.name} is not trained: rsum {found.rsum:.1f} on {config.data.val}: "
         f"{folder.path}"
     )
+    _suggest(config, data)
 
 
 def _say(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands import Program
+from features.commands import Program, fitted, next_steps
 from features.errors import UnknownName
 
 app = Program("scenestore docs")
@@ -29,7 +29,8 @@ def docs(
         width = max(map(len, pages), default=0)
         for name, path in pages.items():
             title = path.read_text(encoding="utf-8").splitlines()[0]
-            typer.echo(f"{name:{width}}  {title.lstrip('# ')}")
+            typer.echo(fitted(f"{name:{width}}  {title.lstrip('# ')}"))
+        next_steps(["docs", next(iter(pages))])
         return
     if page not in pages:
         named = [name for name in pages if name.rpartition("/")[2] == page]  # without its folder

@@ -7,9 +7,11 @@ and ``python -m pipeline`` are found in those programs, so a new one needs no li
 
 from __future__ import annotations
 
+import functools
 import importlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ from typer.main import get_command
 
 from features.commands import Program, exit_cleanly
 from features.errors import UnknownName
+from scenestore import completion
 
 COMMANDS = {  # command -> the program of this one command
     "build": "scenestore.tasks:build",
@@ -32,6 +35,7 @@ COMMANDS = {  # command -> the program of this one command
     "compare": "scenestore.tasks:compare",
     "verify-result": "models.verify:app",
     "docs": "scenestore.docs:app",
+    "completion": "scenestore.completion:app",
 }
 GROUPS = {  # title -> a program of several commands
     "Stores": "features.commands.app:app",
@@ -41,6 +45,8 @@ GROUPS = {  # title -> a program of several commands
 
 def main() -> NoReturn:
     """Run the command that the arguments name, and leave the process."""
+    if completion.VARIABLE in os.environ:  # a shell asks
+        completion.complete(loaders())
     exit_cleanly(lambda: call(sys.argv[1:]))
 
 
@@ -68,6 +74,14 @@ def call(words: Sequence[str]) -> int:
             return program.call(words, prog="scenestore")
         known += _summaries(program)
     raise UnknownName(f"{UnknownName.of('command', name, known)} Run 'scenestore --help' for help.")
+
+
+def loaders() -> dict[str, Callable[[], Program]]:
+    """Return a function for each command that loads its program."""
+    places = dict(COMMANDS)
+    for place in GROUPS.values():
+        places |= dict.fromkeys(_summaries(_program(place)), place)
+    return {name: functools.partial(_program, place) for name, place in places.items()}
 
 
 def _program(place: str) -> Program:

@@ -66,7 +66,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["experiments"],
         ["demo"],
     ],
-    "scenestore": [["docs", "tasks"], ["program"], ["__main__"]],
+    "scenestore": [["completion", "docs", "tasks"], ["program"], ["__main__"]],
 }
 HEAVY = ("torch", "spacy", "stanza", "onnxruntime", "pandas", "matplotlib", "transformers")
 FOLDERS = ("benchmarks", "configs", "docs", "examples", "tests", *PACKAGES)

@@ -29,7 +29,7 @@ def test_a_build_has_every_option_once_and_passes_on_what_is_given(capsys, monke
     assert program.call(["build", "--help"]) == 0
     shown = re.findall(r"^  (--\S+)", capsys.readouterr().out, re.M)
     names = ["--" + one.name.replace("_", "-") for one in dataclasses.fields(BuildOptions)]
-    assert sorted(shown) == sorted(names)
+    assert sorted(shown) == sorted([*names, "--quiet", "--verbose"])
     ran = []
     monkeypatch.setattr(tasks, "run_with_retcodes", ran.append)
     assert program.call(["build", "--jobs", "3", "--store-dir=st", "--detector", ""]) == 0

@@ -3,10 +3,22 @@
 from features.commands.program import Program, exit_cleanly
 from features.commands.progress import Progress, clock
 from features.commands.serving import AllowHost, Host, ImagesDir, Port, Stores, serve_stores
-from features.commands.terminal import console
+from features.commands.terminal import (
+    Cell,
+    Column,
+    command_line,
+    console,
+    fitted,
+    next_steps,
+    note,
+    print_json,
+    print_table,
+)
 
 __all__ = [
     "AllowHost",
+    "Cell",
+    "Column",
     "Host",
     "ImagesDir",
     "Port",
@@ -14,7 +26,13 @@ __all__ = [
     "Progress",
     "Stores",
     "clock",
+    "command_line",
     "console",
     "exit_cleanly",
+    "fitted",
+    "next_steps",
+    "note",
+    "print_json",
+    "print_table",
     "serve_stores",
 ]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from features.commands.program import Program
+from features.commands.terminal import next_steps
 from features.convert import EXPORT_FORMATS, IMPORT_FORMATS, Format, export_store, import_store
 from features.errors import UsageError
 
@@ -91,14 +92,14 @@ def import_(
         extras=extras,
     )
     typer.echo(f"{report.manifest}\n{report.images} images, {report.captions} captions")
-    for note in report.notes:
-        typer.echo(f"note: {note}")
+    for line in report.notes:
+        typer.echo(f"note: {line}")
     for image_id, reason in report.skipped[:10]:
         typer.echo(f"skipped {image_id}: {reason}")
     if len(report.skipped) > 10:
         typer.echo(f"... and {len(report.skipped) - 10} more; store.skipped has all")
-    if report.captions:
-        typer.echo(f"next: scenestore add-text --store-dir {store_dir}  (parses the captions)")
+    steps = [["add-text", "--store-dir", store_dir]] if report.captions else []  # parses them
+    next_steps(*steps, ["show", store_dir])
 
 
 @app.command("export", epilog=_listed(EXPORT_FORMATS))
@@ -129,5 +130,6 @@ def export(
     options = {key: value for key, value in given.items() if value is not None}
     notes = export_store(format_name, store, out, splits=splits, overwrite=overwrite, **options)
     typer.echo(out)
-    for note in notes:
-        typer.echo(f"note: {note}")
+    for line in notes:
+        typer.echo(f"note: {line}")
+    next_steps(["show", store])

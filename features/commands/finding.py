@@ -10,6 +10,7 @@ import numpy as np
 import typer
 
 from features.commands.program import Program
+from features.commands.terminal import fitted, next_steps
 from features.errors import MissingInput
 from features.finding import SOURCES, Matches, contact_sheet, find
 from features.format import replacing
@@ -68,13 +69,27 @@ def find_(
         with replacing(page) as partial:
             partial.write_text(sheet, encoding="utf-8")
         typer.echo(page)
+        _suggest(matches, store, images_dir)
         return
     if ids:
         typer.echo("\n".join(matches.image_ids()))
     elif as_json:
         typer.echo(json.dumps(_found(matches, top), indent=2, ensure_ascii=False))
     else:
-        typer.echo("\n".join(_lines(matches, top)))
+        for line in _lines(matches, top):
+            typer.echo(fitted(line))
+        _suggest(matches, store, images_dir, query)
+
+
+def _suggest(matches: Matches, store: Path, images_dir: Path | None, query: str = "") -> None:
+    """Write what to run next: the page of the query, and the drawing of the best image."""
+    photos = ["--images-dir", images_dir] if images_dir is not None else []
+    found = matches.image_ids()[:1]
+    steps: list[list[object]] = []
+    if found and query:
+        steps.append(["find", store, query, "--html", "found.html", *photos])
+    steps += [["draw", store, one, "--out", f"{Path(one).stem}.png", *photos] for one in found]
+    next_steps(*steps, *([] if found else [["show", store]]))
 
 
 def _found(matches: Matches, top: int) -> list[dict[str, Any]]:
@@ -100,10 +115,9 @@ def _lines(matches: Matches, top: int) -> list[str]:
             fact = " - ".join(filter(None, words))
             caption = int(matches.caption[at])
             seen = f"detected, {matches.score[at]:.2f}"
-            lines.append(f"  {fact:<32}  {texts[caption] if caption >= 0 else seen}")
+            lines.append(f"  {fact:<28}  {texts[caption] if caption >= 0 else seen}")
         if len(facts) > _TRIPLETS:
             lines.append(f"  ... {len(facts) - _TRIPLETS} more")
     found = len(matches.images)
-    more = "; --ids prints all, --html FILE shows them" if found else ""
-    first = f", the first {top} above" if found > top else ""
-    return [*lines, f"{found:,} images, {len(matches):,} matches{first}{more}"]
+    first = f"; the first {top} above, --ids prints all" if found > top else ""
+    return [*lines, f"{found:,} images, {len(matches):,} matches{first}"]

@@ -25,7 +25,10 @@ import faulthandler
 import functools
 import inspect
 import os
+import resource
 import sys
+import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -33,6 +36,7 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
+from features.commands import terminal
 from features.errors import MissingDependency, ScenestoreError, UsageError
 from features.plugins import load_plugins
 
@@ -79,7 +83,7 @@ class Program(typer.Typer):
         register = super().command(name, **{"cls": Command, **settings})
 
         def add(function: F) -> F:
-            register(_with_plugins(function) if self.plugins else function)
+            register(_with_shared_options(function, plugins=self.plugins))
             return function
 
         return add
@@ -135,29 +139,58 @@ class Command(TyperCommand):
         return super().parse_args(ctx, list(_spread(args, several)))
 
 
-def _with_plugins(function: F) -> F:
-    """Return a command with the option ``--plugins``, whose modules are imported first."""
+def _with_shared_options(function: F, *, plugins: bool) -> F:
+    """Return a command with the options that all commands have.
+
+    ``--quiet`` and ``--verbose`` set how much it prints. The modules of ``--plugins`` are imported
+    before it starts.
+    """
 
     @functools.wraps(function)
-    def command(*args: Any, plugins: str = "", **options: Any) -> Any:
-        load_plugins(plugins)
-        return function(*args, **options)
+    def command(*args: Any, quiet: bool = False, verbose: bool = False, **options: Any) -> Any:
+        if quiet and verbose:
+            raise UsageError("--quiet and --verbose: pass one of them.")
+        terminal.set_level(int(verbose) - int(quiet))
+        if plugins:
+            load_plugins(options.pop("plugins", ""))
+        started = time.perf_counter()
+        left = function(*args, **options)
+        if verbose:
+            sys.stderr.write(_spent(time.perf_counter() - started))
+        return left
 
-    plugins = Annotated[
-        str,
-        typer.Option(
+    shared: dict[str, Any] = {
+        "quiet": Annotated[bool, typer.Option("--quiet", help="Print results only.")],
+        "verbose": Annotated[
+            bool, typer.Option("--verbose", help="Also print time, memory and stack traces.")
+        ],
+    }
+    defaults: dict[str, Any] = dict.fromkeys(shared, False)
+    if plugins:
+        option = typer.Option(
             metavar="MODULES", help="Modules or files that register plug-ins (docs/plugins.md)."
-        ),
-    ]
+        )
+        shared = {"plugins": Annotated[str, option], **shared}
+        defaults["plugins"] = ""
     declared = inspect.signature(function, eval_str=True)
-    option = inspect.Parameter(
-        "plugins", inspect.Parameter.KEYWORD_ONLY, default="", annotation=plugins
-    )
-    parameters = [*declared.parameters.values(), option]
+    more = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation
+        )
+        for name, annotation in shared.items()
+    ]
+    parameters = [*declared.parameters.values(), *more]
     changed: Any = command
     changed.__signature__ = declared.replace(parameters=parameters)
     changed.__annotations__ = {one.name: one.annotation for one in parameters}
     return command  # type: ignore[return-value]
+
+
+def _spent(seconds: float) -> str:
+    """Return the time that a command took and the most memory that its process had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"took {seconds:.1f} s, at most {peak / 1e6:,.0f} MB of memory\n"
 
 
 def _spread(args: Sequence[str], several: dict[str, str]) -> Iterator[str]:
@@ -190,15 +223,18 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
 
     Exit codes: what ``main`` returns (None is 0); 2 for a UsageError; 1 for any other
     ScenestoreError and for a file or folder that the operating system refuses; 130 after Ctrl-C;
-    141 when the reader of a pipe has gone.
+    141 when the reader of a pipe has gone. docs/howto/commandline.md lists them.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # Latin-1 locales and Windows pipes lack characters
             stream.reconfigure(errors="replace")
+    terminal.set_level(terminal.NORMAL)
     try:
         code = main() or 0
         sys.stdout.flush()
     except ScenestoreError as error:
+        if terminal.level() == terminal.VERBOSE:
+            traceback.print_exc()
         sys.stderr.write(f"error: {error}\n")
         code = 2 if isinstance(error, UsageError) else 1
     except ModuleNotFoundError as error:

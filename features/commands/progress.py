@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Self, TextIO
 
+from features.commands import terminal
+
 EVERY_SECONDS = 10.0
 
 
@@ -31,7 +33,9 @@ class Progress:
         quiet: bool = False,
         publish: Callable[[str, int], None] | None = None,
     ) -> None:
-        self.label, self.unit, self.total, self.done, self.quiet = label, unit, total, done, quiet
+        self.label, self.unit, self.total, self.done = label, unit, total, done
+        self.quiet = quiet or terminal.level() == terminal.QUIET
+        quiet = self.quiet
         self.stream = stream or sys.stderr
         self._before = done
         self._publish = publish

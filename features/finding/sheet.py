@@ -15,10 +15,13 @@ from features.records import SceneGraph
 
 SIDE = 420  # pixels of the longer side of a photo
 CAPTIONS = 5  # captions of an image that are shown
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'"
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --quiet: #7778; --subject: #2f7de1;
-  --object: #e0731c; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem;
+  --object: #e0731c; --subject-word: light-dark(#1b5fb4, #7db4f5);
+  --object-word: light-dark(#a34d06, #f0a25e); }
+body { background: light-dark(#fff, #16181c); color: light-dark(#23262d, #e6e4df);
+  font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 88rem;
   padding: 0 1.5rem; }
 h1 { font-size: 1.5rem; margin: 0; }
 header p, figcaption small { color: light-dark(#555, #aaa); }
@@ -32,7 +35,7 @@ text.subject { fill: var(--subject); } text.object { fill: var(--object); }
 text { paint-order: stroke; stroke-linejoin: round; font-weight: 600; }
 figcaption { padding: .7rem .9rem; }
 figcaption ul { margin: .4rem 0 0; padding-left: 1.1rem; }
-b.subject { color: var(--subject); } b.object { color: var(--object); } """
+b.subject { color: var(--subject-word); } b.object { color: var(--object-word); } """
 
 
 def contact_sheet(matches: Matches, images_dir: Path | None = None, *, count: int = 50) -> str:
@@ -59,6 +62,7 @@ def contact_sheet(matches: Matches, images_dir: Path | None = None, *, count: in
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{title}</title><style>{_STYLE}</style>"
         f"<header><h1>{title}</h1><p>{shown} images, {len(matches):,} matches in "
         f"{html.escape(matches.store.path.parent.name)}</p></header>"
@@ -115,7 +119,8 @@ def _picture(
     photo = thumbnails.data(file, SIDE)
     width, height = graph.size if graph is not None else (0, 0)
     if min(width, height) <= 0:
-        return f'<img alt="" src="{photo}" style="width:100%">' if photo else ""
+        name = html.escape(file)
+        return f'<img alt="{name}" src="{photo}" style="width:100%">' if photo else ""
     boxes: dict[tuple[int, str], str] = {}
     assert graph is not None
     for at in seen:
@@ -130,7 +135,10 @@ def _picture(
         _box(graph, number, f"{kind} {likely}".strip(), unit)
         for (number, kind), likely in boxes.items()
     )
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{image}{drawn}</svg>'
+    label = html.escape(f"{file}, with {', '.join(graph.labels[row] for row, _ in boxes)}")
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{image}{drawn}</svg>'
+    )
 
 
 def _likely(graph: SceneGraph, matches: Matches, said: Iterable[int]) -> dict[tuple[int, str], str]:

@@ -6,7 +6,6 @@ from features.maintenance.summary import (
     describe_store,
     item_lines,
     list_stores,
-    listing_lines,
     store_lines,
 )
 from features.maintenance.verify import (
@@ -26,7 +25,6 @@ __all__ = [
     "item_lines",
     "last_verified",
     "list_stores",
-    "listing_lines",
     "store_lines",
     "store_manifests",
     "verify_store",

@@ -73,23 +73,6 @@ def list_stores(folder: Path) -> list[dict[str, Any]]:
         return listings
 
 
-def listing_lines(listing: dict[str, Any]) -> list[str]:
-    """Return the result of ``list_folder`` as lines."""
-    lines = []
-    for store in listing["stores"]:
-        if "problem" in store:
-            lines.append(f"store  {store['manifest']}  PROBLEM: {store['problem']}")
-            continue
-        mark = "  (latest)" if store["latest"] else ""
-        count = f"{store['images']:,} images"
-        lines.append(f"store  {store['manifest']}  {count}, hash {store['hash'][:12]}{mark}")
-    for group in listing["groups"]:
-        state = group.get("problem") or f"{group['images']:,} images"
-        size = f"{group['bytes'] / 1e6:,.1f} MB"
-        lines.append(f"group  {group['folder']}  {group['shards']} shards, {size}, {state}")
-    return lines
-
-
 def describe_store(store: Store) -> dict[str, Any]:
     """Return the contents of a store: splits, groups, parameters, columns, build summary."""
     groups = {}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from features.commands import console
+from features.commands import Cell, Column
+from features.commands import print_table as print_rows
 from features.errors import InputError, MissingDependency, MissingInput
 from features.format import replacing
 from models.evaluation.measure import Evaluation
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from features.store import Store
 
 TOP = 10
-WIDE = 146  # columns that the whole table takes
 _RANKS = ("i2t_ranks", "t2i_ranks", "i2t_images", "caption_to_image")
 Differences = Mapping[tuple[str, str], Mapping[str, Difference]]
 
@@ -219,89 +219,84 @@ def print_table(rows: Sequence[Evaluation], setting: Setting) -> None:
 
     On a narrow console only the sums have an interval, and the mean recall is left out.
     """
-    from rich.table import Table  # takes 50 ms to load
-
-    screen = console()
-    wide = screen.width >= WIDE
     folds = ", mean of five folds" if setting.fold5 else ""
     counts = f"{setting.images:,} images, {setting.captions:,} captions"
-    padding = (0, 1) if wide else (0, 0)
-    table = Table(title=f"{setting.split}: {counts}{folds}", padding=padding)
-    table.add_column("run", overflow="fold")
     names = [f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10)]
-    heads = [name.replace("_r", " R@" if wide else "\nR@") for name in names]
-    if wide:
-        heads += ["i2t medr", "t2i medr", "rsum", "mR"]
-        names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
-    else:
-        heads += ["i2t\nmedr", "t2i\nmedr", "rsum"]
-        names += ["i2t_medr", "t2i_medr", "rsum"]
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        cells = [
-            _cell(row.recall[name], row.intervals.get(name) if wide or name == "rsum" else None)
-            for name in names
-        ]
-        table.add_row(row.name, *cells)
+    columns = [Column("run", cut="start")]
+    columns += [Column(name.replace("_r", "\nR@"), right=True) for name in names]
+    columns += [Column(f"{way}\nmedr", right=True, rank=1) for way in ("i2t", "t2i")]
+    columns += [Column("\nrsum", right=True, keep=True), Column("\nmR", right=True, rank=2)]
+    names += ["i2t_medr", "t2i_medr", "rsum", "mr"]
+    cells: list[Sequence[Cell]] = [
+        (row.name, *(_cell(row.recall[name], row.intervals.get(name)) for name in names))
+        for row in rows
+    ]
     by_chance = setting.chance
-    table.add_row("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names))
-    screen.print(table)
+    cells.append(("chance", *(f"{by_chance[n]:.1f}" if n in by_chance else "" for n in names)))
+    print_rows(columns, cells, f"{setting.split}: {counts}{folds}")
 
 
 def print_positives(rows: Sequence[Evaluation]) -> None:
     """Print the metrics of all sets of positives, in percent, with their intervals below."""
-    from rich.table import Table  # takes 50 ms to load
-
     heads = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "rprecision": "R-P", "map_at_r": "mAP@R"}
-    table = Table(title="several right answers per query")
-    table.add_column("run", overflow="fold")
-    table.add_column("positives")
-    for way in ("i2t", "t2i"):
-        for part in PARTS:
-            table.add_column(f"{way} {heads[part]}", justify="right")
-    for row in rows:
-        for name, found in row.positives.items():
-            names = [f"{way}_{part}" for way in ("i2t", "t2i") for part in PARTS]
-            cells = [_cell(found.values[key], found.intervals.get(key)) for key in names]
-            table.add_row(row.name, name, *cells)
-    console().print(table)
+    names = [f"{way}_{part}" for way in ("i2t", "t2i") for part in PARTS]
+    columns = [Column("run", cut="start"), Column("positives", cut="end")]
+    columns += [
+        Column(f"{way}\n{heads[part]}", right=True, rank=2 if part in ("r5", "r10") else 0)
+        for way in ("i2t", "t2i")
+        for part in PARTS
+    ]
+    cells: list[Sequence[Cell]] = [
+        (row.name, name, *(_cell(found.values[key], found.intervals.get(key)) for key in names))
+        for row in rows
+        for name, found in row.positives.items()
+    ]
+    print_rows(columns, cells, "several right answers per query")
 
 
 def print_differences(differences: Differences) -> None:
     """Print by how much runs differ, with bootstrap intervals and p below."""
-    from rich.table import Table  # takes 50 ms to load
-
     names = [name for name in METRICS if "med" not in name and "mean" not in name]
-    table = Table(title="difference, 95 % interval of paired samples, p")
-    table.add_column("runs", overflow="fold")
-    for name in names:
-        table.add_column(name.replace("_r", " R@"), justify="right")
-    for (one, other), found in differences.items():
-        cells = [
-            f"{found[name].value:+.1f}\n{found[name].low:+.1f} {found[name].high:+.1f}\n"
-            f"p {found[name].p:.3f}"
-            for name in names
-        ]
-        table.add_row(f"{one} - {other}", *cells)
-    console().print(table)
+    names = [name for name in names if name != "mr"]
+    columns = [Column("runs", cut="start")]
+    columns += [
+        Column(name.replace("_r", "\nR@"), right=True, rank=1 if name.endswith(("5", "10")) else 0,
+               keep=True)
+        for name in names
+    ]  # fmt: skip
+    cells: list[Sequence[Cell]] = [
+        (
+            f"{one} - {other}",
+            *(
+                (
+                    f"{found[name].value:+.1f}",
+                    f"{found[name].low:+.1f} {found[name].high:+.1f}\np {found[name].p:.3f}",
+                )
+                for name in names
+            ),
+        )
+        for (one, other), found in differences.items()
+    ]
+    print_rows(columns, cells, "difference, 95 % interval of paired samples, p")
 
 
-def _cell(value: float, interval: tuple[float, float] | None) -> str:
-    return f"{value:.1f}" + (f"\n{interval[0]:.1f}-{interval[1]:.1f}" if interval else "")
+def _cell(value: float, interval: tuple[float, float] | None) -> Cell:
+    return f"{value:.1f}", f"{interval[0]:.1f}-{interval[1]:.1f}" if interval else ""
 
 
 def print_accuracies(rows: Sequence[Mapping[str, Any]], split: str) -> None:
     """Print the accuracy of each run by kind of negative, with intervals below."""
     kinds = rows[0]["kinds"]
-    heads = [f"{kind['kind']} ({kind['count']:,})" for kind in kinds]
-    cells = [
+    columns = [Column("run", cut="start")]
+    columns += [
+        Column(f"{kind['kind']}\n({kind['count']:,})", right=True, rank=0 if not at else 1 + at)
+        for at, kind in enumerate(kinds)
+    ]
+    cells: list[Sequence[Cell]] = [
         (str(row["name"]), *(_cell(k["value"], _interval(k)) for k in row["kinds"])) for row in rows
     ]
-    chance_row = ("chance", *("50.0" for _ in kinds))
-    _print_rows(
-        f"{split}: a caption scores higher than its negative, %", heads, [*cells, chance_row]
-    )
+    cells.append(("chance", *("50.0" for _ in kinds)))
+    print_rows(columns, cells, f"{split}: a caption scores higher than its negative, %")
 
 
 def _interval(kind: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -311,8 +306,11 @@ def _interval(kind: Mapping[str, Any]) -> tuple[float, float] | None:
 
 def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
     """Print Kendall's tau of each run and set of ratings x 100, with intervals below."""
-    heads = ("set", "pairs", "left out", "ratings", "images", "tau-b", "tau-c")
-    cells = []
+    columns = [Column("run", cut="start"), Column("set", cut="end")]
+    columns += [Column(name, right=True, rank=1) for name in ("pairs", "left out", "ratings")]
+    columns += [Column("images", right=True, rank=2)]
+    columns += [Column(name, right=True, keep=True) for name in ("tau-b", "tau-c")]
+    cells: list[Sequence[Cell]] = []
     for row in rows:
         counts = [f"{row[name]:,}" for name in ("pairs", "left_out", "ratings", "images")]
         taus = []
@@ -320,16 +318,4 @@ def print_agreement(rows: Sequence[Mapping[str, Any]], file: str) -> None:
             ends = row[f"{name}_interval"]
             taus.append(_cell(100 * row[name], ends and (100 * ends[0], 100 * ends[1])))
         cells.append((str(row["name"]), str(row["set"]), *counts, *taus))
-    _print_rows(f"{file}: agreement with ratings, x 100", heads, cells)
-
-
-def _print_rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table  # takes 50 ms to load
-
-    table = Table(title=title)
-    table.add_column("run", overflow="fold")
-    for head in heads:
-        table.add_column(head, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console().print(table)
+    print_rows(columns, cells, f"{file}: agreement with ratings, x 100")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands import Program
+from features.commands import Program, fitted, next_steps, note
 from features.drawing import facts, strongest, with_kinds
 from features.errors import UsageError
 from features.records import Detections
@@ -71,7 +71,16 @@ def detect(
         )
         if draw is not None:
             _draw(photo, found, draw / f"{Path(photo).stem}.png" if len(photos) > 1 else draw)
-        typer.echo(_json(photo, found) if as_json else _table(photo, found))
+        if as_json:
+            typer.echo(_json(photo, found))
+            continue
+        for line in _table(photo, found):
+            typer.echo(fitted(line))
+    if not as_json and draw is None:
+        same = ["--detector", detector] if detector != "labelled" else []
+        same += ["--detections", detections] if detections else []
+        out = f"{Path(photos[0]).stem}-graph.png"
+        next_steps(["detect", photos[0], *same, "--draw", out])
 
 
 def _draw(photo: str, found: Detections, path: Path) -> None:
@@ -109,8 +118,8 @@ def _json(photo: str, found: Detections) -> str:
     return json.dumps(document, ensure_ascii=False)
 
 
-def _table(photo: str, found: Detections) -> str:
-    """Return the objects and relations that a drawing shows, best first."""
+def _table(photo: str, found: Detections) -> list[str]:
+    """Return a line for each object and relation that a drawing shows, best first."""
     found = with_kinds(found)
     chosen = strongest(found)
     rest = len(found.labels) - len(chosen.objects)
@@ -136,7 +145,7 @@ def _table(photo: str, found: Detections) -> str:
     lines += [f"  {line}" for line in left if line]
     if any(left):
         lines.append("  --json prints all")
-    return "\n".join(lines)
+    return lines
 
 
 def _left_out(count: int, what: str, least: float, other: str) -> str:
@@ -238,8 +247,9 @@ def photo(
     for one in found:
         objects, links = len(one.found.labels), len(one.found.relations or ())
         typer.echo(f"{one.name}: {objects} objects, {links} relations")
-    for note in recipe.notes:
-        typer.echo(f"note: {note}", err=True)
+    for line in recipe.notes:
+        note(line)
+    next_steps(["show", like])
 
 
 @app.command("scenes")
@@ -256,3 +266,6 @@ def scenes(
 
     make_folder(folder, images, seed)
     typer.echo(f"{folder}: {images} scenes in photos, {5 * images} captions in captions.csv")
+    photos, captions = folder / "photos", folder / "captions.csv"
+    where = ["--store-dir", folder / "store", "--split-by", "80/10/10"]
+    next_steps(["build", "--images-dir", photos, "--captions", captions, *where])

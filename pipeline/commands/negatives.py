@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands import Program, Progress
+from features.commands import Program, Progress, next_steps, print_json
 from features.store import open_store
 
 app = Program("python -m pipeline")
@@ -26,6 +26,7 @@ def negatives(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the choice among several changes.")] = 0,
     parser: Annotated[str, typer.Option(help="Parser of the negatives.")] = "spacy",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
 ) -> None:
     """Write false captions for the images of a store.
 
@@ -40,6 +41,11 @@ def negatives(
         report = write_negatives(
             store, out, parser=parser, seed=seed, kinds=kinds or KINDS, progress=progress.advance
         )
+    if as_json:
+        counts = {kind: count for kind, count in report.kinds.items() if count}
+        about = {"manifest": str(report.manifest), "captions": report.captions}
+        print_json({**about, "covered": report.covered, "kinds": counts})
+        return
     typer.echo(report.manifest)
     typer.echo(
         f"{sum(report.kinds.values()):,} negatives of {report.covered:,} of "
@@ -48,3 +54,4 @@ def negatives(
     for kind in KINDS:
         if report.kinds[kind]:
             typer.echo(f"  {kind:14} {report.kinds[kind]:>9,}")
+    next_steps(["show", out])

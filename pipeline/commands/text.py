@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands import Program
+from features.commands import Program, fitted, next_steps
 from features.records import TextGraph
 from pipeline.language import markdown
 from pipeline.parse import parse as parse_captions
@@ -39,7 +39,10 @@ def parse(
     given = {"model": model, "model_dir": model_dir}
     options = {name: value for name, value in given.items() if value}
     for graph in parse_captions(_lines(captions), parser, profile, scheme, **options):
-        typer.echo(_json(graph) if as_json else table(graph))
+        typer.echo(_json(graph) if as_json else _cut(table(graph)))
+    if not as_json and captions != ["-"]:
+        other = "spice" if profile == "extended" else "extended"
+        next_steps(["parse", captions[0], "--profile", other], ["parse", captions[0], "--json"])
 
 
 @app.command("rules")
@@ -94,6 +97,10 @@ def table(graph: TextGraph) -> str:
     for subject, predicate, other in graph.triplets:
         lines.append(f"relation   {subject} -- {predicate} -> {other}")
     return "\n".join(lines) + "\n"
+
+
+def _cut(text: str) -> str:
+    return "\n".join(fitted(line) for line in text.split("\n"))
 
 
 def _printable(text: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from features.commands import command_line
 from features.errors import StoreError
 from features.format import read_group, read_store_manifest, store_manifest_path
 from features.maintenance import last_verified
@@ -131,14 +131,14 @@ def describe_build(
 
 def _next_steps(plan: Plan, found: Mapping[str, Any]) -> list[str]:
     """Return commands that a user may want next."""
-    folder = shlex.quote(str(plan.store_dir))
-    steps = [f"scenestore show {folder}"]
+    folder = plan.store_dir
+    steps: list[list[object]] = [["show", folder]]
     if plan.options.has_graphs:
-        images = f" --images-dir {shlex.quote(plan.options.images_dir)}" if plan.has_files else ""
-        steps.append(f"scenestore report {folder}{images}")
+        images = ["--images-dir", plan.options.images_dir] if plan.has_files else []
+        steps.append(["report", folder, *images])
         if {"train", "val"} <= found["splits"].keys() and plan.features != "none":
-            steps.append(f"scenestore train sgm_f30k --data.store {folder}")
-    return [f"  {'next' if not at else '':5} {step}" for at, step in enumerate(steps)]
+            steps.append(["train", "sgm_f30k", "--data.store", folder])
+    return [f"next: {command_line(step)}" for step in steps]
 
 
 def _verified(folder: Path) -> str:

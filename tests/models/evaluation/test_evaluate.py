@@ -114,24 +114,47 @@ def test_every_query_is_kept(store, trained):
 
 
 def test_the_table_fits_the_terminal(store, trained, monkeypatch, capsys):
-    folder = trained("a")
+    folders = [str(trained("a")), str(trained("bb"))]
     capsys.readouterr()
-    words = [str(folder), "--store", str(store.path), "--bootstrap", "20"]
+    words = [*folders, "--store", str(store.path), "--bootstrap", "20", "--failures", "3"]
     tables = {}
-    for width in (80, 160):
+    for width in (60, 80, 160):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert app.call(words) == 0
+        assert app.call([*words, "--paired"]) == 0
         tables[width] = capsys.readouterr().out.splitlines()
-    assert max(map(len, tables[80][2:])) <= 80  # below the title
-    narrow, wide = ("\n".join(tables[width]) for width in (80, 160))
-    assert "…" not in narrow
-    results = json.loads((folder / "results-test.json").read_text())["rows"][0]
+        assert max(map(len, tables[width])) <= width
+        assert sum(line.startswith("chance ") for line in tables[width]) == 1
+    narrow, usual, wide = ("\n".join(tables[width]) for width in (60, 80, 160))
+    results = json.loads((Path(folders[0]) / "results-test.json").read_text())["rows"][0]
     for name, value in results["metrics"].items():
         if not name.endswith("meanr"):
             assert f"{value:.1f}" in wide
-            assert name == "mr" or f"{value:.1f}" in narrow
+            assert name == "mr" or f"{value:.1f}" in usual
+            assert name == "mr" or "medr" in name or f"{value:.1f}" in narrow
     low, high = results["intervals"]["rsum"]
-    assert f"{low:.1f}-{high:.1f}" in narrow
+    assert f"{low:.1f}-{high:.1f}" in usual
+    assert "not shown in 60 columns: i2t medr, t2i medr, mR" in narrow
+    assert "not shown" not in wide
+    assert wide.count("captions whose image is found last") == 2
+
+
+def test_numbers_and_failures_as_json_and_as_a_page(store, trained, tmp_path, capsys, open_page):
+    folder = trained("a")
+    page = tmp_path / "failures.html"
+    capsys.readouterr()
+    words = [str(folder), "--store", str(store.path), "--bootstrap", "0", "--html", str(page)]
+    assert app.call([*words, "--json", "-"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rows"] == json.loads((folder / "results-test.json").read_text())["rows"]
+    table = pq.read_table(folder / "queries-test.parquet").to_pandas()
+    worst = table[table["direction"] == "t2i"]["rank"].max()
+    found = open_page(page.as_uri(), width=400)
+    assert found.problems == found.accessibility() == []
+    assert found.overflow() == 0
+    first = found.page.locator(".query").first.inner_text()
+    assert f"at rank {worst}" in first
+    asked = found.page.locator(".asked code").all_inner_texts()  # no photos: their ids
+    assert len(asked) == len(set(asked)) > 1
 
 
 def test_another_store_is_refused_without_allow_mismatch(trained, tiny_store):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -272,13 +273,23 @@ def test_an_unknown_task_is_an_error_of_one_line(run_luigi):
 
 def test_a_build_says_what_to_do_next(data, graphs, run_luigi):
     _, out, _ = run_luigi("BuildFlickr30k", data, "--jobs", "1")
-    lines = [line.split() for line in out.splitlines()]
-    at = next(at for at, words in enumerate(lines) if words[:1] == ["next"])
     store, photos = str(data["--store-dir"]), str(data["--images-dir"])
-    assert lines[at:] == [
-        ["next", "scenestore", "show", store],
-        ["scenestore", "report", store, "--images-dir", photos],
-        ["scenestore", "train", "sgm_f30k", "--data.store", store],
+    steps = [line for line in out.splitlines() if line.startswith("next: ")]
+    assert [
+        shlex.split(line)[-len(words) :]
+        for line, words in zip(
+            steps,
+            (
+                ["show", store],
+                ["report", store, "--images-dir", photos],
+                ["train", "sgm_f30k", "--data.store", store],
+            ),
+            strict=True,
+        )
+    ] == [
+        ["show", store],
+        ["report", store, "--images-dir", photos],
+        ["train", "sgm_f30k", "--data.store", store],
     ]
     _, out, _ = run_luigi("BuildDataset", {**graphs, "--store-dir": f"{store}2"}, "--jobs", "1")
     assert "scenestore train" not in out  # without features
