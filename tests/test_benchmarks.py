@@ -43,8 +43,15 @@ def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     assert main() == 0
-    names = ["parse", "scoring", "store", "training", "vision"]
+    names = ["parse", "scoring", "serve", "store", "training", "vision"]
     assert ran == [f"benchmarks.{name}" for name in names]
+
+
+def test_the_benchmark_of_the_browser_asks_every_kind_of_page():
+    done = benchmarks("serve", "--images", "70")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" s |") == 2 * 12
+    assert "Memory at its peak" in done.stdout
 
 
 def test_the_benchmark_of_a_gpu_runs_tiny_without_one(tmp_path):

@@ -321,8 +321,8 @@ def _histogram(site: Site) -> list[tuple[str, list[tuple[str, int, float]]]]:
         most = int(values.max())
         step = max(-(-(most + 1) // 12), 1)
         counts = np.bincount(np.asarray(values, np.int64) // step)
-        names = [str(n * step) if step == 1 else f"{n * step}–{n * step + step - 1}"
-                 for n in range(len(counts))]  # fmt: skip
+        ends = [(n * step, min(n * step + step - 1, most)) for n in range(len(counts))]
+        names = [str(low) if low == high else f"{low}–{high}" for low, high in ends]
         bars = [
             (name, count, count / max(int(counts.max()), 1))
             for name, count in zip(names, counts.tolist(), strict=True)

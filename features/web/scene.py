@@ -157,9 +157,8 @@ def picture(graph: SceneGraph) -> Picture:
                 tag,
             )
         )
-    links = [
-        _link(graph, row, things, font, (width, height)) for row in range(len(graph.relations))
-    ]
+    words: list[tuple[float, float, float]] = []
+    links = [_link(graph, row, things, font, words) for row in range(len(graph.relations))]
     shown = graph.shown or DOUBTFUL * max(map(float, graph.scores), default=0.0)
     return Picture(
         width,
@@ -173,7 +172,11 @@ def picture(graph: SceneGraph) -> Picture:
 
 
 def _link(
-    graph: SceneGraph, row: int, things: Sequence[Thing], font: float, size: tuple[int, int]
+    graph: SceneGraph,
+    row: int,
+    things: Sequence[Thing],
+    font: float,
+    taken: list[tuple[float, float, float]],
 ) -> Link:
     s, predicate, o = graph.relations[row]
     subject, target = things[s], things[o]
@@ -183,7 +186,14 @@ def _link(
     bend = max(0.14 * long, 0.8 * font)
     cx = (ax + bx) / 2 - (by - ay) / long * bend
     cy = (ay + by) / 2 + (bx - ax) / long * bend
-    middle = (ax + bx + 2 * cx) / 4, (ay + by + 2 * cy) / 4
+    points = [
+        (
+            (1 - t) ** 2 * ax + 2 * t * (1 - t) * cx + t**2 * bx,
+            (1 - t) ** 2 * ay + 2 * t * (1 - t) * cy + t**2 * by,
+        )
+        for t in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)
+    ]
+    places = [_tag(predicate, *point, font, graph.size, centred=True) for point in points]
     x1, y1, x2, y2 = (float(v) for v in graph.union_boxes[row])
     return Link(
         row,
@@ -193,7 +203,7 @@ def _link(
         float(graph.relation_scores[row]),
         (x1, y1, max(x2 - x1, 0.0), max(y2 - y1, 0.0)),
         f"M{ax:.1f} {ay:.1f}Q{cx:.1f} {cy:.1f} {bx:.1f} {by:.1f}",
-        _tag(predicate, *middle, font, size, centred=True),
+        _free(places, font, taken),
     )
 
 
@@ -237,10 +247,20 @@ def _free_tag(
     wide = places[0][2]
     places += [_tag(name, x2 - wide, y, font, size, centred=False) for y in starts]
 
+    return _free(places, font, taken)
+
+
+def _free(
+    places: Sequence[tuple[float, float, float]],
+    font: float,
+    taken: list[tuple[float, float, float]],
+) -> tuple[float, float, float]:
+    """Return the first rectangle that touches none in ``taken``, else the first; and take it."""
+
     def free(place: tuple[float, float, float]) -> bool:
         x, y, width = place
         return not any(
-            x < left + long and left < x + width and abs(y - top) < high
+            x < left + long and left < x + width and abs(y - top) < 1.4 * font
             for left, top, long in taken
         )
 

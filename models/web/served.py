@@ -15,9 +15,10 @@ from features.batches import ImageEncoder, caption_batch
 from features.errors import MismatchError, MissingInput, UnknownName, UsageError
 from features.records import TextGraph
 from features.web import Cache, Ranked, Shelf, Site
-from models.evaluation import parse_texts, stored_profile
+from models.evaluation import stored_profile
 from models.registry import WordRegions, reads_unions
 from models.training import check_split, load_run
+from models.web.parser import LiveParser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +37,11 @@ class Served:
 
     Args:
         name: in URLs.   folder: the run folder.   site: the store it was trained on.
+        parser: parses texts as the captions of the store were parsed.
     """
 
-    def __init__(self, name: str, folder: Path, site: Site) -> None:
-        self.name, self.folder, self.site = name, folder, site
+    def __init__(self, name: str, folder: Path, site: Site, parser: LiveParser) -> None:
+        self.name, self.folder, self.site, self._parser = name, folder, site, parser
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._codes: tuple[str, list[tuple[Tensor, ...]]] = ("", [])
@@ -147,17 +149,13 @@ class Served:
         return ImageEncoder(self.site.store, run.codebook, unions=unions).batch(np.array([row]))
 
     def parse(self, text: str) -> TextGraph:
-        """Parse a text as the captions of the store were parsed, in another process.
+        """Parse a text as the captions of the store were parsed.
 
         Raises: UsageError: it has no words, or it cannot be parsed.
         """
         if not any(sign.isalnum() for sign in text):
             raise UsageError(f"the text {text!r} has no words. Describe an image.")
-        profile = stored_profile(self.site.store)
-        parser = self.site.made_with.get("parser", "spacy")
-        return self._parsed.get(
-            text, lambda: parse_texts([text], parser=parser, profile=profile)[0]
-        )
+        return self._parsed.get(text, lambda: self._parser.parse(text))
 
 
 def _unknown_words(run: Run, graph: TextGraph) -> list[str]:
@@ -183,13 +181,16 @@ class Runs:
 
     def __init__(self, folders: Sequence[Path], shelf: Shelf) -> None:
         self.served: dict[str, Served] = {}
+        parsers: dict[tuple[str, str], LiveParser] = {}
         for folder in folders:
             site = _site_of(folder, shelf)
             name = plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.resolve().name) or "run"
             count = 2
             while name in self.served:
                 name, count = f"{plain}-{count}", count + 1
-            self.served[name] = Served(name, folder, site)
+            kind = site.made_with.get("parser", "spacy"), _profile(site)
+            parser = parsers.setdefault(kind, LiveParser(*kind))
+            self.served[name] = Served(name, folder, site, parser)
             site.rankers[name] = self.served[name].rank_images
 
     def of(self, site: Site) -> list[Served]:
@@ -205,6 +206,11 @@ class Runs:
         if name not in known:
             raise UnknownName.of("run", name, known)
         return known[name]
+
+
+def _profile(site: Site) -> str:
+    """Return the profile of a store's triplets; the default one for a store without."""
+    return stored_profile(site.store) if site.store.has("role") else "extended"
 
 
 def _site_of(folder: Path, shelf: Shelf) -> Site:

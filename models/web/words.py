@@ -22,7 +22,8 @@ class Row:
 
     Attributes:
         name: the word.   weights: one per region, as in the model.
-        shares: the same from 0 to 1, for the strength of a colour.
+        shares: by how much they are above the mean, from 0 to 1, for the strength of a colour; all
+            are small where attention is spread evenly.
         best: the regions with the largest weights, best first.
         content: whether it is an object, attribute or relation of the caption.
     """
@@ -53,10 +54,12 @@ def rows_of(graph: TextGraph, found: WordRegions, regions: int) -> list[Row]:
     for name, values, matters in zip(names, weights, content, strict=False):
         if not any(sign.isalnum() for sign in name):
             continue
-        positive = np.maximum(values, 0.0)
-        top = float(positive.max(initial=0.0))
-        low = float(positive.min(initial=0.0)) if found.what == "similarity" else 0.0
-        shares = (positive - low) / (top - low) if top > low else np.zeros_like(positive)
+        top = float(values.max(initial=0.0))
+        mean = float(values.mean()) if len(values) else 0.0
+        above = np.maximum(values - mean, 0.0)
+        shares = above / max(top - mean, 1e-9)
+        if found.what != "similarity":
+            shares = shares * min((top - mean) / max(mean, 1e-9), 1.0)
         best = np.argsort(-values, kind="stable")[:NAMED].tolist() if top > 0 else []
         row = Row(name, values.tolist(), shares.tolist(), best, matters)
         rows.setdefault((name, values.tobytes()), row)  # an end of several triplets, once

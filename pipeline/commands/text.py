@@ -31,6 +31,9 @@ def parse(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object per caption.")
     ] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Answer each line of stdin before reading the next.")
+    ] = False,
 ) -> None:
     """Parse captions into graphs.
 
@@ -38,8 +41,11 @@ def parse(
     """
     given = {"model": model, "model_dir": model_dir}
     options = {name: value for name, value in given.items() if value}
-    for graph in parse_captions(_lines(captions), parser, profile, scheme, **options):
-        typer.echo(_json(graph) if as_json else _cut(table(graph)))
+    several = ([line] for line in _lines(captions)) if stream else [_lines(captions)]
+    for some in several:
+        for graph in parse_captions(some, parser, profile, scheme, **options):
+            typer.echo(_json(graph) if as_json else _cut(table(graph)))
+        sys.stdout.flush()
     if not as_json and captions != ["-"]:
         other = "spice" if profile == "extended" else "extended"
         next_steps(["parse", captions[0], "--profile", other], ["parse", captions[0], "--json"])

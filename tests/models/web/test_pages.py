@@ -73,7 +73,7 @@ def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
 
     caption = int(captions[7])
     graph = store.text(store.captions["id"][store.captions["row"] == caption].iloc[0])
-    monkeypatch.setattr("models.web.served.parse_texts", lambda texts, **_: [graph])
+    monkeypatch.setattr("models.web.served.LiveParser.parse", lambda self, text: graph)
     page = text(client.get(f"/tiny/?text=anything&run=my-sgm&split={SPLIT}"))
     best = rows[np.argsort(-sims[:, 7], kind="stable")].tolist()
     assert list(map(int, re.findall(r'href="/tiny/images/(\d+)\?', page))) == best

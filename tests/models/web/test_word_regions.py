@@ -118,7 +118,7 @@ def test_rows_leave_out_marks_and_padding():
     assert [row.name for row in found] == ["A", "dog"]
     assert [row.content for row in found] == [False, True]
     assert found[1].best == [1, 0]
-    assert np.allclose(found[1].shares, [0.25, 1.0])
+    assert np.allclose(found[1].shares, [0.0, 0.6])
     same = torch.tensor([[0.2, 0.1], [0.3, 0.4], [0.2, 0.1], [0.3, 0.4], [9, 9]])
     ends = rows_of(graph, WordRegions("ends", same, "attention"), 2)
     assert [row.name for row in ends] == ["dog", "ball"]
