@@ -223,7 +223,7 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
 
     Exit codes: what ``main`` returns (None is 0); 2 for a UsageError; 1 for any other
     ScenestoreError and for a file or folder that the operating system refuses; 130 after Ctrl-C;
-    141 when the reader of a pipe has gone. docs/howto/commandline.md lists them.
+    141 when the reader of a pipe has gone. docs/reference/commandline.md lists them.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # Latin-1 locales and Windows pipes lack characters

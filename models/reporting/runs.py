@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from features.errors import InputError, MismatchError, MissingInput
 from models.evaluation import file_stem
@@ -49,7 +50,7 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
         if any(of[name] != here[name] for name in of.keys() & here.keys() - {"store"}):
             raise MismatchError(f"{path}: results of another store. Run models.evaluate again.")
     about = results["runs"][0] if results.get("runs") else {}
-    model = about.get("config", {}).get("model", {}).get("name", "")
+    model = about.get("config", {}).get("model", {}).get("name", "") or _model_of(folder)
     name = model.upper() if model else folder.name
     if model and folder.name.lower() != model:
         name += f" · {folder.name}"
@@ -67,6 +68,15 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
         "learns": learns,
         "queries": queries if queries.is_file() else None,
     }
+
+
+def _model_of(folder: Path) -> str:
+    """Return the model of a run that has no results, "" if its configuration cannot be read."""
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return str(content["model"]["name"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return ""
 
 
 def _read_metrics(path: Path) -> list[dict[str, str]]:
@@ -117,8 +127,8 @@ def training_charts(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         charts = [curves(recalls, "Recall on validation, mean of both directions", "%", 10)]
     else:
         charts = [
-            curves(of("rsum"), "rSum on validation", span=20),
-            curves(of("r1"), "R@1 on validation, mean of both directions", "%", span=5),
+            curves(of("rsum"), "rSum on validation", span=20)
+            or curves(of("r1"), "R@1 on validation, mean of both directions", "%", span=5)
         ]
     charts.append(curves(of("loss"), "Training loss", log=steep, span=span))
     return [chart for chart in charts if chart]
