@@ -79,7 +79,8 @@ def test_find_and_search(installed, trained, tmp_path):
     assert "ball" in said["Search by sentence"][0]
     assert "new.jpg" in said["Search by photo"][0]
     for name in ("graph.png", "new.png"):
-        assert Image.open(place / name).width > 300
+        with Image.open(place / name) as image:
+            assert image.width > 300
 
 
 def test_questions_and_python(installed, trained, tmp_path):
@@ -87,7 +88,7 @@ def test_questions_and_python(installed, trained, tmp_path):
     said = run_page(installed, place, "docs/howto/python.md")
     assert "ride" in said["Parse and detect without a store"][0]
     said = run_page(installed, place, "docs/help/faq.md")
-    assert '"objects"' in said["How do I get a scene graph for my image?"][1]
+    assert '"objects"' in said["How do I get a scene graph for my image?"][0]
 
 
 def test_the_notebook_runs(mine, tmp_path):
@@ -101,8 +102,8 @@ def test_the_notebook_runs(mine, tmp_path):
         [sys.executable, "-c", program, place], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    for shown in ("20 images", "<svg", "loss of the last epoch", "'00.jpg'"):
-        assert shown in done.stdout, shown
+    for shown in ("20 images", "<svg", "loss of the last epoch", "[(00.jpg, "):
+        assert shown in done.stdout.replace("\\", "").replace("'", ""), shown
 
 
 def test_export_and_import(installed, trained, tmp_path):
@@ -118,8 +119,8 @@ def test_export_and_import(installed, trained, tmp_path):
     said = run_page(installed, place, "docs/howto/exchange.md")
     (images,) = (place / "exported").rglob("*test_ims.npy")
     assert np.load(images, mmap_mode="r").shape[1] == 36
-    assert len(json.loads((place / "captions.json").read_text())["annotations"]) == 200
-    assert "ball" in (place / "relations.csv").read_text() or (place / "relations.csv").exists()
+    assert len(json.loads((place / "coco.json").read_text())["annotations"]) == 200
+    assert "predicate" in (place / "relations.csv").read_text()
     assert "200 captions" in said["Import bottom-up-attention features"][0]
 
 
@@ -155,7 +156,8 @@ def test_own_files(installed, mine, tmp_path):
                 tar.addfile(info, io.BytesIO(content))
             coco_name = f"{number + 1:012d}.jpg"
             shutil.copy(photo, coco / "train2017" / coco_name)
-            width, height = Image.open(photo).size
+            with Image.open(photo) as image:
+                width, height = image.size
             images.append({"id": number, "file_name": coco_name, "width": width, "height": height})
             captions += [
                 {"id": 10 * number + at, "image_id": number, "caption": text}

@@ -36,12 +36,10 @@ def test_a_killed_training_resumes_to_the_same_weights(installed, mine, tmp_path
     process.kill()
     process.wait()
     installed.works(place, f"{base} runs/killed")
-    weights = [(place / "runs" / name / "best.safetensors").stat() for name in ("calm", "killed")]
-    assert weights[0].st_size == weights[1].st_size
     program = (
         "import numpy as np; from safetensors.numpy import load_file as f;"
         "a, b = (f(f'runs/{n}/best.safetensors') for n in ('calm', 'killed'));"
-        "print(all(np.array_equal(a[k], b[k]) for k in a))"
+        "print(set(a) == set(b) and all(np.array_equal(a[k], b[k]) for k in a))"
     )
     assert installed.works(place, f'python -c "{program}"').strip() == "True"
 
