@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +13,21 @@ import numpy as np
 from features.format import (
     GROUPS,
     Group,
+    GroupManifest,
     Part,
+    Shard,
     bind_store,
+    canonical_json,
     folder_name,
     lay_out,
     read_group,
     record_of,
+    write_sealed,
 )
 
 SIZES = {"K": 36, "R": 25, "D": 2048}
 ROWS = 4096
+LINKS = 30_000  # of one file; file systems allow some 65,000
 
 
 def make_sparse_store(folder: Path, shards: int) -> Path:
@@ -59,16 +65,34 @@ def _write(group: Group, shards: int, index: str) -> None:
     }
     record = record_of(first, parts, group=group.name, key=group.key, number=0, rows=range(ROWS))
     around = _around(first, record.size, parts.values())
-    records = []
-    for number in range(shards):
-        with group.shard(number).path.open("wb") as file:
-            file.truncate(record.size)
-            for at, data in around:
-                file.seek(at)
-                file.write(data)
-        records.append(replace(record, number=number, row0=number * ROWS))
     first.unlink()
+    records, whole = [], first
+    for number in range(shards):
+        path = group.shard(number).path
+        if number % LINKS:
+            path.hardlink_to(whole)  # all shards have the same bytes
+        else:
+            whole = path
+            with path.open("wb") as file:
+                file.truncate(record.size)
+                for at, data in around:
+                    file.seek(at)
+                    file.write(data)
+        records.append(replace(record, number=number, row0=number * ROWS))
     group.finish(records, index=index)
+
+
+def write_sidecars(manifest: GroupManifest) -> None:
+    """Write the sidecars of a sparse group, as a build that has been stopped leaves them."""
+    first = Shard(manifest.folder, 0).sidecar
+    write_sealed(first, manifest.record(0).document())
+    document = json.loads(first.read_bytes())
+    del document["seal"]
+    for number in range(1, len(manifest.rows)):  # without flushing each to disk
+        changed = {**document, "number": number, "row0": number * ROWS}
+        body = canonical_json(changed).encode()[:-1]
+        seal = hashlib.sha256(body).hexdigest()
+        Shard(manifest.folder, number).sidecar.write_bytes(body + f',"seal":"{seal}"}}\n'.encode())
 
 
 def _around(path: Path, size: int, parts: Iterable[Part]) -> list[tuple[int, bytes]]:

@@ -55,6 +55,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+_ADOBE_BYTES = 16
 _WEBP_DROPPED = (b"EXIF", b"XMP ", b"ICCP")
 
 
@@ -113,6 +114,8 @@ def of_the_system(error: BaseException) -> bool:
 
 def orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) if there is none or it cannot be read."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself, and states the size of the turned image
     if image.format == "PNG" and "exif" not in image.info:
         image.load()  # getexif would: EXIF may stand after the pixels; damaged pixels are errors
     try:
@@ -169,7 +172,9 @@ def _bare_jpeg(raw: bytes) -> bytes:
         if marker == 0xDA:  # the pixels follow
             break
         end = at + 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
-        if not (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)):
+        # Adobe's marker says how colours are coded, if it is whole
+        metadata = 0xE0 <= marker <= 0xEF and (marker != 0xEE or end - at < _ADOBE_BYTES)
+        if not metadata and marker != 0xFE:
             kept.append(raw[at:end])
         at = end
     return b"".join([*kept, raw[at:]])

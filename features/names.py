@@ -19,6 +19,7 @@ __all__ = [
     "base_name",
     "child",
     "fold",
+    "hidden",
     "negative_id",
     "same_place",
     "source_of_negative",
@@ -26,8 +27,11 @@ __all__ = [
 
 # Also the marks that no editor shows: two ids that look the same would differ.
 _CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
+    r"\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
+# What systems leave in folders and archives: macOS, Synology, Windows.
+_SYSTEM = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
 _GLOBAL = re.compile(r"COCO_[a-z]+\d{4}_\d{12}(\.\w+)?")  # names of one image in any folder
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -48,10 +52,19 @@ def bad_name(name: str) -> str:
     >>> bad_name("1.jpg\n")
     "it contains a control character ('\\n')"
     """
-    if not name:
+    if not name.strip():
         return "it is empty"
     found = _CONTROL.search(name)
     return f"it contains a control character ({found[0]!r})" if found else bad_text(name)
+
+
+def hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is a system's, not the user's.
+
+    >>> [hidden(name) for name in ("._1.jpg", "__MACOSX", "@eaDir", "1.jpg")]
+    [True, True, True, False]
+    """
+    return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def bad_split(name: str) -> str:

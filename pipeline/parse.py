@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from features.convert import clean_text
-from features.errors import PluginError, UnknownName
+from features.errors import PluginError, UnknownName, UsageError
 from features.records import TextGraph
 from features.registry import Registry
 from pipeline.boundary import Call, checked_parses
@@ -152,10 +152,14 @@ def parse(
 
     Raises:
         UnknownName: no such parser, profile or scheme.
+        UsageError: a caption is no text.
         MissingDependency: the parser's package or model is not installed.
         PluginError: the parser failed.
     """
     given = [captions] if isinstance(captions, str) else list(captions)
+    for at, text in enumerate(given):
+        if not isinstance(text, str):
+            raise UsageError(f"caption {at} is {text!r:.60}, not text.")
     texts = [clean_text(text) for text in given]
     if scheme not in SCHEMES:
         raise UnknownName.of("scheme", scheme, SCHEMES)

@@ -43,7 +43,7 @@ def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     assert main() == 0
-    names = ["parse", "scoring", "serve", "store", "training", "vision"]
+    names = ["parse", "scale", "scoring", "serve", "store", "training", "vision"]
     assert ran == [f"benchmarks.{name}" for name in names]
 
 

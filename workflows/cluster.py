@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import platform
 import queue
@@ -311,6 +312,13 @@ def _check_listening(address: str) -> None:
         raise _no_scheduler(address, error) from error
 
 
+def _silence() -> None:
+    """Keep Dask from printing the traces of lost connections, which we report ourselves."""
+    for name in [*logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in ("distributed", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 def _within(seconds: float, make: Callable[[], Any]) -> Any:
     """Return what a function returns, if it does within a time that it does not keep itself.
 
@@ -351,6 +359,7 @@ class _DaskPool:
         _check_listening(self.address)  # takes less time than Dask's retries
         from distributed import Client, as_completed  # loads dask
 
+        _silence()
         try:
             self.client: Client = _within(
                 3 * CONNECT_SECONDS,

@@ -25,6 +25,8 @@ from features.records import Detections, ImageEntry, TextGraph
 Array = npt.NDArray[np.float32]
 _SUFFIX = re.compile(r"\.(jpe?g|png|webp|gif|bmp|tiff?)$", re.IGNORECASE)
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")  # the file names of COCO 2014 and 2017
+_NO_NAMES = frozenset({"None", "nan", "NaN", "null", "NULL", "<NA>"})
+_ROUNDING = 1e-3  # of scores
 MAX_SIDE = 1_000_000  # pixels; a larger size means a broken file
 
 
@@ -186,6 +188,8 @@ def make_detections(
         FeatureOverflow: a number that is not finite; the message names image and column.
     """
     width, height = integers(where, "image size", size, 2)
+    if not (width and height):
+        width = height = 0  # half a size is none
     if not (0 <= width <= MAX_SIDE and 0 <= height <= MAX_SIDE):
         raise InputError(f"{where}: an image size of {width} x {height} is not possible.")
     corners = _floats(where, "boxes", boxes)
@@ -200,12 +204,12 @@ def make_detections(
         raise InputError(
             f"{where}: box {row} is {corners[row].tolist()}; x2 < x1 or y2 < y1, it must be xyxy."
         )
-    limit = [width, height] * 2 if width and height else np.inf
+    limit = np.asarray([width, height] * 2 if width and height else np.inf, np.float32)
     names = ("object",) * count if labels is None else _texts(where, "a label", labels)
     traits = None
     if attributes is not None:
         traits = tuple(_texts(where, "an attribute", row) for row in attributes)
-    values = _floats(where, "scores", np.ones(count) if scores is None else scores).reshape(-1)
+    values = _scores(where, "scores", np.ones(count) if scores is None else scores)
     if features is not None:
         features = _floats(where, "features", features)
         if features.ndim != 2:
@@ -217,7 +221,7 @@ def make_detections(
     check_text(where, "the name", (*names, *(name for row in traits or () for name in row)))
     links, weights = _relations(where, count, relations, relation_scores)
     found = Detections(
-        boxes=np.ascontiguousarray(np.clip(corners, 0, np.asarray(limit, np.float32))),
+        boxes=np.ascontiguousarray(np.clip(corners, 0, limit)),
         labels=names,
         scores=values,
         size=(width, height),
@@ -231,7 +235,11 @@ def make_detections(
 
 
 def _texts(where: str, what: str, values: Iterable[object]) -> tuple[str, ...]:
-    return tuple(text_of(where, what, value) for value in values)
+    names = tuple(text_of(where, what, value) for value in values)
+    for name in names:
+        if not name.strip() or name in _NO_NAMES:
+            raise InputError(f"{where}: {what} is {name!r}, which names nothing.")
+    return names
 
 
 def _relations(
@@ -243,7 +251,8 @@ def _relations(
     if relations is None:
         return None, None
     links = tuple(relations)
-    check_text(where, "the predicate", (predicate for _, predicate, _ in links))
+    predicates = _texts(where, "a predicate", (predicate for _, predicate, _ in links))
+    check_text(where, "the predicate", predicates)
     for subject, predicate, target in links:
         if not (0 <= subject < count and 0 <= target < count):
             raise InputError(
@@ -251,18 +260,39 @@ def _relations(
                 f"there are {count}."
             )
     given = np.ones(len(links)) if scores is None else scores
-    values = _floats(where, "relation scores", given).reshape(-1)
+    values = _scores(where, "relation scores", given)
     if len(values) != len(links):
         raise InputError(f"{where}: {len(values)} relation scores for {len(links)} relations.")
     order = np.argsort(-values, kind="stable")
     return tuple(links[i] for i in order), values[order]
 
 
+def _scores(where: str, column: str, values: npt.ArrayLike) -> Array:
+    """Return scores, which lie between 0 and 1 but for rounding."""
+    found = _floats(where, column, values).reshape(-1)
+    outside = np.flatnonzero((found < -_ROUNDING) | (found > 1 + _ROUNDING))
+    if outside.size:
+        row = int(outside[0])
+        raise InputError(
+            f"{where}: {column}: number {row + 1} is {found[row]:g}, not between 0 and 1."
+        )
+    return np.clip(found, 0, 1)
+
+
+def _has_bool(values: object) -> bool:
+    """Return whether true or false stand among the numbers of a list, of which numpy makes 1."""
+    if isinstance(values, (list, tuple)):
+        return any(map(_has_bool, values))
+    return isinstance(values, (bool, np.bool_))
+
+
 def _floats(where: str, column: str, values: npt.ArrayLike) -> Array:
     kinds = (TypeError, ValueError, OverflowError)
     with damaged(f"{where}: {column} are not a table of numbers", *kinds):
         wide = np.asarray(values)
-        if wide.dtype.kind not in "fiub" and wide.size:
+        if _has_bool(values):
+            raise ValueError("true or false stands among them")
+        if wide.dtype.kind not in "fiu" and wide.size:
             raise ValueError(f"the values are {wide.dtype}")
         with np.errstate(over="ignore"):
             floats = np.ascontiguousarray(wide, dtype=np.float32)

@@ -171,14 +171,14 @@ def sweep(folder: Path) -> list[Path]:
     """Delete the partial files of processes that have died; return their paths.
 
     Those of another machine, container or boot are deleted once they have not been written to
-    for a day.
+    for a day, by the clock of the file system: that of this machine may be wrong.
     """
     swept = []
     for path in sorted(folder.glob("*.partial")) if folder.is_dir() else []:
         try:
             alive = writer_alive(path)
             if alive is None:
-                alive = time.time() - path.stat().st_mtime < _STALE_SECONDS
+                alive = _now(folder) - path.stat().st_mtime < _STALE_SECONDS
             if not alive:
                 path.unlink()
                 swept.append(path)
@@ -187,6 +187,19 @@ def sweep(folder: Path) -> list[Path]:
         except OSError as error:
             raise WriteError(f"{path}: cannot be deleted ({error.strerror}).") from error
     return swept
+
+
+def _now(folder: Path) -> float:
+    """Return the time by the clock that stamps the files of a folder."""
+    probe = partial_path(folder / "now")
+    try:
+        with probe.open("xb"):
+            return probe.stat().st_mtime
+    except OSError:
+        return time.time()  # nothing can be deleted there either
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -8,7 +8,9 @@ of thousands of shards is read in milliseconds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +38,7 @@ from features.format.files import (
 )
 from features.format.hdf5 import write_file
 from features.format.keys import KEY_DIGITS, canonical_json, content_key, folder_name, hash_json
-from features.format.record import Parts, ShardRecord, check_parts
+from features.format.record import Parts, ShardRecord, check_kinds
 from features.format.schema import GROUPS, Columns, axis_lengths, check_columns
 from features.format.shard import Shard
 
@@ -84,9 +86,14 @@ class GroupManifest:
         names = ("image_id/bytes", "image_id/offsets")
         return _hash_of(sha256 for name in names for sha256 in self.parts[name].hashes)
 
+    @functools.cached_property
+    def _starts(self) -> Sequence[int]:
+        """Per shard, its first image row."""
+        return [0, *itertools.accumulate(self.rows)]
+
     def record(self, number: int) -> ShardRecord:
         """Return the record of a shard as the manifest lists it."""
-        row0 = sum(self.rows[:number])
+        row0 = self._starts[number]
         parts = {name: parts[number] for name, parts in self.parts.items()}
         size, head, rest = self.sizes[number], self.heads[number], self.rests[number]
         return ShardRecord(
@@ -175,8 +182,22 @@ class Group:
         return manifest is not None and manifest.files_exist()
 
     def missing(self, ranges: Sequence[range]) -> list[int]:
-        """Return the shards that are not finished, given the image rows of every shard."""
-        return [k for k, rows in enumerate(ranges) if not self.shard(k).finished(self.key, rows)]
+        """Return the shards that are not finished, given the image rows of every shard.
+
+        Of ten thousand shards, those without a sidecar cost nothing, a finished one 0.1 ms.
+
+        Raises: NewerFormatError: a newer release wrote one.
+        """
+        try:
+            present = {path.name for path in self.folder.iterdir()}
+        except FileNotFoundError:
+            present = set()
+        shards = map(self.shard, range(len(ranges)))
+        return [
+            shard.number
+            for shard, rows in zip(shards, ranges, strict=True)
+            if shard.sidecar.name not in present or not shard.finished(self.key, rows)
+        ]
 
     def prepare(self) -> None:
         """Create the folder and delete partial files of processes that have died.
@@ -442,7 +463,8 @@ def _check_group(manifest: GroupManifest) -> None:
         raise ValueError("the lists of shards differ in length")
     if not manifest.rows or min(manifest.rows) < 0:
         raise ValueError("no shards, or negative row counts")
-    check_parts(manifest.group, manifest.parts)
+    kinds = ((name, parts.dtype, len(parts.shape)) for name, parts in manifest.parts.items())
+    check_kinds(manifest.group, tuple(kinds))
     sizes = np.asarray(manifest.sizes, np.int64)
     for name, parts in manifest.parts.items():
         lengths, offsets, row_bytes = parts.lengths, parts.offsets, parts.row_bytes

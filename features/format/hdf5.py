@@ -83,6 +83,7 @@ def lay_out(path: Path, columns: Columns, group: str, key: str) -> dict[str, int
     with h5py.File(
         path,
         "w",
+        locking=False,  # no other process knows the name; some file systems have no locks
         libver=("v110", "v110"),
         alignment_threshold=PAGE,
         alignment_interval=PAGE,

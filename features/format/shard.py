@@ -38,6 +38,9 @@ class Shard:
             FormatError: there is no sidecar, or it contradicts itself.
             DamagedError: its bytes differ from what was written.
         """
+        return self._read()
+
+    def _read(self) -> ShardRecord:
         document = read_sealed(self.sidecar, "shard")
         try:
             record = ShardRecord.of_document(document)
@@ -93,7 +96,7 @@ class Shard:
         Raises: NewerFormatError: a newer release wrote it; building it here would replace that.
         """
         try:
-            record = Shard(self.path.parent, self.number).record  # read anew
+            record = self._read()
         except NewerFormatError:
             raise
         except StoreError:

@@ -181,7 +181,7 @@ def _check_codebooks(folder: Path) -> Iterator[Finding]:
 def _check_group(folder: Path) -> list[Finding]:
     path = folder / "manifest.json"
     numbers = sorted(
-        {int(entry.stem) for entry in folder.iterdir() if re.fullmatch(r"\d{5}", entry.stem)}
+        {int(entry.stem) for entry in folder.iterdir() if re.fullmatch(r"\d{5,}", entry.stem)}
     )
     manifest: GroupManifest | None = None
     findings = []

@@ -21,6 +21,7 @@ Index = npt.NDArray[np.int64]
 RowReader: TypeAlias = MappedRows | PreadRows | H5Rows
 T = TypeVar("T")
 
+MAX_MAPS = 8_000  # shards; Linux allows a process 65,530 maps, and every column has its own
 SMALL_COLUMN = 64 << 20  # bytes; copied to memory if one map does not fit
 
 
@@ -124,7 +125,10 @@ class GroupReader:
 
         def make() -> RowReader:
             parts = self.manifest.parts[name]
-            if self.backend not in ("pread", "h5py") or not parts.row_bytes * parts.lengths.sum():
+            many = self.backend == "auto" and len(parts.lengths) > MAX_MAPS
+            if not parts.row_bytes * parts.lengths.sum():
+                return self._map(name)
+            if not many and self.backend not in ("pread", "h5py"):
                 return self._map(name)
             pieces = self._pieces(name)
             if self.backend == "h5py":

@@ -111,7 +111,8 @@ def _check_mapped(got: int | None, piece: Piece) -> None:
     if got is None or got == _FAILED:
         reason = os.strerror(ctypes.get_errno())
         raise StoreError(
-            f"{piece.path}: cannot be mapped ({reason}). Open the store with backend='pread'."
+            f"{piece.path}: cannot be mapped ({reason}). Gather rows with backend='pread', or "
+            "raise the limit of maps (sysctl vm.max_map_count) or of memory (ulimit -v)."
         )
 
 

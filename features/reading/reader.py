@@ -34,9 +34,9 @@ class StoreReader:
 
     Args:
         path: folder of a store (its latest manifest is used) or a store manifest.
-        backend: how rows of large columns are read. ``auto`` is ``mmap``, a memory map; ``pread``
-            (positioned reads, for file systems where page faults are slow) and ``h5py`` are used
-            only on request.
+        backend: how rows of large columns are read. ``auto`` is ``mmap``, a memory map, and
+            ``pread`` for groups of more shards than a process should map; ``pread`` (positioned
+            reads, for file systems where page faults are slow) and ``h5py`` on request.
         mirror: the source of the files, if they are copies of a store behind a URL.
 
     Attributes:

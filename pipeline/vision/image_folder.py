@@ -9,7 +9,7 @@ from pathlib import Path
 
 from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
-from features.names import base_name, fold, same_place
+from features.names import base_name, fold, hidden, same_place
 from features.records import ImageEntry
 from features.tar_files import tar_members
 
@@ -19,7 +19,7 @@ SHOWN = 5  # missing images named in a message; the rest are counted
 class ImageFolder:
     """The files in a folder and in all folders below it, listed once.
 
-    Hidden files and folders are left out: macOS leaves ``._1.jpg`` beside ``1.jpg``. A tar counts
+    Files and folders of systems are left out, such as macOS's ``._1.jpg``. A tar counts
     as a folder.
 
     Args:
@@ -46,7 +46,7 @@ class ImageFolder:
             return  # a link to a folder that it is in
         with os.scandir(folder) as found:
             for item in sorted(found, key=lambda entry: entry.name):
-                if item.name.startswith("."):
+                if hidden(item.name):
                     continue
                 if item.is_dir():
                     self._list(folder / item.name, f"{prefix}{item.name}/", above | {here})

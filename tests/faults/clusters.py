@@ -33,10 +33,14 @@ class Cluster:
         self.address = f"{scheme}://127.0.0.1:{self.port}"
         self.options = []
 
+    def command(self, *words):
+        """Return a command as it is started."""
+        return [*words]
+
     def _start(self, program, *words, cwd=None):
         command = [sys.executable, "-m", f"distributed.cli.{program}", *words, *self.options]
         return subprocess.Popen(
-            command,
+            self.command(*command),
             env=self.lab.environment(**self.env),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -118,7 +122,7 @@ def killed(kind):
 
 
 for kind in ("luigi", "worker", "nanny", "scheduler"):
-    case(AREA, f"SIGKILL to the {kind} at a random moment", SAME, times=4)(killed(kind))
+    case(AREA, f"SIGKILL to the {kind} at a random moment", SAME, times=5)(killed(kind))
 
 
 @case(AREA, "a detector that leaves its process on one image", SKIPPED)
@@ -209,6 +213,18 @@ def no_workers(lab):
 
 @case(AREA, "none: TLS between build, scheduler and worker", SAME)
 def tls(lab):
+    certify(lab)
+    with Cluster(lab, scheme="tls") as cluster:
+        code, said = built(lab, cluster)
+        assert code == 0, said
+        assert open_store(lab.store).hash == lab.hash
+        shutil.rmtree(lab.store)
+        lab.env = {}  # a client without a certificate
+        lab.fails("no Dask scheduler answers", "--scheduler-address", cluster.address)
+
+
+def certify(lab):
+    """Make a certificate for all processes of a laboratory."""
     key, certificate = lab.folder / "key.pem", lab.folder / "cert.pem"
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
@@ -221,13 +237,6 @@ def tls(lab):
     lab.env = {f"{side}CA_FILE": str(certificate)}
     for role in ("SCHEDULER", "WORKER", "CLIENT"):
         lab.env |= {f"{side}{role}__CERT": str(certificate), f"{side}{role}__KEY": str(key)}
-    with Cluster(lab, scheme="tls") as cluster:
-        code, said = built(lab, cluster)
-        assert code == 0, said
-        assert open_store(lab.store).hash == lab.hash
-        shutil.rmtree(lab.store)
-        lab.env = {}  # a client without a certificate
-        lab.fails("no Dask scheduler answers", "--scheduler-address", cluster.address)
 
 
 @case(AREA, "none: `examples/dask_slurm.sh` with one worker", SAME)

@@ -27,10 +27,11 @@ class Lab:
     """A data set below ``folder`` and the commands that build it.
 
     Attributes:
-        hash: content hash of an undisturbed build, once ``expect`` has been called.
+        hash: content hash of an undisturbed build.   built: its store.
     """
 
     hash = ""
+    built = Path()
 
     def __init__(self, folder: Path, names=NAMES) -> None:
         self.folder, self.names = folder, names
@@ -109,13 +110,18 @@ class Lab:
         code, said = self.run(*more, **env)
         assert code == 0, said
         assert open_store(self.store).hash == self.hash, said
-        left = [str(path) for path in self.store.rglob("*.partial")]
+        left = files(self.store) - files(self.built)
         assert not left, left
 
     def group(self, name: str) -> Path:
         """The folder of the newest group of a kind."""
         folders = self.store.glob(f"{name}-*/")
         return max(folders, key=lambda path: path.stat().st_mtime_ns)
+
+
+def files(folder: Path) -> set[str]:
+    """Return the names of all files below a folder, relative to it."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def members(session: int) -> dict[int, str]:

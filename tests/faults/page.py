@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.faults.test_faults import CASES
 
 # In this order, whichever module of cases was imported first.
-AREAS = ("processes", "inputs", "disks", "stores", "plug-ins", "clusters")
+AREAS = ("processes", "inputs", "disks", "stores", "plug-ins", "clusters", "mutations")
 
 
 def page() -> str:

@@ -33,7 +33,7 @@ for kind, names in {
     for name in names:
         what = {"group": "all processes", "luigi": "the build", "worker": "a worker"}[kind]
         fault = f"{name} to {what} at a random moment"
-        more = {"quick": (kind, name) == ("worker", "SIGKILL"), "times": 4}
+        more = {"quick": (kind, name) == ("worker", "SIGKILL"), "times": 5}
         case(AREA, fault, SAME, **more)(killed(kind, name))
 
 

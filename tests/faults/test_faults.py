@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.table import CASES
 
-for area in ("processes", "files", "disks", "stores", "plugins", "clusters"):
+for area in ("processes", "files", "disks", "stores", "plugins", "clusters", "hosts", "mutations"):
     importlib.import_module(f"tests.faults.{area}")
 
 WHOLE = os.environ.get("SCENESTORE_FAULTS") == "all"

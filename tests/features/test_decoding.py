@@ -146,3 +146,21 @@ def test_text_chunks_of_a_good_file_still_turn_it(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(PICTURE).save(path, pnginfo=info)
     assert read_size(path) == (6, 8)
+
+
+@pytest.mark.parametrize("how", range(1, 9))
+def test_tiff_is_turned_like_png(tmp_path, how):
+    (tmp_path / "a.tiff").write_bytes(saved("TIFF", tiffinfo={0x0112: how}))
+    tag = Image.Exif()
+    tag[0x0112] = how
+    (tmp_path / "a.png").write_bytes(saved("PNG", exif=tag.tobytes()))
+    wanted = read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tiff"), wanted)
+    assert read_size(tmp_path / "a.tiff") == (wanted.shape[1], wanted.shape[0])
+
+
+@pytest.mark.parametrize("marker", [b"\xff\xe0\x00\x07JFIF\x00", b"\xff\xee\x00\x07Adobe"])
+def test_short_markers_of_jpeg_are_ignored(tmp_path, marker):
+    raw = saved("JPEG", quality=95)
+    (tmp_path / "a.jpg").write_bytes(raw[:2] + marker + raw[2:])
+    assert read_image(tmp_path / "a.jpg").shape == PICTURE.shape

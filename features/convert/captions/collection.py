@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from features.convert.captions.cleaning import NO_SPLIT, clean_text, plain_split
+from features.convert.captions.cleaning import NO_SPLIT, clean_text, no_words, plain_split
 from features.convert.captions.entries import EntryWriter
 from features.convert.captions.splitting import Shares
 from features.errors import InputError, UsageError
@@ -15,8 +14,6 @@ from features.names import bad_file, bad_name, bad_split
 from features.records import Caption, ImageEntry
 
 IN_MEMORY = 64 << 20  # bytes of ids and texts; COCO's captions have 60 MB
-NOTHING = frozenset({"None", "nan", "NaN", "null", "NULL", "<NA>"})  # of Python, pandas, SQL
-_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)  # what Python makes of bytes
 _PLAIN = frozenset({"train", "val", "test", NO_SPLIT})
 _NAMED = 1_000  # dropped entries that are kept by name; the others are counted
 
@@ -113,7 +110,7 @@ class Collector:
         if split == NO_SPLIT and self.shares is not None:
             split = self.shares.split_of(entry.id)
         entry = ImageEntry(entry.id, entry.file, split, entry.captions)
-        reason = bad_name(entry.id) or ("" if split in _PLAIN else bad_split(split))
+        reason = _bad_id(entry.id) or ("" if split in _PLAIN else _bad_split(split))
         if reason := reason or (bad_file(entry.file) if entry.file else ""):
             self.drop("image", entry.id or "(no name)", reason, where)
             return
@@ -147,15 +144,13 @@ class Collector:
                 key = f"{entry.id}#{len(captions)}"
             if not text:
                 self.drop("caption", key, f"empty caption of image {entry.id}", where)
-            elif _BYTES.fullmatch(text):
-                reason = f"bytes written as text, {text[:20]!r} (image {entry.id})"
-                self.drop("caption", key, reason, where)
-            elif text in NOTHING:
-                reason = f"the word {text!r} for a missing caption of image {entry.id}"
+            elif reason := no_words(text):
+                end = f" caption of image {entry.id}" if reason.endswith("missing") else ""
+                reason += end or f" (image {entry.id})"
                 self.drop("caption", key, reason, where)
             elif key in self._caption_ids:
                 self.drop("caption", key, f"caption id used twice (image {entry.id})", where)
-            elif reason := bad_name(key) if key else "":
+            elif reason := _bad_id(key) if key else "":
                 self.drop("caption", key, f"{reason} (image {entry.id})", where)
             else:
                 if self._writer is None:
@@ -202,3 +197,13 @@ class Collector:
             self._n_captions += len(captions)
             again.add(replace(entry, captions=tuple(captions)))
         return again.finish()
+
+
+def _bad_id(name: str) -> str:
+    """Return why a text is no id of an image or a caption, "" if it may be one."""
+    reason = no_words(name)
+    return bad_name(name) or (f"{reason} name" if reason.endswith("missing") else reason)
+
+
+def _bad_split(name: str) -> str:
+    return no_words(name) or bad_split(name)

@@ -15,6 +15,7 @@ from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import brief
 from features.decoding import SUFFIXES
 from features.errors import InputError
+from features.names import hidden
 from features.records import Caption, ImageEntry
 
 TEXTS = (".txt", ".caption")  # files of captions beside a photo, one caption a line
@@ -27,9 +28,9 @@ def walk(root: Path) -> Iterator[str]:
         inside = Path(folder)
         real = inside.resolve()
         loops = [name for name in names if real.is_relative_to((inside / name).resolve())]
-        names[:] = sorted(name for name in names if name[0] != "." and name not in loops)
+        names[:] = sorted(name for name in names if not hidden(name) and name not in loops)
         for file in sorted(files):
-            if not file.startswith("."):
+            if not hidden(file):
                 yield (inside / file).relative_to(root).as_posix()
 
 
@@ -88,7 +89,7 @@ def read_photo_folder(root: Path, collector: Collector) -> list[Path]:
         try:
             captions = _captions(beside, read_text(root / beside), file)
         except InputError as error:
-            collector.drop("image", file, str(error), root)
+            collector.drop("image", file, str(error).rstrip("."), root)
             continue
         collector.add(ImageEntry(file, file, split_of_folder(file), captions), root)
     for file in texts.values():
@@ -125,20 +126,20 @@ def read_tar(path: Path, collector: Collector, prefix: str = "") -> None:
         tarfile.open(fileobj=file, mode="r:") as archive,
     ):
         for member in archive:
-            name = PurePosixPath(member.name).name
-            if not member.isfile() or name.startswith("."):
+            parts = PurePosixPath(member.name).parts
+            if not member.isfile() or any(hidden(part) for part in parts if part != ".."):
                 continue
             stem, suffix = _parts(member.name)
             kind = "photo" if suffix in SUFFIXES else suffix
             if kind == "photo" or kind in TEXTS or kind == ".json":
                 samples.setdefault(stem, {})[kind] = member
-        for stem, parts in samples.items():
+        for stem, sample in samples.items():
             where = f"{prefix}{path.name}/{stem}"
-            if "photo" not in parts:
+            if "photo" not in sample:
                 collector.leave_out(where, "no photo of this name in the tar")
                 continue
-            image = f"{prefix}{path.name}/{parts['photo'].name}"
-            beside = next((parts[kind] for kind in (*TEXTS, ".json") if kind in parts), None)
+            image = f"{prefix}{path.name}/{sample['photo'].name}"
+            beside = next((sample[kind] for kind in (*TEXTS, ".json") if kind in sample), None)
             if beside is None:
                 collector.drop("image", image, "no captions of this name in the tar", path)
                 continue
@@ -151,7 +152,7 @@ def read_tar(path: Path, collector: Collector, prefix: str = "") -> None:
                     text = raw.decode("utf-8-sig")
                 captions = _captions(beside.name, text, image)
             except InputError as error:
-                collector.drop("image", image, str(error), path)
+                collector.drop("image", image, str(error).rstrip("."), path)
                 continue
             collector.add(ImageEntry(image, image, split_of_folder(image), captions), path)
 
@@ -164,7 +165,11 @@ def read_entities(folder: Path, collector: Collector) -> list[Path]:
     files = visible(folder, "*.txt")
     for path in files:
         name = f"{path.stem}.jpg"
-        lines = [MARKED.sub(r"\3", line) for line in read_text(path).split("\n") if line.strip()]
+        text = read_text(path)
+        if "[/EN#" not in text and not any(letter.isdigit() for letter in path.stem):
+            collector.leave_out(path.name, "no marked phrase, and not named like an image")
+            continue
+        lines = [MARKED.sub(r"\3", line) for line in text.split("\n") if line.strip()]
         if any("[/EN#" in line for line in lines):
             raise InputError(f"{path}: a phrase is not closed: '[/EN#id/type words]' expected.")
         captions = tuple(Caption(f"{name}#{k}", line) for k, line in enumerate(lines))

@@ -94,7 +94,8 @@ def _karpathy(images: Iterable[dict[str, Any]], path: Path, collector: Collector
             folder = "" if _missing(folder) else text_of(where, "'filepath'", folder)
             split = "" if _missing(split) else text_of(where, "'split'", split)
         except InputError as error:
-            collector.drop("image", "" if _missing(given) else brief(given), _reason(error), path)
+            shown = given if isinstance(given, str) else "" if _missing(given) else brief(given)
+            collector.drop("image", shown[:80], _reason(error), path)
             continue
         captions = []
         for at, sentence in enumerate(sentences):
@@ -113,8 +114,9 @@ def _karpathy(images: Iterable[dict[str, Any]], path: Path, collector: Collector
         collector.add(
             ImageEntry(name, f"{folder}/{name}" if folder else name, split, tuple(captions)), path
         )
-        if isinstance(image.get("imgid"), int):
-            collector.numbers[name] = str(image["imgid"])
+        with contextlib.suppress(InputError):  # a number that is none is not needed for captions
+            if not _missing(imgid := image.get("imgid")) and imgid != "":
+                collector.numbers[name] = text_of(where, "'imgid'", imgid)
 
 
 def _sentence(where: str, sentence: Mapping[str, Any]) -> str:
@@ -134,6 +136,8 @@ def _coco(document: dict[str, Any], path: Path, collector: Collector) -> None:
     with _layout(f"{path}: images"):
         names = [(image["id"], image["file_name"]) for image in document["images"]]
         captions = {key: [] for key, _ in names}
+        if any(isinstance(key, bool) for key in captions):
+            raise TypeError("an 'id' is true or false, not a number")
     if len(captions) < len(names):
         raise InputError(f"{path}: two of its 'images' have the same id.")
     if not isinstance(document["annotations"], list):
@@ -142,7 +146,7 @@ def _coco(document: dict[str, Any], path: Path, collector: Collector) -> None:
         where = f"{path}: annotations[{number}]"
         with _layout(where):
             owner, text, key = note["image_id"], note.get("caption"), note["id"]
-            known = owner in captions
+            known = owner in captions and not isinstance(owner, bool)  # True equals 1
         if not known:
             raise InputError(
                 f"{where}: image_id {brief(owner)} is not in 'images'; the file is incomplete."

@@ -238,9 +238,10 @@ def _header(path: Path, line: str) -> tuple[str, list[str], int]:
         if {"image", "text"} <= found.keys() and len(set(columns)) == len(columns):
             return delimiter, columns, 1
     for delimiter in DELIMITERS:
-        fields = line.rstrip("\r\n").split(delimiter)
-        if len(fields) >= 2 and fields[0].strip().strip('"').lower().endswith(SUFFIXES):
-            return delimiter, ["image", "caption"], 0
+        fields = [field.strip().strip('"') for field in line.rstrip("\r\n").split(delimiter)]
+        if len(fields) >= 2 and fields[0].lower().endswith(SUFFIXES):
+            numbered = len(fields) > 2 and fields[1].isdecimal()  # Flickr30k's results.csv
+            return delimiter, ["image", *(["comment_number"] if numbered else []), "caption"], 0
     raise InputError(f"{path}: the first line is {line.strip()[:80]!r}. {LAYOUTS}")
 
 
@@ -361,7 +362,7 @@ def read_token_lines(path: Path, collector: Collector) -> list[Path]:
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
-        key = key.strip()
+        key = key.strip().replace("\\", "/").removeprefix("./")
         name, sign, _ = key.rpartition("#")
         if not (tab and sign and name):
             reason = f"not 'image.jpg#k<TAB>caption': {line[:60]!r}"

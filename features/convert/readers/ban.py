@@ -55,7 +55,7 @@ class BanFile(Source):
                 f"{table_path}: there is no such file, which names the rows. Pass it as index."
             )
         with _hdf5_errors(self.path):
-            self._file: Any = h5py.File(self.path, "r")
+            self._file: Any = h5py.File(self.path, "r", locking=False)
         self.files = [self.path, table_path]
         try:
             with _hdf5_errors(self.path):

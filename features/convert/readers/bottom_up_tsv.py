@@ -2,15 +2,16 @@
 
 Anderson's files have six columns (image_id image_w image_h num_boxes boxes features), LXMERT's
 ten (img_id img_h img_w objects_id objects_conf attrs_id attrs_conf num_boxes boxes features);
-arrays are base64. Several processes write these files, so lines come in any order, an image may be
-listed twice, and the last line of a killed process is torn. The first whole line of an image
-counts. The first pass notes the byte offset of every line and reads only the ids; ``read`` decodes
-one line.
+a header may name them in another order. Arrays are base64. Several processes write these files,
+so lines come in any order, an image may be listed twice, and the last line of a killed process is
+torn. The first whole line of an image counts. The first pass notes the byte offset of every line
+and reads only the ids; ``read`` decodes one line.
 """
 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,8 @@ PLAIN: tuple[str, ...] = ("image_id", "image_w", "image_h", *_ARRAYS)
 _CLASSES = ("objects_id", "objects_conf", "attrs_id", "attrs_conf")
 LXMERT: tuple[str, ...] = ("img_id", "img_h", "img_w", *_CLASSES, *_ARRAYS)
 _ID_BYTES = 4096
+_FAR = 100  # times the image, where no box is
+_QUOTED_ID = re.compile(r"""b?(["'])(.*)\1""")
 _SHOWN = 80  # characters of an id in messages
 
 
@@ -68,6 +71,7 @@ class BottomUpFile(Source):
         self._repeats: dict[str, list[tuple[int, int, int, int]]] = {}  # id -> its other lines
         self._broken: dict[str, str] = {}  # id -> what is wrong with its line
         self._columns = PLAIN
+        self._layouts = {len(columns): columns for columns in (PLAIN, LXMERT)}
         for number, file in enumerate(self._files):
             self._index(number, file)
         if not self.index:
@@ -75,7 +79,7 @@ class BottomUpFile(Source):
             raise InputError(f"{broken} no complete line in this file. Is it a feature TSV?")
         self._broken = {k: v for k, v in self._broken.items() if k not in self.index}
         self.provides = frozenset({"features", "size"})
-        if self._columns == LXMERT:
+        if set(self._columns) == set(LXMERT):
             self.provides |= {"scores"} | ({"labels"} if self.classes else set())
             self.provides |= {"attributes"} if self.traits else set()
 
@@ -85,14 +89,17 @@ class BottomUpFile(Source):
             offset = 0
             for at, line in enumerate(file, 1):
                 fields = line.count(b"\t") + 1
-                columns = next((c for c in (PLAIN, LXMERT) if len(c) == fields), None)
+                columns = self._layouts.get(fields)
                 whole = line.endswith(b"\n")
                 name = line[:_ID_BYTES].removeprefix(BOM if at == 1 else b"").split(b"\t", 1)[0]
-                key = name.decode("utf-8", "replace")
+                key = _plain_id(name.decode("utf-8", "replace"))
                 start, offset = offset, offset + len(line)
                 where = f"{path}, line {at}, image {key[:_SHOWN]!r}"
-                if not line.strip() or key in ("image_id", "img_id"):
-                    continue  # blank, or a header
+                if not line.strip(b"\0 \t\r\n"):
+                    continue  # blank; zeros are left of a crash
+                if key.lower() in ("image_id", "img_id"):
+                    self._read_header(line, where)
+                    continue
                 if self.index and columns != self._columns:
                     columns = None
                 if not whole and not (columns and self._is_whole(line, columns, where)):
@@ -112,6 +119,21 @@ class BottomUpFile(Source):
                     self._repeats.setdefault(key, []).append(place)
         if twice:
             self.notes.append(f"{path}: {twice} lines repeat an image; the first whole one counts.")
+
+    def _read_header(self, line: bytes, where: str) -> None:
+        """Take the order of the columns from a header.
+
+        Raises: InputError: columns of neither layout.
+        """
+        text = line.removeprefix(BOM).decode("utf-8", "replace")
+        names = tuple(name.strip().lower() for name in text.split("\t"))
+        known = self._layouts.get(len(names), ())
+        if set(names) != set(known) or (self.index and names != self._columns):
+            raise InputError(
+                f"{where}: the header is {', '.join(names)[:200]!r}; expected {', '.join(PLAIN)} "
+                f"or {', '.join(LXMERT)}."
+            )
+        self._layouts[len(names)] = names
 
     def _is_whole(self, line: bytes, columns: tuple[str, ...], where: str) -> bool:
         try:
@@ -148,13 +170,24 @@ class BottomUpFile(Source):
 
     def _decode(self, line: bytes, columns: tuple[str, ...], where: str) -> Detections:
         row = dict(zip(columns, line.split(b"\t"), strict=True))
-        names = ("img_w", "img_h") if columns == LXMERT else ("image_w", "image_h")
+        lxmert = len(columns) == len(LXMERT)
+        names = ("img_w", "img_h") if lxmert else ("image_w", "image_h")
         size = integers(where, "width and height", [row[n].decode("latin1") for n in names], 2)
         count = box_count(where, row["num_boxes"].decode("latin1"))
         boxes = decode_floats(row["boxes"], (count, 4), f"{where}, column 'boxes'")
-        features = decode_floats(row["features"], (count, -1), f"{where}, column 'features'")
+        if boxes.size and min(size) > 0 and boxes.max() > _FAR * max(size):
+            far = int(np.argmax(boxes.max(1)))
+            raise InputError(
+                f"{where}: box {far} is {boxes[far].tolist()}, the image {size[0]} x {size[1]}. "
+                "num_boxes may be wrong, or the columns are in another order."
+            )
+        # who writes boxes as float16 writes features so; their patterns may say nothing
+        half = 2 if len(decode_base64(row["boxes"], where)) == 8 * count else 0
+        features = decode_floats(
+            row["features"], (count, -1), f"{where}, column 'features'", size=half
+        )
         labels = scores = traits = None
-        if columns == LXMERT:
+        if lxmert:
             scores = decode_floats(row["objects_conf"], (count, 1), f"{where}, 'objects_conf'")
             objects = _decode_ids(row["objects_id"], count, f"{where}, 'objects_id'")
             attrs = _decode_ids(row["attrs_id"], count, f"{where}, 'attrs_id'")
@@ -171,6 +204,17 @@ class BottomUpFile(Source):
             features=features,
             attributes=traits,
         )
+
+
+def _plain_id(name: str) -> str:
+    """Return an id without what programs leave around it.
+
+    >>> [_plain_id(name) for name in (" 1 ", "b'1.jpg'", '"1"')]
+    ['1', '1.jpg', '1']
+    """
+    name = name.strip("\0 \t\r\n")
+    quoted = _QUOTED_ID.fullmatch(name)
+    return name if quoted is None else quoted[2]
 
 
 def _decode_ids(field: bytes, count: int, where: str) -> list[int]:

@@ -112,7 +112,10 @@ class CocoFile(Source):
         segments = json_objects(where, item, "segments_info") if "segments_info" in item else [item]
         found = []
         for one in segments:
-            if one.get("iscrowd") in (1, True):
+            crowd = one.get("iscrowd") or 0
+            if crowd not in (0, 1):
+                raise InputError(f"{where}: iscrowd is {brief(crowd)}, neither 0 nor 1.")
+            if crowd:
                 self._crowds += 1
                 continue
             (category,) = integers(where, "a category id", [one.get("category_id")], 1)

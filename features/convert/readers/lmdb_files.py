@@ -9,13 +9,15 @@ cls_prob``, keyed by image id, with ``image_w, image_h`` (VOLTA: ``img_w, img_h`
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from features.convert.safe.inputs import damaged, need_file, read_names
+from features.convert.safe.inputs import need_file, read_names
+from features.convert.safe.lmdb_process import LmdbProcess
 from features.convert.safe.pickles import load_pickle
 from features.convert.safe.values import (
     box_count,
@@ -48,47 +50,28 @@ class LmdbFile(Source):
     """
 
     def __init__(self, path: Path | str, *, objects: Path | str | None = None) -> None:
-        try:
-            import lmdb
-        except ImportError as error:
-            raise MissingDependency.of("lmdb", "Reading LMDB", "pip install lmdb") from error
+        if find_spec("lmdb") is None:
+            raise MissingDependency.of("lmdb", "Reading LMDB", "pip install lmdb")
         super().__init__(path)
         data = need_file(self.path / "data.mdb" if self.path.is_dir() else self.path)
         self.files = [data] if objects is None else [data, Path(objects)]
         self.classes = () if objects is None else read_names(objects)
-        with damaged(f"{self.path}: cannot be read as LMDB", lmdb.Error):
-            self._env = lmdb.open(
-                str(self.path), subdir=self.path.is_dir(), readonly=True, lock=False, max_dbs=0
-            )
-            self._check_length(data)
-            with self._env.begin() as transaction:
-                keys = [bytes(key) for key in transaction.cursor().iternext(values=False)]
-        self.index = {key.decode("utf-8", "backslashreplace"): key for key in keys if key != _KEYS}
+        self._file = LmdbProcess(self.path)
+        self.index = {
+            key.decode("utf-8", "backslashreplace"): key for key in self._file.keys if key != _KEYS
+        }
         if not self.index:
             raise InputError(f"{self.path}: no image in this database.")
         self.provides = frozenset({"features", "size", "scores"})
         self.provides |= {"labels"} if self.classes else set()
 
-    def _check_length(self, data: Path) -> None:
-        """Refuse a torn file: LMDB maps it, and reading a missing page would kill the process."""
-        wanted = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        if data.stat().st_size < wanted:
-            self._env.close()
-            raise InputError(
-                f"{data}: {data.stat().st_size} bytes, its pages need {wanted}. The copy is torn."
-            )
-
     def close(self) -> None:
         """Close the database."""
-        self._env.close()
+        self._file.close()
 
     def _read(self, key: str) -> Detections:
-        import lmdb
-
         where = f"{self.path}, key {key!r}"
-        with damaged(f"{where}: cannot be read", lmdb.Error), self._env.begin() as transaction:
-            value = transaction.get(self.index[key])
-        entry = load_pickle(bytes(value or b""), where)
+        entry = load_pickle(self._file.get(self.index[key]), where)
         if not isinstance(entry, dict) or "features" not in entry:
             raise InputError(f"{where}: the pickle is not a dict with 'features'.")
         if isinstance(entry["features"], (str, bytes)):

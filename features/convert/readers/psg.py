@@ -74,7 +74,10 @@ class PsgFile(Source):
             numbers = [v for v in box if type(v) in (int, float)] if isinstance(box, list) else []
             if len(numbers) != 4:
                 raise InputError(f"{where}: a box is {brief(box)}, not four numbers.")
-            if item.get("bbox_mode", 0) == 1:
+            mode = item.get("bbox_mode")
+            if mode is not None and (type(mode) is not int or mode not in (0, 1)):
+                raise InputError(f"{where}: bbox_mode {brief(mode)}; 0 (xyxy) and 1 (xywh) exist.")
+            if mode == 1:
                 numbers = [*numbers[:2], numbers[0] + numbers[2], numbers[1] + numbers[3]]
             boxes.append(numbers)
             codes += integers(where, "a category id", [item.get("category_id")], 1)

@@ -132,6 +132,12 @@ class _Split:
                 f"from each other. With one caption per image, {self._path('ids.txt').name} needs "
                 "an id per row."
             )
+        alike = rows > 1 and np.array_equal(self._features[0], self._features[1], equal_nan=True)
+        if self.per_image == 1 and not known and alike:
+            raise InputError(
+                f"{self._path('ims.npy')}: a row per caption, and the first two are equal: are "
+                f"they of one image? {self._path('ids.txt').name} needs the id of every row."
+            )
         self._boxes = self._optional("ims_bbx.npy", (shape[1], 4), "fiu")
         self.sizes = self._optional("ims_size.npy", (), "O")
         if self._boxes is None:

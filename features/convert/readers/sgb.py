@@ -84,5 +84,8 @@ def _strings(path: Path, document: dict[str, object], key: str) -> tuple[str, ..
 
 
 def _names(where: str, entry: dict[str, Any], key: str, names: tuple[str, ...]) -> list[str]:
-    codes = json_list(where, entry, key)
-    return pick_names(where, key, names, integers(where, key, codes, len(codes)))
+    listed = json_list(where, entry, key)
+    codes = integers(where, key, listed, len(listed))
+    if key == "rel_labels" and 0 in codes:
+        raise InputError(f"{where}: {key} has a 0, which is no relation.")
+    return pick_names(where, key, names, codes)

@@ -266,7 +266,7 @@ def _attributes(where: str, item: dict[str, Any]) -> list[str]:
         scores = [1.0] * len(names)
     if not isinstance(scores, list) or len(scores) != len(names):
         raise InputError(f"{where}: {brief(scores)} are not the scores of {len(names)} attributes.")
-    if not all(isinstance(score, (int, float)) for score in scores):
+    if not all(type(score) in (int, float) for score in scores):
         raise InputError(f"{where}: attr_scores hold {brief(scores)}.")
     pairs = zip(names, scores, strict=True)
     return [name for name, score in pairs if score > 0 and name != _NO_ATTRIBUTE]
@@ -275,6 +275,6 @@ def _attributes(where: str, item: dict[str, Any]) -> list[str]:
 def _rect(where: str, rect: object) -> list[float]:
     if not isinstance(rect, list) or len(rect) != 4:
         raise InputError(f"{where}: a rect must be [x1, y1, x2, y2], not {brief(rect)}.")
-    if not all(isinstance(value, (int, float)) and abs(value) < 1e9 for value in rect):
+    if not all(type(value) in (int, float) and abs(value) < 1e9 for value in rect):
         raise InputError(f"{where}: a rect holds {brief(rect)}.")
     return rect

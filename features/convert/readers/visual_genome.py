@@ -89,8 +89,9 @@ class VisualGenomeFile(Source):
         links = []
         for item in json_objects(where, entry, "relationships"):
             ends = [objects.end(item, side) for side in ("subject", "object")]
-            predicate = text_of(where, "a predicate", item.get("predicate", ""))
-            links.append((ends[0], predicate.strip().lower(), ends[1]))
+            predicate = text_of(where, "a predicate", item.get("predicate")).strip().lower()
+            if predicate:  # Visual Genome has relationships without words
+                links.append((ends[0], predicate, ends[1]))
         return make_detections(
             where,
             objects.boxes,
@@ -118,7 +119,8 @@ class _Objects:
         self.boxes.append([x, y, x + width, y + height])
         self.labels.append(_name(where, item))
         given = item.get("attributes")
-        self.attributes.append(json_list(where, item, "attributes") if given else [])
+        words = json_list(where, item, "attributes") if given else []
+        self.attributes.append([word for word in words if word != ""])
         self._rows.setdefault(_identity(where, item, "object_id", "id"), row)
         return row
 
@@ -141,7 +143,7 @@ class _Objects:
 def _identity(where: str, item: dict[str, object], *keys: str) -> int | float | str | None:
     key = next((key for key in keys if key in item), keys[0])
     value = item.get(key)
-    if value is not None and not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, type(None))):
         raise InputError(f"{where}: {key!r} is {brief(value)}, not a number or text.")
     return value
 
@@ -149,7 +151,8 @@ def _identity(where: str, item: dict[str, object], *keys: str) -> int | float | 
 def _numbers(where: str, item: dict[str, object]) -> list[float]:
     sides = (("w", "width"), ("h", "height"))
     values = [item.get("x"), item.get("y"), *(item.get(a, item.get(b)) for a, b in sides)]
-    numbers = [float(v) for v in values if isinstance(v, (int, float)) and abs(v) < 1e9]
+    plain = [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+    numbers = [float(v) for v in plain if abs(v) < 1e9]
     if len(numbers) != 4 or numbers[2] < 0 or numbers[3] < 0:
         raise InputError(f"{where}: an object has no usable x, y, w, h: {brief(values)}.")
     return numbers

@@ -115,7 +115,7 @@ def text_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
         opened(path) as file,
         damaged(f"{path}: damaged gzip file", *broken, advice="Fetch it again."),
     ):
-        packed = file.read(2) == b"\x1f\x8b" or path.suffix == ".gz"
+        packed = _is_gzip(path, file.read(2))
         file.seek(0)
         stream = gzip.GzipFile(fileobj=file) if packed else file
         limit = max(1 << 26, _MAX_RATIO * path.stat().st_size)
@@ -138,11 +138,17 @@ def text_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
+def _is_gzip(path: Path, head: bytes) -> bool:
+    """Return whether a file is gzipped; browsers unpack some and leave them the name."""
+    plain = head.isascii() and head.decode("ascii").isprintable()
+    return head == b"\x1f\x8b" or (path.suffix == ".gz" and not plain and head != BOM[:2])
+
+
 def _unpacked(path: Path) -> bytes:
     """Return the bytes of a plain or gzipped file; a gzip bomb is read only up to a limit."""
     with opened(path) as file:
         head = file.read(2)
-        if head != b"\x1f\x8b" and path.suffix != ".gz":
+        if not _is_gzip(path, head):
             return head + file.read()
         file.seek(0)
         limit = min(_MAX_UNPACKED, max(1 << 26, _MAX_RATIO * path.stat().st_size))

@@ -3,6 +3,7 @@
 import base64
 import json
 import pickle
+import signal
 import tempfile
 from contextlib import closing
 from pathlib import Path
@@ -204,3 +205,16 @@ def test_mmf_without_a_background(tmp_path):
         assert found.labels == ("yolk", "goal", "dog")
         np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.3])
         np.testing.assert_allclose(source.read("kept").scores, [0.7, 0.3, 0.03])
+
+
+def test_a_file_that_ends_the_process_that_reads_it(tmp_path):
+    """liblmdb crashes on some damaged pages; ours goes on."""
+    lmdb_file(tmp_path / "a", {"1": mmf_value(1), "2": mmf_value(2)})
+    with closing(LmdbFile(tmp_path / "a")) as source:
+        source.read("1")
+        source._file._process.send_signal(signal.SIGBUS)
+        with pytest.raises(InputError, match=r"a: .*'2'.* SIGBUS"):
+            source.read("2")
+    process = source._file._process
+    assert process.returncode is not None
+    assert process.stdout.closed

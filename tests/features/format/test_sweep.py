@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,15 @@ def test_sweep_takes_leftovers_of_the_dead_only(tmp_path):
     assert sweep(tmp_path) == [theirs, old]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([mine.name, foreign.name])
     assert sweep(tmp_path / "absent") == []
+
+
+def test_a_wrong_clock_here_deletes_nothing(tmp_path, monkeypatch):
+    """The host that writes a file and the one that sweeps may be days apart."""
+    foreign = tmp_path / "00001.h5.elsewhere-1-00000000.partial"
+    foreign.touch()
+    monkeypatch.setattr(time, "time", lambda: foreign.stat().st_mtime + 3 * 24 * 3600)
+    assert sweep(tmp_path) == []
+    assert [*tmp_path.iterdir()] == [foreign]
 
 
 def test_a_leftover_that_does_not_say_its_namespace_waits_a_day(tmp_path):

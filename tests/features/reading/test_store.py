@@ -25,7 +25,7 @@ from features.errors import (
 from features.format.codec import pack_regions, pack_text, pack_tokens
 from features.format.files import write_sealed
 from features.format.schema import shard_ranges, shard_rows
-from features.reading import row_readers
+from features.reading import group_reader, row_readers
 
 BACKENDS = ("auto", "mmap", "pread", "h5py")
 
@@ -511,3 +511,21 @@ def test_public_names_are_sorted_and_documented():
     assert sorted(features.__all__) == features.__all__
     for name in features.__all__:
         assert getattr(features, name).__doc__
+
+
+def test_more_shards_than_a_process_should_map_are_read_without_maps(tiny_records, monkeypatch):
+    records = tiny_records(images=150, dim=64)
+
+    def reader(backend):
+        store = records.open(backend=backend)
+        return store, type(store.group("regions")._rows("object_features"))
+
+    opened, kind = reader("auto")
+    assert kind is row_readers.MappedRows
+    monkeypatch.setattr(group_reader, "MAX_MAPS", 1)
+    many, kind = reader("auto")
+    assert kind is row_readers.PreadRows
+    rows = np.arange(150)[::-1].copy()
+    for name in ("object_features", "boxes"):
+        np.testing.assert_array_equal(many.gather(name, rows), opened.gather(name, rows))
+    assert reader("mmap")[1] is row_readers.MappedRows
