@@ -193,6 +193,7 @@ def _link(
         )
         for t in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)
     ]
+    points += [(x, y + side * 1.5 * font) for x, y in points[:5] for side in (-1, 1)]
     places = [_tag(predicate, *point, font, graph.size, centred=True) for point in points]
     x1, y1, x2, y2 = (float(v) for v in graph.union_boxes[row])
     return Link(

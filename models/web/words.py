@@ -14,6 +14,7 @@ from models.registry import WordRegions
 __all__ = ["Row", "rows_of"]
 
 NAMED = 3  # regions that are named beside a word
+EVEN = 1.2  # attention whose largest weight is below so many times the mean is spread evenly
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Row:
         name: the word.   weights: one per region, as in the model.
         shares: by how much they are above the mean, from 0 to 1, for the strength of a colour; all
             are small where attention is spread evenly.
-        best: the regions with the largest weights, best first.
+        best: the regions with the largest weights, best first; none where all are alike.
         content: whether it is an object, attribute or relation of the caption.
     """
 
@@ -60,7 +61,8 @@ def rows_of(graph: TextGraph, found: WordRegions, regions: int) -> list[Row]:
         shares = above / max(top - mean, 1e-9)
         if found.what != "similarity":
             shares = shares * min((top - mean) / max(mean, 1e-9), 1.0)
-        best = np.argsort(-values, kind="stable")[:NAMED].tolist() if top > 0 else []
+        clear = top > 0 and (found.what == "similarity" or top > EVEN * mean)
+        best = np.argsort(-values, kind="stable")[:NAMED].tolist() if clear else []
         row = Row(name, values.tolist(), shares.tolist(), best, matters)
         rows.setdefault((name, values.tobytes()), row)  # an end of several triplets, once
     return list(rows.values())

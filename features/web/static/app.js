@@ -50,7 +50,8 @@ for (const view of document.querySelectorAll("[data-view]")) {
       for (const one of overlay.querySelectorAll(kind === "box" ? ".box" : ".arrow"))
         one.classList.toggle("off", Number(one.dataset.score) < least);
       const count = view.querySelector(`[data-count="${kind}"]`);
-      count.textContent = `${items.filter((one) => !one.hidden).length} of ${items.length}`;
+      const left = items.filter((one) => !one.hidden).length;
+      count.textContent = left || !items.length ? `${left} of ${items.length}` : `none of ${items.length} has this score`;
     };
     slider.addEventListener("input", apply);
     slider.addEventListener("change", () => {

@@ -54,6 +54,10 @@ def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
     assert 'href="/tiny/runs/my-sgm"' in overview
     assert f"{found.rsum:.1f}" in overview
     assert "my-sgm − my-vse" in overview or "my-vse − my-sgm" in overview
+    other = runs.served["my-vse"]
+    theirs = models.score_all(other.run.model, store, SPLIT, other.run.codebook).numpy()
+    second = models.recall(theirs, store.caption_image_rows(SPLIT))
+    assert f"{abs(found.rsum - second.rsum):+.1f}<small>" in overview
     assert 'class="chart"' in overview
     assert client.get("/tiny/runs/?split=nowhere").status_code == 404
 
@@ -84,8 +88,8 @@ def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
     assert words.count("data-shares=") >= 2
     assert "does not align" in text(client.get(f"/tiny/images/{rows[0]}/words?run=my-vse"))
     assert captions[7] not in shelf.first.caption_rows(int(rows[0]))
-    other = f"/tiny/images/{rows[0]}/words?run=my-sgm&caption={captions[7]}"
-    assert client.get(other).status_code == 404
+    foreign = f"/tiny/images/{rows[0]}/words?run=my-sgm&caption={captions[7]}"
+    assert client.get(foreign).status_code == 404
     assert f"/tiny/images/{rows[0]}/words" in text(client.get(f"/tiny/images/{rows[0]}"))
 
     server = listen(app, port=0)

@@ -122,5 +122,8 @@ def test_rows_leave_out_marks_and_padding():
     same = torch.tensor([[0.2, 0.1], [0.3, 0.4], [0.2, 0.1], [0.3, 0.4], [9, 9]])
     ends = rows_of(graph, WordRegions("ends", same, "attention"), 2)
     assert [row.name for row in ends] == ["dog", "ball"]
+    even = rows_of(graph, WordRegions("words", torch.full((5, 2), 0.5), "attention"), 2)
+    assert even[0].best == []
+    assert even[0].shares == [0.0, 0.0]
     nothing = rows_of(graph, WordRegions("words", torch.zeros(5, 2), "attention"), 2)
     assert nothing[0].best == []
