@@ -101,7 +101,9 @@ class Said:
         id: of the caption.   text: as written.   arcs: the parse; None if there is none.
         triplets: of the caption.   attributes: (object, attribute).
         boxes: for each object of the caption, the boxes that it may mean.
-        lights: for each attribute, the boxes of its object.   problem: of the parser.
+        lights: for each attribute, the boxes of its object.
+        others: the objects without triplet and attribute, with their boxes.
+        problem: of the parser.
     """
 
     id: str
@@ -111,6 +113,7 @@ class Said:
     attributes: Sequence[tuple[str, str]] = ()
     boxes: Sequence[tuple[int, ...]] = ()
     lights: Sequence[tuple[int, ...]] = ()
+    others: Sequence[tuple[str, tuple[int, ...]]] = ()
     problem: str = ""
 
 
@@ -286,6 +289,7 @@ def _said(site: Site, row: int, name: str, graph: SceneGraph | None) -> Said:
     if graph is not None:
         boxes = [object_boxes(graph, parsed, at) for at in range(len(parsed.objects))]
         lights = [triplet_boxes(graph, parsed, at) for at in range(len(parsed.relations))]
+    linked = {end for s, _, o in parsed.relations for end in (s, o)} | {*parsed.attribute_objects}
     return Said(
         name,
         text,
@@ -294,6 +298,7 @@ def _said(site: Site, row: int, name: str, graph: SceneGraph | None) -> Said:
         parsed.attributes,
         boxes,
         [boxes[at] for at in parsed.attribute_objects],
+        [(parsed.objects[at], boxes[at]) for at in range(len(parsed.objects)) if at not in linked],
         parsed.problem,
     )
 

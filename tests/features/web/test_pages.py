@@ -55,6 +55,10 @@ def test_an_image_and_its_neighbours(client):
 def test_two_parses_side_by_side(client):
     page = text(client.get("/tiny-set/images/1?compare=tiny-set-2"))
     assert page.count("data-view") == 2
+    alone = text(client.get("/tiny-set/images/0"))  # "A dog <script>... runs"
+    assert (
+        '<button type="button" aria-pressed="false" class="triplet alone" data-boxes="">' in alone
+    )
     assert page.count(", only here") == 2  # "sit on" and "on"
     assert ", only here" not in text(client.get("/tiny-set/images/0?compare=tiny-set-2"))
     assert client.get("/tiny-set/images/0?compare=nowhere").status_code == 404
