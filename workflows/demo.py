@@ -14,6 +14,7 @@ from typing import Any
 
 import luigi
 
+from features.commands import next_steps
 from features.errors import MissingDependency
 from workflows.build import BuildDataset, BuildOptions, BuildTask, option_parameter
 from workflows.experiments import EvaluateModel
@@ -131,3 +132,5 @@ class Demo(EntryTask):
         command = [sys.executable, "-m", "models.report", self.store, *runs.values()]
         run_in_group([*map(str, command), "--images-dir", str(images), "--out", str(report)])
         sys.stdout.write(f"report: {report.resolve()}\n")
+        text = "a small dog in front of a table"
+        next_steps(["search", self.store, runs["sgm"], text], ["show", self.store])

@@ -51,9 +51,11 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
             raise MismatchError(f"{path}: results of another store. Run models.evaluate again.")
     about = results["runs"][0] if results.get("runs") else {}
     model = about.get("config", {}).get("model", {}).get("name", "") or _model_of(folder)
-    name = model.upper() if model else folder.name
-    if model and folder.name.lower() != model:
-        name += f" · {folder.name}"
+    name = folder.name
+    if model and folder.name.lower() == model:
+        name = model.upper()
+    elif model and model not in folder.name.lower():
+        name = f"{model.upper()} \N{MIDDLE DOT} {folder.name}"
     logged = _read_metrics(folder / "metrics.csv")
     # A model that is not trained has one evaluation at step 0, and no curves.
     learns = [row.get("kind") for row in logged] != ["val"]

@@ -16,6 +16,7 @@ from typing import Any
 
 import luigi
 
+from features.commands import next_steps
 from features.format import bind_store, read_group, store_manifest_path, sweep
 from workflows.build.stages import ExtractStoredTriplets, ParseStoredCaptions, TextTask
 from workflows.build.summary import count_text
@@ -73,6 +74,7 @@ class AddText(EntryTask, TextTask):
             sweep(folder)
         sys.stdout.write(f"{document['dataset']}: {line}\n")
         sys.stdout.flush()
+        next_steps(["show", plan.store_dir])
 
 
 def _summary(
