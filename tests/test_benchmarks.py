@@ -33,6 +33,15 @@ def test_one_benchmark_takes_its_own_options():
     assert "| sgm |" in done.stdout
 
 
+def test_a_step_is_compared_with_its_matrix_products():
+    done = benchmarks("step", "vse", "sgm", "--sizes", "tiny", "--batch", "4", "--repeats", "1")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in line.split("|")] for line in done.stdout.splitlines()[-2:]]
+    assert [row[1] for row in rows] == ["vse", "sgm"]
+    assert all(float(row[7]) > 1 for row in rows)  # a step takes longer than its products
+    assert "no case 'sgn'. Known: sgm," in benchmarks("step", "sgn").stderr
+
+
 def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
     ran = []
 
@@ -43,7 +52,7 @@ def test_those_that_need_files_of_the_user_run_only_when_named(monkeypatch):
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["benchmarks"])
     assert main() == 0
-    names = ["parse", "scale", "scoring", "serve", "store", "training", "vision"]
+    names = ["parse", "scale", "scoring", "serve", "step", "store", "training", "vision"]
     assert ran == [f"benchmarks.{name}" for name in names]
 
 

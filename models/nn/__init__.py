@@ -1,7 +1,13 @@
 """Building blocks that several papers and baselines share."""
 
 from models.nn.bert import BertConfig
-from models.nn.graphs import GraphConvolution, PathState, TextGraphEncoder, text_adjacency
+from models.nn.graphs import (
+    GraphConvolution,
+    PathState,
+    TextGraphEncoder,
+    VisualRows,
+    text_adjacency,
+)
 from models.nn.layers import (
     Activation,
     BiGru,
@@ -27,6 +33,7 @@ from models.nn.networks import (
     TripletNetwork,
     TripletOptions,
 )
+from models.nn.parts import Part, distinct, linear_of_parts
 from models.nn.text_encoders import BertText, GruText, copy_rows
 from models.nn.tiling import score_in_tiles
 
@@ -40,16 +47,20 @@ __all__ = [
     "GraphConvolution",
     "GruText",
     "Network",
+    "Part",
     "PathState",
     "TextGraphEncoder",
     "TripletNetwork",
     "TripletOptions",
+    "VisualRows",
     "activate",
     "clipped_l2norm",
     "copy_rows",
     "cosine",
+    "distinct",
     "l2norm",
     "last_state",
+    "linear_of_parts",
     "masked_l2norm",
     "masked_max",
     "masked_mean",

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from features.batches import CaptionBatch
+from features.batches import CaptionBatch, ImageBatch
 from models.nn.layers import (
     Activation,
     BiGru,
@@ -20,6 +20,7 @@ from models.nn.layers import (
     uniform_embedding,
     xavier_linear,
 )
+from models.nn.parts import RealRows, linear_of_parts, picked
 
 PathState = Literal["end", "final"]
 """How a Bi-GRU becomes the vector of a triplet or sentence. ``end``: both directions at ``<end>``,
@@ -56,8 +57,20 @@ class GraphConvolution(nn.Module):
         self.g_r = xavier_linear(3 * inputs, outputs) if relations else None
 
     def update_objects(self, objects: Tensor) -> Tensor:
-        """Return the objects (B, K, D) of the next layer."""
+        """Return the objects (..., D) of the next layer."""
         return activate(self.g_o(objects), self.act)
+
+    def update_relations(self, objects: Tensor, relations: Tensor, ends: Tensor) -> Tensor:
+        """Return the relations (M, D) of the next layer.
+
+        Args:
+            objects: (N, d).   relations: (M, d).
+            ends: (M, 2) int64, rows of the subject and object of each relation.
+        """
+        assert self.g_r is not None
+        subject, other = (picked(objects, ends[:, end]) for end in (0, 1))
+        updated = linear_of_parts(self.g_r, [subject, (relations, None), other])
+        return activate(updated, self.act)
 
     def forward(self, objects: Tensor, relations: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objects (B, K, D) and relations (B, R, D) of the next layer.
@@ -66,13 +79,53 @@ class GraphConvolution(nn.Module):
             objects: (B, K, d).   relations: (B, R, d).
             pairs: (B, R, 2) int64, rows of the subject and object of each relation.
         """
-        width = objects.shape[-1]
-        s, o = (
-            objects.gather(1, pairs[..., end : end + 1].expand(-1, -1, width)) for end in (0, 1)
-        )
-        triplets = torch.cat([s, relations, o], -1)  # (B, R, 3 d)
-        assert self.g_r is not None
-        return self.update_objects(objects), activate(self.g_r(triplets), self.act)
+        ends = flat_pairs(pairs, objects.shape[1]).flatten(0, 1)
+        updated = self.update_relations(objects.flatten(0, 1), relations.flatten(0, 1), ends)
+        return self.update_objects(objects), updated.view(*relations.shape[:2], -1)
+
+
+def flat_pairs(pairs: Tensor, width: int) -> Tensor:
+    """Turn (B, R, 2) rows of an item's ``width`` objects into rows of all B * width objects."""
+    first = torch.arange(len(pairs), device=pairs.device) * width
+    return pairs + first.view(-1, 1, 1)
+
+
+class VisualRows:
+    """The real objects and relations of a batch of images, one row each.
+
+    An object that a relation names is kept even if its mask pads it.
+
+    Args:
+        images: the batch.   dtype: of the features (stored ones are float16).
+    """
+
+    def __init__(self, images: ImageBatch, dtype: torch.dtype) -> None:
+        self._images, self._dtype = images, dtype
+        self._of_relations = RealRows(images.relation_mask)
+        ends = self._of_relations.flatten(flat_pairs(images.relations, images.labels.shape[1]))
+        held = images.object_mask.flatten().index_fill(0, ends.flatten(), True)
+        self._of_objects = RealRows(held.view_as(images.object_mask))
+        self.ends = self._of_objects.place[ends]  # (M, 2), rows of the objects
+
+    @property
+    def objects(self) -> tuple[Tensor, Tensor]:
+        """Features (N, d1) and labels (N,) of the objects."""
+        rows, images = self._of_objects, self._images
+        return rows.flatten(images.objects).to(self._dtype), rows.flatten(images.labels)
+
+    @property
+    def relations(self) -> tuple[Tensor, Tensor]:
+        """Features (M, d1) and predicates (M,) of the relations."""
+        rows, images = self._of_relations, self._images
+        return rows.flatten(images.unions).to(self._dtype), rows.flatten(images.predicates)
+
+    def pad_objects(self, rows: Tensor) -> Tensor:
+        """Return (B, K, D) of (N, D) rows of objects."""
+        return self._of_objects.pad(rows)
+
+    def pad_relations(self, rows: Tensor) -> Tensor:
+        """Return (B, R, D) of (M, D) rows of relations."""
+        return self._of_relations.pad(rows)
 
 
 class TextGraphEncoder(nn.Module):
@@ -122,9 +175,13 @@ class TextGraphEncoder(nn.Module):
         The last state of a missing triplet is zero.
         """
         assert self.path_gru is not None
+        return self._run(self.path_gru, *self._paths(captions))
+
+    def _paths(self, captions: CaptionBatch) -> tuple[Tensor, Tensor]:
+        """Return the word vectors of all triplet paths (C P, L, d2) and their lengths (C P,)."""
         spans = captions.triplet_spans.sum(-1).flatten()  # words of each triplet
         lengths = torch.where(spans > 0, spans + 2, 0)  # with <start> and <end>
-        return self._run(self.path_gru, self.embed(captions.triplets.flatten(0, 1)), lengths)
+        return self.embed(captions.triplets.flatten(0, 1)), lengths
 
     def _run(self, gru: BiGru, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         states, final = gru.run(vectors, lengths)
@@ -142,7 +199,13 @@ class TextGraphEncoder(nn.Module):
         Returns:
             (C, P, D), zeros where there is no triplet, and (C, P) bool; P + 1 with the sentence.
         """
-        paths = self.path_states(captions)[1].view(*captions.triplets.shape[:2], -1)
+        assert self.path_gru is not None
+        vectors, lengths = self._paths(captions)
+        if self.path_state == "final":
+            last = self.path_gru.run(vectors, lengths)[1]
+        else:
+            last = self.path_gru.at_end(vectors, lengths)
+        paths = last.view(*captions.triplets.shape[:2], -1)
         mask = captions.triplet_mask
         if sentence is not None:
             paths = torch.cat([paths, sentence.unsqueeze(1)], 1)

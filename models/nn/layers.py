@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from models.nn.recurrent import first_states, gru, pack
+
 Activation = Literal["tanh", "relu", "leaky_relu", "none"]
 
 
@@ -121,6 +123,47 @@ class BiGru(nn.Module):
 
         The final state of the backward direction is the one at the first position.
         """
+        if not _plain(x):
+            return self._library(x, lengths)
+        states = x.new_zeros(x.shape[0] * x.shape[1], self.hidden)
+        final = x.new_zeros(x.shape[0], self.hidden)
+        packed = pack(lengths, x.shape[1])
+        if packed.counts:
+            rows = x.flatten(0, 1)[packed.rows]
+            mean = gru(rows, packed.counts, *self._weights())
+            last = mean[packed.last]
+            if self.rnn.bidirectional:
+                back = gru(rows[packed.mirror], packed.counts, *self._weights("_reverse"))
+                mean, last = (mean + back[packed.mirror]) / 2, (last + back[packed.last]) / 2
+            states = states.index_copy(0, packed.rows, mean)
+            final = final.index_copy(0, packed.sequences, last)
+        return states.view(*x.shape[:2], self.hidden), final
+
+    def at_end(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Return the state of ``forward`` at the last real position, (N, hidden).
+
+        There the backward direction has read one word only, so nothing else is computed of it. A
+        sequence without a real position gives zeros.
+        """
+        if not _plain(x):
+            states = last_state(self._library(x, lengths)[0], lengths)
+            return states.masked_fill((lengths == 0).unsqueeze(1), 0.0)
+        final = x.new_zeros(x.shape[0], self.hidden)
+        packed = pack(lengths, x.shape[1])
+        if not packed.counts:
+            return final
+        rows = x.flatten(0, 1)[packed.rows]
+        last = gru(rows, packed.counts, *self._weights())[packed.last]
+        if self.rnn.bidirectional:
+            last = (last + first_states(rows[packed.last], *self._weights("_reverse"))) / 2
+        return final.index_copy(0, packed.sequences, last)
+
+    def _weights(self, direction: str = "") -> tuple[Tensor, ...]:
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        return tuple(getattr(self.rnn, name + direction) for name in names)
+
+    def _library(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same as ``run``, computed by PyTorch's GRU."""
         states = x.new_zeros(x.shape[0], x.shape[1], self.hidden)
         final = x.new_zeros(x.shape[0], self.hidden)
         (real,) = torch.nonzero(lengths > 0, as_tuple=True)
@@ -135,6 +178,11 @@ class BiGru(nn.Module):
         )  # (n, T, 2 hidden)
         mean = both.unflatten(-1, (-1, self.hidden)).mean(-2)
         return states.index_copy(0, real, mean), final.index_copy(0, real, last.mean(0))
+
+
+def _plain(x: Tensor) -> bool:
+    """Return whether x is on a CPU, where cuDNN is not at hand, in its own precision."""
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def last_state(states: Tensor, lengths: Tensor) -> Tensor:

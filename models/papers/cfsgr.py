@@ -39,10 +39,13 @@ from models.nn import (
     TextGraphEncoder,
     TripletNetwork,
     TripletOptions,
+    VisualRows,
     clipped_l2norm,
     copy_rows,
     cosine,
+    distinct,
     l2norm,
+    linear_of_parts,
     masked_l2norm,
     masked_max,
     masked_mean,
@@ -156,12 +159,19 @@ class VisualGraph(nn.Module):
         Returns:
             emb(o)' (B, K, D) and emb(r)' (B, R, D), unit length, zeros where padded.
         """
-        dtype = self.boxes.weight.dtype  # stored features are float16
-        o = torch.cat([self.boxes(images.objects.to(dtype)), self.labels(images.labels)], -1)
-        r = self.unions(images.unions.to(dtype))
-        r = torch.cat([r, self.predicates(images.predicates)], -1)
-        o, r = self.layer(self.fuse_objects(o), self.fuse_relations(r), images.relations)
-        return masked_l2norm(o, images.object_mask), masked_l2norm(r, images.relation_mask)
+        rows = VisualRows(images, self.boxes.weight.dtype)
+        objects, labels = rows.objects
+        o = linear_of_parts(
+            self.fuse_objects, [(self.boxes(objects), None), distinct(self.labels, labels)]
+        )
+        unions, predicates = rows.relations
+        r = linear_of_parts(
+            self.fuse_relations,
+            [(self.unions(unions), None), distinct(self.predicates, predicates)],
+        )
+        o, r = self.layer.update_objects(o), self.layer.update_relations(o, r, rows.ends)
+        o = masked_l2norm(rows.pad_objects(o), images.object_mask)
+        return o, masked_l2norm(rows.pad_relations(r), images.relation_mask)
 
 
 # 3.1 Coarse-grained graph similarity reasoning

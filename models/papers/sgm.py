@@ -26,13 +26,17 @@ from features.batches import CaptionBatch, ImageBatch
 from models.nn import (
     Activation,
     GraphConvolution,
+    Part,
     PathState,
     TextGraphEncoder,
     TripletNetwork,
     TripletOptions,
+    VisualRows,
     activate,
     copy_rows,
+    distinct,
     l2norm,
+    linear_of_parts,
     mean_of_max,
     mean_of_max_plain,
     uniform_embedding,
@@ -113,14 +117,14 @@ class Fusion(nn.Module):
         if relations:
             self.relations = self.objects if shared else xavier_linear(width, image_dim)
 
-    def fuse_objects(self, objects: Tensor, labels: Tensor) -> Tensor:
-        """Return u_o (B, K, d1) of v_o (B, K, d1) and e_o (B, K, d2)."""
-        return activate(self.objects(torch.cat([objects, labels], -1)), self.act)
+    def fuse_objects(self, objects: Tensor, labels: Part) -> Tensor:
+        """Return u_o (N, d1) of v_o (N, d1) and e_o, a part of width d2."""
+        return activate(linear_of_parts(self.objects, [(objects, None), labels]), self.act)
 
-    def fuse_relations(self, unions: Tensor, predicates: Tensor) -> Tensor:
-        """Return u_r (B, R, d1) of v_r (B, R, d1) and e_r (B, R, d2)."""
+    def fuse_relations(self, unions: Tensor, predicates: Part) -> Tensor:
+        """Return u_r (M, d1) of v_r (M, d1) and e_r, a part of width d2."""
         assert self.relations is not None
-        return activate(self.relations(torch.cat([unions, predicates], -1)), self.act)
+        return activate(linear_of_parts(self.relations, [(unions, None), predicates]), self.act)
 
 
 class VisualGraphEncoder(nn.Module):
@@ -147,23 +151,24 @@ class VisualGraphEncoder(nn.Module):
         )
 
     def forward(self, images: ImageBatch) -> tuple[Tensor, Tensor]:
-        """Return h_o (B, K, D) and h_r (B, R, D); padded rows are arbitrary.
+        """Return h_o (B, K, D) and h_r (B, R, D), zeros where padded.
 
         Without layers of the relations, R is 0.
         """
-        dtype = self.label_embed.weight.dtype  # stored features are float16
-        labels = self.label_embed(images.labels)
-        h_o = self.fusion.fuse_objects(images.objects.to(dtype), labels)
+        rows = VisualRows(images, self.label_embed.weight.dtype)
+        objects, labels = rows.objects
+        h_o = self.fusion.fuse_objects(objects, distinct(self.label_embed, labels))
+        layers = [layer for layer in self.layers if isinstance(layer, GraphConvolution)]
         if self.predicate_embed is None:
-            for layer in self.layers:
-                assert isinstance(layer, GraphConvolution)
+            for layer in layers:
                 h_o = layer.update_objects(h_o)
-            return h_o, h_o[:, :0]
-        predicates = self.predicate_embed(images.predicates)
-        h_r = self.fusion.fuse_relations(images.unions.to(dtype), predicates)
-        for layer in self.layers:
-            h_o, h_r = layer(h_o, h_r, images.relations)
-        return h_o, h_r
+            padded = rows.pad_objects(h_o)
+            return padded, padded[:, :0]
+        unions, predicates = rows.relations
+        h_r = self.fusion.fuse_relations(unions, distinct(self.predicate_embed, predicates))
+        for layer in layers:
+            h_o, h_r = layer.update_objects(h_o), layer.update_relations(h_o, h_r, rows.ends)
+        return rows.pad_objects(h_o), rows.pad_relations(h_r)
 
 
 # 3.2 Textual feature embedding: nn.graphs.TextGraphEncoder

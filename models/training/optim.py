@@ -45,7 +45,21 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         weight_decay=config.weight_decay,
+        fused=True,  # one pass over each weight and its averages instead of ten
     )
+
+
+def clip_gradients(model: nn.Module, largest: float) -> None:
+    """Scale the gradients so that the norm of all together is at most ``largest``.
+
+    On a CPU, gradients below it are not written again.
+    """
+    grads = [value.grad for value in model.parameters() if value.grad is not None]
+    if not grads:
+        return
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in grads]))
+    if norm.is_cuda or not norm <= largest:  # on a GPU, reading the norm would block
+        torch._foreach_mul_(grads, (largest / (norm + 1e-6)).clamp(max=1.0))
 
 
 def rate_factor(config: ScheduleConfig, step: int, steps_per_epoch: int, total_steps: int) -> float:

@@ -32,6 +32,7 @@ from models.training.lineage import check_resumable, run_metadata
 from models.training.logs import Events, MetricsFile, Speed
 from models.training.negatives import negative_hinge
 from models.training.optim import (
+    clip_gradients,
     load_average,
     make_average,
     make_optimizer,
@@ -226,7 +227,7 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         average_gradients(self.model, self.world)
         if optim.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), optim.clip)
+            clip_gradients(self.model, optim.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
