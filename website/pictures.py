@@ -13,21 +13,13 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tests.browser import FLAGS, NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "pictures"
 WORK = ROOT / "build" / "pictures"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
 
 
 def scenestore(*words: str) -> None:
@@ -35,20 +27,29 @@ def scenestore(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "scenestore", *words], cwd=WORK, check=True)
 
 
-def photograph(page: Path, name: str, size: tuple[int, int], wide: int) -> None:
-    """Save the top of a page as a picture ``wide`` pixels wide; ``size`` is that of the window."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+def photograph(page: Path, name: str, wide: int, *parts: tuple[str, int]) -> None:
+    """Save parts of a page below each other, each a selector and how many pixels to show."""
+    if not page.exists():
+        sys.exit(f"error: {page} was not written. See the output of its command above.")
+    browser = next(filter(None, map(shutil.which, NAMES)), None)
     if browser is None:
         sys.exit("error: no Chromium is installed. Install it, and run make pictures again.")
-    with tempfile.TemporaryDirectory() as folder:
-        shot = Path(folder, "shot.png")
-        window = f"--window-size={size[0]},{size[1]}"
-        user = f"--user-data-dir={folder}/user"
-        subprocess.run(
-            [browser, *FLAGS, user, window, f"--screenshot={shot}", page.as_uri()],
-            check=True,
-            capture_output=True,
-        )
+    with sync_playwright() as started, tempfile.TemporaryDirectory() as folder:
+        chromium = started.chromium.launch(executable_path=browser, args=list(FLAGS))
+        tab = chromium.new_page(viewport={"width": wide, "height": 900})
+        tab.goto(page.as_uri())
+        tab.add_style_tag(content="nav { position: static !important }")
+        shot = Path(folder, "page.png")
+        tab.screenshot(path=shot, full_page=True)
+        tops = [max(0, int(tab.locator(one).first.bounding_box()["y"]) - 20) for one, _ in parts]
+        chromium.close()
+        image = Image.open(shot)
+        sheet = Image.new("RGB", (image.width, sum(tall for _, tall in parts)))
+        below = 0
+        for top, (_, tall) in zip(tops, parts, strict=True):
+            sheet.paste(image.crop((0, top, image.width, top + tall)), (0, below))
+            below += tall
+        sheet.save(shot)
         save(shot, name, wide)
 
 
@@ -71,9 +72,9 @@ def main() -> None:
     save(WORK / "graph.png", "tutorial-graph", 900)
     found = ["--html", "found.html", "--images-dir", "photos"]
     scenestore("find", "stores/mine", "ball - on - *", *found)
-    photograph(WORK / "found.html", "tutorial-found", (1100, 900), 1100)
+    photograph(WORK / "found.html", "tutorial-found", 1000, ("body", 760))
     scenestore("demo", "--demo-dir", "demo", "--images", "150")
-    photograph(WORK / "demo" / "report.html", "report", (1280, 1150), 1280)
+    photograph(WORK / "demo" / "report.html", "report", 1180, ("body", 345), ("#graphs", 602))
 
 
 if __name__ == "__main__":
