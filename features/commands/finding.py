@@ -12,7 +12,7 @@ import typer
 from features.commands.program import Program
 from features.commands.terminal import fitted, next_steps
 from features.errors import MissingInput
-from features.finding import SOURCES, Matches, contact_sheet, find
+from features.finding import SOURCES, Matches, contact_sheet, find, unknown_words
 from features.format import replacing
 from features.store import open_store
 
@@ -78,6 +78,9 @@ def find_(
     else:
         for line in _lines(matches, top):
             typer.echo(fitted(line))
+        if not len(matches) and (words := unknown_words(matches.store, matches.query)):
+            named = ", ".join(map(repr, words))
+            typer.echo(f"note: no caption or image of this store has {named}", err=True)
         _suggest(matches, store, images_dir, query)
 
 

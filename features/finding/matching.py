@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Rows = npt.NDArray[np.int64]
 SOURCES = ("captions", "images")
+_NAMED: tuple[str, ...] = ("object_lemma", "attribute", "relation_predicate")  # columns of names
+_NAMED += ("labels", "object_attribute", "predicates")
 _KNOWN: weakref.WeakKeyDictionary[CodedColumn, Names] = weakref.WeakKeyDictionary()
 
 
@@ -267,6 +269,19 @@ def _objects(term: Term, column: CodedColumn, attributes: Any) -> Mask | None:
                 part &= attributes(word)
             found |= part
     return found
+
+
+def unknown_words(store: Store, query: Query) -> list[str]:
+    """Return the words of a query that no name of a store has, in their order."""
+    columns = [name for name in _NAMED if store.has(name)]
+    known = [_names(store.coded(name)) for name in columns]
+    terms = (query.subject, query.predicate or Term(), query.object)
+    words = [word for term in terms for one in term.alternatives for word in one]
+    return [
+        word
+        for word in dict.fromkeys(words)
+        if not any(names.tokens_like(word, with_synonyms=True) for names in known)
+    ]
 
 
 def _names(column: CodedColumn) -> Names:

@@ -14,7 +14,6 @@ from features.finding.words import lemmas, synonyms
 
 Mask = npt.NDArray[np.bool_]
 ANY = "*"
-_DASHES = "-\u2010\u2013\u2014"
 _DASH = re.compile(r"\s+(?:-{1,2}>?|\u2192|\u2013|\u2014)\s+")
 
 
@@ -144,7 +143,7 @@ def _term(part: str, text: str, synonyms: bool) -> Term:
         return Term()
     alternatives = tuple(tuple(words.lower().split()) for words in part.split("|"))
     if not all(alternatives) or any(
-        ANY in word or not word.strip(_DASHES) for words in alternatives for word in words
+        ANY in word or not any(map(str.isalnum, word)) for words in alternatives for word in words
     ):
         raise UsageError(f"query {text!r}: {part!r} is not words; * can only stand alone.")
     return Term(alternatives, synonyms)

@@ -188,7 +188,9 @@ def test_queries_that_are_none(query):
         parse_query(query)
 
 
-@pytest.mark.parametrize("query", ["d*g", "dog| - x", "dog - | - x"])
+@pytest.mark.parametrize(
+    "query", ["d*g", "dog| - x", "dog - | - x", "\u200b", "...", "dog - ! - x"]
+)
 def test_words_that_are_none(query):
     with pytest.raises(UsageError, match="query"):
         parse_query(query)
@@ -215,6 +217,15 @@ def test_a_page_holds_everything_it_shows(store, tmp_path):
     without = contact_sheet(find(store, "dog"), None, count=1)
     assert without.count("<figure>") == 1
     assert "data:image" not in without
+
+
+def test_words_that_nothing_in_the_store_has(store, capsys):
+    app.call(["find", str(store.path), "zzqx dog - qwrt - frisbee"])
+    said = capsys.readouterr()
+    assert "0 images" in said.out
+    assert "note: no caption or image of this store has 'zzqx', 'qwrt'" in said.err
+    app.call(["find", str(store.path), "dog - catch - dog"])
+    assert "note" not in capsys.readouterr().err
 
 
 def test_the_command(store, tmp_path, capsys):
