@@ -2,6 +2,7 @@
 
 import pytest
 
+pytestmark = pytest.mark.slow
 PAGES = ("/", "/tiny-set/", "/tiny-set/contents", "/tiny-set/images/0",
          "/tiny-set/images/1?compare=tiny-set-2")  # fmt: skip
 

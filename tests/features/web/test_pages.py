@@ -1,6 +1,8 @@
 """The pages: what they show, and the links between them."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -136,3 +138,19 @@ def test_the_command_says_what_is_wrong(tmp_path, shelf):
             app.call(["serve", str(shelf.first.store.path), "--port", str(server.port)])
     finally:
         server.server_close()
+
+
+def test_without_flask_the_command_says_what_to_install(shelf):
+    program = (
+        "import sys; sys.modules['flask'] = None\n"
+        "from features.commands.app import app; app.run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "serve", str(shelf.first.store.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'scenestore[web]'" in done.stderr
+    assert "Traceback" not in done.stderr

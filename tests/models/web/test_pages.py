@@ -43,6 +43,7 @@ def text(answer):
     return re.sub(r"\s+", " ", answer.get_data(as_text=True))
 
 
+@pytest.mark.slow
 def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
     store, shelf, runs, app = setting
     client = app.test_client()
