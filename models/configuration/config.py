@@ -129,7 +129,7 @@ class OptimConfig(Strict):
     accumulate: Positive = _value(1, "batches per optimiser step; losses are averaged")
     ema: Share = _value(0.0, "decay of the averaged weights to evaluate; 0: no averaging")
     lr_scale: dict[str, Float] = _value({}, "parameter name prefix -> factor on its learning rate")
-    negatives_weight: Amount = _value(1.0, "data.negatives: weight of their hinge loss")
+    negatives_weight: Amount = _value(0.2, "data.negatives: weight of their hinge loss")
     negatives_margin: Amount = _value(0.2, "data.negatives: margin of their hinge loss")
     global_negatives: bool = _value(True, "several ranks: negatives from all of them")
 
