@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from features.commands import Program, fitted, next_steps, print_json
+from features.commands import Program, next_steps, print_json
 from models.configuration import Config, load
 from models.reporting import Match, Reading, published_rows, readings
 
@@ -48,8 +48,7 @@ def selfcheck(
             }
         )
         return
-    for line in explain(what, config).splitlines():
-        typer.echo(fitted(line))
+    typer.echo(explain(what, config), nl=False)
     if config.data.store:
         next_steps(["train", what, *context.args])
 
@@ -70,12 +69,11 @@ def explain(name: str, config: Config) -> str:
 
 
 def _table(found: list[Reading]) -> list[str]:
-    cells = [(one.step, f"{one.option} = {one.value}", one.meaning) for one in found]
-    widths = [max(len(cell[column]) for cell in cells) for column in (0, 1)]
-    return [
-        f"{step:<{widths[0]}}  {option:<{widths[1]}}  {meaning}".rstrip()
-        for step, option, meaning in cells
-    ]
+    lines = []
+    for one in found:
+        lines += [one.step, f"    {one.option} = {one.value}"]
+        lines += [f"    {one.meaning}"] if one.meaning else []
+    return lines
 
 
 def _published(row: Match) -> str:

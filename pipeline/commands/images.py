@@ -74,7 +74,9 @@ def detect(
         if as_json:
             typer.echo(_json(photo, found))
             continue
-        for line in _table(photo, found):
+        heading, *lines = _table(photo, found)
+        typer.echo(heading)  # whole, as a long path would push out what follows
+        for line in lines:
             typer.echo(fitted(line))
     if not as_json and draw is None:
         same = ["--detector", detector] if detector != "labelled" else []

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from features import plugins
 from features.errors import ConfigError, InputError, MissingInput, UnknownName, UsageError
 from models.configuration.files import load
 from models.evaluate import evaluate
@@ -48,6 +49,12 @@ def evaluation(seed, rsum, ends, libraries=None, **config):
 def made(*found):
     manifest = {"key": "a" * 64, "hash": "b" * 64}
     return make_card("row", found, store="st", manifest=manifest, command="scenestore compare")
+
+
+@pytest.fixture
+def without_plugins(monkeypatch):
+    """Plug-ins that other tests have registered in this process are not seen."""
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
 
 
 def test_the_interval_covers_the_images_and_the_seeds():
@@ -100,7 +107,7 @@ def test_the_table_folds_the_card():
         assert part in text, part
 
 
-def test_the_command_of_a_row_means_this_row_alone():
+def test_the_command_of_a_row_means_this_row_alone(without_plugins):
     for row in (row for row in all_rows() if row.runs):
         task = CompareModels(store="st", benchmark=row.benchmark, papers=row.name)
         words = shlex.split(task.command(row))
@@ -214,7 +221,7 @@ def test_the_command_has_its_printed_name(tmp_path):
     assert "gone.json: cannot be read" in found.stderr
 
 
-def test_files_that_are_no_cards(tmp_path):
+def test_files_that_are_no_cards(tmp_path, without_plugins):
     card = made(evaluation(0, 1.0, [0.0, 2.0]))
     path = tmp_path / "card.json"
 
