@@ -54,7 +54,15 @@ class Cluster:
             "--no-dashboard",
         )  # fmt: skip
         self.nannies = [self.worker() for _ in range(self.workers)]
+        self._wait()
         return self
+
+    def _wait(self):
+        """Wait until the scheduler listens; on a busy machine a build would give up before."""
+        for _ in range(150):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+                return
+            time.sleep(0.1)
 
     def worker(self):
         folder = self.lab.folder / "elsewhere"  # another working directory than the build's

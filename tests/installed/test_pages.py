@@ -44,14 +44,19 @@ def test_every_how_to_is_run():
             assert block.startswith("$ "), f"{name}: what is not run starts with $"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_the_first_ten_lines(installed, mine, tmp_path, page):
+def test_the_first_ten_lines(installed, mine, tmp_path):
     place = copy(mine, tmp_path)
-    (out,) = [out for said in run_page(installed, place, page).values() for out in said]
+    (out,) = [out for said in run_page(installed, place, "README.md").values() for out in said]
     assert "00.jpg" in out
     assert "rsum" in out
     assert "report.html" in out
     assert (place / "report.html").stat().st_size > 10_000
+
+
+def test_the_start_page_has_the_lines_of_the_readme():
+    pages = [ROOT / "README.md", ROOT / "docs" / "index.md"]
+    first, second = (re.findall(r"^```sh\n(.*?)^```", p.read_text(), re.M | re.S) for p in pages)
+    assert first == second  # so both have been run
 
 
 def test_tutorial(installed, mine, tmp_path):

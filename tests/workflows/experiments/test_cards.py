@@ -55,6 +55,7 @@ def made(*found):
 def without_plugins(monkeypatch):
     """Plug-ins that other tests have registered in this process are not seen."""
     monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    monkeypatch.setattr(plugins, "_modules", {})
 
 
 def test_the_interval_covers_the_images_and_the_seeds():

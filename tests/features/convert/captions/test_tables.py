@@ -228,7 +228,7 @@ def test_quotes_in_tsv_are_text_unless_they_are_around_a_field(tmp_path):
         ("t.parquet", b"PAR1 nothing PAR1"),
         ("t.parquet", table("parquet", [("a", "b", "c")], ("x", "y", "z"))),
         ("t.csv.gz", gzip.compress(b"image,caption\n" + b"a.jpg," + b" " * (80 << 20))),
-        ("t.jsonl.gz", gzip.compress(b"\n" * (200 << 20))),
+        ("t.jsonl.gz", gzip.compress(b" " * (80 << 20) + b"\n")),
         ("t.csv.gz", gzip.compress(table("csv"))[:-12]),
     ],
 )
