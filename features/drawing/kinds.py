@@ -1,8 +1,8 @@
 """Join labels that say the same in general, for displays.
 
-A detector that is unsure whether somebody is a woman, a girl or a child gives each label a low
-score, so a display that hides low scores would hide a person who is plainly there. ``with_kinds``
-adds an object with the general label.
+A detector that cannot tell whether a person is a woman, a girl or a child gives each label a low
+score, and a display that hides low scores would hide a clearly visible person. ``with_kinds`` adds
+an object with the general label.
 """
 
 from __future__ import annotations
