@@ -138,6 +138,7 @@ def main() -> int:
             make_store(folder, chosen.images)
             make_photos(folder / "photos")
         command = [sys.executable, "-m", "features", "serve", str(folder), "--port", "0"]
+        command += ["--no-token"]  # the photos are noise
         command += ["--images-dir", str(folder / "photos")]
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

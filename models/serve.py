@@ -11,6 +11,7 @@ from features.commands import (
     AllowHost,
     Host,
     ImagesDir,
+    NoToken,
     Port,
     Program,
     Stores,
@@ -33,14 +34,21 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     allow_host: AllowHost = None,
+    no_token: NoToken = False,
 ) -> None:
-    """Look through stores and trained runs in a browser."""
+    """Look through stores and trained runs in a browser.
+
+    The address that is printed has a token, without which the pages are refused. A token of your
+    own is taken from SCENESTORE_TOKEN.
+    """
     extensions: tuple[object, ...] = ()
     if run:
         from models.web import Runs, add_runs  # load Flask, which is optional
 
         extensions = (add_runs(lambda shelf: Runs(run, shelf)),)
-    serve_stores(stores, images_dir or (), host, port, allow_host or (), extensions)
+    serve_stores(
+        stores, images_dir or (), host, port, allow_host or (), extensions, no_token=no_token
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,15 @@
 
 from features.commands.program import Program, exit_cleanly
 from features.commands.progress import Progress, clock
-from features.commands.serving import AllowHost, Host, ImagesDir, Port, Stores, serve_stores
+from features.commands.serving import (
+    AllowHost,
+    Host,
+    ImagesDir,
+    NoToken,
+    Port,
+    Stores,
+    serve_stores,
+)
 from features.commands.terminal import (
     Cell,
     Column,
@@ -21,6 +29,7 @@ __all__ = [
     "Column",
     "Host",
     "ImagesDir",
+    "NoToken",
     "Port",
     "Program",
     "Progress",

@@ -65,12 +65,14 @@ def create_app(
     *,
     hosts: Iterable[str] = (),
     any_address: bool = False,
+    token: str = "",
     extensions: Sequence[Extension] = (),
 ) -> Flask:
     """Return the app that shows the stores of a shelf.
 
     Args:
         shelf: the stores.   hosts, any_address: names of the app, see ``security.guard``.
+        token: what a browser needs to see anything; "" shows it to everyone.
         extensions: add pages and links.
     """
     app = Flask("features.web", static_folder=None)
@@ -83,7 +85,7 @@ def create_app(
         with_compare=lambda known, name: {**known, "compare": name} if name else known,
         without=lambda names, one: tuple(name for name in names if name != one),
     )
-    guard(app, hosts, any_address=any_address)
+    guard(app, hosts, any_address=any_address, token=token)
     links = Links()
     links.add_assets("features.web", ASSETS)
     _add_assets(app, links)

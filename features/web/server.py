@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Flask
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from features.errors import UsageError
+from features.web.security import FIELD
 
 __all__ = ["is_loopback", "listen", "serve"]
 
@@ -61,19 +63,20 @@ def listen(app: Flask, host: str = "127.0.0.1", port: int = 8000) -> BaseWSGISer
         )
 
 
-def serve(app: Flask, host: str, port: int, ready: Callable[[str], Any]) -> None:
+def serve(app: Flask, host: str, port: int, ready: Callable[[str], Any], token: str = "") -> None:
     """Run the app until Ctrl-C.
 
     Args:
         app: the app.   host, port: see ``listen``.
         ready: is called with the URL once the port is open.
+        token: of the app, for the URL.
 
     Raises: UsageError: the address cannot be used.
     """
     server = listen(app, host, port)
     shown = f"[{host}]" if ":" in host else host
     try:
-        ready(f"http://{shown}:{server.port}/")
+        ready(f"http://{shown}:{server.port}/" + (f"?{urlencode({FIELD: token})}" if token else ""))
         server.serve_forever()
     finally:
         server.server_close()

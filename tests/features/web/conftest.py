@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import features
 from features.records import Caption, Detections, ImageEntry, Skipped, TextGraph
 from features.web import Shelf, create_app, listen
 
+TOKEN = "a token & signs +"
 SCRIPT = "<script>alert(1)</script>"
 QUOTES = 'tom\'s "dog" & <b>co</b>'
 BOXES = np.float32([[2, 2, 30, 40], [25, 10, 58, 38], [0, 0, 60, 45]])
@@ -117,10 +119,22 @@ class Running:
 
 @pytest.fixture(scope="session")
 def running(shelf) -> Running:
-    server = listen(create_app(shelf), port=0)
+    server = listen(create_app(shelf, token=TOKEN), port=0)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield Running(f"http://127.0.0.1:{server.port}")
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def open_page(open_page):
+    """A function that opens a URL of the app as its user does first: with the token."""
+
+    def visit(url: str, **options):
+        return open_page(
+            f"{url}{'&' if '?' in url else '?'}{urlencode({'token': TOKEN})}", **options
+        )
+
+    return visit

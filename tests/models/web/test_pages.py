@@ -34,7 +34,7 @@ def setting(tiny_store, tmp_path):
     evaluate(folders, str(store.path), split=SPLIT, bootstrap=20, positives=None)
     shelf = Shelf([store.path])
     runs = Runs(folders, shelf)
-    app = create_app(shelf, extensions=[add_runs(lambda shelf: runs)])
+    app = create_app(shelf, token="secret", extensions=[add_runs(lambda shelf: runs)])
     return store, shelf, runs, app
 
 
@@ -47,6 +47,7 @@ def text(answer):
 def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
     store, shelf, runs, app = setting
     client = app.test_client()
+    client.get("/?token=secret")
     served = runs.served["my-sgm"]
     sims = models.score_all(served.run.model, store, SPLIT, served.run.codebook).numpy()
     found = models.recall(sims, store.caption_image_rows(SPLIT))
@@ -99,7 +100,7 @@ def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
         root = f"http://127.0.0.1:{server.port}/tiny/"
         for path in ("runs/", "runs/my-sgm", f"images/{rows[0]}/captions",
                      f"images/{rows[0]}/words?run=my-sgm"):  # fmt: skip
-            visit = open_page(root + path)
+            visit = open_page(f"{root}{path}{'&' if '?' in path else '?'}token=secret")
             assert visit.faults() == [], path
         buttons = visit.page.locator("[data-shares]")
         shade = "all => all.map(one => one.getAttribute('fill-opacity')).join()"
