@@ -89,11 +89,11 @@ class Registry(Generic[T]):
         Raises: UnknownName: no such entry; the message suggests the nearest names.
         """
         if name not in self._entries:
-            for point in self._points():
-                if point.name == name:
-                    loaded = point.load()
-                    if callable(loaded):
-                        self._entries.setdefault(name, loaded)
+            named = (point for point in self._points() if point.name == name)
+            for loaded in (point.load() for point in named):
+                if callable(loaded):
+                    self._entries[name] = loaded
+                    break
         if name not in self._entries:
             load_variable()
         if name not in self._entries:
@@ -130,11 +130,13 @@ class Registry(Generic[T]):
                 f"{' and no '.join(map(repr, missing))}. docs/plugins.md lists what it needs."
             )
 
-    def _points(self) -> list[EntryPoint]:
+    def _points(self) -> Iterator[EntryPoint]:
+        """Yield our own entries, then those of installed packages, whose search takes longer."""
         from importlib.metadata import EntryPoint, entry_points  # loads email, csv and zipfile
 
-        ours = [EntryPoint(name, value, self.group) for name, value in self.built_in.items()]
-        return [*ours, *entry_points(group=self.group)]
+        for name, value in self.built_in.items():
+            yield EntryPoint(name, value, self.group)
+        yield from entry_points(group=self.group)
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the known names."""

@@ -83,12 +83,23 @@ def list_options_once(parser_class: Any = CmdlineParser) -> None:
 
     Luigi accepts ``--jobs`` and ``--BuildDataset-jobs`` for the task that is started, and its help
     describes both. The long form still works.
+
+    Luigi makes the parser nine times in a run, with some hundred options each; here it is made
+    again only if there are other tasks by then.
     """
     build = getattr(parser_class, "_build_parser", None)
-    if build is None or getattr(build, "lists_once", False):
+    tasks = getattr(luigi.task_register.Register, "_reg", None)  # one more with each task class
+    if build is None or tasks is None or getattr(build, "lists_once", False):
         return  # another version of Luigi
+    made: dict[tuple[str | None, bool, int], Any] = {}
 
     def build_parser(root_task: str | None = None, help_all: bool = False) -> Any:
+        key = (root_task, help_all, len(luigi.task_register.Register._reg))
+        if key not in made:
+            made[key] = new_parser(root_task, help_all)
+        return made[key]
+
+    def new_parser(root_task: str | None, help_all: bool) -> Any:
         if root_task:
             try:
                 luigi.task_register.Register.get_task_cls(root_task)

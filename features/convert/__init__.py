@@ -3,7 +3,13 @@
 ``docs/importing.md`` describes the formats. A reader or writer is loaded when it is used.
 """
 
-from features.convert.captions import CaptionSet, caption_files, clean_text, read_captions
+from features.convert.captions import (
+    CaptionSet,
+    KeptCaptions,
+    caption_files,
+    clean_text,
+    read_captions,
+)
 from features.convert.formats import (
     EXPORT_FORMATS,
     IMPORT_FORMATS,
@@ -25,6 +31,7 @@ __all__ = [
     "EntitiesFolder",
     "Format",
     "ImportReport",
+    "KeptCaptions",
     "Phrase",
     "SceneGraphFile",
     "Sentence",

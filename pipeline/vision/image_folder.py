@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
@@ -30,8 +33,7 @@ class ImageFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._paths: set[str] = set()
-        self._by_name: dict[str, list[str]] = {}
+        self._paths: dict[str, int] = {}  # path -> position in the listing
         try:
             self._list(root, "", frozenset())
         except OSError as error:
@@ -57,12 +59,23 @@ class ImageFolder:
                     self._add(prefix + item.name)
 
     def _add(self, path: str) -> None:
-        self._paths.add(path)
-        self._by_name.setdefault(fold(base_name(path)), []).append(path)
+        self._paths[path] = len(self._paths)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """Paths by folded name, made when a file is not under its exact name."""
+        found: dict[str, list[str]] = {}
+        for path in self._paths:
+            found.setdefault(fold(base_name(path)), []).append(path)
+        return found
 
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self._paths)
+
+    def position(self, file: str) -> int:
+        """Return the position of a file that ``find`` returned, at least 0, below the length."""
+        return self._paths[file]
 
     def find(self, entry: ImageEntry) -> str | None:
         """Return the image's file relative to the root, or None when it is not on disk.
@@ -93,9 +106,53 @@ class ImageFolder:
         return near[0] if near else None
 
 
+class _Selection(Sequence[ImageEntry]):
+    """Some rows of a data set, some with another file; of a large set none is kept in memory."""
+
+    def __init__(
+        self, entries: Sequence[ImageEntry], rows: array.array[int], files: dict[int, str]
+    ) -> None:
+        self._entries, self._rows, self._files = entries, rows, files
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> ImageEntry: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[ImageEntry]: ...
+    def __getitem__(self, at: int | slice) -> ImageEntry | list[ImageEntry]:
+        if isinstance(at, slice):
+            return [self._read(row) for row in self._rows[at]]
+        return self._read(self._rows[at])
+
+    def __iter__(self) -> Iterator[ImageEntry]:
+        return map(self._read, self._rows)
+
+    def _read(self, row: int) -> ImageEntry:
+        entry, file = self._entries[row], self._files.get(row)
+        return entry if file is None else replace(entry, file=file)
+
+
+def _select(
+    entries: Sequence[ImageEntry], file_of: Callable[[ImageEntry], str | None]
+) -> tuple[Sequence[ImageEntry], list[str]]:
+    """Return the images that have a file, with this file, and the ids of the others."""
+    rows, files, others = array.array("q"), dict[int, str](), list[str]()
+    for row, entry in enumerate(entries):
+        file = file_of(entry)
+        if file is None:
+            others.append(entry.id)
+            continue
+        rows.append(row)
+        if file != entry.file:
+            files[row] = file
+    return (_Selection(entries, rows, files) if others or files else entries), others
+
+
 def keep_available(
-    entries: Iterable[ImageEntry], folder: ImageFolder, *, on_error: str
-) -> tuple[list[ImageEntry], list[str]]:
+    entries: Sequence[ImageEntry], folder: ImageFolder, *, on_error: str
+) -> tuple[Sequence[ImageEntry], list[str]]:
     """Split a data set into the images that are on disk and the ids of those that are not.
 
     Args:
@@ -109,25 +166,30 @@ def keep_available(
     Raises: InputError: images are missing or not to be told apart and on_error is ``fail``, or all
         are missing.
     """
-    kept: list[ImageEntry] = []
-    missing: list[str] = []
-    owners: dict[str, str] = {}
-    for entry in entries:
+    taken = bytearray(len(folder))  # by another image
+
+    def file_of(entry: ImageEntry) -> str | None:
         try:
             file = folder.find(entry)
-            if file is not None and owners.setdefault(file, entry.id) != entry.id:
-                raise InputError(
-                    f"{folder.root}: {file} is the file of two images, {owners[file]!r} and "
-                    f"{entry.id!r}. Remove one of them from the captions file."
-                )
         except InputError:
             if on_error == "fail":
                 raise
-            file = None
+            return None
         if file is None:
-            missing.append(entry.id)
-        else:
-            kept.append(replace(entry, file=file))
+            return None
+        at = folder.position(file)
+        if taken[at] and on_error == "fail":
+            owner = next(other.id for other in entries if folder.find(other) == file)
+            raise InputError(
+                f"{folder.root}: {file} is the file of two images, {owner!r} and {entry.id!r}. "
+                "Remove one of them from the captions file."
+            )
+        if taken[at]:
+            return None
+        taken[at] = True
+        return file
+
+    kept, missing = _select(entries, file_of)
     if missing and on_error == "fail":
         raise InputError(
             f"{folder.root}: {describe_missing(missing)}. Add the files, or pass --on-error skip."
@@ -141,12 +203,12 @@ def keep_available(
 
 
 def keep_covered(
-    entries: Iterable[ImageEntry],
+    entries: Sequence[ImageEntry],
     covers: Callable[[str], bool],
     folder: ImageFolder | None,
     *,
     on_error: str,
-) -> tuple[list[ImageEntry], list[str]]:
+) -> tuple[Sequence[ImageEntry], list[str]]:
     """Split a data set into the images that a detector covers and the ids of the others.
 
     Args:
@@ -157,14 +219,13 @@ def keep_covered(
 
     Raises: InputError: images are not covered and on_error is ``fail``, or none is covered.
     """
-    kept: list[ImageEntry] = []
-    unknown: list[str] = []
-    for entry in entries:
-        if covers(entry.id):
-            file = folder.find(entry) if folder is not None else None
-            kept.append(replace(entry, file=file or entry.file))
-        else:
-            unknown.append(entry.id)
+
+    def file_of(entry: ImageEntry) -> str | None:
+        if not covers(entry.id):
+            return None
+        return (folder.find(entry) if folder is not None else None) or entry.file
+
+    kept, unknown = _select(entries, file_of)
     if unknown and (on_error == "fail" or not kept):
         advice = "Pass --on-error skip to leave them out." if kept else "Check --detections."
         raise InputError(

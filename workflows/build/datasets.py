@@ -72,6 +72,7 @@ class BuildDataset(EntryTask, BuildTask):
             {name: group.folder for name, group in plan.groups().items()},
             count_store(plan),
         )
+        plan.keep_captions()
         for folder in (plan.store_dir, *(group.folder for group in plan.groups().values())):
             sweep(folder)
         document = read_store_manifest(path)

@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-from features.convert import CaptionSet, caption_files, read_captions
+from features.convert import CaptionSet, KeptCaptions, caption_files
 from features.errors import MissingInput, StoreError, UsageError
 from features.format import Group, HashCache, hash_json, read_sealed, write_sealed
 from features.records import ImageEntry
@@ -71,8 +71,17 @@ class Plan(TextPlan):
         """All images and captions of the captions files."""
         if not self.options.captions:
             raise MissingInput("--captions is missing. Pass the captions file.")
+        return self._kept.read()
+
+    @cached_property
+    def _kept(self) -> KeptCaptions:
         options = self.options
-        return read_captions(options.captions, on_error=options.on_error, split_by=options.split_by)
+        path = self.store_dir / ".captions"
+        return KeptCaptions(path, options.captions, options.on_error, options.split_by)
+
+    def keep_captions(self) -> None:
+        """Keep the captions beside the store, so that the next build need not read them again."""
+        self._kept.keep(self.caption_set)
 
     @cached_property
     def _selection(self) -> tuple[Sequence[ImageEntry], list[str]]:
