@@ -60,6 +60,7 @@ LAYERS = {  # inside a package, from the bottom up; the entries of one line are 
         ["verify-result"],
     ],
     "workflows": [
+        ["interrupts"],
         ["launcher", "processes", "settings", "targets", "tasks"],
         ["cluster"],
         ["build"],

@@ -5,12 +5,15 @@
 require.
 """
 
-from workflows.build import AddText, BuildCoco, BuildDataset, BuildFlickr8k, BuildFlickr30k
-from workflows.demo import BuildDemo, Demo
-from workflows.experiments import CompareModels, EvaluateModel, TrainModel
-from workflows.settings import apply_defaults
+from workflows.interrupts import end_at_once
 
-apply_defaults()
+with end_at_once():  # Ctrl-C while a second of imports goes by; afterwards the settings handle it
+    from workflows.build import AddText, BuildCoco, BuildDataset, BuildFlickr8k, BuildFlickr30k
+    from workflows.demo import BuildDemo, Demo
+    from workflows.experiments import CompareModels, EvaluateModel, TrainModel
+    from workflows.settings import apply_defaults
+
+    apply_defaults()
 
 __all__ = [
     "AddText",

@@ -23,6 +23,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from features.errors import StageError
+from workflows.interrupts import held_back
 
 __all__ = ["Died", "Processes"]
 
@@ -83,7 +84,7 @@ class Processes:
         process = context.Process(
             target=_serve, args=(theirs, os.getpid(), self.memory), name="scenestore-worker"
         )
-        with _one_thread():
+        with _one_thread(), held_back():  # the child would print the trace of an import
             process.start()
         theirs.close()
         self._workers[ours] = process
@@ -177,6 +178,7 @@ def _without_interrupts() -> Iterator[None]:
 def _serve(connection: Connection, parent: int, memory: int) -> None:
     """Run calls until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

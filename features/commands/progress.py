@@ -96,6 +96,11 @@ class Progress:
             self._published = now
             self._publish(self.line(note), round(100 * self.done / max(self.total, 1)))
 
+    def take_back(self, items: int) -> None:
+        """Count items of an earlier run that turned out not to be finished."""
+        self.done -= items
+        self._before -= items
+
     def say(self, text: str) -> None:
         """Write one line, above the bar if there is one."""
         if self.quiet:

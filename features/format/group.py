@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ from features.format.hdf5 import write_file
 from features.format.keys import KEY_DIGITS, canonical_json, content_key, folder_name, hash_json
 from features.format.record import Parts, ShardRecord, check_kinds
 from features.format.schema import GROUPS, Columns, axis_lengths, check_columns
-from features.format.shard import Shard
+from features.format.shard import Shard, file_names
 
 _CONFLICT = (
     "Build into another folder; or, if the old contents are not needed, delete this manifest and "
@@ -102,7 +103,13 @@ class GroupManifest:
 
     def files_exist(self) -> bool:
         """Return True when every shard file exists with the size that was written."""
-        return all(Shard(self.folder, k).has_size(size) for k, size in enumerate(self.sizes))
+        try:  # strings instead of paths: an idle build asks for thousands of files
+            return all(
+                os.stat(f"{self.folder}/{file_names(k)[0]}").st_size == size  # noqa: PTH116
+                for k, size in enumerate(self.sizes)
+            )
+        except OSError:
+            return False
 
     def axis_lengths(self) -> dict[str, npt.NDArray[np.int64]]:
         """Return the length of every axis in every shard, (shards,) int64."""
@@ -178,25 +185,36 @@ class Group:
 
         Raises: NewerFormatError: a newer release wrote it; building it here would replace that.
         """
-        manifest = self._manifest()
+        try:
+            stat = (self.folder / "manifest.json").stat()
+        except OSError:
+            return False
+        manifest = _unchanged(self, stat.st_ino, stat.st_mtime_ns, stat.st_size)
         return manifest is not None and manifest.files_exist()
+
+    def absent(self, shards: int) -> list[int]:
+        """Return those of ``shards`` shards that lack a file: the folder is listed, nothing read.
+
+        Of ten thousand shards, this takes 10 ms.
+        """
+        try:
+            present = set(os.listdir(self.folder))  # noqa: PTH208  # paths take ten times as long
+        except FileNotFoundError:
+            present = set()
+        return [number for number in range(shards) if not present.issuperset(file_names(number))]
 
     def missing(self, ranges: Sequence[range]) -> list[int]:
         """Return the shards that are not finished, given the image rows of every shard.
 
-        Of ten thousand shards, those without a sidecar cost nothing, a finished one 0.1 ms.
+        Absent ones cost nothing, a finished one 0.1 ms, as its sidecar is read.
 
         Raises: NewerFormatError: a newer release wrote one.
         """
-        try:
-            present = {path.name for path in self.folder.iterdir()}
-        except FileNotFoundError:
-            present = set()
-        shards = map(self.shard, range(len(ranges)))
+        absent = set(self.absent(len(ranges)))
         return [
-            shard.number
-            for shard, rows in zip(shards, ranges, strict=True)
-            if shard.sidecar.name not in present or not shard.finished(self.key, rows)
+            number
+            for number, rows in enumerate(ranges)
+            if number in absent or not self.shard(number).finished(self.key, rows)
         ]
 
     def prepare(self) -> None:
@@ -410,6 +428,12 @@ def _same(before: GroupManifest, document: Mapping[str, Any]) -> bool:
     files = {"rows": before.rows, "size": before.sizes, "head": before.heads, "rest": before.rests}
     told = [{**params, "built": None} for params in (before.params, document["params"])]
     return canonical_json([files, told[0]]) == canonical_json([document["shards"], told[1]])
+
+
+@functools.lru_cache(maxsize=8)
+def _unchanged(group: Group, *_stamp: int) -> GroupManifest | None:
+    """Return the manifest of a group; Luigi asks several times whether a group is finished."""
+    return group._manifest()
 
 
 def read_group(folder: Path) -> GroupManifest:

@@ -14,6 +14,11 @@ from features.format.record import ShardRecord
 from features.format.schema import Columns, check_columns
 
 
+def file_names(number: int) -> tuple[str, str]:
+    """Return the names of the HDF5 file and of the sidecar of a shard."""
+    return f"{number:05d}.h5", f"{number:05d}.json"
+
+
 class Shard:
     """Shard ``number`` in the folder of a group, whether it exists yet or not.
 
@@ -23,8 +28,9 @@ class Shard:
 
     def __init__(self, folder: Path, number: int) -> None:
         self.number = number
-        self.path = folder / f"{number:05d}.h5"
-        self.sidecar = folder / f"{number:05d}.json"
+        file, sidecar = file_names(number)
+        self.path = folder / file
+        self.sidecar = folder / sidecar
 
     def __repr__(self) -> str:
         """Return the path of the file."""

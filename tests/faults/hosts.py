@@ -1,14 +1,17 @@
 """Two hosts, as network namespaces with names and clocks of their own, build one store."""
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import time
 
 import pytest
 
 from features import open_store
 from tests.faults.clusters import AREA, Cluster, certify
+from tests.faults.lab import orphans
 from tests.faults.table import SAME, case
 
 SKEWED = "import time\nnow = time.time\ntime.time = lambda: now() + {days} * 86400\n"
@@ -87,16 +90,37 @@ class TwoHosts(Cluster):
         return self.hosts.inside(min(self.at, 1) if self.at else 0, *words)
 
 
-@case(AREA, "none: two hosts with TLS, clocks three days apart, other HDF5 locks", SAME)
+@contextlib.contextmanager
 def two_hosts(lab):
+    """Start the cluster; the builds of the laboratory run on the first host."""
     certify(lab)
     with Hosts() as hosts, TwoHosts(lab, hosts) as cluster:
         command = lab.command
         lab.command = lambda *more: hosts.inside(0, *command(*more))
-        for alone in (False, True):
-            if alone:  # only the second host is left
-                os.killpg(cluster.nannies[0].pid, signal.SIGKILL)
-                shutil.rmtree(lab.store)
-            code, said = lab.run("--scheduler-address", cluster.address, FAULTY_SECONDS="0.02")
-            assert code == 0, said
-            assert open_store(lab.store).hash == lab.hash
+        yield cluster
+
+
+def built(lab, build):
+    code, said = lab.end(build)
+    assert code == 0, said
+    assert open_store(lab.store).hash == lab.hash
+    shutil.rmtree(lab.store)
+
+
+@case(AREA, "none: two hosts with TLS, clocks three days apart, other HDF5 locks", SAME)
+def both(lab):
+    with two_hosts(lab) as cluster:
+        built(lab, lab.start("--scheduler-address", cluster.address, FAULTY_SECONDS="0.02"))
+
+
+@case(AREA, "SIGKILL to all workers of one of two hosts: the far host goes on alone", SAME)
+def far_host_alone(lab):
+    with two_hosts(lab) as cluster:
+        near = cluster.nannies[0].pid
+        build = lab.start("--scheduler-address", cluster.address, FAULTY_SECONDS="0.1")
+        while build.poll() is None and not list(lab.store.glob("visual-*/*.attempt.*")):
+            time.sleep(0.05)  # until a worker is at the first photo
+        os.killpg(near, signal.SIGKILL)
+        assert not orphans(near)
+        built(lab, build)  # the same run, or
+        built(lab, lab.start("--scheduler-address", cluster.address))  # one from the start

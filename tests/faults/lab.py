@@ -152,8 +152,21 @@ def orphans(session: int) -> dict[int, str]:
     return left
 
 
+def loads_numpy(pid: int) -> bool:
+    """Return whether a process has loaded or is loading numpy, which our code does at once."""
+    with contextlib.suppress(OSError):
+        return "numpy" in Path(f"/proc/{pid}/maps").read_text()
+    return False
+
+
 def kill_some(build, kind: str, number: int, seed: int, longest: float) -> None:
-    """Kill a process of a build at a random moment: ``luigi``, or a ``worker``."""
+    """Kill a process of a build at a random moment: ``luigi``, or a ``worker``.
+
+    An interrupt comes after Luigi has started to load our code: the trace that Python prints
+    before is not ours.
+    """
+    while number == signal.SIGINT and build.poll() is None and not loads_numpy(build.pid):
+        time.sleep(0.005)
     time.sleep(random.Random(seed).uniform(0, longest))
     with contextlib.suppress(ProcessLookupError):
         if kind == "group":

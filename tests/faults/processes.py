@@ -1,12 +1,15 @@
 """Killed, hanging and crashing processes of a build on one machine."""
 
+import contextlib
 import os
 import signal
+import socket
 import time
+from pathlib import Path
 
 from features import open_store
-from tests.faults.lab import files, kill_some
-from tests.faults.table import ERROR, SAME, SKIPPED, case
+from tests.faults.lab import files, kill_some, members
+from tests.faults.table import CLOSED, ERROR, SAME, SKIPPED, case
 
 AREA = "processes"
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
@@ -43,7 +46,7 @@ def start(lab):
     seen = set()
     end = time.monotonic() + 60
     while build.poll() is None and time.monotonic() < end:
-        for pid, line in __import__("tests.faults.lab", fromlist=["x"]).members(build.pid).items():
+        for pid, line in members(build.pid).items():
             if "spawn_main" in line and pid not in seen:
                 seen.add(pid)
                 os.kill(pid, signal.SIGKILL)
@@ -82,6 +85,42 @@ def blamed(mode):
         lab.heals(kept=files(lab.store))  # the good key was not touched
 
     return test
+
+
+@case(AREA, "another user of the machine tries to connect to a build", CLOSED, quick=True)
+def doors(lab):
+    with socket.create_server(("127.0.0.1", 0)):
+        assert len(listening(os.getpid())) == 1
+    build = lab.start(FAULTY_SECONDS="0.03")
+    seen, found = set(), set()
+    while build.poll() is None:
+        for pid, line in members(build.pid).items():
+            seen.add("spawn_main" in line)
+            found |= listening(pid)
+        time.sleep(0.1)
+    code, said = lab.end(build)
+    assert code == 0, said
+    assert seen == {False, True}  # the build and its workers
+    assert not found
+
+
+def listening(pid):
+    """Return the sockets of a process that others can connect to, as the kernel lists them."""
+    own = set()
+    with contextlib.suppress(OSError):  # it has ended
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # the file has been closed
+                own.add(os.readlink(path).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6", "udp", "udp6", "unix"):
+        path = Path(f"/proc/net/{table}")
+        for line in path.read_text().splitlines()[1:] if path.exists() else ():
+            words = line.split()
+            inode = words[6 if table == "unix" else 9]
+            named = len(words) > 7 if table == "unix" else words[3] in ("0A", "07")
+            if inode in own and named:
+                found.add(f"{table}: {line}")
+    return found
 
 
 for mode, (what, _, _) in FAULTS.items():

@@ -18,6 +18,7 @@ REFUSED = "an error that names the file, or the right contents"
 PLUGIN = (
     "an error that names plug-in, image and value; with `--on-error skip` the image is excluded"
 )
+CLOSED = "no port, and no socket with a name: nothing that another user could connect to"
 
 
 @dataclass(frozen=True)

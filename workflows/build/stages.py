@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -124,12 +124,16 @@ class Stage(Task):
         return Counter()
 
     def write(self) -> tuple[list[Group], list[int]]:
-        """Write the missing shards; return the groups to finish and the shards."""
+        """Write the missing shards; return the groups to finish and the shards.
+
+        Those that lack a file come first. The sidecars of the others are read when these are
+        written, so that a build with thousands of finished shards continues at once.
+        """
         ranges = self.plan.ranges
         wanted = [group for group in self.groups() if not group.finished()]
         for group in wanted:
             group.prepare()  # fails before a model is loaded if the folder cannot be written
-        todo = sorted({number for group in wanted for number in group.missing(ranges)})
+        todo = sorted({number for group in wanted for number in group.absent(len(ranges))})
         sizes = [self.weigh(rows) for rows in ranges]
         before = sum(sizes) - sum(sizes[number] for number in todo)
         where = Where(
@@ -145,11 +149,18 @@ class Stage(Task):
                 tracking=self.set_tracking_url,
             ) as fan,
         ):
-            fan.add(todo)
-            for number, result in fan:
-                if self.accept(fan, number, result):
-                    progress.advance(sizes[number])
-        return wanted, todo
+
+            def run(numbers: Iterable[int]) -> None:
+                fan.add(sorted(numbers))
+                for number, result in fan:
+                    if self.accept(fan, number, result):
+                        progress.advance(sizes[number])
+
+            run(todo)
+            damaged = {n for group in wanted for n in group.missing(ranges)}.difference(todo)
+            progress.take_back(sum(sizes[number] for number in damaged))
+            run(damaged)
+        return wanted, [*todo, *damaged]
 
     def accept(self, fan: Fan, number: int, result: Any) -> bool:
         """Take the result of a shard; return False if the shard must run again."""

@@ -98,18 +98,23 @@ def test_a_new_profile_rebuilds_text_alone_and_reports_why(graphs, run_luigi):
 
 @pytest.mark.parametrize("group", ["index", "regions", "tokens"])
 def test_only_a_lost_shard_is_rebuilt(graphs, run_luigi, group):
-    """Also one of a stage that only complete stages require."""
+    """Also one of a stage that only complete stages require, and one whose sidecar is cut."""
     assert run_luigi("BuildDataset", graphs, "--jobs", "1")[0] == 0
     before, first = stamps(graphs["--store-dir"]), read_latest(graphs)
     lost = next(Path(graphs["--store-dir"]).glob(f"{group}-*/00001.h5"))
     lost.unlink()
+    rebuilt = {lost}
+    if group == "regions":
+        sidecar = lost.with_name("00000.json")
+        sidecar.write_bytes(sidecar.read_bytes()[:-9])
+        rebuilt.add(sidecar.with_suffix(".h5"))
     code, out, _ = run_luigi("BuildDataset", graphs, "--jobs", "1")
     assert code == 0
     assert out.count(" built ") == 1
     assert verify_store(Path(graphs["--store-dir"])) == []
     assert read_latest(graphs) == first
     after = stamps(graphs["--store-dir"])
-    assert {path for path in after if after[path] != before[path]} == {lost}
+    assert {path for path in after if after[path] != before[path]} == rebuilt
 
 
 def made_newer(path, kind, monkeypatch):
