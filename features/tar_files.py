@@ -5,10 +5,13 @@ webdataset keeps photos so. A tar is read through an index of its members, which
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tarfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR, S_ISREG
 
 __all__ = ["read_member", "stamp", "tar_members"]
 
@@ -28,10 +31,17 @@ def tar_members(path: Path) -> list[str]:
 def read_member(path: Path) -> bytes | None:
     """Return the bytes of a file inside a tar; None if no parent of the path is a tar.
 
-    Raises: FileNotFoundError: the tar has no such file. OSError: the tar cannot be read.
+    Raises:
+        FileNotFoundError: the tar has no such file.
+        OSError: the tar cannot be read; or the path is a pipe or a device, which could block the
+            reader or never end.
     """
     tar = _tar_of(path)
     if tar is None:
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+            if not (S_ISREG(mode) or S_ISDIR(mode)):
+                raise OSError(errno.ENODEV, "a pipe or a device, not a file", str(path))
         return None
     status = tar.stat()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -48,14 +49,14 @@ class ImageFolder:
             return  # a link to a folder that it is in
         with os.scandir(folder) as found:
             for item in sorted(found, key=lambda entry: entry.name):
-                if hidden(item.name):
+                if hidden(item.name) or not _leads_somewhere(item):
                     continue
                 if item.is_dir():
                     self._list(folder / item.name, f"{prefix}{item.name}/", above | {here})
                 elif item.name.lower().endswith(".tar"):
                     for member in tar_members(folder / item.name):
                         self._add(f"{prefix}{item.name}/{member}")
-                else:
+                elif item.is_file():  # no pipe or device, which could block or never end
                     self._add(prefix + item.name)
 
     def _add(self, path: str) -> None:
@@ -104,6 +105,17 @@ class ImageFolder:
                 "with its folder in the captions file, or remove all but one of them."
             )
         return near[0] if near else None
+
+
+def _leads_somewhere(item: os.DirEntry[str]) -> bool:
+    """Return False for a link that leads to itself."""
+    try:
+        item.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise
+    return True
 
 
 class _Selection(Sequence[ImageEntry]):

@@ -1,5 +1,7 @@
 """Finding image files, and messages about missing ones."""
 
+import os
+
 import pytest
 
 from features.errors import InputError, MissingInput
@@ -92,6 +94,9 @@ def test_names_may_differ_in_form_and_case(tmp_path):
 def test_hidden_files_and_loops_of_links(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "again").symlink_to(tmp_path)
+    for name in ("4.jpg", "5.jpg"):  # to itself, and to nothing
+        (tmp_path / name).symlink_to(tmp_path / name.replace("5", "6"))
+    os.mkfifo(tmp_path / "7.jpg")
     images = files(tmp_path, "a/b/c/d/1.jpg", "a/._2.jpg", ".trash/3.jpg")
     assert len(images) == 1
     assert images.find(entry("1.jpg")) == "a/b/c/d/1.jpg"

@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import io
+import os
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 from features import decoding
 from features.decoding import open_image
 from features.drawing.scene_graph import _read as _drawn
-from features.errors import ImageError, UnreadableImage
+from features.errors import ImageError, MissingInput, UnreadableImage
+from features.format import hash_file
 from pipeline.vision.images import LazyImage, read_image, read_size
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 40), (20, 40, 210)
@@ -182,6 +185,14 @@ def test_missing_file_and_folder(tmp_path):
         read_image(tmp_path / "nowhere.jpg")
     with pytest.raises(UnreadableImage, match="cannot be read"):
         read_image(tmp_path)
+    os.mkfifo(pipe := tmp_path / "pipe.jpg")  # reading it would block
+    for path in (pipe, Path("/dev/zero")):
+        with pytest.raises(UnreadableImage, match="a pipe or a device"):
+            read_image(path)
+        with pytest.raises(UnreadableImage, match="a pipe or a device"):
+            LazyImage.open("1", path, "00")
+        with pytest.raises(MissingInput, match="a pipe or a device"):
+            hash_file(path)
 
 
 def test_limit_is_an_option(write):
