@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "app",
+    "caption_scores",
     "captions_for_images",
     "check_words",
     "detect_photos",
@@ -47,6 +48,7 @@ __all__ = [
     "parse_text",
     "search",
     "stored_profile",
+    "unknown_words",
 ]
 
 Found = list[tuple[str, float]]  # image id or caption, score; best first
@@ -171,20 +173,26 @@ def check_words(run: Run, graph: TextGraph) -> None:
 
     Raises: UsageError: the text has no words.
     """
-    words = [word.lower() for word in graph.tokens if any(sign.isalnum() for sign in word)]
+    words = {word.lower() for word in graph.tokens if any(sign.isalnum() for sign in word)}
     if not words:
         raise UsageError(f"the text {graph.caption!r} has no words. Describe an image.")
-    if run.name == "clip" or getattr(run.model, "word_tables", None) == ():
-        return  # encoders of word pieces know every word
-    table = run.codebook.words
-    unknown = [word for word in dict.fromkeys(words) if table.id(word) == table.unknown]
-    if len(unknown) == len(set(words)):
+    unknown = unknown_words(run, graph)
+    if len(unknown) == len(words):
         note(
             f"no word of the text is known to {run.folder} ({', '.join(unknown)}), so the order of "
             "the images says nothing."
         )
     elif unknown:
         note(f"not known to {run.folder}: {', '.join(unknown)}.")
+
+
+def unknown_words(run: Run, graph: TextGraph) -> list[str]:
+    """Return the words of a text that a model does not know."""
+    if run.name == "clip" or getattr(run.model, "word_tables", None) == ():
+        return []  # encoders of word pieces know every word
+    words = [word.lower() for word in graph.tokens if any(sign.isalnum() for sign in word)]
+    table = run.codebook.words
+    return [word for word in dict.fromkeys(words) if table.id(word) == table.unknown]
 
 
 def detect_photos(
@@ -249,6 +257,15 @@ def captions_for_images(
         images: from the store (``ImageEncoder``) or from photos (``image_batch``).
         split: whose captions to rank.   top: how many to return.   device: of the model.
     """
+    scores = caption_scores(run, store, images, split=split, device=device)
+    captions = store.column("caption")[store.caption_rows(split)]
+    return [_best(row, captions, top) for row in scores]
+
+
+def caption_scores(
+    run: Run, store: Store, images: ImageBatch, *, split: str, device: torch.device
+) -> Tensor:
+    """Return the scores of all captions of a split for images, (images, captions) on the CPU."""
     import torch  # heavy
 
     with torch.inference_mode():
@@ -257,8 +274,7 @@ def captions_for_images(
             run.model.score(code, run.model.encode_captions(batch.to(device))).float().cpu()
             for batch in store.caption_batches(split, 64, run.codebook)
         ]
-    captions = store.column("caption")[store.caption_rows(split)]
-    return [_best(scores, captions, top) for scores in torch.cat(parts, dim=1)]
+    return torch.cat(parts, dim=1)
 
 
 def _best(scores: Tensor, names: Any, top: int) -> Found:

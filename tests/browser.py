@@ -71,7 +71,10 @@ class Visit:
         self.page.emulate_media(color_scheme="dark" if dark else "light")
 
     def faults(self) -> list[str]:
-        """Return all that is wrong with the page at 1280 and 400 pixels, in light and dark."""
+        """Return all that is wrong with the page at 1280 and 400 pixels, in light and dark.
+
+        The console, requests to other hosts, axe-core, the width, and the use by keyboard alone.
+        """
         found = [*self.problems, *self.external()]
         for width, dark in ((1280, False), (1280, True), (400, True), (400, False)):
             self.look(width, dark)
@@ -79,6 +82,8 @@ class Visit:
             found += [where + one for one in self.accessibility()]
             if wider := self.overflow():
                 found.append(f"{where}{wider} pixels wider than the window")
+            if not dark:
+                found += [where + one for one in self.unreached()]
         return found
 
     def tab_stops(self, most: int = 400) -> list[str]:
@@ -97,12 +102,60 @@ class Visit:
             stops.append(stop)
         return stops
 
+    def unreached(self) -> list[str]:
+        """Press Tab through the page; return what the keyboard alone cannot use.
+
+        That is what reacts to a pointer and never gets the focus, a focus that cannot be seen
+        (no outline, or outside of the window), and a focus that does not leave the page again.
+        """
+        count = self.page.evaluate(_NUMBERED)
+        found: list[str] = []
+        reached = set()
+        for _ in range(count + 3):
+            self.page.keyboard.press("Tab")
+            stop = self.page.evaluate(_STOP)
+            if stop is None or stop["number"] in reached:
+                break
+            reached.add(stop["number"])
+            if not stop["seen"]:
+                found.append(f"its focus is not visible: {stop['name']}")
+        else:
+            found.append(f"the focus does not leave the page after {count + 3} stops")
+        return found + self.page.evaluate(_MISSED, sorted(reached))
+
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the window."""
         root = "document.documentElement"
         wide: int = self.page.evaluate(f"() => {root}.scrollWidth - {root}.clientWidth")
         return wide
 
+
+# what reacts to a pointer or to keys and can be seen; its place in the list is its number
+_NUMBERED = """() => {
+  document.activeElement.blur();
+  getSelection().removeAllRanges();
+  window.scrollTo(0, 0);
+  const kinds = "a[href], button, input:not([type=hidden]), select, textarea, summary, "
+    + "[tabindex='0'], [data-boxes], [data-shares], [onclick], [contenteditable]";
+  const can = (one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled;
+  window.known = [...document.querySelectorAll(kinds)].filter(can);
+  window.called = (one) => {
+    const text = one.getAttribute("aria-label") || one.textContent.trim() || one.name || "";
+    return `${one.tagName.toLowerCase()}: ${text.replace(/\\s+/g, " ").slice(0, 80)}`;
+  };
+  return window.known.length;
+}"""
+# the number of the element with the focus and whether one sees that it has it; null for the body
+_STOP = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body) return null;
+  const style = getComputedStyle(one), box = one.getBoundingClientRect();
+  const outlined = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  const inside = box.bottom > 0 && box.right > 0 && box.top < innerHeight && box.left < innerWidth;
+  return {number: window.known.indexOf(one), name: window.called(one), seen: outlined && inside};
+}"""
+_MISSED = """(reached) => window.known.filter((one, at) => !reached.includes(at))
+  .map((one) => `is not reached: ${window.called(one)}`)"""
 
 # the element that has the focus, "" for the body and for one that had it before
 _FOCUSED = """() => {

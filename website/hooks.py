@@ -35,8 +35,8 @@ _DRAWING = re.compile(r'<img alt="([^"]*)" src="([^"]+\.svg)"\s*/?>')
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages, the source files that pages link to, style and search shim."""
     made = {
-        "assets/site.css": (ROOT / "website" / "site.css").read_text(encoding="utf-8"),
-        "assets/iframe-worker.js": (ROOT / "website" / "iframe-worker.js").read_text("utf-8"),
+        f"assets/{name}": (ROOT / "website" / name).read_text(encoding="utf-8")
+        for name in ("site.css", "focus.js", "iframe-worker.js")
     }
     for name, page in FROM_ROOT.items():
         made[page] = (ROOT / f"{name}.md").read_text(encoding="utf-8")
@@ -82,6 +82,11 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
         return f'<span class="drawing">{named}</span>'
 
     return _DRAWING.sub(drawing, html).replace("__codelineno-", "line-")
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the search dialog of the theme, for screen readers."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')
 
 
 def _sources(page: Path) -> Iterator[str]:

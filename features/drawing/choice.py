@@ -16,15 +16,23 @@ from features.drawing.lettering import shared_area
 from features.records import Detections, SceneGraph
 
 DOUBTFUL = 0.25  # objects below this share of the best score are not drawn
+WHOLE = 0.98  # of the image's area: such a box does not say where something is
 CROWDED = 0.5  # two boxes with a larger IoU are indistinguishable in a drawing
 
 
 @dataclass(frozen=True, slots=True)
 class Strongest:
-    """The rows of a graph's objects and relations that are drawn."""
+    """The rows of a graph that a drawing shows.
+
+    Attributes:
+        objects: whose boxes are drawn.   relations: that are drawn.
+        everywhere: objects of the whole image, such as *grass*, best first: they are named, as
+            their box says nothing. One for each label.
+    """
 
     objects: tuple[int, ...]
     relations: tuple[int, ...]
+    everywhere: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +89,8 @@ def strongest(
     while their objects are within the limit; then the best objects fill it up. Objects and
     relations with a low score (below the graph's ``shown``, or far below the best) and boxes that
     nearly coincide with a drawn one are left out, and a box that covers the image is drawn only
-    for a relation.
+    for a relation; what it shows is named otherwise.
     """
-    area = max(graph.size[0] * graph.size[1], 1)
     objects: list[int] = []
     relations: list[int] = []
     said: set[tuple[str, str, str]] = set()
@@ -106,12 +113,37 @@ def strongest(
             objects += new
             relations.append(at)
             said.add(words)
+    everywhere: dict[str, int] = {}
     for row in map(int, np.argsort(-np.asarray(graph.scores), kind="stable")):
-        x1, y1, x2, y2 = map(float, graph.boxes[row])
-        whole = (x2 - x1) * (y2 - y1) >= 0.98 * area
-        if len(objects) < max_objects and row not in objects and not whole and not unfit(row):
+        if row in objects:
+            continue
+        if covers_image(graph, row):
+            if graph.scores[row] >= least and graph.scores[row] > 0:
+                everywhere.setdefault(graph.labels[row], row)
+        elif len(objects) < max_objects and not unfit(row):
             objects.append(row)
-    return Strongest(tuple(objects), tuple(relations))
+    drawn_labels = {graph.labels[row] for row in objects}
+    named = tuple(row for label, row in everywhere.items() if label not in drawn_labels)
+    return Strongest(tuple(objects), tuple(relations), named)
+
+
+def covers_image(graph: SceneGraph | Detections, row: int) -> bool:
+    """Return whether the box of an object is the whole image."""
+    x1, y1, x2, y2 = map(float, graph.boxes[row])
+    return (x2 - x1) * (y2 - y1) >= WHOLE * max(graph.size[0] * graph.size[1], 1)
+
+
+def whole_image(graph: SceneGraph | Detections, chosen: Strongest) -> str:
+    """Return what is in the whole image as a line, "" if nothing is.
+
+    >>> # 'in the whole image: grass 0.81, water 0.60'
+    """
+    scored = len(graph.scores) > 0 and float(np.min(graph.scores)) < 1
+    names = [
+        f"{graph.labels[row]} {float(graph.scores[row]):.2f}" if scored else graph.labels[row]
+        for row in chosen.everywhere
+    ]
+    return f"in the whole image: {', '.join(names)}" if names else ""
 
 
 def at_rows(graph: SceneGraph | Detections, rows: Sequence[int]) -> list[tuple[int, str, int]]:

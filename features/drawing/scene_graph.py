@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from features.decoding import DAMAGE, decode, orientation, turned
-from features.drawing.choice import Strongest, at_rows, facts, numbered, strongest
+from features.drawing.choice import (
+    Strongest,
+    at_rows,
+    facts,
+    numbered,
+    strongest,
+    whole_image,
+)
 from features.drawing.kinds import with_kinds
 from features.drawing.lettering import Word, place_words
 from features.drawing.routes import end_points
@@ -205,6 +212,8 @@ def _draw_objects(
         predicate = f"{fact.times if fact else ''}{predicate}"
         predicate += _confidence(graph.relation_scores, row)
         words.append(Word(predicate, colour[subject], _along(start, end, bend), solid=False))
+    if everywhere := whole_image(graph, chosen):
+        words.append(Word(everywhere, INK, [(0.0, float(graph.size[1]))], solid=True))
     place_words(axes, words, graph.size)
 
 

@@ -5,12 +5,15 @@ It needs Flask (the extra ``web``). ``models.web`` adds the pages of trained run
 
 from features.web.app import Extension, Links, create_app, page
 from features.web.filters import Filters
+from features.web.photos import small_jpeg
 from features.web.scene import graph_of, picture
+from features.web.security import LARGEST, same_text
 from features.web.selection import Selection
 from features.web.server import is_loopback, listen, serve
 from features.web.shelf import Cache, Ranked, Shelf, Site, find_photos
 
 __all__ = [
+    "LARGEST",
     "Cache",
     "Extension",
     "Filters",
@@ -26,5 +29,7 @@ __all__ = [
     "listen",
     "page",
     "picture",
+    "same_text",
     "serve",
+    "small_jpeg",
 ]

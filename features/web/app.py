@@ -41,11 +41,13 @@ class Links:
     """What other packages add to the pages.
 
     Attributes:
+        uploads: endpoints that take a photo by POST; all others only answer GET.
         of_site: functions of a site; each returns (title, URL) for the head of every page.
         of_image: functions of a site and an image row; each returns (title, URL).
         assets: files of pages: name -> contents and media type.
     """
 
+    uploads: set[str] = field(default_factory=set)
     assets: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     of_site: list[Callable[[Site], Sequence[tuple[str, str]]]] = field(default_factory=list)
     of_image: list[Callable[[Site, int], Sequence[tuple[str, str]]]] = field(default_factory=list)
@@ -85,8 +87,8 @@ def create_app(
         with_compare=lambda known, name: {**known, "compare": name} if name else known,
         without=lambda names, one: tuple(name for name in names if name != one),
     )
-    guard(app, hosts, any_address=any_address, token=token)
     links = Links()
+    guard(app, hosts, any_address=any_address, token=token, uploads=links.uploads)
     links.add_assets("features.web", ASSETS)
     _add_assets(app, links)
     _add_errors(app)
@@ -269,6 +271,10 @@ def _add_pages(app: Flask, shelf: Shelf, links: Links) -> None:
         return response.make_conditional(request)
 
 
+def _photo_url(site: Site, row: int) -> str:
+    return url_for("photo", name=site.name, row=row, side=max(SIDES))
+
+
 def _grid_url(name: str, arguments: Mapping[str, Any]) -> str:
     return url_for("grid", name=name, **arguments)
 
@@ -292,7 +298,7 @@ def _view(site: Site, row: int, graph: Any, filters: Filters) -> dict[str, Any]:
         "id": site.image_id(row),
         "split": site.split_of(row),
         "skipped": site.why_skipped(row),
-        "photo": site.photos.has(site.file(row)),
+        "photo": site.photos.has(site.file(row)) and _photo_url(site, row),
         "picture": drawn,
         "confidence": _start(filters.confidence, drawn.shown if drawn else 0.0),
         "certainty": _start(filters.certainty, drawn.links_shown if drawn else 0.0),

@@ -12,7 +12,7 @@ import numpy as np
 from features.decoding import DAMAGE, decode, orientation, turned
 from features.names import bad_file
 
-__all__ = ["SIDES", "Photos"]
+__all__ = ["SIDES", "Photos", "small_jpeg"]
 
 SIDES = (360, 1400)  # pixels of the longer side: in the grid, on the page of an image
 KEPT = 48 << 20  # bytes of JPEG files that are kept
@@ -52,7 +52,7 @@ class Photos:
                 self._kept.move_to_end(key)
                 return self._kept[key]
         with self._decoding:
-            made = _jpeg(self.folder / file, side)
+            made = small_jpeg(self.folder / file, side)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -62,7 +62,13 @@ class Photos:
         return made
 
 
-def _jpeg(path: Path, side: int) -> bytes:
+def small_jpeg(source: Path | bytes, side: int) -> bytes:
+    """Return an image with its longer side at most ``side`` pixels, b"" if it is unreadable.
+
+    Args:
+        source: a file or its contents, in one of ``features.decoding.FORMATS``.
+        side: in pixels.
+    """
     from PIL import Image  # loads Pillow
 
     def upright(opened: Image.Image) -> Image.Image:
@@ -73,7 +79,7 @@ def _jpeg(path: Path, side: int) -> bytes:
         return Image.fromarray(turned(np.array(small), how)) if how != 1 else small
 
     try:
-        image = decode(path, upright)
+        image = decode(source, upright)
     except DAMAGE:
         return b""
     buffer = io.BytesIO()

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from features.drawing import with_kinds
+from features.drawing import arcs_svg, covers_image, with_kinds
 from features.errors import UnknownName
+from features.inline import safe
 from features.reading import scene_graph, text_graph
-from features.records import SceneGraph
-from features.web.arcs import Arcs, layout
+from features.records import SceneGraph, TextGraph
 from features.web.grounding import Light, object_boxes, triplet_boxes
 from features.web.shelf import Site
 
@@ -31,6 +31,7 @@ class Thing:
         score: of the detector.   attributes: with probabilities where known.
         x, y, width, height: the box in pixels.   shade: number of its colour.
         tag: x, y and width of the rectangle with its name.
+        whole: whether the box is the whole image.
     """
 
     row: int
@@ -43,6 +44,7 @@ class Thing:
     height: float
     shade: int
     tag: tuple[float, float, float]
+    whole: bool
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,8 @@ class Said:
     """A caption: its text, parse and triplets.
 
     Attributes:
-        id: of the caption.   text: as written.   arcs: the parse; None if there is none.
+        id: of the caption.   text: as written.   arcs: the parse as SVG, "" if there is none.
         triplets: of the caption.   attributes: (object, attribute).
-        boxes: for each object of the caption, the boxes that it may mean.
         lights: for each attribute, the boxes of its object.
         others: the objects without triplet and attribute, with their boxes.
         problem: of the parser.
@@ -108,10 +109,9 @@ class Said:
 
     id: str
     text: str
-    arcs: Arcs | None = None
+    arcs: str = ""
     triplets: Sequence[Triplet] = ()
     attributes: Sequence[tuple[str, str]] = ()
-    boxes: Sequence[tuple[int, ...]] = ()
     lights: Sequence[tuple[int, ...]] = ()
     others: Sequence[tuple[str, tuple[int, ...]]] = ()
     problem: str = ""
@@ -158,6 +158,7 @@ def picture(graph: SceneGraph) -> Picture:
                 max(y2 - y1, 0.0),
                 colours[label],
                 tag,
+                covers_image(graph, row),
             )
         )
     words: list[tuple[float, float, float]] = []
@@ -293,14 +294,29 @@ def _said(site: Site, row: int, name: str, graph: SceneGraph | None) -> Said:
     return Said(
         name,
         text,
-        layout(parsed) if parsed.tokens else None,
+        arcs_svg(parsed, _marks(parsed, boxes)) if parsed.tokens else "",
         [Triplet(*names, light) for names, light in zip(parsed.triplets, lights, strict=True)],
         parsed.attributes,
-        boxes,
         [boxes[at] for at in parsed.attribute_objects],
         [(parsed.objects[at], boxes[at]) for at in range(len(parsed.objects)) if at not in linked],
         parsed.problem,
     )
+
+
+def _marks(parsed: TextGraph, boxes: Sequence[tuple[int, ...]]) -> list[str]:
+    """Return the attributes of each word's group: what names boxes lights them."""
+    marks = [""] * len(parsed.tokens)
+    for row, places in enumerate(parsed.object_positions):
+        for at in places if boxes[row] else ():
+            marks[at] = (
+                f'tabindex="0" role="button" aria-pressed="false" '
+                f'aria-label="{safe(parsed.tokens[at])}" data-boxes="{_joined(boxes[row])}"'
+            )
+    return marks
+
+
+def _joined(rows: Sequence[int]) -> str:
+    return " ".join(map(str, rows))
 
 
 def same_image(site: Site, row: int, other: Site) -> int | None:

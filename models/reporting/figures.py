@@ -1,4 +1,4 @@
-"""Inline SVG for the report: scene graphs over images and dependency arcs.
+"""Inline SVG for the report: scene graphs over images.
 
 Colours are classes of the page's style sheet, which has a light and a dark theme, except over an
 image, where they are fixed.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from html import escape
 
 from features.drawing import COLOURS, Strongest, end_points
-from features.records import SceneGraph, TextGraph
+from features.records import SceneGraph
 
 CHARACTER = 0.58  # width of a character of the report's font, in font sizes
 
@@ -117,58 +117,3 @@ def _tag(
         f'<text x="{x + wide / 2:.1f}" y="{y + 0.98 * font:.1f}" font-size="{font:.1f}" '
         f'fill="#fff" text-anchor="middle">{escape(text)}</text>'
     )
-
-
-def arcs(graph: TextGraph) -> str:
-    """Draw a caption with its dependency arcs; words are coloured by role."""
-    font, gap = 15.0, 14.0
-    left: list[float] = []
-    x = gap
-    for token in graph.tokens:
-        left.append(x)
-        x += max(CHARACTER * font * len(token), 18) + gap
-    centre = [
-        start + max(CHARACTER * font * len(token), 18) / 2
-        for start, token in zip(left, graph.tokens, strict=True)
-    ]
-    edges = [(head, at) for at, head in enumerate(graph.heads) if head >= 0]
-    levels = _levels(edges)
-    ceiling = 26 + 15 * max(levels.values(), default=1)
-    parts = [
-        f'<svg class="arcs" viewBox="0 0 {x:.0f} {ceiling + 46}" width="{x:.0f}" '
-        f'height="{ceiling + 46}" role="img"><title>Dependency graph of: '
-        f"{escape(graph.caption)}</title>"
-    ]
-    for head, at in edges:
-        top = ceiling - 14 - 20 * levels[head, at]
-        shift = 4 if head < at else -4
-        a, b = centre[head] + shift, centre[at] - shift / 4
-        y = ceiling - 5
-        parts.append(
-            f'<path class="arc" d="M{a:.1f} {ceiling}C{a:.1f} {top:.1f} {b:.1f} {top:.1f} '
-            f'{b:.1f} {y}"/><path class="tip" d="M{b - 3.2:.1f} {y}h6.4l-3.2 6z"/>'
-            f'<text class="dep" x="{(a + b) / 2:.1f}" y="{(ceiling + 3 * top) / 4 - 2:.1f}">'
-            f"{escape(graph.deprels[at])}</text>"
-        )
-    for at, token in enumerate(graph.tokens):
-        role = graph.roles[at] if graph.roles else "other"
-        parts.append(
-            f'<text class="word {role}" x="{centre[at]:.1f}" y="{ceiling + 18}">{escape(token)}'
-            f'</text><text class="tag" x="{centre[at]:.1f}" y="{ceiling + 35}">'
-            f"{escape(graph.xpos[at])}</text>"
-        )
-    return "".join([*parts, "</svg>"])
-
-
-def _levels(edges: Sequence[tuple[int, int]]) -> dict[tuple[int, int], int]:
-    """Return the level of each arc, from 1, so that it clears the arcs inside it."""
-    levels: dict[tuple[int, int], int] = {}
-    for edge in sorted(edges, key=lambda edge: abs(edge[0] - edge[1])):
-        low, high = sorted(edge)
-        inside = [
-            level
-            for other, level in levels.items()
-            if low <= min(other) and max(other) <= high and other != edge
-        ]
-        levels[edge] = 1 + max(inside, default=0)
-    return levels

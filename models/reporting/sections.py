@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from features.commands import clock
-from features.drawing import Thumbnails, facts, strongest, with_kinds
+from features.drawing import Thumbnails, arcs_svg, facts, strongest, whole_image, with_kinds
 from models.baselines import label_bag_scores
 from models.evaluation import recall
 from models.reporting.charts import histogram
-from models.reporting.figures import arcs, overlay
+from models.reporting.figures import overlay
 
 if TYPE_CHECKING:
     from features.store import Store
@@ -303,6 +303,8 @@ def graphs(
                     _showing(len(chosen.objects), len(graph.labels), "objects", graph.shown),
                     _showing(relations, len(graph.relations), "relations", graph.relations_shown),
                 ],
+                "everywhere": whole_image(graph, chosen),
+                "drawn": len(drawn),
                 "facts": listed,
                 "captions": texts.tolist()[:2],
             }
@@ -331,7 +333,7 @@ def captions(store: Store, split: str, count: int) -> list[dict[str, Any]]:
     good = good if len(good) else np.arange(len(rows))
     ids = store.column("caption_id")[rows]
     found = [store.text(ids[good[at]]) for at in _some(len(good), count)]
-    return [{"graph": graph, "arcs": arcs(graph)} for graph in found if graph.tokens]
+    return [{"graph": graph, "arcs": arcs_svg(graph)} for graph in found if graph.tokens]
 
 
 def _some(total: int, count: int) -> list[int]:

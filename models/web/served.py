@@ -5,24 +5,27 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from features.batches import ImageEncoder, caption_batch
+from features.batches import ImageEncoder, caption_batch, image_batch
 from features.errors import MismatchError, MissingInput, UnknownName, UsageError
 from features.records import TextGraph
 from features.web import Cache, Ranked, Shelf, Site
 from models.evaluation import stored_profile
 from models.registry import WordRegions, reads_unions
+from models.search import caption_scores, unknown_words
 from models.training import check_split, load_run
 from models.web.parser import LiveParser
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from features.batches import ImageBatch
+    from features.format import Photo
     from models.training import Run
 
 __all__ = ["Runs", "Served"]
@@ -47,7 +50,7 @@ class Served:
         self._codes: tuple[str, list[tuple[Tensor, ...]]] = ("", [])
         self._parsed: Cache[str, TextGraph] = Cache(64)
         self._ranked: Cache[tuple[str, str], Ranked] = Cache(16)
-        self._captions: Cache[tuple[int, str], list[tuple[int, float]]] = Cache(64)
+        self._captions: Cache[tuple[int | str, str], list[tuple[int, float]]] = Cache(64)
 
     @property
     def run(self) -> Run:
@@ -83,7 +86,8 @@ class Served:
         notes = [f"Ranked the images of {split}."]
         with self._lock, torch.inference_mode():
             run = self.run
-            notes += _unknown_words(run, graph)
+            if unknown := unknown_words(run, graph):
+                notes.append(f"Not known to the model: {', '.join(unknown)}.")
             code = run.model.encode_captions(caption_batch([graph], run.codebook))
             parts = [run.model.score(part, code)[:, 0].float() for part in self._images(split)]
             scores = torch.cat(parts).numpy()
@@ -113,24 +117,32 @@ class Served:
 
     def rank_captions(self, row: int, split: str) -> list[tuple[int, float]]:
         """Return (caption row, score) of the best captions of a split for an image row."""
-        return self._captions.get((row, split), lambda: self._rank_captions(row, split))
+        return self._rank_captions(row, split, lambda run: self._image(run, row))
 
-    def _rank_captions(self, row: int, split: str) -> list[tuple[int, float]]:
-        import torch  # takes seconds to load
+    def rank_captions_of_photo(self, key: str, photo: Photo, split: str) -> list[tuple[int, float]]:
+        """Return (caption row, score) of the best captions of a split for a photo.
 
-        store = self.site.store
-        with self._lock, torch.inference_mode():
-            run = self.run
-            image = run.model.encode_images(self._image(run, row))
-            scores = torch.cat(
-                [
-                    run.model.score(image, run.model.encode_captions(batch))[0].float()
-                    for batch in store.caption_batches(split, BATCH, run.codebook)
-                ]
-            ).numpy()
-        order = np.argsort(-scores, kind="stable")[:CAPTIONS]
-        rows = store.caption_rows(split)[order]
-        return list(zip(rows.tolist(), scores[order].tolist(), strict=True))
+        Args:
+            key: of the photo, for the next time.   photo: not of the store.   split: to rank.
+        """
+        return self._rank_captions(key, split, lambda run: image_batch([photo[1:]], run.codebook))
+
+    def _rank_captions(
+        self, key: int | str, split: str, image: Callable[[Run], ImageBatch]
+    ) -> list[tuple[int, float]]:
+        def make() -> list[tuple[int, float]]:
+            import torch  # takes seconds to load
+
+            store = self.site.store
+            with self._lock:
+                cpu = torch.device("cpu")
+                images = image(self.run)
+                (found,) = caption_scores(self.run, store, images, split=split, device=cpu).numpy()
+            order = np.argsort(-found, kind="stable")[:CAPTIONS]
+            rows = store.caption_rows(split)[order]
+            return list(zip(rows.tolist(), found[order].tolist(), strict=True))
+
+        return self._captions.get((key, split), make)
 
     def word_regions(self, row: int, graph: TextGraph) -> tuple[float, WordRegions | None]:
         """Return the score of an image row and a caption, and how its words go with regions."""
@@ -144,7 +156,7 @@ class Served:
             align = getattr(run.model, "word_regions", None)
             return score, None if align is None else align(image, code)
 
-    def _image(self, run: Run, row: int) -> Any:
+    def _image(self, run: Run, row: int) -> ImageBatch:
         unions = reads_unions(run.model)
         return ImageEncoder(self.site.store, run.codebook, unions=unions).batch(np.array([row]))
 
@@ -156,16 +168,6 @@ class Served:
         if not any(sign.isalnum() for sign in text):
             raise UsageError(f"the text {text!r} has no words. Describe an image.")
         return self._parsed.get(text, lambda: self._parser.parse(text))
-
-
-def _unknown_words(run: Run, graph: TextGraph) -> list[str]:
-    """Return a note about the words of a text that a model does not know."""
-    if run.name == "clip" or getattr(run.model, "word_tables", None) == ():
-        return []  # encoders of word pieces know every word
-    words = [word.lower() for word in graph.tokens if any(sign.isalnum() for sign in word)]
-    table = run.codebook.words
-    unknown = [word for word in dict.fromkeys(words) if table.id(word) == table.unknown]
-    return [f"Not known to the model: {', '.join(unknown)}."] if unknown else []
 
 
 class Runs:

@@ -11,7 +11,7 @@ import numpy as np
 from features.records import TextGraph
 from models.registry import WordRegions
 
-__all__ = ["Row", "rows_of"]
+__all__ = ["Row", "rows_of", "shade"]
 
 NAMED = 3  # regions that are named beside a word
 EVEN = 1.2  # attention whose largest weight is below so many times the mean is spread evenly
@@ -34,6 +34,16 @@ class Row:
     shares: Sequence[float]
     best: Sequence[int]
     content: bool
+
+
+def shade(share: float) -> str:
+    """Return the grey by which a region of a share from 0 to 1 is multiplied.
+
+    >>> shade(0), shade(1)
+    ('rgb(76,76,76)', 'rgb(255,255,255)')
+    """
+    level = round(255 * (0.3 + 0.7 * share**1.5))
+    return f"rgb({level},{level},{level})"
 
 
 def rows_of(graph: TextGraph, found: WordRegions, regions: int) -> list[Row]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from features.commands import Program, fitted, next_steps, note
-from features.drawing import facts, strongest, with_kinds
+from features.drawing import facts, strongest, whole_image, with_kinds
 from features.errors import UsageError
 from features.records import Detections
 from features.store import open_store
@@ -124,7 +124,7 @@ def _table(photo: str, found: Detections) -> list[str]:
     """Return a line for each object and relation that a drawing shows, best first."""
     found = with_kinds(found)
     chosen = strongest(found)
-    rest = len(found.labels) - len(chosen.objects)
+    rest = len(found.labels) - len(chosen.objects) - len(chosen.everywhere)
     count = len(chosen.objects)
     objects = "1 object" if count == 1 else f"{count} objects"
     lines = [f"{photo}: {found.size[0]} x {found.size[1]}, {objects}"]
@@ -133,6 +133,8 @@ def _table(photo: str, found: Detections) -> list[str]:
         names = ", ".join((found.attributes or {row: ()})[row])
         name = f"{found.labels[row]} ({names})" if names else found.labels[row]
         lines.append(f"  {found.scores[row]:.2f} {box}  {name}")
+    if everywhere := whole_image(found, chosen):
+        lines.append(f"  {everywhere}")
     merged = {fact.row: fact for fact in facts(found)}
     for row in chosen.relations:
         fact = merged[row]

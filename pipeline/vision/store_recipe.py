@@ -170,7 +170,8 @@ def _compare(
 
     Raises: MismatchError: it differs, and the user did not name the plug-in.
     """
-    different = sorted(key for key in {*identity, *stored} if identity.get(key) != stored.get(key))
+    keys = {*identity, *stored} - {"shown"}  # a score for displays, which changes no graph
+    different = sorted(key for key in keys if identity.get(key) != stored.get(key))
     if not different:
         return True
     name, before = identity["name"], stored["name"]

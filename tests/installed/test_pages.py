@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.installed.conftest import ROOT, run_page
+from tests.installed.conftest import ROOT, blocks, run_page
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 RUN = {"data", "train", "find", "exchange", "python"}  # the tests below run these pages
-# other machines and hardware (its blocks are ``console``), a server, a table, a list of pages
-NOT_RUN = {"cluster", "serve", "building", "index"}
+RUN |= {"attention", "serve"}  # with servers: their commands are run by test_servers
+# other machines and hardware (checked by test_servers), a table, a list of pages
+NOT_RUN = {"cluster", "building", "index"}
 
 
 def copy(source, tmp_path):
@@ -90,6 +91,11 @@ def test_find_and_search(installed, trained, tmp_path):
 
 def test_questions_and_python(installed, trained, tmp_path):
     place = copy(trained, tmp_path)
+    (numbers, *_) = [block for block in blocks("docs/howto/attention.md") if block.kind == "python"]
+    (place / "block.py").write_text(numbers.text)
+    words = installed.works(place, f"{installed.bin / 'python'} block.py").splitlines()
+    assert len(words) >= 4
+    assert all(re.fullmatch(r"\S+ +-?[01]\.\d\d  \S.*", line) for line in words)
     said = run_page(installed, place, "docs/howto/python.md")
     assert "ride" in said["Parse and detect without a store"][0]
     said = run_page(installed, place, "docs/help/faq.md")

@@ -8,6 +8,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,12 @@ from features.batches.image_encoder import ImageEncoder, image_batch
 from features.errors import MismatchError, UnknownName, UsageError
 from features.format.photo_file import Photo, read_photos, write_photos
 from features.records import Caption, Detections, ImageEntry
+from features.web import Shelf, create_app, listen
 from models import search
 from models.configuration.config import from_dict
 from models.train import train
 from models.training.run import load_run
+from models.web import Runs, add_runs
 from pipeline.detect import create_detector
 from pipeline.vision.extraction import create_extractor
 from pipeline.vision.graph_builder import GraphBuilder
@@ -255,6 +259,8 @@ def test_the_stores_own_thresholds_are_used(photos, monkeypatch):
     made = store.group("visual").manifest.params["parameters"]
     made["detector"] = create_detector("nanodet", min_score=0.5, candidates=99).identity()
     assert recipe_of(store).builder.detector.identity() == made["detector"]
+    made["detector"]["shown"] = 0.9  # of an earlier release
+    assert recipe_of(store).notes == ()
     made["detector"]["weights"] = "other"
     with pytest.raises(MismatchError, match=r"this nanodet differs from the store's \(weights\)"):
         recipe_of(store)
@@ -309,3 +315,80 @@ def test_the_command_line_of_the_pipeline(photos, tmp_path):
         f"error: {pictures}/nowhere.jpg: no such file. Check the images folder.\n"
     )
     assert not (tmp_path / "x.npz").exists()
+
+
+@pytest.fixture
+def browsed(photos):
+    """The app with the store and its run."""
+    shelf = Shelf([photos[0].path], [photos[2]])
+    runs = Runs([photos[1]], shelf)
+    return create_app(shelf, extensions=[add_runs(lambda _: runs)])
+
+
+def test_a_photo_that_is_handed_in_ranks_like_its_file(photos, here, browsed, tmp_path, capsys,
+                                                       monkeypatch):  # fmt: skip
+    store, folder, pictures = photos
+    search.app.call([str(store.path), str(folder), "--split", "val", "--top", "15", "--json",
+                     "--image", str(pictures / "1.jpg")])  # fmt: skip
+    (wanted,) = json.loads(capsys.readouterr().out)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen, pipeline = [], search._pipeline
+
+    def watched(words):
+        seen.append(Path(words[-1]))
+        assert seen[-1].read_bytes() == (pictures / "1.jpg").read_bytes()
+        assert seen[-1].parent.stat().st_mode & 0o77 == 0
+        return pipeline(words)
+
+    monkeypatch.setattr(search, "_pipeline", watched)
+    client, local = browsed.test_client(), {"Origin": "http://localhost"}
+    (mark,) = re.findall(r'name="mark" value="([^"]*)"', client.get("/x/photo").text)
+
+    def send(data, headers=local, mark=mark, name="<b>/../../me.jpg"):
+        form = {"mark": mark, "photo": (io.BytesIO(data), name)}
+        return client.post("/x/photo", data=form, headers=headers)
+
+    answer = send((pictures / "1.jpg").read_bytes())
+    assert answer.status_code == 303
+    shown = client.get(answer.location).text
+    scores = re.findall(r'class="score">(-?[\d.]+)<', shown)
+    assert scores == [f"{score:.3f}" for _, score in wanted["captions"]]
+    assert all(text in shown for text, _ in wanted["captions"])
+    assert "&lt;b&gt;/../../me.jpg" in shown
+    assert shown.count('class="box ') >= 5
+    (small,) = re.findall(r'<image href="([^"]*)"', shown)
+    with Image.open(io.BytesIO(client.get(small).data)) as image:
+        assert image.format == "JPEG"
+    (path,) = seen
+    assert path.name == "photo"
+    assert list(tmp_path.iterdir()) == []  # nothing is left
+
+    good = (pictures / "1.jpg").read_bytes()
+    for headers in ({}, {"Origin": "null"}, {"Origin": "http://evil.example"}):
+        assert send(good, headers).status_code == 403
+    for data in (b"", b"no photo", b"%!PS-Adobe-3.0 EPSF-3.0", good[:300]):
+        assert send(data).status_code == 400
+    assert send(good, mark="other").status_code == 400
+    large = {"CONTENT_LENGTH": str(30 << 20), "HTTP_ORIGIN": "http://localhost"}
+    assert client.post("/x/photo", environ_overrides=large).status_code == 413
+    for elsewhere in ("/x/", "/x/runs/", answer.location):
+        assert client.post(elsewhere, headers=local).status_code == 405
+    assert client.get("/x/photo/other").status_code == 404
+    assert len(seen) == 1
+
+
+@pytest.mark.slow
+def test_a_photo_is_chosen_in_a_browser(photos, here, browsed, open_page):
+    server = listen(browsed, port=0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        visit = open_page(f"http://127.0.0.1:{server.port}/x/photo")
+        assert visit.faults() == []
+        visit.page.set_input_files("input[name=photo]", photos[2] / "0.jpg")
+        visit.page.wait_for_url("**/x/photo/*")
+        assert visit.page.locator("h1").text_content() == "Captions that fit 0.jpg"
+        assert visit.page.locator(".box").count() >= 5
+        assert visit.faults() == []
+    finally:
+        server.shutdown()
+        server.server_close()

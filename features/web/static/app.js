@@ -24,12 +24,14 @@ for (const view of document.querySelectorAll("[data-view]")) {
     one.addEventListener("pointerleave", rest);
     one.addEventListener("focus", () => show(one));
     one.addEventListener("blur", () => show(pressed));
-    if (one.tagName !== "BUTTON") continue;
-    one.addEventListener("click", () => {  // a pressed button keeps its boxes lit
+    one.addEventListener("click", () => {  // a pressed one keeps its boxes lit
       const now = pressed === one ? null : one;
-      for (const other of naming) if (other.hasAttribute("aria-pressed")) other.setAttribute("aria-pressed", String(other === now));
+      for (const other of naming) other.setAttribute("aria-pressed", String(other === now));
       pressed = now;
       show(now || one);
+    });
+    if (one.tagName !== "BUTTON") one.addEventListener("keydown", (event) => {  // a word of a drawing
+      if (event.key === "Enter" || event.key === " ") { event.preventDefault(); one.dispatchEvent(new Event("click")); }
     });
   }
   for (const [name, box] of boxes) {

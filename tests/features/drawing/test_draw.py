@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.drawing import draw_graph, draw_image, end_points, facts, strongest
+from features.drawing import (
+    arcs_svg,
+    draw_graph,
+    draw_image,
+    end_points,
+    facts,
+    strongest,
+    whole_image,
+)
 from features.errors import ImageError, UnknownName, UsageError, WriteError
 from features.records import Detections, TextGraph
 
@@ -55,6 +63,39 @@ def test_coinciding_low_scored_and_image_sized_boxes_are_left_out():
     related = dataclasses.replace(found, relations=((4, "in", 3), (3, "around", 4), (0, "is", 1)))
     assert strongest(related).objects == (4, 3, 0, 1)  # related boxes may overlap
     assert strongest(related).relations == (0, 2)  # one per pair
+
+
+def test_what_fills_the_image_is_named_not_drawn():
+    boxes = np.array([[0, 0, 50, 50], *[[0, 0, 100, 100]] * 5], np.float32)
+    labels = ("dog", "grass", "water", "grass", "fog", "scene")
+    scores = np.array([0.9, 0.6, 0.8, 0.7, 0.4, 0], np.float32)
+    found = Detections(boxes, labels, scores, (100, 100), shown=0.5)
+    chosen = strongest(found)
+    assert chosen.objects == (0,)
+    assert chosen.everywhere == (2, 3)  # best first, each label once, none that is doubtful
+    assert whole_image(found, chosen) == "in the whole image: water 0.80, grass 0.70"
+    related = dataclasses.replace(found, relations=((0, "on", 1),))
+    assert strongest(related).objects == (0, 1)  # drawn for a relation, and not named again
+    assert strongest(related).everywhere == (2,)
+    gold = dataclasses.replace(found, labels=("dog", *"abcde"), scores=np.ones(6, np.float32))
+    assert whole_image(gold, strongest(gold)) == "in the whole image: a, b, c, d, e"
+    assert whole_image(found.first(1), strongest(found.first(1))) == ""
+
+
+def test_arcs_have_levels_and_words_their_order():
+    graph = TextGraph(
+        "a b <c> d e f", tokens=("a", "b", "<c>", "d", "e", "f"), xpos=("X",) * 6,
+        heads=(2, 2, -1, 2, 5, 3), deprels=("x",) * 6,
+    )  # fmt: skip
+    drawn = ET.fromstring(arcs_svg(graph, ["", "", 'tabindex="0"', "", "", ""]))
+    names = [one for one in drawn.iter() if one.get("class") == "dep"]
+    assert len(names) == 5
+    assert len({one.get("y") for one in names}) == 2
+    forms = [one for one in drawn.iter() if one.get("class") == "form"]
+    assert [one.text for one in forms] == list(graph.tokens)
+    assert [float(one.get("x")) for one in forms] == sorted(float(one.get("x")) for one in forms)
+    assert [one.get("tabindex") for one in drawn.iter("g")] == [None, None, "0", None, None, None]
+    assert (drawn.get("role"), ET.fromstring(arcs_svg(graph)).get("role")) == ("group", "img")
 
 
 def test_nothing_below_the_stated_confidence_is_drawn(crowd):

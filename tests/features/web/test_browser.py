@@ -35,6 +35,40 @@ def test_an_image_by_keyboard_alone(running, open_page):
     page.wait_for_url("**/images/1")
 
 
+def test_the_focus_shows_what_the_pointer_shows(running, open_page):
+    page = open_page(running.url + "/tiny-set/images/0").page
+    page.locator("summary", has_text="Parse").nth(1).click()
+    shown = page.evaluate(_LIGHTS)
+    assert len(shown) > 8
+    assert {one["kind"] for one in shown} == {"BUTTON", "g"}  # chips, words of a parse
+    for one in shown:
+        assert one["pointer"] == one["focus"], one
+    assert sum(bool(one["focus"]) for one in shown) > 5
+    word = page.locator(".word[data-boxes]").first
+    word.focus()
+    page.keyboard.press("Enter")  # keeps it lit
+    page.evaluate("document.activeElement.blur()")
+    assert word.get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-box='0'].lit").count() == 1
+
+
+# what is lit by the pointer and by the focus, for everything that names boxes
+_LIGHTS = """() => {
+  const lit = () => [...document.querySelectorAll(".overlay .lit")]
+    .map((one) => one.dataset.box || one.dataset.link).join();
+  const names = [...document.querySelectorAll("[data-boxes]")];
+  return names.filter((one) => one.checkVisibility()).map((one) => {
+    document.activeElement.blur();
+    one.dispatchEvent(new Event("pointerenter"));
+    const pointer = lit();
+    one.dispatchEvent(new Event("pointerleave"));
+    one.focus();
+    const focus = document.activeElement === one ? lit() : "no focus";
+    return {kind: one.tagName, pointer, focus};
+  });
+}"""
+
+
 def test_hover_and_slider(running, open_page):
     page = open_page(running.url + "/tiny-set/images/0").page
     page.get_by_role("button", name="bicycle", exact=False).first.hover()

@@ -11,7 +11,6 @@ from features.commands.app import app
 from features.errors import MissingInput, UsageError
 from features.records import TextGraph
 from features.web import Shelf, create_app, find_photos, listen
-from features.web.arcs import layout
 from features.web.grounding import Light, object_boxes, triplet_boxes
 from features.web.scene import graph_of, picture
 
@@ -116,17 +115,13 @@ def test_tags_keep_apart_and_inside_the_image(shelf):
         assert x + width <= shown.width + 0.01 or x == 0
 
 
-def test_arcs_do_not_cross_words_of_longer_arcs():
-    heads = (2, 2, -1, 2, 5, 3)
-    graph = TextGraph(
-        "a b c d e f", tokens=tuple("abcdef"), xpos=("X",) * 6, heads=heads, deprels=("x",) * 6,
-        upos=("X",) * 6, lemmas=tuple("abcdef"),
-    )  # fmt: skip
-    drawn = layout(graph)
-    heights = {(arc.name, round(arc.x)): arc.y for arc in drawn.arcs}
-    assert len(drawn.arcs) == 5
-    assert len(set(heights.values())) >= 2
-    assert [word.x for word in drawn.words] == sorted(word.x for word in drawn.words)
+def test_words_of_a_parse_light_their_boxes(client):
+    page = text(client.get("/tiny-set/images/0"))
+    words = re.findall(r'<g class="word ([^"]*)"([^>]*)><text class="form"[^>]*>([^<]*)<', page)
+    lit = {form: re.search(r'data-boxes="([^"]*)"', marks)[1] for _, marks, form in words if marks}
+    assert lit == {"man": "0", "bike": "1"}  # no box is a dog
+    assert all('tabindex="0"' in marks for _, marks, _ in words if marks)
+    assert ("other", "", "rides") in words
 
 
 def test_the_command_says_what_is_wrong(tmp_path, shelf):

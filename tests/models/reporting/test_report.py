@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from features.drawing import facts, strongest
+from features.drawing import arcs_svg, facts, strongest
 from features.errors import MissingInput
 from models.baselines.label_bags import label_bag_scores
 from models.report import write_report
 from models.reporting.charts import curves, histogram
-from models.reporting.figures import arcs, overlay
+from models.reporting.figures import overlay
 
 
 def test_the_page_of_a_store_has_no_external_references(tiny_store, tmp_path):
@@ -50,7 +50,7 @@ def test_labels_of_images_score_every_pair(tiny_store):
 
 def test_arcs_draw_each_head_once(tiny_records):
     graph = max(tiny_records().texts, key=lambda text: len(text.tokens))
-    drawing = arcs(graph)
+    drawing = arcs_svg(graph)
     assert drawing.count('class="arc"') == sum(head >= 0 for head in graph.heads)
     assert drawing.count('class="word') == len(graph.tokens)
     assert curves({"loss": []}, "loss") == ""
@@ -125,7 +125,7 @@ def test_relations_are_merged_and_counted(tiny_store, tmp_path):
     for figure in figures:
         name = re.search(r'class="note">([^:]*): showing', figure)[1]
         said = facts(store.graph(name))[:6]
-        chips = re.findall("<li>(.*?)</li>", figure)
+        chips = re.findall("<li[^>]*>(.*?)</li>", figure)
         assert len(chips) == len(said)
         plain = {re.sub("<.*?>", "", chip) for chip in chips}
         wanted = {
@@ -171,8 +171,22 @@ def test_the_page_in_a_browser(tiny_store, tmp_path, open_page, width, dark):
     for at in range(links.count()):
         target = links.nth(at).get_attribute("href")
         assert found.page.locator(target).count() == 1
+    if not dark:
+        assert found.unreached() == []
+        chip = found.page.locator(".edges .drawn").first
+        looks = []
+        for show in (chip.hover, chip.focus):
+            show()
+            looks.append(found.page.evaluate(_EDGES))
+            found.page.mouse.move(0, 0)
+        assert looks[0] == looks[1]
+        assert len(set(looks[0].split())) > 1  # some are dimmed
     found.page.evaluate("window.scrollTo(0, 3000)")
     assert found.page.locator("nav").bounding_box()["y"] == 0
+
+
+_EDGES = """() => [...document.querySelectorAll(".edge, .union")]
+  .map((one) => getComputedStyle(one).opacity).join(" ")"""
 
 
 def fake_run(folder, name, store, seed):

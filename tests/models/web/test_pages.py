@@ -99,11 +99,11 @@ def test_tables_rankings_and_maps(setting, monkeypatch, open_page):
     try:
         root = f"http://127.0.0.1:{server.port}/tiny/"
         for path in ("runs/", "runs/my-sgm", f"images/{rows[0]}/captions",
-                     f"images/{rows[0]}/words?run=my-sgm"):  # fmt: skip
+                     "photo", f"images/{rows[0]}/words?run=my-sgm"):  # fmt: skip
             visit = open_page(f"{root}{path}{'&' if '?' in path else '?'}token=secret")
             assert visit.faults() == [], path
         buttons = visit.page.locator("[data-shares]")
-        shade = "all => all.map(one => one.getAttribute('fill-opacity')).join()"
+        shade = "all => all.map(one => one.getAttribute('fill')).join()"
         before = visit.page.locator("[data-region]").evaluate_all(shade)
         buttons.nth(0).focus()
         last = visit.page.locator("[data-region]").evaluate_all(shade)
