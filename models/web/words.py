@@ -40,9 +40,9 @@ def shade(share: float) -> str:
     """Return the grey by which a region of a share from 0 to 1 is multiplied.
 
     >>> shade(0), shade(1)
-    ('rgb(76,76,76)', 'rgb(255,255,255)')
+    ('rgb(77,77,77)', 'rgb(255,255,255)')
     """
-    level = round(255 * (0.3 + 0.7 * share**1.5))
+    level = int(255 * (0.3 + 0.7 * share**1.5) + 0.5)  # as JavaScript rounds
     return f"rgb({level},{level},{level})"
 
 

@@ -73,10 +73,11 @@ def blocks(page):
     return found
 
 
-def run_page(installed, place, page, before=None):
+def run_page(installed, place, page, before=None, notes=False):
     """Run every block of a page as printed; return what each printed, by the section's title.
 
-    ``before`` has functions to call in front of blocks with a given text.
+    With ``notes`` that includes standard error, as a terminal shows it. ``before`` has functions
+    to call in front of blocks with a given text.
     """
     said: dict[str, list[str]] = {}
     for block in blocks(page):
@@ -87,7 +88,7 @@ def run_page(installed, place, page, before=None):
             (place / "block.py").write_text(block.text)
             out = installed.works(place, f"{installed.bin / 'python'} block.py")
         else:
-            out = installed.works(place, block.text)
+            out = installed.works(place, f"exec 2>&1\n{block.text}" if notes else block.text)
         said.setdefault(block.title, []).append(out)
     return said
 
