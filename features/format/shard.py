@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from features.errors import DamagedError, FormatError, NewerFormatError, StoreError
-from features.format.files import closing, read_sealed
+from features.format.files import closing, read_sealed, unreadable
 from features.format.hdf5 import BLOCK, REPAIR, hash_rest, open_file, read_part
 from features.format.record import ShardRecord
 from features.format.schema import Columns, check_columns
@@ -134,6 +134,21 @@ class Shard:
             rest = hash_rest(file.fileno(), self.path, record.size, record.spans)
         if rest != record.rest:
             yield "", "the HDF5 headers differ from what was written"
+
+    def check(self, record: ShardRecord) -> None:
+        """Compare every byte of the file with a record, before the file is copied or exported.
+
+        Raises: DamagedError: it differs. StoreError: it cannot be read.
+        """
+        try:
+            problems = list(self.problems(record))
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        for column, problem in problems:
+            raise DamagedError(
+                f"{self.path}: {column or 'the file'} {problem}. Repair it first: python -m "
+                f"features verify --repair {self.path.parents[1]}"
+            )
 
     def contradictions(self) -> Iterator[tuple[str, str]]:
         """Yield (column, problem) where an intact file contradicts its sidecar or the schema."""

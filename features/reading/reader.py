@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, MismatchError, UnknownName, UsageError
-from features.format import find_column, read_group, read_store_manifest, store_manifest_path
+from features.format import (
+    GroupManifest,
+    find_column,
+    read_group,
+    read_store_manifest,
+    store_manifest_path,
+)
 from features.reading.columns import CodedColumn
 from features.reading.fork_locks import fork_safe_lock
 from features.reading.group_reader import GroupReader
@@ -94,6 +100,11 @@ class StoreReader:
             if name not in self._readers:
                 self._readers[name] = self._open_group(name)
             return self._readers[name]
+
+    @property
+    def groups_read(self) -> list[GroupManifest]:
+        """Manifests of the groups that something has been read from."""
+        return [reader.manifest for reader in self._readers.values()]
 
     def _open_group(self, name: str) -> GroupReader:
         entry = self.manifest["groups"].get(name)

@@ -236,15 +236,7 @@ def push_store(
 
         def send_shard(number: int, group: GroupManifest = group) -> None:
             shard = Shard(group.folder, number)
-            try:
-                problems = list(shard.problems(group.record(number)))
-            except OSError as error:
-                raise StoreError(f"{shard.path}: cannot be read ({error.strerror}).") from error
-            for column, problem in problems:
-                raise DamagedError(
-                    f"{shard.path}: {column or 'the file'} {problem}. Repair it first: python -m "
-                    f"features verify --repair {folder}"
-                )
+            shard.check(group.record(number))
             send(shard.path)
             if shard.sidecar.exists():
                 send(shard.sidecar)

@@ -73,6 +73,8 @@ class Lab:
 
     def start(self, *more: str, **env: str) -> subprocess.Popen[str]:
         """Start a build in a session of its own."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start background jobs
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             self.command(*more),
             env=self.environment(**env),
