@@ -218,16 +218,16 @@ def evaluate(
             by_chance = chance(owner, images, 5 if fold5 else 1)
             keys = store_keys(opened)
             setting = Setting(
-                split,
-                images,
-                len(owner),
-                fold5,
-                precision,
-                rerank_top if rerank else 0,
-                keys,
-                by_chance,
-                libraries(),
-                device_name(chosen),
+                split=split,
+                images=images,
+                captions=len(owner),
+                fold5=fold5,
+                precision=precision,
+                rerank_top=rerank_top if rerank else 0,
+                store=keys,
+                chance=by_chance,
+                libraries=libraries(),
+                device=device_name(chosen),
             )
             if json is not None:
                 _write_or_print(json, document(setting, about_runs, rows, differences))

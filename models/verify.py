@@ -22,6 +22,7 @@ from features.plugins import inherited
 from features.store import Store, open_store
 from models.configuration import Config, Strict, from_dict, validated
 from models.evaluate import evaluate
+from models.evaluation import Protocol
 from models.train import train
 from models.training import libraries
 
@@ -41,17 +42,6 @@ class StoreOfCard(Strict):
     path: str
     key: str
     hash: str
-
-
-class Protocol(Strict):
-    """How a row was evaluated."""
-
-    split: str
-    images: int
-    captions: int
-    fold5: bool
-    precision: str
-    rerank_top: int
 
 
 class Training(Strict):

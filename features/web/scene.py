@@ -20,6 +20,7 @@ __all__ = ["Picture", "Said", "picture", "said", "shades"]
 SHADES = 8  # colours of boxes in the style sheet
 DOUBTFUL = 0.25  # without a calibrated score, objects below this share of the best are hidden
 TAG = 0.6  # width of a character of a tag, in font sizes
+PHONE = 1.6  # by which the style sheet enlarges tags on narrow screens: room is kept for that
 
 
 @dataclass(frozen=True)
@@ -229,8 +230,8 @@ def _tag(
     """Return x, y and width of the rectangle behind a word, inside the image."""
     wide, high = (TAG * len(text) + 0.7) * font, 1.4 * font
     left = x - wide / 2 if centred else x
-    left = min(max(left, 0.0), max(size[0] - wide, 0.0))
-    top = min(max(y - high / 2, 0.0), max(size[1] - high, 0.0))
+    left = min(max(left, 0.0), max(size[0] - PHONE * wide, 0.0))
+    top = min(max(y - high / 2, 0.0), max(size[1] - PHONE * high, 0.0))
     return left, top, wide
 
 
@@ -247,7 +248,7 @@ def _free_tag(
     """
     x1, y1, x2, y2 = box
     high = 1.4 * font
-    starts = [y1 - high / 2, *(y1 + high * (n + 0.5) for n in range(5)), y2 + high / 2]
+    starts = [y1 - high / 2, *(y1 + high * (PHONE * n + 1.1) for n in range(5)), y2 + high / 2]
     places = [_tag(name, x1, y, font, size, centred=False) for y in starts]
     wide = places[0][2]
     places += [_tag(name, x2 - wide, y, font, size, centred=False) for y in starts]
@@ -265,7 +266,9 @@ def _free(
     def free(place: tuple[float, float, float]) -> bool:
         x, y, width = place
         return not any(
-            x < left + long and left < x + width and abs(y - top) < 1.4 * font
+            x < left + PHONE * long
+            and left < x + PHONE * width
+            and abs(y - top) < PHONE * 1.4 * font
             for left, top, long in taken
         )
 

@@ -30,6 +30,7 @@ from models.evaluation.negatives import (
 from models.evaluation.parsing import parse_texts, read_graph, stored_profile
 from models.evaluation.positives import describe, evaluate_positives, read_positives
 from models.evaluation.results import (
+    Protocol,
     Setting,
     document,
     file_stem,
@@ -55,6 +56,7 @@ __all__ = [
     "Judgements",
     "Negatives",
     "Pair",
+    "Protocol",
     "Recall",
     "Setting",
     "accuracies",

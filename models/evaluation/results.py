@@ -7,7 +7,6 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from features.commands import Cell, Column
 from features.commands import print_table as print_rows
 from features.errors import InputError, MissingDependency, MissingInput
 from features.format import replacing
+from models.configuration import Strict
 from models.evaluation.measure import Evaluation
 from models.evaluation.metrics import METRICS, Difference, Recall
 from models.evaluation.positives import PARTS, Found, rows_of
@@ -30,16 +30,13 @@ _RANKS = ("i2t_ranks", "t2i_ranks", "i2t_images", "caption_to_image")
 Differences = Mapping[tuple[str, str], Mapping[str, Difference]]
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What was evaluated, and how.
+class Protocol(Strict):
+    """How numbers were made; those of other protocols cannot be compared.
 
     Attributes:
         split: name of the split.   images, captions: how many it has.
         fold5: mean of five folds.   precision: of the scores.
         rerank_top: captions per image that were re-ranked; 0 without re-ranking.
-        store: keys of the store, see ``store_keys``.   chance: recalls of a random order.
-        libraries: versions of the packages that computed the numbers.   device: where.
     """
 
     split: str
@@ -48,6 +45,16 @@ class Setting:
     fold5: bool
     precision: str
     rerank_top: int
+
+
+class Setting(Protocol):
+    """What was evaluated, and how.
+
+    Attributes:
+        store: keys of the store, see ``store_keys``.   chance: recalls of a random order.
+        libraries: versions of the packages that computed the numbers.   device: where.
+    """
+
     store: dict[str, str]
     chance: dict[str, float]
     libraries: dict[str, str]
@@ -78,7 +85,7 @@ def document(
         differences: become ``differences``: both names, and metric -> value, low, high, p.
     """
     return {
-        **dataclasses.asdict(setting),
+        **setting.model_dump(),
         "runs": [dict(run) for run in runs],
         "rows": [
             {

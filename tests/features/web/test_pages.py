@@ -1,9 +1,12 @@
 """The pages: what they show, and the links between them."""
 
+import dataclasses
+import itertools
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import features
@@ -113,6 +116,17 @@ def test_tags_keep_apart_and_inside_the_image(shelf):
         assert y >= 0
         assert y + 1.4 * shown.font <= shown.height + 0.01
         assert x + width <= shown.width + 0.01 or x == 0
+
+
+def test_tags_of_one_box_keep_apart_on_a_phone(shelf):
+    graph = graph_of(shelf.first, 0)
+    alike = dataclasses.replace(
+        graph, size=(600, 450), boxes=np.float32([[200, 100, 500, 400]] * 3),
+        union_boxes=np.float32([[200, 100, 500, 400]] * 2),
+    )  # fmt: skip
+    shown = picture(alike)
+    tops = sorted(thing.tag[1] for thing in shown.things)
+    assert all(b - a >= 1.6 * 1.4 * shown.font - 0.01 for a, b in itertools.pairwise(tops))
 
 
 def test_words_of_a_parse_light_their_boxes(client):
