@@ -21,6 +21,7 @@ The annotations of its parameters are evaluated at run time, so their imports ca
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import functools
 import inspect
@@ -218,6 +219,9 @@ def _spread(args: Sequence[str], several: dict[str, str]) -> Iterator[str]:
                 raise UsageError(f"Option '{flag}' requires at least one {what}.")
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a file that output goes to
+
+
 def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
     """Run ``main`` and leave the process, with one line instead of a traceback on errors.
 
@@ -250,8 +254,11 @@ def exit_cleanly(main: Callable[[], int | None]) -> NoReturn:
         sys.stderr.close()
         code = 141
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _FULL:
             raise
+        if error.filename is None:
+            error.filename = "the output"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes the rest of it at its end
         reason = error.strerror or error
         sys.stderr.write(f"error: {error.filename}: {reason}. Check it and run again.\n")
         code = 1

@@ -62,14 +62,18 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def _errors(url: str) -> Iterator[None]:
-    """Turn the errors of file systems and clouds into a StoreError that names the URL."""
+def _errors(url: str, *, writes: bool = False) -> Iterator[None]:
+    """Turn the errors of file systems and clouds into a StoreError that names the URL.
+
+    Args:
+        url: what is read or written.   writes: a full disk is that of the URL, not ours.
+    """
     try:
         yield
     except ScenestoreError:
         raise
     except OSError as error:
-        if error.errno in _LOCAL:
+        if error.errno in _LOCAL and not writes:
             raise  # of the disk that the copy is written to
         if not isinstance(error, FileNotFoundError):
             raise _unusable(url, error) from error
@@ -217,7 +221,7 @@ def push_store(
     def send(local: Path, *, always: bool = False) -> None:
         name = local.relative_to(folder).as_posix()
         target, size = f"{root}/{name}", local.stat().st_size
-        with _errors(f"{url}/{name}"):
+        with _errors(f"{url}/{name}", writes=True):
             if not always and fs.exists(target) and fs.size(target) == size:
                 return
             fs.makedirs(target.rpartition("/")[0], exist_ok=True)

@@ -123,6 +123,17 @@ def test_exit_codes(main, code, said, capsys):
     assert capsys.readouterr().err == said
 
 
+def test_a_full_disk_under_the_output_is_an_error_of_one_line():
+    program = (
+        "from features.commands.program import exit_cleanly\n"
+        "exit_cleanly(lambda: [print('x' * 999) for _ in range(99)] and 0)\n"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE)
+    said = b"error: the output: No space left on device. Check it and run again.\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_a_closed_pipe_ends_the_program_quietly():
     program = (
         "from features.commands.program import exit_cleanly\n"

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import resource
 import shutil
 
 import numpy as np
@@ -117,6 +118,17 @@ def test_damage_is_not_pushed_and_an_unfinished_push_is_no_store(tiny_records, b
         push_store(store.path, bucket)
     with pytest.raises(StoreError, match=r"latest\.json: there is no such file"):
         open_store(bucket)
+
+
+def test_a_full_disk_that_is_pushed_to_is_named_by_its_url(tiny_records, tmp_path):
+    store = tiny_records(images=12).open()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"^file:///.*/far/index-.*File too large"):
+            push_store(store.path, f"file://{tmp_path}/far")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_the_command_pushes_and_shows(tiny_records, bucket, capsys):
