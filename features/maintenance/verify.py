@@ -158,7 +158,10 @@ def _check_bindings(folder: Path) -> Iterator[Finding]:
             for name, entry in document["groups"].items():
                 manifest = folder / entry["folder"] / "manifest.json"
                 if not manifest.exists():
-                    yield _intact(path, f"binds {entry['folder']}, which is unfinished")
+                    yield _intact(
+                        path,
+                        f"binds {entry['folder']}, which is unfinished: it has no manifest.json",
+                    )
                     continue
                 with contextlib.suppress(StoreError):  # reported with its group
                     bound[name] = read_group(manifest.parent)

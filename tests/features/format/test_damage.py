@@ -269,7 +269,7 @@ def test_verify_names_missing_and_truncated_files(tiny_store):
     assert found == {(regions / "00000.h5", "is"), (visual / "00000.h5", "has")}
     shutil.rmtree(regions)
     problems = [f.problem for f in verify_store(folder) if f.path == store.path]
-    assert problems == [f"binds {regions.name}, which is unfinished"]
+    assert problems == [f"binds {regions.name}, which is unfinished: it has no manifest.json"]
     with pytest.raises(FormatError, match="not a store"):
         verify_store(Path(__file__).parent)
 
