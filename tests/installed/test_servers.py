@@ -184,7 +184,7 @@ def test_the_cluster_of_the_page_speaks_tls(tmp_path):
         "    print(client.scheduler.address[:6], client.submit(sum, [1, 2]).result(timeout=120))\n"
     )
     script += f"""
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+trap 'kill -9 $(jobs -p) 2>/dev/null; wait' EXIT  # workers wait for a scheduler that is gone
 until [ -s s.json ]; do sleep .2; done
 {sys.executable} -c "{client}"
 stat -c %a key.pem
