@@ -46,7 +46,10 @@ SIZES = {
     "published": {"dim": 2048, "embed": 1024, "words": 10_000},
     "tiny": {"dim": 64, "embed": 64, "words": 100},
 }
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "convolution", "convolution_backward")
+PRODUCTS = (
+    *("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "convolution", "convolution_backward"),
+    "_linear_pointwise",  # of oneDNN, see models/nn/products.py
+)
 Shape = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
@@ -84,6 +87,8 @@ class Recorder(TorchDispatchMode):
 
 
 def _shape_of(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor) and leaf.is_mkldnn:  # packed weights
+        return leaf.shape, None, leaf.dtype
     if isinstance(leaf, Tensor):
         return leaf.shape, leaf.stride(), leaf.dtype
     return leaf
@@ -92,6 +97,8 @@ def _shape_of(leaf: Any) -> Any:
 def _filled(leaf: Any) -> Any:
     if isinstance(leaf, tuple) and len(leaf) == 3 and isinstance(leaf[2], torch.dtype):
         shape, stride, dtype = leaf
+        if stride is None:
+            return torch.ops.mkldnn._reorder_linear_weight(torch.full(shape, 0.5, dtype=dtype), 32)
         return torch.empty_strided(shape, stride, dtype=dtype).fill_(0.5)
     return leaf
 

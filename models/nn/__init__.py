@@ -1,6 +1,13 @@
 """Building blocks that several papers and baselines share."""
 
 from models.nn.bert import BertConfig
+from models.nn.blockwise import (
+    AttentionNorm,
+    BlockNodes,
+    attention_logits,
+    cut_blocks,
+    match_nodes,
+)
 from models.nn.graphs import (
     GraphConvolution,
     PathState,
@@ -34,14 +41,17 @@ from models.nn.networks import (
     TripletOptions,
 )
 from models.nn.parts import Part, distinct, linear_of_parts
+from models.nn.products import apply_linear
 from models.nn.text_encoders import BertText, GruText, copy_rows
 from models.nn.tiling import score_in_tiles
 
 __all__ = [
     "Activation",
+    "AttentionNorm",
     "BertConfig",
     "BertText",
     "BiGru",
+    "BlockNodes",
     "DataOptions",
     "EmbeddingOptions",
     "GraphConvolution",
@@ -54,9 +64,12 @@ __all__ = [
     "TripletOptions",
     "VisualRows",
     "activate",
+    "apply_linear",
+    "attention_logits",
     "clipped_l2norm",
     "copy_rows",
     "cosine",
+    "cut_blocks",
     "distinct",
     "l2norm",
     "last_state",
@@ -65,6 +78,7 @@ __all__ = [
     "masked_max",
     "masked_mean",
     "masked_softmax",
+    "match_nodes",
     "mean_of_max",
     "mean_of_max_plain",
     "negative_mask",

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.nn.products import Packed, product
+
 
 class Packing(NamedTuple):
     """M real positions of N padded sequences, step by step, the longest sequence first."""
@@ -56,10 +58,11 @@ class _Gru(torch.autograd.Function):
     ) -> Tensor:
         """Run all steps; gates are computed where their inputs are."""
         h = w_hh.shape[1]
-        gates = torch.addmm(b_ih, x, w_ih.t())  # (M, 3 h): reset, update, new
+        gates = product(x, w_ih, b_ih)  # (M, 3 h): reset, update, new
         inner = x.new_empty(len(x), h)  # what the reset gate multiplies
         states = torch.empty_like(inner)
         before = states[:0]
+        recurrent = Packed(w_hh, counts[0], len(counts) - 1)
         start = 0
         for count in counts:
             rows = slice(start, start + count)
@@ -68,7 +71,7 @@ class _Gru(torch.autograd.Function):
                 gate += b_hh[: 2 * h]
                 inner[rows] = b_hh[2 * h :]
             else:
-                added = torch.addmm(b_hh, before[:count], w_hh.t())
+                added = recurrent.product(before[:count], b_hh)
                 gate += added[:, : 2 * h]
                 inner[rows] = added[:, 2 * h :]
             gate.sigmoid_()
@@ -106,6 +109,7 @@ class _Gru(torch.autograd.Function):
         d_update[counts[0] :] += before
         d_update.mul_(update).mul_(1 - update)
         d_inner.copy_(reset)
+        recurrent = Packed(w_hh.t(), counts[0], len(counts) - 1)
         carried = grad[:0]
         for step in range(len(counts) - 1, -1, -1):
             rows = slice(starts[step], starts[step + 1])
@@ -119,16 +123,13 @@ class _Gru(torch.autograd.Function):
             d_reset[rows] *= d_new[rows]
             d_inner[rows] *= d_new[rows]
             if step:
-                carried = torch.addmm(state * update[rows], d[rows, h:], w_hh)
+                carried = recurrent.product(d[rows, h:]).addcmul_(state, update[rows])
         sums = d.sum(0)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = d[:, h : 3 * h] @ w_ih[: 2 * h]
-            grad_x.addmm_(d_new, w_ih[2 * h :])
-        grad_ih = torch.empty_like(w_ih)
-        torch.mm(d[:, h : 3 * h].t(), x, out=grad_ih[: 2 * h])
-        torch.mm(d_new.t(), x, out=grad_ih[2 * h :])
-        grad_hh = d[counts[0] :, h:].t() @ before
+            grad_x = product(d[:, : 3 * h], w_ih.roll(h, 0).t())
+        grad_ih = product(d[:, : 3 * h].t(), x.t()).roll(-h, 0)
+        grad_hh = product(d[counts[0] :, h:].t(), before.t())
         return grad_x, None, grad_ih, grad_hh, torch.cat([sums[h : 3 * h], sums[:h]]), sums[h:]
 
 

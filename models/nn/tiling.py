@@ -73,6 +73,7 @@ def tiles(
     pairs = max(1, room // max(1, pair_bytes))
     image_step = max(1, min(len(images), int((shape * pairs) ** 0.5)))
     parts = -(-len(images) // image_step)  # of equal size: a small last one costs as much as others
+    image_step = -(-len(images) // parts)
     ends = [part * len(images) // parts for part in range(parts + 1)]
     image_tiles = [slice(start, stop) for start, stop in itertools.pairwise(ends)]
     lengths = captions.sum(-1).clamp(min=1).tolist()

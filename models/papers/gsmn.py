@@ -6,7 +6,7 @@ vectors are then propagated along the edges of their own graph and read as a sco
 
     3.1    graph construction, Eq. (1)-(2)          nn.graphs.text_adjacency, text_edges,
                                                     PolarKernels
-    3.2.1  node-level matching, Eq. (3)-(5)         match_nodes, match_nodes_plain
+    3.2.1  node-level matching, Eq. (3)-(5)         nn.blockwise.match_nodes, match_nodes_plain
     3.2.2  structure-level matching, Eq. (6)-(9)    WordConvolution, RegionConvolution,
                                                     MatchingHead, Gsmn._match_structures
     3.2.3  objective function, Eq. (10)             nn.networks.TripletNetwork
@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu, linear
 from torch.nn.utils.parametrizations import weight_norm
 from torch.nn.utils.parametrize import cached
@@ -31,25 +32,29 @@ from torch.nn.utils.parametrize import cached
 from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError
 from models.nn import (
+    AttentionNorm,
     BiGru,
+    BlockNodes,
     TripletNetwork,
     TripletOptions,
     activate,
+    apply_linear,
+    attention_logits,
     clipped_l2norm,
     cosine,
+    cut_blocks,
     l2norm,
     masked_l2norm,
     masked_mean,
     masked_softmax,
+    match_nodes,
     score_in_tiles,
     text_adjacency,
     uniform_embedding,
     xavier_linear,
-    zero_padding,
 )
 from models.registry import WordRegions, register
 
-AttentionNorm = Literal["clipped_l2norm", "none"]
 Propagation = Literal["paper", "official"]
 TextKernelNorm = Literal["official", "none"]
 
@@ -156,190 +161,70 @@ class PolarKernels(nn.Module):
     def forward(self, boxes: Tensor, region_mask: Tensor) -> Tensor:
         """Return (I, K, R, R): weight of region j (last axis) for region i; kernels sum to 1."""
         rho, theta = (part.unsqueeze(1) for part in polar_coordinates(boxes.to(self.mean_rho)))
+        means, widths = (self.mean_rho, self.mean_theta), (self.precision_rho, self.precision_theta)
+        edges: Tensor = _Mixture.apply(  # type: ignore[no-untyped-call]
+            *(rho, theta, region_mask[:, None, None, :], *means, *widths)
+        )
+        return edges
 
-        def per_kernel(parameter: Tensor) -> Tensor:
-            return parameter.view(1, -1, 1, 1)
 
-        turn = (theta - per_kernel(self.mean_theta)).abs()
-        turn = torch.minimum(turn, (2 * math.pi - turn).abs())
-        weights = torch.exp(
-            -((rho - per_kernel(self.mean_rho)) ** 2)
-            / (2 * (1e-14 + per_kernel(self.precision_rho) ** 2))
-        ) * torch.exp(-(turn**2) / (2 * (1e-14 + per_kernel(self.precision_theta) ** 2)))
+class _Mixture(torch.autograd.Function):
+    """The weights of ``PolarKernels``, with the gradient of a softmax over the exponents."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rho: Tensor,
+        theta: Tensor,
+        mask: Tensor,
+        mean_rho: Tensor,
+        mean_theta: Tensor,
+        precision_rho: Tensor,
+        precision_theta: Tensor,
+    ) -> Tensor:
+        """Weigh pairs of regions, (I, K, R, R)."""
+        distance = rho - mean_rho.view(-1, 1, 1)
+        turn = _turn(theta - mean_theta.view(-1, 1, 1))
+        widths = [
+            (-2 * (1e-14 + precision**2)).view(-1, 1, 1)
+            for precision in (precision_rho, precision_theta)
+        ]
+        weights = distance.square_().div_(widths[0]).exp_()
+        weights *= turn.square_().div_(widths[1]).exp_()
         total = weights.sum(1, keepdim=True)
         # far from every mean all kernels underflow: such a pair has no edge
-        share = weights / total.where(total > 0, 1.0)
-        return share * region_mask[:, None, None, :]
+        edges = weights.div_(total.where(total > 0, 1.0)).mul_(mask)
+        means = mean_rho, mean_theta
+        ctx.save_for_backward(rho, theta, edges, *means, precision_rho, precision_theta)
+        return edges
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the means and precisions, (K,) each."""
+        rho, theta, edges, mean_rho, mean_theta, precision_rho, precision_theta = ctx.saved_tensors
+        of_exponent = grad * edges
+        of_exponent -= edges * of_exponent.sum(1, keepdim=True)
+        gradients = []
+        for offset, precision in (
+            (rho - mean_rho.view(-1, 1, 1), precision_rho),
+            (_turn(theta - mean_theta.view(-1, 1, 1)), precision_theta),
+        ):
+            variance = 1e-14 + precision**2
+            first = of_exponent * offset
+            second = (first * offset).sum((0, 2, 3))
+            gradients.append((first.sum((0, 2, 3)) / variance, second * precision / variance**2))
+        (of_mean_rho, of_precision_rho), (of_mean_theta, of_precision_theta) = gradients
+        nothing = (None, None, None)
+        return *nothing, of_mean_rho, of_mean_theta, of_precision_rho, of_precision_theta
 
 
-# 3.2.1 Node-level matching
-#
-# ``match_nodes`` never builds the attended contexts c. The cosine of a block needs only u.c and
-# |c|, and for c = sum_k a_k v_k these are sum_k a_k (u.v_k) and sqrt(a^T G a) with the Gram matrix
-# G of the block; the products a_i a_j of half the pairs serve all blocks in one matrix product.
-
-CACHE = 512 * 2**10  # bytes of intermediate products at a time on a CPU, half of a usual L2 cache
-_LANES = 16  # float32 in a vector register: matrices of a multiple of it multiply a fifth faster
+def _turn(angle: Tensor) -> Tensor:
+    """Return the shorter way round, signed; angles are differences of two in (-pi, pi]."""
+    return torch.where(angle.abs() <= math.pi, angle, angle - 2 * math.pi * angle.sign())
 
 
-class BlockNodes(NamedTuple):
-    """The nodes of B graphs, N each, cut into t blocks."""
-
-    vectors: Tensor  # (t, B * N, d / t), block by block
-    mask: Tensor  # (B, N) bool
-    norms: Tensor  # (B, t, N), length of each block
-    gram: Tensor  # (B, t, (N // 2 + 1) N), inner products within a graph, see ``fold_gram``
-
-
-def cut_blocks(vectors: Tensor, mask: Tensor, blocks: int) -> BlockNodes:
-    """Cut (B, N, d) vectors into blocks and compute what all pairs need from one side."""
-    split = zero_padding(vectors, mask).unflatten(-1, (blocks, -1))  # (B, N, t, d / t)
-    by_block = split.permute(0, 2, 1, 3)
-    gram = by_block @ by_block.transpose(2, 3)
-    norms = gram.diagonal(dim1=2, dim2=3).clamp_min(1e-24).sqrt()
-    flat = split.flatten(0, 1).transpose(0, 1).contiguous()
-    return BlockNodes(flat, mask, norms, fold_gram(gram))
-
-
-def fold_gram(gram: Tensor) -> Tensor:
-    """Fold (..., N, N) symmetric matrices into half of their diagonals: (..., (N // 2 + 1) N).
-
-    Entry ``d * N + i`` belongs to the nodes i and (i + d) mod N. An entry that represents both
-    halves of the matrix is doubled.
-    """
-    n = gram.shape[-1]
-    wide = torch.cat([gram, gram], -1).flatten(-2)  # (..., N 2N): steps along a row wrap around
-    size, strides = (*gram.shape[:-2], n // 2 + 1, n), (*wide.stride()[:-1], 1, 2 * n + 1)
-    step = _steps(n, gram.device)
-    twice = torch.where((step == 0) | (2 * step == n), 1.0, 2.0).to(gram.dtype)
-    return (wide.as_strided(size, strides) * twice).flatten(-2)
-
-
-def _steps(nodes: int, device: torch.device) -> Tensor:
-    return torch.arange(nodes // 2 + 1, device=device).unsqueeze(1)
-
-
-def quadratic_form(weights: Tensor, folded: Tensor) -> Tensor:
-    """Compute a^T G a for many vectors a and all blocks of G, at least 1e-24: (B, t, M).
-
-    Args:
-        weights: (B, N, M), M vectors of N weights in each of B graphs.
-        folded: (B, t, (N // 2 + 1) N) from ``fold_gram``.
-    """
-    graphs, n, many = weights.shape
-    if weights.is_cuda or torch.is_grad_enabled():
-        other = (torch.arange(n, device=weights.device) + _steps(n, weights.device)) % n
-        shifted = weights.index_select(1, other.flatten()).unflatten(1, (-1, n))
-        products = (shifted * weights.unsqueeze(1)).flatten(1, 2)
-        return torch.bmm(folded, products).clamp_min(1e-24)
-    half, wide = n // 2 + 1, -(-many // _LANES) * _LANES
-    ring = weights.new_zeros(graphs, n + half - 1, wide)
-    ring[:, :n, :many] = weights
-    ring[:, n:] = ring[:, : half - 1]
-    step = max(1, CACHE // (4 * half * n * wide))  # the products of a few graphs fit the cache
-    room = weights.new_empty(min(step, graphs), half, n, wide)
-    square = weights.new_empty(graphs, folded.shape[1], wide)
-    for start in range(0, graphs, step):
-        rows = slice(start, start + step)
-        some = ring[rows]
-        shifted = some.unfold(1, n, 1).transpose(2, 3)  # a view, (b, half, n, M)
-        products = torch.mul(shifted, some[:, :n].unsqueeze(1), out=room[: len(some)])
-        torch.bmm(folded[rows], products.flatten(1, 2), out=square[rows])
-    return square[..., :many].clamp_min(1e-24)
-
-
-def match_nodes(
-    words: BlockNodes,
-    regions: BlockNodes,
-    scale: float,
-    norm: AttentionNorm,
-    *,
-    for_words: bool = True,
-    for_regions: bool = True,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the matching vectors of all nodes of all pairs. GSMN Eq. (3)-(5).
-
-    Args:
-        words: C captions of T words.   regions: I images of R regions.
-        scale: lambda.   norm: see ``GsmnOptions.attention_norm``.
-        for_words, for_regions: which of the two results to compute.
-
-    Returns:
-        (C, T, I, t) for words, whose context is regions (Eq. 3), and (I, t, C, R) for regions
-        (Eq. 5); None where not asked for.
-    """
-    captions, length = words.mask.shape
-    images, boxes = regions.mask.shape
-    blocks = words.vectors.shape[0]
-    products = torch.bmm(words.vectors, regions.vectors.transpose(1, 2)).view(
-        blocks, captions, length, images, boxes
-    )
-    similar = products.sum(0)  # (C, T, I, R)
-    clipped = norm == "clipped_l2norm"
-    if clipped:
-        similar = leaky_relu(similar, 0.1)
-        squares = similar.square()
-    word_vectors = region_vectors = None
-    if for_words:
-        squared = squares.sum(1, keepdim=True) if clipped else None
-        weights = _attention_logits(similar, squared, scale, regions.mask).softmax(3)
-        dot = _sums_over_regions(products, weights)  # (C, T, I, t)
-        rows = weights.flatten(0, 1).permute(1, 2, 0)  # (I, R, C T)
-        square = quadratic_form(rows, regions.gram).view(images, blocks, captions, length)
-        own = words.norms.transpose(1, 2).unsqueeze(2)  # (C, T, 1, t)
-        word_vectors = _block_cosine(dot, own, square.permute(2, 3, 0, 1))
-    if for_regions:
-        squared = squares.sum(3, keepdim=True) if clipped else None
-        mask = words.mask[:, :, None, None]
-        weights = _attention_logits(similar, squared, scale, mask).softmax(1)
-        dot = _sums_over_words(products, weights)  # (I, t, C, R)
-        square = quadratic_form(weights.flatten(2), words.gram)
-        square = square.view(captions, blocks, images, boxes).permute(2, 1, 0, 3)
-        region_vectors = _block_cosine(dot, regions.norms.unsqueeze(2), square)
-    return word_vectors, region_vectors
-
-
-def _attention_logits(
-    similar: Tensor, squares: Tensor | None, scale: float, mask: Tensor
-) -> Tensor:
-    """Scale similarities, divided by their norm over the queries if ``squares`` sums them.
-
-    Padded sources get the lowest number (not -inf: an image may have no region). Similarities of
-    pads are 0, so it can be added, which is cheaper than filling.
-    """
-    lowest = torch.zeros_like(mask, dtype=similar.dtype)
-    lowest = lowest.masked_fill(~mask, torch.finfo(similar.dtype).min)
-    if squares is None:
-        return torch.add(lowest, similar, alpha=scale)
-    sharpness = scale / (squares.clamp_min(1e-24).sqrt() + 1e-8)
-    return (similar * sharpness).add_(lowest)  # addcmul is slow where the last axis broadcasts
-
-
-def _sums_over_regions(products: Tensor, weights: Tensor) -> Tensor:
-    """Sum w_r P_r over the regions: (t, C, T, I, R) and (C, T, I, R) to (C, T, I, t)."""
-    if products.is_cuda:
-        return (products * weights).sum(4).permute(1, 2, 3, 0)
-    # one small product per word and image with all blocks: no elementwise product is stored
-    rows = products.flatten(1, 3).permute(1, 2, 0)  # (C T I, R, t)
-    sums = torch.bmm(weights.reshape(len(rows), 1, -1), rows)
-    return sums.view(*weights.shape[:3], -1)
-
-
-def _sums_over_words(products: Tensor, weights: Tensor) -> Tensor:
-    """Sum w_t P_t over the words: (t, C, T, I, R) and (C, T, I, R) to (I, t, C, R)."""
-    if products.is_cuda or torch.is_grad_enabled():
-        sums = (products * weights).sum(2)
-    else:  # the running sum stays in the cache
-        sums = products[:, :, 0] * weights[:, 0]
-        for word in range(1, weights.shape[1]):
-            sums.addcmul_(products[:, :, word], weights[:, word])
-    return sums.permute(2, 0, 1, 3)
-
-
-def _block_cosine(dot: Tensor, own: Tensor, square: Tensor) -> Tensor:
-    """Divide by both lengths; as in the released code, their product is at least 1e-8."""
-    lengths = square.contiguous().sqrt().mul(own).clamp_min(1e-8)
-    return dot.contiguous() / lengths
+# 3.2.1 Node-level matching: ``nn.blockwise.match_nodes``, and here by definition
 
 
 def match_nodes_plain(
@@ -507,7 +392,8 @@ class Gsmn(TripletNetwork[GsmnOptions]):
 
     def encode_images(self, images: ImageBatch) -> GsmnImages:
         """Project regions to unit vectors. GSMN Eq. (11)."""
-        regions = self.region_layer(images.objects.to(self.region_layer.weight.dtype))
+        dtype = self.region_layer.weight.dtype
+        regions = apply_linear(self.region_layer, images.objects.to(dtype))
         mask = images.object_mask
         return GsmnImages(masked_l2norm(regions, mask), mask, images.boxes)
 
@@ -600,7 +486,7 @@ class Gsmn(TripletNetwork[GsmnOptions]):
         if self.options.attention_norm == "clipped_l2norm":
             similar = leaky_relu(similar, 0.1)
             squares = similar.square().sum(1, keepdim=True)
-        logits = _attention_logits(similar, squares, self.options.scale, images.mask)
+        logits = attention_logits(similar, squares, self.options.scale, images.mask)
         return WordRegions("words", logits.softmax(3)[0, :, 0], "attention")
 
     def plain_score(self, images: GsmnImages, captions: GsmnCaptions) -> Tensor:

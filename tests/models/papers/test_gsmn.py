@@ -11,18 +11,15 @@ from torch import nn
 import models
 from features.batches.batch import CaptionBatch
 from features.errors import ConfigError
+from models.nn.blockwise import cut_blocks, fold_gram, match_nodes, quadratic_form
 from models.nn.graphs import text_adjacency
 from models.nn.losses import triplet_loss
 from models.papers.gsmn import (
     GsmnCaptions,
     MatchingHead,
     PolarKernels,
-    cut_blocks,
-    fold_gram,
-    match_nodes,
     match_nodes_plain,
     polar_coordinates,
-    quadratic_form,
     text_edges,
 )
 
@@ -251,3 +248,19 @@ def test_words_opposite_to_every_region_ignore_pads(norm):
         other = match_nodes_plain(regions, word, mask, 20.0, norm, blocks)
         torch.testing.assert_close(of_words[number], one.transpose(0, 1))
         torch.testing.assert_close(of_regions[:, :, number], other.transpose(1, 2))
+
+
+def test_the_gradient_of_polar_kernels_is_that_of_differences():
+    torch.manual_seed(0)
+    kernels = PolarKernels(3).double()
+    boxes, mask = torch.rand(2, 4, 4).double(), torch.rand(2, 4) > 0.2
+    start = [value.detach().clone().requires_grad_() for value in kernels.parameters()]
+    with torch.no_grad():
+        start[1][:2] = torch.tensor([3.1, -3.1])  # some pairs turn the other way round
+    names = [name for name, _ in kernels.named_parameters()]
+
+    def run(*values):
+        state = dict(zip(names, values, strict=True))
+        return torch.func.functional_call(kernels, state, (boxes, mask))
+
+    assert torch.autograd.gradcheck(run, start)

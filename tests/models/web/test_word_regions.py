@@ -7,7 +7,7 @@ import torch
 import models
 from features.records import TextGraph
 from models.nn import cosine
-from models.papers.gsmn import cut_blocks, match_nodes
+from models.nn.blockwise import cut_blocks, match_nodes
 from models.papers.racg import relate
 from models.registry import WordRegions
 from models.web.words import rows_of
