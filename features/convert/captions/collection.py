@@ -84,6 +84,7 @@ class Collector:
         self._bytes = 0
         self._writer: EntryWriter | None = None
         self._n_captions = 0
+        self._good = ("", "", "")  # id, file and split that were checked last
 
     def drop(self, what: str, key: str, reason: str, where: object) -> None:
         """Count an image, caption or row that cannot be stored.
@@ -110,10 +111,13 @@ class Collector:
         if split == NO_SPLIT and self.shares is not None:
             split = self.shares.split_of(entry.id)
         entry = ImageEntry(entry.id, entry.file, split, entry.captions)
-        reason = _bad_id(entry.id) or ("" if split in _PLAIN else _bad_split(split))
-        if reason := reason or (bad_file(entry.file) if entry.file else ""):
-            self.drop("image", entry.id or "(no name)", reason, where)
-            return
+        named = (entry.id, entry.file, split)
+        if named != self._good:  # the rows of an image mostly follow each other
+            reason = _bad_id(entry.id) or ("" if split in _PLAIN else _bad_split(split))
+            if reason := reason or (bad_file(entry.file) if entry.file else ""):
+                self.drop("image", entry.id or "(no name)", reason, where)
+                return
+            self._good = named
         if self._writer is not None:
             captions = self._cleaned(entry, where, [])
             self._n_captions += len(captions)

@@ -1,17 +1,19 @@
 """Images and captions of data sets that are too large for memory, in a temporary file.
 
 Ten million captions take gigabytes as Python objects. ``EntryWriter`` takes images in any order and
-keeps some tens of bytes for each; their texts go to the file.
+keeps some tens of bytes for each, and eight for a caption with an id of its own; their texts go to
+the file.
 """
 
 from __future__ import annotations
 
 import array
 import json
+import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +21,28 @@ import numpy.typing as npt
 from features.errors import InputError
 from features.records import Caption, ImageEntry
 
-Rows = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.integer[Any]]
+_PART = 1_000  # captions of one image that are kept as one part
 
 
 class _Spool:
     """A temporary file that is closed, and so deleted, when nothing refers to it any more."""
 
     def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115  (closed by the next line)
+        self.file = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115  (closed by the next)
         weakref.finalize(self, self.file.close)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return some of the bytes that have been written and flushed."""
+        return os.pread(self.file.fileno(), end - start, start)
 
 
 class EntryWriter:
     """Collect parts of images: each has an id, a file, a split and some captions.
 
     Two parts with one id are one image, whose captions are joined in the order of the parts. A
-    caption without an id of its own is called after its image and its number.
+    caption without an id of its own is called after its image and its number. Parts of one image
+    that follow each other are kept as one, so that a table costs memory by image and not by row.
     """
 
     def __init__(self) -> None:
@@ -42,41 +50,60 @@ class EntryWriter:
         self._ends = array.array("q", [0])
         self._images = array.array("q")  # hash of the image id of each part
         self._captions = array.array("q")  # hash of every caption id of its own
+        self._part: tuple[str, str, str] | None = None  # that is not in the file yet
+        self._texts: list[list[str]] = []
 
     def add(self, entry: ImageEntry) -> None:
         """Add a part; a caption with the id "" gets one when it is read."""
-        texts = [[caption.id, caption.text] for caption in entry.captions]
-        record = json.dumps([entry.id, entry.file, entry.split, texts], ensure_ascii=False)
-        raw = record.encode("utf-8", "surrogatepass")
-        self._spool.file.write(raw)
-        self._ends.append(self._ends[-1] + len(raw))
-        self._images.append(hash(entry.id))
+        part = (entry.id, entry.file, entry.split)
+        if part != self._part or len(self._texts) >= _PART:
+            self._write()
+            self._part = part
         for caption in entry.captions:
+            self._texts.append([caption.id, caption.text])
             if caption.id:
                 self._captions.append(hash(caption.id))
 
+    def _write(self) -> None:
+        if self._part is None:
+            return
+        record = json.dumps([*self._part, self._texts], ensure_ascii=False)
+        raw = record.encode("utf-8", "surrogatepass")
+        self._spool.file.write(raw)
+        self._ends.append(self._ends[-1] + len(raw))
+        self._images.append(hash(self._part[0]))
+        self._part, self._texts = None, []
+
     def finish(self) -> Entries:
-        """Return the images in the order of their first parts.
+        """Return the images in the order of their first parts; nothing can be added any more.
 
         Ids are compared by 64-bit hashes; ``Entries`` checks the ids themselves.
         """
-        ends = np.frombuffer(self._ends, np.int64)
-        keys = np.frombuffer(self._images, np.int64)
-        order = np.argsort(keys, kind="stable")
+        self._write()
+        self._spool.file.flush()
+        ends, keys = (np.frombuffer(one, np.int64) for one in (self._ends, self._images))
+        self._images = array.array("q")
+        kind: np.dtype[np.integer[Any]] = np.dtype("i4" if len(keys) < 1 << 31 else "i8")
+        order: Rows = np.argsort(keys, kind="stable")
+        keys = keys[order]
         first = np.ones(len(keys), bool)
-        first[1:] = keys[order[1:]] != keys[order[:-1]]
+        first[1:] = keys[1:] != keys[:-1]
+        del keys
         if first.all():
             return Entries(self._spool, ends, None, None)
-        starts = np.flatnonzero(first)
+        order = order.astype(kind)
+        starts: Rows = np.flatnonzero(first).astype(kind)
         by_first = np.argsort(order[starts], kind="stable")  # images in the order of the file
-        counts = np.diff(np.append(starts, len(keys)))[by_first]
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        at = np.repeat(starts[by_first] - offsets[:-1], counts) + np.arange(len(keys))
+        counts = np.diff(starts, append=len(order))[by_first]
+        offsets: Rows = np.concatenate([[0], np.cumsum(counts)]).astype(kind)
+        at: Rows = np.repeat(starts[by_first] - offsets[:-1], counts)
+        at += np.arange(len(order), dtype=kind)
         return Entries(self._spool, ends, order[at], offsets)
 
     def repeated_ids(self) -> set[int]:
         """Return the hashes of caption ids that occur twice; ids made from images differ."""
-        given = np.sort(np.frombuffer(self._captions, np.int64))
+        given = np.frombuffer(self._captions, np.int64)
+        given.sort()  # in place
         return set(given[1:][given[1:] == given[:-1]].tolist())
 
 
@@ -163,12 +190,9 @@ class Entries(Sequence[ImageEntry]):
                 yield row, _named(first), reason
 
     def _part(self, row: int) -> tuple[str, str, str, list[list[str]]]:
-        start, end = self.ends[row : row + 2].tolist()
-        self._spool.file.seek(start)
-        found: tuple[str, str, str, list[list[str]]] = tuple(
-            json.loads(self._spool.file.read(end - start).decode("utf-8", "surrogatepass"))
-        )
-        return found
+        raw = self._spool.read(*self.ends[row : row + 2].tolist())
+        image_id, file, split, texts = json.loads(raw.decode("utf-8", "surrogatepass"))
+        return image_id, file, split, texts
 
 
 def _named(part: tuple[str, str, str, list[list[str]]]) -> ImageEntry:

@@ -58,6 +58,7 @@ LAYOUTS = (
     "text, ...); docs/importing.md lists the layouts."
 )
 _MAX_FIELD = 1 << 20  # characters of one field; a longer one is a quote that was not closed
+_BUFFER = 1 << 20  # bytes of a column of a Parquet file that are read at a time
 _NEW_ROW = re.compile(rf"^[^,;|\t\"]+({'|'.join(map(re.escape, SUFFIXES))})\"?\s*[,;|\t]", re.I)
 
 
@@ -308,7 +309,7 @@ def _mended(values: list[str], header: list[str]) -> list[str]:
 
 
 def read_parquet(path: Path, rows: TableRows) -> None:
-    """Add the rows of a Parquet file, some thousands at a time.
+    """Add the rows of a Parquet file, a thousand at a time.
 
     Raises:
         MissingDependency: pyarrow is not installed.
@@ -322,7 +323,8 @@ def read_parquet(path: Path, rows: TableRows) -> None:
     broken = (pa.ArrowException, OSError, ValueError, NotImplementedError)
     with (
         damaged(f"{path}: not a complete Parquet file", *broken),
-        pq.ParquetFile(path, memory_map=False) as file,
+        # through a small buffer: a group of rows can have gigabytes
+        pq.ParquetFile(path, memory_map=False, buffer_size=_BUFFER) as file,
     ):
         columns = known_columns(file.schema_arrow.names)
         if not {"image", "text"} <= columns.keys():
@@ -333,7 +335,7 @@ def read_parquet(path: Path, rows: TableRows) -> None:
             for column, struct in zip(columns.values(), nested, strict=True)
         ]
         number = 0
-        for batch in file.iter_batches(batch_size=4096, columns=wanted):
+        for batch in file.iter_batches(batch_size=1024, columns=wanted):
             for row in batch.to_pylist():
                 rows.add(row, f"row {number}")
                 number += 1

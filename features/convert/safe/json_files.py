@@ -37,6 +37,7 @@ def _refuse(constant: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
+_STRICT = json.JSONDecoder(object_pairs_hook=unique_keys, parse_constant=_refuse)
 
 
 def read_json(path: Path | str) -> object:
@@ -53,7 +54,10 @@ def parse_json(raw: bytes, where: str, advice: str = "Is the file complete?") ->
     Raises: InputError: not such JSON; the message ends with ``advice``.
     """
     with _broken_json(where, advice):
-        value: object = json.loads(raw, object_pairs_hook=unique_keys, parse_constant=_refuse)
+        # json.loads would make a decoder and detect the encoding for each line of a table
+        plain = raw[:2] in (b'{"', b"[{", b'["')
+        encoding = "utf-8" if plain else json.detect_encoding(raw)
+        value: object = _STRICT.decode(raw.decode(encoding, "surrogatepass"))
         return value
 
 
