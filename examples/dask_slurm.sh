@@ -28,6 +28,9 @@ tls=(--tls-ca-file "$private/cert.pem" --tls-cert "$private/cert.pem" --tls-key 
 export DASK_DISTRIBUTED__COMM__TLS__CA_FILE="$private/cert.pem"
 export DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT="$private/cert.pem"
 export DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY="$private/key.pem"
+# Dask opens a port for pages even with --no-dashboard; without routes there is nothing on them.
+export DASK_DISTRIBUTED__SCHEDULER__HTTP__ROUTES='[]' DASK_DISTRIBUTED__WORKER__HTTP__ROUTES='[]'
+export DASK_LOGGING__DISTRIBUTED=warning # no stack traces of connections that end with the build
 file="$private/scheduler.json"
 dask scheduler --scheduler-file "$file" --host "tls://$(hostname)" --port 0 --no-dashboard "${tls[@]}" &
 scheduler=$!
