@@ -212,6 +212,8 @@ def test_serve_as_printed(installed, trained):
             [installed.bin / words[0], *words[1:], "--port", "0", "--images-dir", "photos"],
             cwd=trained, stdout=subprocess.PIPE, text=True,
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            # a background job of a shell ignores Ctrl-C, and so would its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         try:
             said = [next(server.stdout) for _ in range(3)]
@@ -226,5 +228,8 @@ def test_serve_as_printed(installed, trained):
                 urllib.request.urlopen(url[1])
         finally:
             server.send_signal(signal.SIGINT)
-            assert server.wait(60) in (0, 130)
-            server.stdout.close()
+            try:
+                assert server.wait(60) in (0, 130)
+            finally:
+                server.kill()
+                server.stdout.close()
