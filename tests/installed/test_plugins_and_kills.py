@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -15,9 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 def test_a_killed_training_resumes_to_the_same_weights(installed, mine, tmp_path):
     place = tmp_path
     shutil.copytree(mine, place, dirs_exist_ok=True)
-    base = "scenestore train sgm_f30k --data.store stores/mine --data.batch_size 4"
+    base = "scenestore train sgm_f30k --data.store stores/mine --data.batch_size 16"
     base += " --model.options.embed_dim 16 --data.vectors none --model.options.word_dim 16"
-    base += " --run.save_steps 1 --run.epochs 3 --run.deterministic true --run.folder"
+    base += " --run.save_steps 1 --run.epochs 2 --run.deterministic true --run.folder"
     installed.works(place, f"{base} runs/calm")
     process = subprocess.Popen(
         [*f"{installed.bin / base} runs/killed".split()],
@@ -34,7 +35,7 @@ def test_a_killed_training_resumes_to_the_same_weights(installed, mine, tmp_path
             break  # a step has been saved
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL  # it had not ended by itself
     installed.works(place, f"{base} runs/killed")
     program = (
         "import numpy as np; from safetensors.numpy import load_file as f;"

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from tests.installed.conftest import blocks
+
 TRAIN, VIZ, STANZA = (f"'scenestore[{extra}]'" for extra in ("train", "viz", "stanza"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
@@ -25,43 +27,44 @@ def test_the_wheel_has_everything_and_is_what_runs(installed, tmp_path):
     assert "Did you mean 'train'?" in wrong.stderr
 
 
-def test_build_train_evaluate_report(installed, raw, tmp_path):
-    shutil.copytree(raw, tmp_path, dirs_exist_ok=True)
-    build = "scenestore build --images-dir photos --captions captions.json --store-dir st --jobs 2"
-    assert "40 images" in installed.works(tmp_path, build)
+def test_build_train_evaluate_report(installed, mine, tmp_path):
+    shutil.copytree(mine, tmp_path, dirs_exist_ok=True)
+    (build,) = [line for line in blocks("README.md")[0].lines if " build " in line]
     assert "nothing to build" in installed.works(tmp_path, build)
     small = "--model.options.embed_dim 32 --model.options.word_dim 32 --data.batch_size 8"
-    train = f"scenestore train sgm_f30k --data.store st --run.max_steps 4 {small}"
+    train = f"scenestore train sgm_f30k --data.store stores/mine --run.max_steps 4 {small}"
     assert "done: best rsum" in installed.works(tmp_path, train)
-    installed.works(tmp_path, "scenestore evaluate runs/sgm_f30k --store st --json found.json")
-    out = installed.works(tmp_path, "scenestore report st runs/sgm_f30k --images-dir photos")
-    assert out.strip() == str(tmp_path / "report.html")
+    evaluate = "scenestore evaluate runs/sgm_f30k --store stores/mine --json found.json"
+    installed.works(tmp_path, evaluate)
+    report = "scenestore report stores/mine runs/sgm_f30k --images-dir photos"
+    assert installed.works(tmp_path, report).strip() == str(tmp_path / "report.html")
     changes = "--papers vse --changes small --overrides '--run.max_steps 1 --data.batch_size 8'"
-    assert "vse" in installed.works(tmp_path, f"scenestore compare --store st --out out {changes}")
+    compare = f"scenestore compare --store stores/mine --out out {changes}"
+    assert "vse" in installed.works(tmp_path, compare)
 
 
 @pytest.mark.parametrize(
     ("package", "command", "extra"),
     [
-        ("torch", "scenestore train sgm_f30k --data.store st", TRAIN),
-        ("torch", "python -m models.train sgm_f30k --data.store st", TRAIN),
-        ("torch", "scenestore evaluate runs/x --store st", TRAIN),
-        ("torch", "scenestore search st runs/x 'a dog'", TRAIN),
-        ("torch", "scenestore embed runs/x --store st --out out", TRAIN),
+        ("torch", "scenestore train sgm_f30k --data.store stores/mine", TRAIN),
+        ("torch", "python -m models.train sgm_f30k --data.store stores/mine", TRAIN),
+        ("torch", "scenestore evaluate runs/x --store stores/mine", TRAIN),
+        ("torch", "scenestore search stores/mine runs/x 'a dog'", TRAIN),
+        ("torch", "scenestore embed runs/x --store stores/mine --out out", TRAIN),
         (
             "torch",
-            "luigi --module workflows TrainModel --config sgm_f30k --store st",
+            "luigi --module workflows TrainModel --config sgm_f30k --store stores/mine",
             TRAIN,
         ),
-        ("matplotlib", "scenestore draw st 00.jpg --out out.png", "matplotlib"),
-        ("jinja2", "scenestore report st", VIZ),
+        ("matplotlib", "scenestore draw stores/mine 00.jpg --out out.png", "matplotlib"),
+        ("jinja2", "scenestore report stores/mine", VIZ),
         ("stanza", "scenestore parse --parser stanza 'A dog.'", STANZA),
     ],
 )
 def test_a_missing_optional_package_is_one_line_of_advice(
-    installed, raw, tmp_path, package, command, extra, built
+    installed, mine, tmp_path, package, command, extra
 ):
-    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(mine, tmp_path, dirs_exist_ok=True)
     (tmp_path / "hidden" / package).mkdir(parents=True)
     program = (
         "import sys\n"
@@ -79,15 +82,3 @@ def test_a_missing_optional_package_is_one_line_of_advice(
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1, done.stderr
     assert errors[0].endswith(f"pip install {extra}")
-
-
-@pytest.fixture(scope="module")
-def built(installed, raw, tmp_path_factory):
-    """Return a folder with a store."""
-    place = tmp_path_factory.mktemp("built")
-    installed.works(
-        place,
-        f"scenestore build --captions {raw / 'captions.json'} --images-dir {raw / 'photos'}"
-        " --store-dir st --features none --jobs 1",
-    )
-    return place
