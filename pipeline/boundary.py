@@ -112,7 +112,7 @@ def checked_detections(call: Call, found: object, size: tuple[int, int]) -> Dete
     Raises: PluginError, InputError: see ``Call.error``.
     """
     if not isinstance(found, Detections):
-        raise call.error(f"{type(found).__name__} instead of Detections")
+        raise call.error(f"{_brief(found)} instead of Detections")
     boxes = _numbers(call, "boxes", found.boxes, (None, 4))
     n = len(boxes)
     labels = _names(call, "labels", found.labels, n)

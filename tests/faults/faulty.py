@@ -25,7 +25,7 @@ class Faulty:
     def detect(self, image):
         time.sleep(float(os.environ.get("FAULTY_SECONDS", "0")))
         if image.image_id == os.environ.get("FAULTY_IMAGE"):
-            fail(os.environ["FAULTY_MODE"])
+            return fail(os.environ["FAULTY_MODE"])
         level = float(image.rgb()[::7, ::5].mean())
         boxes = np.array([[1, 1, 30, 30], [5, 5, 60, 20 + level / 8]], np.float32)
         return Detections(boxes, ("a", "b"), np.array([0.9, 0.5], np.float32), image.size)
