@@ -95,8 +95,9 @@ class _Gru(torch.autograd.Function):
         counts: list[int] = ctx.counts
         h = w_hh.shape[1]
         starts = [0, *itertools.accumulate(counts)]
-        before = torch.cat(  # the states that the second and later steps started from
-            [states[:0]] + [states[a : a + n] for a, n in zip(starts, counts[1:], strict=False)]
+        before = torch.cat(  # the states that the steps started from
+            [states.new_zeros(counts[0], h)]
+            + [states[a : a + n] for a, n in zip(starts, counts[1:], strict=False)]
         )
         reset, update, new = gates[:, :h], gates[:, h : 2 * h], gates[:, 2 * h :]
         # Gradients of the sums that enter new, reset and update gate, and of ``inner``. The first
@@ -106,7 +107,7 @@ class _Gru(torch.autograd.Function):
         torch.mul(new, new, out=d_new).neg_().add_(1).mul_(1 - update)
         torch.mul(reset, 1 - reset, out=d_reset).mul_(inner)
         torch.neg(new, out=d_update)
-        d_update[counts[0] :] += before
+        d_update += before
         d_update.mul_(update).mul_(1 - update)
         d_inner.copy_(reset)
         recurrent = Packed(w_hh.t(), counts[0], len(counts) - 1)
@@ -125,11 +126,12 @@ class _Gru(torch.autograd.Function):
             if step:
                 carried = recurrent.product(d[rows, h:]).addcmul_(state, update[rows])
         sums = d.sum(0)
+        by_row = d.t().contiguous()  # once, since slices of it need no copy of their own
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = product(d[:, : 3 * h], w_ih.roll(h, 0).t())
-        grad_ih = product(d[:, : 3 * h].t(), x.t()).roll(-h, 0)
-        grad_hh = product(d[counts[0] :, h:].t(), before.t())
+        grad_ih = product(by_row[: 3 * h], x.t()).roll(-h, 0)
+        grad_hh = product(by_row[h:], before.t())
         return grad_x, None, grad_ih, grad_hh, torch.cat([sums[h : 3 * h], sums[:h]]), sums[h:]
 
 
