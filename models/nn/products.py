@@ -18,13 +18,20 @@ SMALLEST = 2**22  # multiplications; below it, the time of a call counts more th
 
 
 def _found() -> tuple[Any, Any] | None:
-    """Return the operators that multiply and that pack weights."""
+    """Return the operators that multiply and that pack weights, if they work as used here.
+
+    They are not public, so another release of PyTorch may have changed them.
+    """
     if not torch.backends.mkldnn.is_available():
         return None
+    x = torch.arange(6.0).view(2, 3)
     try:
-        return torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._reorder_linear_weight
-    except AttributeError:
+        multiply = torch.ops.mkldnn._linear_pointwise
+        pack = torch.ops.mkldnn._reorder_linear_weight
+        found = multiply(x, pack(x, 2), x[0, :2], "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
         return None
+    return (multiply, pack) if torch.equal(found, x @ x.t() + x[0, :2]) else None
 
 
 _OPERATORS = _found()

@@ -63,3 +63,15 @@ def test_recurrent_layers_with_packed_weights():
     slopes = [torch.autograd.grad((out * weigh).sum(), [x, *weights]) for out in (fast, plain)]
     for one, other in zip(*slopes, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("wrong", ["another signature", "another result"])
+def test_operators_that_another_release_changed_are_not_used(monkeypatch, wrong):
+    def changed(x, *rest):
+        if wrong == "another signature":
+            raise RuntimeError("expected at most 3 arguments")
+        return x
+
+    assert products._found() is not None
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", changed)
+    assert products._found() is None
