@@ -6,8 +6,10 @@ Boxes are ``xyxy`` float32 in pixels of the original image after EXIF rotation. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ __all__ = [
     "Caption",
     "Detections",
     "ImageEntry",
+    "LazyImages",
     "SceneGraph",
     "Skipped",
     "TextGraph",
@@ -44,6 +47,27 @@ class ImageEntry:
     file: str
     split: str
     captions: tuple[Caption, ...] = ()
+
+
+class LazyImages(Sequence[ImageEntry]):
+    """Images that are made when they are asked for; subclasses define the length and ``_read``."""
+
+    @abstractmethod
+    def _read(self, row: int) -> ImageEntry:
+        """Return the image of a row, at least 0 and below the length."""
+
+    @overload
+    def __getitem__(self, at: int) -> ImageEntry: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[ImageEntry]: ...
+    def __getitem__(self, at: int | slice) -> ImageEntry | list[ImageEntry]:
+        """Return one image, or a list of them. Raises: IndexError: no such row."""
+        rows = range(len(self))[at]
+        return [self._read(row) for row in rows] if isinstance(rows, range) else self._read(rows)
+
+    def __iter__(self) -> Iterator[ImageEntry]:
+        """Yield the images in row order."""
+        return map(self._read, range(len(self)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

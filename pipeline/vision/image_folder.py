@@ -5,16 +5,15 @@ from __future__ import annotations
 import array
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 from features.decoding import SUFFIXES
 from features.errors import InputError, MissingInput
 from features.names import base_name, fold, hidden, same_place
-from features.records import ImageEntry
+from features.records import ImageEntry, LazyImages
 from features.tar_files import tar_members
 
 SHOWN = 5  # missing images named in a message; the rest are counted
@@ -118,7 +117,7 @@ def _leads_somewhere(item: os.DirEntry[str]) -> bool:
     return True
 
 
-class _Selection(Sequence[ImageEntry]):
+class _Selection(LazyImages):
     """Some rows of a data set, some with another file; of a large set none is kept in memory."""
 
     def __init__(
@@ -129,20 +128,9 @@ class _Selection(Sequence[ImageEntry]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, at: int) -> ImageEntry: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[ImageEntry]: ...
-    def __getitem__(self, at: int | slice) -> ImageEntry | list[ImageEntry]:
-        if isinstance(at, slice):
-            return [self._read(row) for row in self._rows[at]]
-        return self._read(self._rows[at])
-
-    def __iter__(self) -> Iterator[ImageEntry]:
-        return map(self._read, self._rows)
-
     def _read(self, row: int) -> ImageEntry:
-        entry, file = self._entries[row], self._files.get(row)
+        at = self._rows[row]
+        entry, file = self._entries[at], self._files.get(at)
         return entry if file is None else replace(entry, file=file)
 
 

@@ -13,13 +13,13 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from features.errors import InputError
-from features.records import Caption, ImageEntry
+from features.records import Caption, ImageEntry, LazyImages
 
 Rows = npt.NDArray[np.integer[Any]]
 _PART = 1_000  # captions of one image that are kept as one part
@@ -107,7 +107,7 @@ class EntryWriter:
         return set(given[1:][given[1:] == given[:-1]].tolist())
 
 
-class Entries(Sequence[ImageEntry]):
+class Entries(LazyImages):
     """Images in row order, decoded when they are asked for.
 
     Args:
@@ -129,24 +129,6 @@ class Entries(Sequence[ImageEntry]):
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.ends) - 1 if self.offsets is None else len(self.offsets) - 1
-
-    @overload
-    def __getitem__(self, at: int) -> ImageEntry: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[ImageEntry]: ...
-    def __getitem__(self, at: int | slice) -> ImageEntry | list[ImageEntry]:
-        """Return one image, or a list of them."""
-        if isinstance(at, slice):
-            return [self._read(row) for row in range(*at.indices(len(self)))]
-        row = at + len(self) if at < 0 else at
-        if not 0 <= row < len(self):
-            raise IndexError(at)
-        return self._read(row)
-
-    def __iter__(self) -> Iterator[ImageEntry]:
-        """Yield the images in row order."""
-        for row in range(len(self)):
-            yield self._read(row)
 
     def __eq__(self, other: object) -> bool:
         """Return whether another sequence has the same images."""
