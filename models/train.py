@@ -119,7 +119,8 @@ def train_rank(
         trainer.restore(resume)
     if world.first:
         held.enter_context(folder.lock())
-        folder.prepare(config, data.store, data.codebook, resumed=resume is not None)
+        here = resume is not None and resume.parent.resolve() == folder.path.resolve()
+        folder.prepare(config, data.store, data.codebook, resumed=here)
         weights = sum(value.numel() for value in model.parameters())
         pairs = len(data.store.caption_rows(config.data.train))
         _say(
@@ -160,7 +161,9 @@ def _evaluate_once(
     found = data.evaluate(model, device)
     assert found is not None  # one process alone is the first rank
     MetricsFile(folder.metrics).add(step=0, epoch=0, kind="val", **dict(found))
-    metadata = run_metadata(config, model.options, data.keys, step=0, epoch=0, rsum=found.rsum)
+    metadata = run_metadata(
+        config, model.options, data.keys, data.codebook, step=0, epoch=0, rsum=found.rsum
+    )
     save_best(folder.best, model, metadata)
     _say(
         f"{config.model.name} is not trained: rsum {found.rsum:.1f} on {config.data.val}: "

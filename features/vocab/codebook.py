@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import FormatError, InputError, MissingInput
-from features.format import read_sealed, replacing, write_sealed
+from features.errors import DamagedError, FormatError, InputError, MissingInput
+from features.format import canonical_json, read_sealed, replacing, write_sealed
 from features.reading import CodedColumn, StoreReader, flat_rows
 from features.vocab.parts import check_parts
 from features.vocab.wordpiece import WordPiece
@@ -21,6 +22,7 @@ from features.vocab.wordpiece import WordPiece
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 _SPECIAL_NAMES = ("<pad>", "<unk>")
 _TABLES = ("words", "labels", "predicates", "tags")
+_ADVICE = "Restore the file from a copy; that of a run is needed for its weights."
 _TRAINING_SPLITS = ("train", "restval", "val", "dev")
 
 Index = npt.NDArray[np.int64]
@@ -140,11 +142,20 @@ class Codebook:
 
         Raises: WriteError: the file cannot be written.
         """
+        write_sealed(Path(path), {"kind": "codebook", **self._document()})
+
+    @property
+    def digest(self) -> str:
+        """Hash of all tables; weights are useless with a codebook of another one."""
+        return hashlib.sha256(
+            canonical_json(self._document()).encode("utf-8", "surrogatepass")
+        ).hexdigest()
+
+    def _document(self) -> dict[str, object]:
         document: dict[str, object] = {name: getattr(self, name).names for name in _TABLES}
-        pieces = None if self.pieces is None else self.pieces.names
         if self.without:  # left out where it says nothing: older versions read the file, too
             document["without"] = self.without
-        write_sealed(Path(path), {"kind": "codebook", **document, "pieces": pieces})
+        return {**document, "pieces": None if self.pieces is None else self.pieces.names}
 
     def save_words(self, path: str | Path) -> None:
         """Write the words as a SCAN ``*_vocab.json`` (word2idx, idx2word, idx).
@@ -172,7 +183,7 @@ class Codebook:
         except OSError as error:
             raise MissingInput(f"{path}: cannot be read ({error.strerror}).") from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not a JSON vocabulary ({error}).") from error
+            raise InputError(f"{path}: not a JSON vocabulary ({error}). {_ADVICE}") from error
         if isinstance(document, dict) and "word2idx" in document:
             scan = Table(_scan_words(path, document), unknown=3)
             return cls(scan, Table.of(()), Table.of(()), Table.of(()))
@@ -182,7 +193,12 @@ class Codebook:
             pieces = sealed["pieces"]
             without = _strings(sealed.get("without", []))
         except (KeyError, TypeError) as error:
-            raise FormatError(f"{path}: the codebook has no {error}.") from error
+            raise FormatError(f"{path}: the codebook has no {error}. {_ADVICE}") from error
+        except DamagedError as error:
+            raise DamagedError(
+                f"{path}: not a Scenestore codebook, or the bytes differ from what was written. "
+                f"{_ADVICE}"
+            ) from error
         labels, predicates, tags = map(Table, names)
         word_pieces = None if pieces is None else WordPiece(_strings(pieces))
         return cls(Table(words, unknown=3), labels, predicates, tags, word_pieces, without)

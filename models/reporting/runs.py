@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import yaml
 from features.errors import InputError, MismatchError, MissingInput
 from models.evaluation import file_stem
 from models.reporting.charts import curves
+from models.training import RunFolder, read_metrics
 
 Line = list[tuple[float, float]]
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
@@ -56,7 +56,8 @@ def read_run(folder: Path, split: str, keys: Mapping[str, str] | None = None) ->
         name = model.upper()
     elif model and model not in folder.name.lower():
         name = f"{model.upper()} \N{MIDDLE DOT} {folder.name}"
-    logged = _read_metrics(folder / "metrics.csv")
+    log = RunFolder(folder).metrics
+    logged = read_metrics(log) if log.is_file() else []
     # A model that is not trained has one evaluation at step 0, and no curves.
     learns = [row.get("kind") for row in logged] != ["val"]
     queries = folder / f"queries-{file_stem(split)}.parquet"
@@ -79,14 +80,6 @@ def _model_of(folder: Path) -> str:
         return str(content["model"]["name"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return ""
-
-
-def _read_metrics(path: Path) -> list[dict[str, str]]:
-    """Return the rows of ``metrics.csv``; none if there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def _lines(rows: Sequence[Mapping[str, str]]) -> dict[str, Line]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from features.registry import lazy_exports
 from models.training.data import Data, check_split, make_model, open_data
 from models.training.lineage import libraries, run_metadata, store_keys
-from models.training.logs import MetricsFile
+from models.training.logs import MetricsFile, read_metrics
 from models.training.run import Run, RunFolder, load_run
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "open_data",
     "random_captions",
     "random_images",
+    "read_metrics",
     "run_metadata",
     "save_best",
     "store_keys",

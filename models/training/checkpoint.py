@@ -7,13 +7,14 @@ weight would otherwise train on without a word.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import random
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from features.errors import MismatchError, MissingInput, TrainingError
+from features.errors import MismatchError, MissingInput, ScenestoreError, TrainingError
 from features.format import replacing
 
 FORMAT = 1
@@ -186,6 +187,40 @@ def read_best_metadata(path: Path) -> dict[str, Any]:
         raise TrainingError(
             f"{path}: not written by models.train ({error}). Check the run folder."
         ) from error
+
+
+@contextlib.contextmanager
+def state_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of a training state with unexpected contents into a TrainingError."""
+    try:
+        yield
+    except (ScenestoreError, torch.OutOfMemoryError):
+        raise
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        message = " ".join(str(error).split())[:200]
+        raise TrainingError(
+            f"{path}: not a usable checkpoint ({type(error).__name__}: {message}). "
+            "Start again with --run.resume never, or name another file."
+        ) from error
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the state of an optimiser; fused steps would write beyond tensors of other shapes.
+
+    Raises: ValueError: it does not fit the parameters.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if not isinstance(value, Tensor) or value.shape not in (parameter.shape, ()):
+                raise ValueError(f"{name} of the optimiser does not fit its parameter")
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:

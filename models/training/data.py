@@ -199,7 +199,7 @@ class Data:
 def open_data(config: Config) -> Data:
     """Open the store of a run, check its splits and choose the codebook.
 
-    A resumed run uses the codebook in its folder; another one makes it from the store.
+    A resumed run uses the codebook beside its checkpoint; another one makes it from the store.
 
     Raises: ConfigError, MissingInput, FormatError, UnknownName: something cannot be used.
     """
@@ -212,10 +212,11 @@ def open_data(config: Config) -> Data:
         raise ConfigError(
             "data.val is 'test': weights must not be selected on the test split. Use val."
         )
-    folder = RunFolder(Path(config.run.folder))
     # A codebook without a checkpoint could belong to another store.
-    if folder.checkpoint(config.run.resume) and folder.codebook.exists():
-        codebook = Codebook.load(folder.codebook)
+    checkpoint = RunFolder(Path(config.run.folder)).checkpoint(config.run.resume)
+    saved = checkpoint and RunFolder(checkpoint.parent).codebook
+    if saved and saved.exists():
+        codebook = Codebook.load(saved)
     else:
         codebook = Codebook.from_store(store, vocab=config.data.vocab, without=config.data.without)
     data = Data(config, store, codebook, store_keys(store))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import ConfigError, MismatchError
-from models.configuration import Config, from_dict, to_dict
+from features.errors import ConfigError, MismatchError, TrainingError, UsageError
+from models.configuration import Config, from_dict, load, to_dict
 
 if TYPE_CHECKING:
     from features.store import Store
+    from features.vocab import Codebook
 
 _CHANGEABLE = {
     "data": {"store", "negatives", "eval_batch_size"},
@@ -51,18 +53,19 @@ def libraries() -> dict[str, str]:
 
 
 def run_metadata(
-    config: Config, options: Any, keys: Mapping[str, str], **position: float
+    config: Config, options: Any, keys: Mapping[str, str], codebook: Codebook, **position: float
 ) -> dict[str, Any]:
     """Return what is needed to use the weights of a run without its configuration file.
 
     Args:
         config: the run.   options: the model's options dataclass.   keys: see ``store_keys``.
-        position: step, epoch and rsum of the weights.
+        codebook: of the run.   position: step, epoch and rsum of the weights.
     """
     return {
         "config": to_dict(config),
         "options": dataclasses.asdict(options),
         "keys": dict(keys),
+        "codebook": codebook.digest,
         "libraries": libraries(),
         **position,
     }
@@ -129,18 +132,68 @@ def check_resumable(
         ConfigError: a setting differs, or the file is not the checkpoint of a run.
         MismatchError: the store has other data.
     """
-    if missing := sorted({"config", "keys", "model", "position"} - state.keys()):
+    for name in ("config", "keys", "model", "position"):
+        if not isinstance(state.get(name), Mapping):
+            raise ConfigError(
+                f"{path}: not a checkpoint of a run; {name!r} is missing. "
+                "Start again with --run.resume never, or name another file."
+            )
+    for name, before, now in differences(from_dict(state["config"], str(path)), config):
         raise ConfigError(
-            f"{path}: not a checkpoint of a run; {missing[0]!r} is missing. "
-            "Start again with --run.resume never, or name another file."
+            f"{path} was made with {name} = {before!r}, now it is {now!r}. Use another "
+            "--run.folder, or --run.resume never."
         )
-    before, now = to_dict(from_dict(state["config"], str(path))), to_dict(config)
-    for section, settings in now.items():
-        for name in settings.keys() - _CHANGEABLE.get(section, set()):
-            if before[section][name] != now[section][name]:
-                raise ConfigError(
-                    f"{path} was made with {section}.{name} = {before[section][name]!r}, now it is "
-                    f"{now[section][name]!r}. Use another --run.folder, or --run.resume never."
-                )
     advice = "Use that store, another --run.folder, or --run.resume never."
     check_keys(state["keys"], keys, str(path), advice, run=path.parent, store=config.data.store)
+
+
+def differences(one: Config, other: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the settings that two runs must share to be the same experiment, but do not."""
+    before, now = to_dict(one), to_dict(other)
+    for section, settings in now.items():
+        for name in sorted(settings.keys() - _CHANGEABLE.get(section, set())):
+            if before[section][name] != now[section][name]:
+                yield f"{section}.{name}", before[section][name], now[section][name]
+
+
+def check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
+    """Check that the metadata of weights have what ``run_metadata`` returns.
+
+    Raises: TrainingError: something is missing or has another type.
+    """
+    parts = {name: metadata.get(name) for name in ("config", "options", "keys")}
+    wrong = [name for name, part in parts.items() if not isinstance(part, dict)]
+    if not wrong:
+        model = metadata["config"].get("model")
+        known = isinstance(model, dict) and isinstance(model.get("name"), str)
+        wrong = [] if known else ["config"]
+    if wrong:
+        raise TrainingError(
+            f"{path}: not written by models.train ({wrong[0]!r} is missing). Check the run folder."
+        )
+
+
+def check_same_run(metadata: Mapping[str, Any], path: Path, codebook: Codebook) -> None:
+    """Check that weights belong to the configuration and the codebook in their run folder.
+
+    A configuration that is missing or cannot be read is not compared.
+
+    Args:
+        metadata: of the weights, see ``run_metadata``.   path: their file.
+        codebook: of the run folder.
+
+    Raises: MismatchError: a file in the folder is of another run.
+    """
+    beside = path.with_name("config.yaml")
+    with contextlib.suppress(UsageError):
+        saved, config = from_dict(metadata["config"], str(path)), load(beside)
+        for name, of, here in differences(saved, config):
+            raise MismatchError(
+                f"{path} was trained with {name} = {of!r}, but {beside} says {here!r}: one of them "
+                "is of another run. Restore the files of the run."
+            )
+    if metadata.get("codebook", codebook.digest) != codebook.digest:  # unknown to earlier versions
+        raise MismatchError(
+            f"{path} was trained with another codebook than {path.with_name('codebook.json')}: one "
+            "of them is of another run. Restore the files of the run."
+        )

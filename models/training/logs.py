@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from features.errors import MissingDependency, TrainingError
+from features.errors import InputError, MissingDependency, TrainingError
 from features.format import replacing, write_errors
 from models.evaluation import METRICS
 
@@ -29,16 +29,19 @@ class MetricsFile:
         path: the CSV file.
         keep_to: last step whose rows are kept; a resumed run writes later ones again. None: start
             a new file.
+        before: the file to keep rows of, if not ``path``.
 
-    Raises: WriteError: the file cannot be written.
+    Raises: InputError: rows to keep are damaged. WriteError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, keep_to: int | None = None) -> None:
+    def __init__(
+        self, path: Path, keep_to: int | None = None, *, before: Path | None = None
+    ) -> None:
         self.path = path
         kept: list[dict[str, str]] = []
-        if keep_to is not None and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if _step_of(row) <= keep_to]
+        before = before or path
+        if keep_to is not None and before.is_file():
+            kept = [row for row in read_metrics(before) if _step_of(row) <= keep_to]
         with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
             writer.writeheader()
@@ -50,6 +53,18 @@ class MetricsFile:
         csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(values)
         with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, str]]:
+    """Return the rows of ``metrics.csv``; the last one may be incomplete.
+
+    Raises: InputError: the file is damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: damaged ({error}). Restore the file, or delete it.") from error
 
 
 def _step_of(row: Mapping[str, str]) -> int:

@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import MismatchError, MissingInput, TrainingError
+from features.errors import MismatchError, MissingInput, ScenestoreError, TrainingError
 from features.format import replacing, sweep, write_errors
 from features.vocab import Codebook
 from models.configuration import Config, to_yaml
 from models.registry import create
-from models.training.lineage import check_keys, store_keys, store_reference
+from models.training.lineage import (
+    check_keys,
+    check_metadata,
+    check_same_run,
+    store_keys,
+    store_reference,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +63,8 @@ class RunFolder:
 
     def checkpoint(self, resume: str) -> Path | None:
         """Return the checkpoint that ``run.resume`` names, None to start from scratch."""
-        if resume == "auto":
-            return self.last if self.last.is_file() else None
+        if resume == "auto":  # a link to a disk that is not there is no reason to start again
+            return self.last if os.path.lexists(self.last) else None
         return None if resume == "never" else Path(resume)
 
     @contextlib.contextmanager
@@ -108,8 +114,14 @@ class RunFolder:
         for name, text in (("config.yaml", to_yaml(config)), ("store.json", reference)):
             with replacing(self.path / name) as partial:
                 partial.write_text(text, encoding="utf-8")
-        if not resumed or not self.codebook.exists():
+        if not resumed or self.saved_codebook() != codebook.digest:
             codebook.save(self.codebook)
+
+    def saved_codebook(self) -> str:
+        """Return the digest of the codebook in the folder, "" if it cannot be read."""
+        with contextlib.suppress(ScenestoreError):
+            return Codebook.load(self.codebook).digest
+        return ""
 
 
 @dataclass(frozen=True)
@@ -151,11 +163,16 @@ def load_run(
         raise MissingInput(f"{folder}: there is no run folder. Train first, or check the path.")
     files = RunFolder(folder)
     weights, metadata = load_best(files.best)
+    check_metadata(metadata, files.best)
     if not allow_mismatch:
         advice = "Use that store, or pass --allow-mismatch."
         keys = metadata["keys"], store_keys(store)
         check_keys(*keys, str(folder), advice, run=folder, store=str(store.path))
     codebook = Codebook.load(files.codebook)
+    check_same_run(metadata, files.best, codebook)
+    for name, value in weights.items():
+        if not bool(value.isfinite().all()):
+            raise TrainingError(f"{files.best}: {name} is not finite. Train the model again.")
     options = metadata["options"]
     width = store.row_shape("object_features")[-1]
     if options.get("image_dim", width) != width:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import shutil
 import signal
 import sys
 import time
@@ -14,21 +16,30 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from features.commands import Progress
-from features.errors import TrainingError
+from features.commands import Progress, note
+from features.errors import MismatchError, TrainingError
+from features.format import replacing
 from models.compute import ALONE, Exchange, World, average_gradients, memory_errors
-from models.configuration import Config, to_dict
+from models.configuration import Config, from_dict, to_dict
 from models.registry import reads_unions
 from models.training.checkpoint import (
+    load_best,
     load_last,
+    load_optimizer,
     load_weights,
     rng_state,
     save_best,
     save_last,
     set_rng_state,
+    state_errors,
 )
 from models.training.data import Data
-from models.training.lineage import check_resumable, run_metadata
+from models.training.lineage import (
+    check_metadata,
+    check_resumable,
+    differences,
+    run_metadata,
+)
 from models.training.logs import Events, MetricsFile, Speed
 from models.training.negatives import negative_hinge
 from models.training.optim import (
@@ -98,6 +109,7 @@ class Trainer:
         if config.run.max_steps:
             self.total = min(self.total, config.run.max_steps)
         self.stop_requested = False
+        self.origin = self.folder  # whose state was restored
 
     def fit(self) -> Position:
         """Train to the end and return the final position.
@@ -109,13 +121,18 @@ class Trainer:
         """
         first = self.world.first
         if first:
-            self.metrics = MetricsFile(self.folder.metrics, self.at.step or None)
+            self.metrics = MetricsFile(
+                self.folder.metrics, self.at.step or None, before=self.origin.metrics
+            )
         self.events = Events(
             self.folder.path / "events" if self.config.run.tensorboard and first else None,
             self.at.step,
         )
         if self.at.step == 0:
             self.save()  # an error then always leaves a checkpoint
+        if first and self.at.best >= 0 and not self.folder.best.exists():
+            with replacing(self.folder.best, read_only=True) as partial:
+                shutil.copyfile(self.origin.best, partial)
         patience = self.config.run.patience
         with (
             self.events,
@@ -131,6 +148,9 @@ class Trainer:
         ):
             while self.at.step < self.total and not (patience and self.at.worse >= patience):
                 self._epoch()
+            if self.at.best < 0:  # a finished run whose best weights are lost
+                self._evaluate()
+                self.save()
         return self.at
 
     def _epoch(self) -> None:
@@ -302,7 +322,9 @@ class Trainer:
             at.best, at.best_step, at.worse = rsum, at.step, 0
             if self.world.first:
                 position = {"step": at.step, "epoch": at.epoch, "rsum": rsum}
-                metadata = run_metadata(self.config, model.options, self.data.keys, **position)
+                metadata = run_metadata(
+                    self.config, model.options, self.data.keys, self.data.codebook, **position
+                )
                 save_best(self.folder.best, model, metadata)
         else:
             at.worse += 1
@@ -338,6 +360,7 @@ class Trainer:
             {
                 "config": to_dict(self.config),
                 "keys": self.data.resume_keys,
+                "codebook": self.data.codebook.digest,
                 "position": dataclasses.asdict(self.at),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -356,18 +379,78 @@ class Trainer:
         """
         state = load_last(path)
         check_resumable(state, self.config, self.data.resume_keys, path)
-        load_weights(self.model, state["model"], str(path))
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average is not None and state["average"]:
-            load_average(self.average, state["average"])
-        self.clusters = state.get("clusters")  # missing in files of earlier versions
-        self.losses = list(state["losses"].to(self.device))
-        self.at = Position(**state["position"])
-        if len(state["rng"]) == self.world.size:
-            set_rng_state(state["rng"][self.world.rank], self.device)
-        else:  # another number of ranks: new, but repeatable random numbers
-            torch.manual_seed(hash((self.config.run.seed, self.at.step, self.world.rank)))
+        if state.get("codebook", self.data.codebook.digest) != self.data.codebook.digest:
+            raise MismatchError(
+                f"{path} was trained with another codebook than {self.folder.codebook}. Restore "
+                "the codebook of the run, use another --run.folder, or --run.resume never."
+            )
+        with state_errors(path):
+            load_weights(self.model, state["model"], str(path))
+            load_optimizer(self.optimizer, state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            if self.average is not None and state["average"]:
+                load_average(self.average, state["average"])
+            self.clusters = state.get("clusters")  # missing in files of earlier versions
+            self.losses = list(state["losses"].to(self.device))
+            self.at = self._position(state["position"])
+            if len(state["rng"]) == self.world.size:
+                set_rng_state(state["rng"][self.world.rank], self.device)
+            else:  # another number of ranks: new, but repeatable random numbers
+                torch.manual_seed(hash((self.config.run.seed, self.at.step, self.world.rank)))
+        self.origin = RunFolder(path.parent)
+        self._find_best(path)
+
+    def _position(self, saved: dict[str, Any]) -> Position:
+        """Return a saved position. Raises: ValueError: it cannot be one of this run."""
+        at, size = Position(**saved), self.config.data.batch_size
+        counts: list[Any] = [at.step, at.epoch, at.pairs, at.best_step, at.worse]
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"position {saved}")
+        done = at.epoch * self.steps_per_epoch + -(
+            -(at.pairs // size) // self.config.optim.accumulate
+        )
+        if at.step != done or at.best_step > done or at.pairs % size:
+            raise ValueError(f"position {saved}")
+        if not math.isfinite(at.best):
+            raise ValueError(f"best rsum {at.best}")
+        return at
+
+    def _find_best(self, path: Path) -> None:
+        """Make sure that the best weights so far, of which a saved state knows, are there.
+
+        Those beside a state that is resumed in another folder are copied by ``fit``. Without them,
+        the best weights from here on will be kept.
+
+        Raises: TrainingError, MismatchError: best.safetensors is damaged or of another run.
+        """
+        if self.at.best < 0:
+            return
+        own, beside = self.folder.best, self.origin.best
+        if own.exists():
+            if not self._is_best(own):
+                raise MismatchError(
+                    f"{own}: not the best weights of {path} (rsum {self.at.best:.1f} at step "
+                    f"{self.at.best_step}). Restore the file, or delete it to keep the best "
+                    "weights from here on."
+                )
+        elif not (beside.exists() and self._is_best(beside)):
+            self.at.best, self.at.best_step, self.at.worse = -1.0, 0, 0
+            if self.world.first:
+                note(f"{own} is missing: the best weights from here on will be kept.")
+
+    def _is_best(self, path: Path) -> bool:
+        """Return True if weights are the best ones of this run so far.
+
+        A run that was killed can have better ones of a later step, which it will repeat.
+        """
+        _, found = load_best(path)
+        check_metadata(found, path)
+        if any(differences(from_dict(found["config"], str(path)), self.config)):
+            return False
+        if found["keys"] != self.data.keys:
+            return False
+        place = (found.get("step"), found.get("rsum"))
+        return place == (self.at.best_step, self.at.best) or found["step"] > self.at.step
 
 
 @contextlib.contextmanager
