@@ -7,7 +7,6 @@ and one JSON document, no pickles.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,7 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import FeatureOverflow, InputError, MissingInput
+from features.errors import FeatureOverflow, InputError
+from features.format.arrays import open_npz
 from features.format.files import replacing
 from features.records import Detections
 
@@ -80,21 +80,15 @@ def read_photos(path: Path) -> tuple[list[Photo], list[str]]:
         MissingInput: no such file.
         InputError: it was not written by ``write_photos``.
     """
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            if about["format"] != FORMAT:
-                raise InputError(
-                    f"{path}: photos of format {about['format']}, this version reads {FORMAT}."
-                )
-            photos = [_photo(arrays, at, item) for at, item in enumerate(about["photos"])]
-            return photos, [str(note) for note in about["notes"]]
-    except FileNotFoundError as error:
-        raise MissingInput(f"{path}: no such file.") from error
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError, LookupError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not a file of photos ({error}).") from error
+    advice = "`pipeline photo` writes such files."
+    with open_npz(path, "a file of photos", advice) as arrays:
+        about = json.loads(arrays["about"].tobytes())
+        if about["format"] != FORMAT:
+            raise InputError(
+                f"{path}: photos of format {about['format']}, this version reads {FORMAT}."
+            )
+        photos = [_photo(arrays, at, item) for at, item in enumerate(about["photos"])]
+        return photos, [str(note) for note in about["notes"]]
 
 
 def _photo(arrays: Any, at: int, item: dict[str, Any]) -> Photo:

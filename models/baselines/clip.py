@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError, InputError, MismatchError, MissingInput, TrainingError
+from features.format import ARRAY_DAMAGE
 from features.names import bad_file
 from models.baselines.towers import Towers
 from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
@@ -202,15 +203,20 @@ class Clip(nn.Module):
 def _vectors(path: Path, rows: int, what: str) -> Tensor:
     """Return unit vectors of a file, (rows, D) float32.
 
-    Raises: InputError: not a numeric array.   MismatchError: not one vector per row of the store.
+    Raises:
+        InputError: not an array of finite numbers.
+        MismatchError: not one vector per row of the store.
     """
     try:
         values = torch.from_numpy(np.load(path, allow_pickle=False)).float()
-    except (ValueError, OSError, TypeError) as error:
+    except ARRAY_DAMAGE as error:
         raise InputError(f"{path}: cannot be read as a numeric .npy array ({error}).") from error
     if values.dim() != 2 or len(values) != rows:
         raise MismatchError(
             f"{path}: has the shape {tuple(values.shape)}, but the store has {rows} {what}. "
             "It should hold one vector for each, in the order of the store."
         )
+    if not bool(values.isfinite().all()):
+        row = int((~values.isfinite().all(1)).nonzero()[0])
+        raise InputError(f"{path}: row {row} has a value that is not finite. Write it again.")
     return l2norm(values)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ import numpy.typing as npt
 
 from features.commands import Cell, Column
 from features.commands import print_table as print_rows
-from features.errors import InputError, MissingDependency, MissingInput
-from features.format import replacing
+from features.errors import InputError, MissingDependency
+from features.format import open_npz, replacing
 from models.configuration import Strict
 from models.evaluation.measure import Evaluation
 from models.evaluation.metrics import METRICS, Difference, Recall
@@ -172,15 +171,10 @@ def read_ranks(path: Path) -> tuple[Recall, npt.NDArray[np.int64]]:
         MissingInput: there is no such file.
         InputError: the file is damaged, or another program wrote it.
     """
-    if not path.is_file():
-        raise MissingInput(f"{path}: no such file. models.evaluate --ranks writes it.")
-    try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            values = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
-            ranks = [file[key].astype(np.int64) for key in _RANKS]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a file of models.evaluate --ranks ({error}).") from error
-    *found, owner = ranks
+    what = "a file of models.evaluate --ranks"
+    with open_npz(path, what, "Write it: models.evaluate --ranks FILE.") as file:
+        values = dict(zip(file["names"].tolist(), file["values"].tolist(), strict=True))
+        *found, owner = (file[key].astype(np.int64) for key in _RANKS)
     if len(found[1]) != len(owner) or len(found[0]) != len(found[2]) or set(METRICS) - set(values):
         raise InputError(f"{path}: not a file of models.evaluate --ranks (wrong lengths or names).")
     return Recall(values, *found), owner

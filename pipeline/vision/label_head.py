@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.convert import need_file
-from features.errors import InputError, UsageError
+from features.errors import UsageError
+from features.format import open_npz, replacing
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix
 
@@ -208,14 +208,15 @@ class LabelHead:
         }
 
     def save(self, path: Path | str) -> None:
-        """Write the head as npz, weights as float16."""
+        """Write the head as npz, weights as float16. Raises: WriteError."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in arrays.items():
             if isinstance(value, np.ndarray):
                 arrays[name] = value.astype(np.float16)
             elif isinstance(value, tuple):
                 arrays[name] = np.array(value, dtype=np.str_)
-        np.savez_compressed(Path(path), **arrays)
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, **arrays)
 
     @classmethod
     def load(cls, path: Path | str) -> LabelHead:
@@ -224,24 +225,17 @@ class LabelHead:
         Raises: InputError: not a label head. MissingInput: no such file.
         """
         known: dict[str, object] = {}
-        try:
-            with np.load(need_file(path), allow_pickle=False) as data:
-                for name, value in ((field.name, data[field.name]) for field in fields(cls)):
-                    if value.dtype == np.float16:
-                        known[name] = value.astype(np.float32)
-                    else:
-                        known[name] = tuple(value.tolist()) if value.ndim else value.item()
-                head = cls(**known)  # type: ignore[arg-type]
-                outputs = len(head.nouns) + len(head.attributes) + 4
-                if head.output.shape != (len(head.bias), outputs):
-                    raise ValueError("weights and names do not fit")
-                return head
-        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-            if isinstance(error, UsageError):
-                raise
-            raise InputError(
-                f"{path}: not a label head written by fit-labels ({error}). Fit it again."
-            ) from error
+        with open_npz(path, "a label head written by fit-labels", "Fit it again.") as data:
+            for name, value in ((field.name, data[field.name]) for field in fields(cls)):
+                if value.dtype == np.float16:
+                    known[name] = value.astype(np.float32)
+                else:
+                    known[name] = tuple(value.tolist()) if value.ndim else value.item()
+            head = cls(**known)  # type: ignore[arg-type]
+            outputs = len(head.nouns) + len(head.attributes) + 4
+            if head.output.shape != (len(head.bias), outputs):
+                raise ValueError("weights and names do not fit")
+            return head
 
 
 def box_geometry(boxes: Float, size: tuple[int, int]) -> Float:

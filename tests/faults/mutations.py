@@ -210,6 +210,33 @@ def best(folder: Path) -> None:
     save_best(folder / "best.safetensors", torch.nn.Linear(8, 8), {"epoch": 3})
 
 
+def packaged(name: str) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        shutil.copy(ROOT / "pipeline" / "vision" / "data" / name, folder / "f.npz")
+
+    return make
+
+
+def ranks(folder: Path) -> None:
+    from models.evaluation import METRICS, write_ranks
+    from models.evaluation.metrics import Recall
+
+    numbers = {name: float(at) for at, name in enumerate(METRICS)}
+    found = Recall(numbers, np.arange(4), np.arange(20), np.arange(4))
+    write_ranks(folder / "f.npz", found, np.arange(20) // 5)
+
+
+def photos(folder: Path) -> None:
+    from features import Detections
+    from features.format.photo_file import Photo, write_photos
+
+    none = np.zeros((0, 16), np.float32)
+    scores = np.array([0.9, 0.5], np.float32)
+    linked: dict[str, Any] = {"relations": (), "relation_scores": none[:, 0]}
+    found = Detections(BOXES, ("dog", "cat"), scores, (64, 48), **linked)
+    write_photos(folder / "f.npz", [Photo("1.jpg", found, FEATURES, none)])
+
+
 def read_file(folder: Path) -> None:
     """Read captions, in the layout that the name tells."""
     (path,) = [path for path in folder.iterdir() if path.is_file()]
@@ -236,6 +263,31 @@ def read_picture(folder: Path) -> None:
 
     pixels, size = read_image(folder / "f.jpg"), read_size(folder / "f.jpg")
     assert size == (pixels.shape[1], pixels.shape[0])
+
+
+def read_head(folder: Path) -> object:
+    from pipeline.vision.label_head import LabelHead
+
+    return LabelHead.load(folder / "f.npz").output.sum()
+
+
+def read_prior(folder: Path) -> object:
+    from pipeline.vision.predictors.prior import PriorTable
+
+    return PriorTable.load(folder / "f.npz").counts.sum()
+
+
+def read_numbers(folder: Path) -> object:
+    from models.evaluation.results import read_ranks
+
+    found, owner = read_ranks(folder / "f.npz")
+    return dict(found), found.t2i_ranks.tolist(), owner.tolist()
+
+
+def read_detected(folder: Path) -> object:
+    from features.format.photo_file import read_photos
+
+    return str(read_photos(folder / "f.npz"))
 
 
 def read_config(folder: Path) -> None:
@@ -272,6 +324,10 @@ KINDS = {
     "Flickr30k Entities": Kind(entities, source("entities")),
     **{f"photos in {kind}": Kind(picture(kind), read_picture) for kind in ("JPEG", "PNG", "WEBP")},
     "photos in TIFF": Kind(picture("TIFF"), read_picture),
+    "label heads": Kind(packaged("label-head.npz"), read_head),
+    "tables of predicates": Kind(packaged("predicate-prior.npz"), read_prior),
+    "ranks of an evaluation": Kind(ranks, read_numbers),
+    "detected photos": Kind(photos, read_detected),
     "configurations": Kind(yaml, read_config),
     "last.pt": Kind(last, read_last),
     "best.safetensors": Kind(best, read_best),

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from features.errors import InputError, UsageError
-from features.format import hash_file
+from features.errors import UsageError
+from features.format import hash_file, open_npz, replacing
 from features.records import Detections
 from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
@@ -178,25 +178,26 @@ class PriorTable:
         return np.argwhere(~np.eye(n, dtype=bool)), best, _sigmoid(terms @ self.weights)
 
     def save(self, path: Path | str) -> None:
-        """Write the table as npz."""
+        """Write the table as npz. Raises: WriteError."""
         where = np.argwhere(self.counts > 0).astype(np.int16)
-        np.savez_compressed(
-            Path(path),
-            labels=np.array(self.labels),
-            predicates=np.array(self.predicates),
-            pairs=self.pairs.astype(np.int32),
-            counted=where,
-            counts=self.counts[tuple(where.T)].astype(np.int32),
-            ranks=self.ranks,
-            weights=self.weights,
-            about=np.array(self.about),
-            geometry0=self.geometry[0].astype(np.float16),
-            geometry1=self.geometry[1].astype(np.float16),
-            geometry2=self.geometry[2].astype(np.float16),
-            fit0=self.fit[0].astype(np.float16),
-            fit1=self.fit[1].astype(np.float16),
-            fit2=self.fit[2].astype(np.float16),
-        )
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                labels=np.array(self.labels),
+                predicates=np.array(self.predicates),
+                pairs=self.pairs.astype(np.int32),
+                counted=where,
+                counts=self.counts[tuple(where.T)].astype(np.int32),
+                ranks=self.ranks,
+                weights=self.weights,
+                about=np.array(self.about),
+                geometry0=self.geometry[0].astype(np.float16),
+                geometry1=self.geometry[1].astype(np.float16),
+                geometry2=self.geometry[2].astype(np.float16),
+                fit0=self.fit[0].astype(np.float16),
+                fit1=self.fit[1].astype(np.float16),
+                fit2=self.fit[2].astype(np.float16),
+            )
 
     @classmethod
     def load(cls, path: Path | str) -> PriorTable:
@@ -204,30 +205,21 @@ class PriorTable:
 
         Raises: InputError: not such a table. MissingInput: no such file.
         """
-        from features.convert import need_file  # loads the readers of other formats
-
-        try:
-            with np.load(need_file(path), allow_pickle=False) as data:
-                labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
-                counts = np.zeros((len(labels), len(labels), len(predicates)), np.float32)
-                counts[tuple(data["counted"].T.astype(np.int64))] = data["counts"]
-                return cls(
-                    tuple(labels),
-                    tuple(predicates),
-                    data["pairs"].astype(np.float32),
-                    counts,
-                    tuple(data[f"geometry{at}"].astype(np.float32) for at in range(3)),
-                    tuple(data[f"fit{at}"].astype(np.float32) for at in range(3)),
-                    data["ranks"],
-                    data["weights"],
-                    str(data["about"]),
-                )
-        except (KeyError, ValueError, IndexError, OSError) as error:
-            if isinstance(error, UsageError):
-                raise
-            raise InputError(
-                f"{path}: not a table written by fit-relations ({error}). Fit it again."
-            ) from error
+        with open_npz(path, "a table written by fit-relations", "Fit it again.") as data:
+            labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
+            counts = np.zeros((len(labels), len(labels), len(predicates)), np.float32)
+            counts[tuple(data["counted"].T.astype(np.int64))] = data["counts"]
+            return cls(
+                tuple(labels),
+                tuple(predicates),
+                data["pairs"].astype(np.float32),
+                counts,
+                tuple(data[f"geometry{at}"].astype(np.float32) for at in range(3)),
+                tuple(data[f"fit{at}"].astype(np.float32) for at in range(3)),
+                data["ranks"],
+                data["weights"],
+                str(data["about"]),
+            )
 
 
 class Prior:

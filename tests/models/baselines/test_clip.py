@@ -59,9 +59,15 @@ def test_faults_say_what_to_do(vectors, tmp_path, make_captions):
         models.create("clip", captions=str(path)).prepare(STORE, None)
     with pytest.raises(TrainingError, match="Call prepare"):
         models.create("clip").encode_captions(make_captions(2))
-    (tmp_path / "broken.npy").write_bytes(b"junk")
-    with pytest.raises(InputError, match=r"broken\.npy"):
-        models.create("clip", captions=str(tmp_path / "broken.npy")).prepare(STORE, None)
+    for junk in (b"junk", b""):
+        (tmp_path / "broken.npy").write_bytes(junk)
+        with pytest.raises(InputError, match=r"broken\.npy"):
+            models.create("clip", captions=str(tmp_path / "broken.npy")).prepare(STORE, None)
+    values = np.load(path)
+    values[1, 3] = np.nan
+    np.save(path, values)
+    with pytest.raises(InputError, match=r"captions\.npy: row 1 has a value that is not finite"):
+        models.create("clip", image_dim=16, captions=str(path)).prepare(STORE, None)
 
 
 @pytest.mark.skipif(
