@@ -21,7 +21,7 @@ PACKAGES = {
 LAYERS = {  # inside a package, from the bottom up; the entries of one line are independent
     "features": [
         ["allocator", "errors", "inline", "tar_files"],
-        ["decoding", "names", "plugins", "records", "yaml_text"],
+        ["decoding", "names", "npz_files", "plugins", "records", "yaml_text"],
         ["registry"],
         ["format"],
         ["reading"],

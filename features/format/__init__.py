@@ -1,6 +1,5 @@
 """The format on disk: schema, content keys, shards, groups and store manifests."""
 
-from features.format.arrays import ARRAY_DAMAGE, open_npz
 from features.format.build import build_store
 from features.format.codec import (
     MAX_WIDTH,
@@ -60,7 +59,6 @@ from features.format.schema import GROUPS, ROLES, Columns, find_column, shard_ra
 from features.format.shard import Shard
 
 __all__ = [
-    "ARRAY_DAMAGE",
     "GROUPS",
     "KEY_DIGITS",
     "MAX_WIDTH",
@@ -90,7 +88,6 @@ __all__ = [
     "hash_rest",
     "lay_out",
     "open_file",
-    "open_npz",
     "pack_index",
     "pack_regions",
     "pack_text",

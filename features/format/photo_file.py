@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import FeatureOverflow, InputError
-from features.format.arrays import open_npz
 from features.format.files import replacing
+from features.npz_files import open_npz
 from features.records import Detections
 
 _Value = TypeVar("_Value", str, float)

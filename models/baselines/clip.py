@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from features.batches import CaptionBatch, ImageBatch
 from features.errors import ConfigError, InputError, MismatchError, MissingInput, TrainingError
-from features.format import ARRAY_DAMAGE
 from features.names import bad_file
+from features.npz_files import ARRAY_DAMAGE
 from models.baselines.towers import Towers
 from models.nn import DataOptions, cosine, l2norm, masked_l2norm, masked_max, masked_mean
 from models.registry import register

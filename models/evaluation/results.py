@@ -15,7 +15,8 @@ import numpy.typing as npt
 from features.commands import Cell, Column
 from features.commands import print_table as print_rows
 from features.errors import InputError, MissingDependency
-from features.format import open_npz, replacing
+from features.format import replacing
+from features.npz_files import open_npz
 from models.configuration import Strict
 from models.evaluation.measure import Evaluation
 from models.evaluation.metrics import METRICS, Difference, Recall

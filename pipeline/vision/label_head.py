@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format import open_npz, replacing
+from features.format import replacing
+from features.npz_files import open_npz
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix
 

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format import hash_file, open_npz, replacing
+from features.format import hash_file, replacing
+from features.npz_files import open_npz
 from features.records import Detections
 from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
