@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +41,28 @@ def _model(name: str) -> str:
     return found
 
 
+def _only_parses() -> bool:
+    """Return whether this process is a worker of a build or runs ``python -m pipeline``."""
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    worker = multiprocessing.current_process().name == "scenestore-worker"
+    return worker or (program is not None and program.name == "pipeline.__main__")
+
+
+def _import_thinc_alone() -> None:
+    """Import thinc, which spaCy is built on, without torch.
+
+    It imports torch wherever that is installed, which takes longer than all of spaCy, and the
+    packaged models do not use it. Only models that do are lost to this process.
+    """
+    if "torch" in sys.modules or "thinc" in sys.modules:
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # an ImportError
+    try:
+        importlib.import_module("thinc.compat")
+    finally:
+        del sys.modules["torch"]
+
+
 class SpacyParser(TokenParser):
     """Parse captions with a spaCy model.
 
@@ -55,10 +79,13 @@ class SpacyParser(TokenParser):
 
     def __init__(self, model: str = "", batch_size: int = 256) -> None:
         self.version = self.identify(model)
+        found = _model(model)
+        if found in MODELS and _only_parses():
+            _import_thinc_alone()
         import spacy  # loads spaCy
         from spacy.tokens import Doc
 
-        self.nlp: Any = spacy.load(_model(model), exclude=_UNUSED)
+        self.nlp: Any = spacy.load(found, exclude=_UNUSED)
         cache_embeddings(self.nlp)
         super().__init__(Lemmas.from_model(Path(self.nlp.path)))
         self.batch_size = batch_size
