@@ -101,7 +101,8 @@ def train_rank(
     data = open_data(config)
     random.seed(config.run.seed)
     np.random.seed(config.run.seed)
-    torch.use_deterministic_algorithms(config.run.deterministic)
+    # unlike use_deterministic_algorithms, it does not load the compiler, which is not used
+    torch.set_deterministic_debug_mode("error" if config.run.deterministic else "default")
     torch.backends.cudnn.benchmark = not config.run.deterministic
     if config.run.amp == "none":  # cuDNN would compute recurrent layers in TF32
         torch.backends.cudnn.allow_tf32 = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
 from typing import Any
 
@@ -40,13 +42,26 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         if members
     ]
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(
+    return _without_compiler(kind)(
         chosen,
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
         weight_decay=config.weight_decay,
         fused=True,  # one pass over each weight and its averages instead of ten
     )
+
+
+@functools.cache
+def _without_compiler(kind: type[torch.optim.Adam]) -> type[torch.optim.Adam]:
+    """Return an optimiser class whose methods do not load the compiler of torch.
+
+    Its own methods import ``torch._dynamo``, about two seconds, only to tell it to skip them.
+    Nothing is compiled here.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}
+    step = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(kind.__name__, (kind,), {**methods, "step": step})
 
 
 def clip_gradients(model: nn.Module, largest: float) -> None:
