@@ -1,16 +1,25 @@
-"""Read YAML of users and strangers: small, shallow, without keys that are listed twice."""
+"""Read YAML: of users and strangers, small and without keys listed twice, and of the package."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from features.errors import ConfigError
 
-__all__ = ["parse_yaml"]
+__all__ = ["own_yaml", "parse_yaml"]
 
 _MAX_TEXT = 1 << 20  # characters
 _MAX_NODES = 100_000  # values after every alias is written out; a bomb of ten lines has 10^10
 _MAX_DEPTH = 40
+
+
+def own_yaml(path: Path) -> Any:
+    """Return the value of a YAML file of the package, by libyaml where PyYAML has it."""
+    import yaml  # not needed by those who read no configuration
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # five to ten times faster
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from features.errors import InputError
+from features.yaml_text import own_yaml
 
 Tensors = Mapping[str, Tensor]
 Settings = Mapping[str, Any]
@@ -117,9 +117,7 @@ OTHERS = {"gsmn": _gsmn_options, "hrem": _hrem_options, "sgm": lambda _: {}}
 CHOICES = {"gsmn": _gsmn_choices, "hrem": _hrem_choices, "sgm": lambda _: {}}
 LAYOUTS = {
     name: Layout(**table, others=OTHERS[name], choices=CHOICES[name])
-    for name, table in yaml.safe_load(
-        Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-    ).items()
+    for name, table in own_yaml(Path(__file__).with_suffix(".yaml")).items()
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from features.errors import MissingInput
+from features.yaml_text import own_yaml
 from models.configuration import Config, load, to_dict
 from models.registry import build_options
 
@@ -42,7 +43,7 @@ class Reading:
 def disputed() -> dict[str, dict[str, dict[Any, Any]]]:
     """Return the disputed steps: group -> option -> value -> meaning."""
     path = Path(__file__).with_suffix(".yaml")
-    content: dict[str, dict[str, dict[Any, Any]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content: dict[str, dict[str, dict[Any, Any]]] = own_yaml(path)
     return content
 
 
@@ -122,7 +123,7 @@ def published_rows(config: Config) -> list[Match]:
 @functools.cache
 def _rows(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return the paper and content of each row. Raises: MissingInput: there are none."""
-    files = [yaml.safe_load(path.read_text("utf-8")) for path in sorted(folder.glob("*.yaml"))]
+    files = [own_yaml(path) for path in sorted(folder.glob("*.yaml"))]
     if not files:
         raise MissingInput(f"{folder}: has no published rows. Install scenestore as a whole.")
     return [

@@ -14,9 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from features.errors import UnknownName, UsageError
+from features.yaml_text import own_yaml
 
 FOLDER = Path(__file__).resolve().parent / "data" / "published"
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
@@ -118,7 +117,7 @@ def all_rows() -> tuple[Row, ...]:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content = own_yaml(path)
     given = "name table label method dataset protocol split ensemble rerank text regions numbers"
     for row in content["rows"]:
         ours = row["ours"] or {}

@@ -10,17 +10,14 @@ import yaml
 
 import models
 from features.errors import ConfigError, MissingInput
+from features.yaml_text import own_yaml
 from models.configuration.files import load
 from models.reporting import disputed as module
 from models.reporting.disputed import PUBLISHED, disputed, published_rows, readings
 from models.selfcheck import app
 
 PAPERS = ("sgm", "gsmn", "racg", "hrem", "cfsgr")
-ROWS = [
-    row
-    for path in sorted(PUBLISHED.glob("*.yaml"))
-    for row in yaml.safe_load(path.read_text())["rows"]
-]
+ROWS = [row for path in sorted(PUBLISHED.glob("*.yaml")) for row in own_yaml(path)["rows"]]
 ABLATIONS = {  # options that make another row of a table, where nothing is disputed
     "sgm": {"variant"},
     "gsmn": {"bidirectional", "text_graph", "graph", "directions"},
