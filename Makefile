@@ -5,6 +5,8 @@ DEMO := demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # One thread a process: stages and tests run one process per core.
 export OMP_NUM_THREADS := 1
+# Tests start hundreds of processes: they keep compiled modules, whatever the user's shell says.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install demo compare test test-fast faults check bench docs pages pictures clean
 
