@@ -23,21 +23,44 @@ from models.training import checkpoint
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
-def launch(path, ranks, *words, module="models.train"):
-    """Run a command under torchrun with one thread a rank."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(ranks), "-m", module, str(path), *words]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def torchrun(path, ranks, *words):
+    """Return a training under torchrun, as a command."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return [*launcher, "--nproc_per_node", str(ranks), "-m", "models.train", str(path), *words]
+
+
+def run_all(commands, worlds):
+    """Run commands side by side, one thread each; return what they print. None may fail."""
+    started = [
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **world},
+        )
+        for command, world in zip(commands, worlds, strict=True)
+    ]
+    try:
+        said = [process.communicate(timeout=180) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    for process, (_, err) in zip(started, said, strict=True):
+        assert process.returncode == 0, err[-3000:]
+    return "".join(out for out, _ in said)
+
+
+@pytest.fixture
+def launch(rank_env):
+    """Return a function that runs a command as ranks, in the environment that torchrun makes."""
+
+    def run(path, ranks, *words, module="models.train"):
+        command = [sys.executable, "-m", module, str(path), *words]
+        return run_all([command] * ranks, rank_env(ranks))
+
+    return run
 
 
 def losses_of(folder):
@@ -75,7 +98,7 @@ def configure(tiny_store, tmp_path):
 
 @pytest.mark.cluster
 @pytest.mark.parametrize("model", ["sgm", "gsmn"])
-def test_two_ranks_equal_one_process(configure, model):
+def test_two_ranks_equal_one_process(configure, launch, model):
     alone, _ = configure(model, "alone")
     train(alone)
     together, path = configure(model, "together")
@@ -95,7 +118,7 @@ def test_two_ranks_equal_one_process(configure, model):
 
 
 @pytest.mark.cluster
-def test_two_ranks_evaluate_as_one_process_does(configure, tmp_path, capsys):
+def test_two_ranks_evaluate_as_one_process_does(configure, launch, tmp_path, capsys):
     config, _ = configure("sgm", "alone", max_steps=2)
     train(config)
     words = ["--store", config.data.store, "--split", "test", "--bootstrap", "0", "--json"]
@@ -109,7 +132,7 @@ def test_two_ranks_evaluate_as_one_process_does(configure, tmp_path, capsys):
 
 
 @pytest.mark.cluster
-def test_a_run_resumes_with_another_number_of_ranks(configure):
+def test_a_run_resumes_with_another_number_of_ranks(configure, launch):
     alone, _ = configure("sgm", "alone")
     train(alone)
     moving, path = configure("sgm", "moving")
@@ -162,11 +185,9 @@ def test_one_process_gathers_nothing(make_images, make_captions):
 @pytest.mark.cluster
 def test_a_signal_to_torchrun_saves_and_the_same_command_resumes(configure, tmp_path):
     moving, path = configure("sgm", "moving", max_steps=4000, epochs=1000, eval_epochs=1000)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", "2", "-m", "models.train", str(path)]
     table = Path(moving.run.folder) / "metrics.csv"
     with subprocess.Popen(
-        command,
+        torchrun(path, 2),
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -185,7 +206,8 @@ def test_a_signal_to_torchrun_saves_and_the_same_command_resumes(configure, tmp_
     assert position["step"] >= 20
     assert position["step"] % 10 == 0  # where the ranks ask each other
     step = position["step"] + 2
-    assert f"resuming at step {position['step']}" in launch(path, 2, "--run.max_steps", str(step))
+    said = run_all([torchrun(path, 2, "--run.max_steps", str(step))], [{}])
+    assert f"resuming at step {position['step']}" in said
     assert len(losses_of(moving.run.folder)) == step
 
 
