@@ -368,7 +368,7 @@ def rate(
     profile = stored_profile(store)
     results: list[dict[str, Any]] = []
     for judged in read_judgements(file):
-        images = image_rows(judged.pairs, store)
+        images = image_rows(judged.pairs, store, file)
         texts = list(dict.fromkeys(pair.caption for pair in judged.pairs))
         place = {text: at for at, text in enumerate(texts)}
         which = np.array([place[pair.caption] for pair in judged.pairs])

@@ -185,12 +185,19 @@ def _plain(record: Any) -> dict[str, Any]:
 def push(
     store: Stored,
     url: Annotated[str, typer.Argument(metavar="URL", help="Such as s3://BUCKET/NAME.")],
+    again: Annotated[
+        bool, typer.Option("--again", help="Also upload files that are there: one is damaged.")
+    ] = False,
 ) -> None:
     """Upload a store to object storage or another file system, checked by its hashes.
 
     open_store(URL) and --data.store URL read it from there.
     """
-    files, size = push_store(store, url, told=lambda name, size: typer.echo(f"{size:>14,}  {name}"))
+
+    def told(name: str, size: int) -> None:
+        typer.echo(f"{size:>14,}  {name}")
+
+    files, size = push_store(store, url, again=again, told=told)
     typer.echo(f"{files} files, {size:,} bytes uploaded: {url}")
     next_steps(["show", url])
 

@@ -22,6 +22,7 @@ from features.convert.readers.entities import EntitiesFolder, Phrase, Sentence
 from features.convert.readers.scene_graphs import SceneGraphFile
 from features.convert.safe.inputs import need_file, read_names
 from features.convert.safe.json_files import read_json
+from features.convert.safe.values import brief
 from features.convert.source import Source, id_forms
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "SceneGraphFile",
     "Sentence",
     "Source",
+    "brief",
     "caption_files",
     "clean_text",
     "export_store",

@@ -87,6 +87,13 @@ class GroupManifest:
         names = ("image_id/bytes", "image_id/offsets")
         return _hash_of(sha256 for name in names for sha256 in self.parts[name].hashes)
 
+    @property
+    def captions(self) -> str:
+        """Hash of the captions of an index group: their ids, texts and images."""
+        names = ("caption_id/bytes", "caption_id/offsets", "caption/bytes", "caption/offsets")
+        parts = [self.parts[name] for name in (*names, "caption_offsets")]
+        return _hash_of(sha256 for part in parts for sha256 in part.hashes)
+
     @functools.cached_property
     def _starts(self) -> Sequence[int]:
         """Per shard, its first image row."""

@@ -17,7 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from features.errors import DamagedError, MissingDependency, ScenestoreError, StoreError
+from features.errors import (
+    DamagedError,
+    FormatError,
+    MissingDependency,
+    NewerFormatError,
+    ScenestoreError,
+    StoreError,
+)
 from features.format import (
     GroupManifest,
     Shard,
@@ -131,10 +138,11 @@ class Mirror:
         name = self.manifest_name
         if not name:
             self._fetch("latest.json")
-            latest = store_manifest_path(self.folder)
-            name = latest.name
+            with self._as_pushed("latest.json"):
+                name = store_manifest_path(self.folder).name
         self._fetch(name)
-        read_store_manifest(self.folder / name)
+        with self._as_pushed(name):
+            read_store_manifest(self.folder / name)
         return self.folder / name
 
     def group(self, folder: str, digest: str) -> None:
@@ -143,7 +151,25 @@ class Mirror:
         with contextlib.suppress(StoreError):
             if read_group(path.parent).hash == digest:
                 return
-        self._fetch(f"{folder}/manifest.json")
+        name = f"{folder}/manifest.json"
+        self._fetch(name)
+        with self._as_pushed(name):
+            read_group(path.parent)
+
+    @contextlib.contextmanager
+    def _as_pushed(self, name: str) -> Iterator[None]:
+        """Name the URL of a file whose copy is damaged: repairing the copy would not help."""
+        try:
+            yield
+        except NewerFormatError:
+            raise
+        except (DamagedError, FormatError) as error:
+            problem = str(error).removeprefix(f"{self.folder / name}: ").split(". ")[0]
+            raise type(error)(f"{self.url}/{name}: {problem}. {self._push_again}") from error
+
+    @property
+    def _push_again(self) -> str:
+        return f"Push the store again: python -m features push --again STORE {self.url}"
 
     def shards(self, manifest: GroupManifest) -> None:
         """Fetch the shards of a group that have no copy, and compare them with the manifest.
@@ -175,8 +201,8 @@ class Mirror:
                 problems = list(shard.problems(record))
         column, problem = problems[0]
         raise DamagedError(
-            f"{self.url}/{name}: {repr(column) if column else 'the file'} {problem}. Push the "
-            "store again."
+            f"{self.url}/{name}: {repr(column) if column else 'the file'} {problem}. "
+            f"{self._push_again}"
         )
 
     def _fetch(self, name: str) -> None:
@@ -194,16 +220,17 @@ def _stamp(path: Path, record: ShardRecord) -> str:
 
 
 def push_store(
-    path: Path, url: str, *, told: Callable[[str, int], None] | None = None
+    path: Path, url: str, *, again: bool = False, told: Callable[[str, int], None] | None = None
 ) -> tuple[int, int]:
     """Upload a store: shards, then the manifests of its groups, then the store manifest.
 
-    Files that are there with the right size are not uploaded again: their names contain the key
-    of their contents.
+    Files that are there with the right size are not uploaded again, unless ``again`` is set: their
+    names contain the key of their contents.
 
     Args:
         path: folder of the store (its latest manifest is used) or a store manifest.
         url: folder to write to.
+        again: also upload files that are there; they may be damaged.
         told: called with every file and its size.
 
     Returns: the number of files that were uploaded, and their bytes.
@@ -222,7 +249,8 @@ def push_store(
         name = local.relative_to(folder).as_posix()
         target, size = f"{root}/{name}", local.stat().st_size
         with _errors(f"{url}/{name}", writes=True):
-            if not always and fs.exists(target) and fs.size(target) == size:
+            known = not again and not always and fs.exists(target)
+            if known and fs.size(target) == size:
                 return
             fs.makedirs(target.rpartition("/")[0], exist_ok=True)
             if fs.protocol in _IN_PLACE or set(fs.protocol) & set(_IN_PLACE):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.batches import CaptionColumns, CaptionEncoder, ImageEncoder
-from features.convert import need_file, read_json
+from features.convert import brief, clean_text, need_file, read_json
 from features.errors import InputError, MissingInput, UnknownName
 from features.records import TextGraph
 from features.store import Store
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COLUMNS = ("image", "caption", "rating")
 _EXAMPLE = '[{"image": "1.jpg", "caption": "A dog runs.", "ratings": [4, 3]}, ...]'
 
@@ -94,7 +96,7 @@ def _json_pairs(items: Any, name: str, path: Path) -> list[Pair]:
         values = item[given[0]]
         values = values if isinstance(values, list) else [values]
         pairs.append(_pair(item.get("image"), item.get("caption"), values, at))
-    return pairs
+    return _joined(pairs)
 
 
 def _csv_pairs(path: Path) -> list[Pair]:
@@ -114,18 +116,23 @@ def _csv_pairs(path: Path) -> list[Pair]:
         raise InputError(
             f"{path}: the first line must name the columns {', '.join(_COLUMNS)}, not {head}."
         )
-    ratings: dict[tuple[str, str], list[float]] = {}
+    pairs = []
     for number, row in enumerate(rows[1:], 2):
         if not row:
             continue
         if len(row) != len(head):
             raise InputError(f"{path}: row {number} has {len(row)} columns instead of {len(head)}.")
         values = dict(zip(head, row, strict=True))
-        try:
-            rating: Any = float(values["rating"])
-        except ValueError:
-            rating = values["rating"]
-        pair = _pair(values["image"], values["caption"], [rating], f"{path}: row {number}")
+        plain = _NUMBER.fullmatch(values["rating"].strip())  # float() reads 1_0 as 10
+        rating: Any = float(plain[0]) if plain else values["rating"]
+        pairs.append(_pair(values["image"], values["caption"], [rating], f"{path}: row {number}"))
+    return _joined(pairs)
+
+
+def _joined(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return one pair for all with the same image and caption."""
+    ratings: dict[tuple[str, str], list[float]] = {}
+    for pair in pairs:
         ratings.setdefault((pair.image, pair.caption), []).extend(pair.ratings)
     return [Pair(image, caption, tuple(each)) for (image, caption), each in ratings.items()]
 
@@ -136,11 +143,19 @@ def _pair(image: Any, caption: Any, ratings: Sequence[Any], at: str) -> Pair:
             raise InputError(f"{at}: {name} is {value!r}, expected a text.")
     if not ratings:
         raise InputError(f"{at}: there is no rating. Leave such pairs out.")
+    numbers = []
     for value in ratings:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            raise InputError(f"{at}: the rating {value!r} is not a finite number.")
-    return Pair(image, " ".join(caption.split()), tuple(map(float, ratings)))
+        try:
+            number = float(value) if type(value) in (int, float) else math.nan
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{at}: the rating {brief(value)} is not a finite number.")
+        numbers.append(number)
+    text = clean_text(caption)
+    if not text:
+        raise InputError(f"{at}: caption is {caption!r}, expected a text.")
+    return Pair(image, text, tuple(numbers))
 
 
 def _references(document: Any, path: Path) -> dict[str, frozenset[str]]:
@@ -149,7 +164,7 @@ def _references(document: Any, path: Path) -> dict[str, frozenset[str]]:
         for texts in document.values()
     ):
         raise InputError(f"{path}: 'references' must be an object: image -> list of captions.")
-    return {name: frozenset(" ".join(t.split()) for t in texts) for name, texts in document.items()}
+    return {name: frozenset(map(clean_text, texts)) for name, texts in document.items()}
 
 
 def _checked(
@@ -162,16 +177,23 @@ def _checked(
     return Judgements(name, tuple(kept), len(pairs) - len(kept))
 
 
-def image_rows(pairs: Sequence[Pair], store: Store) -> Ints:
+def image_rows(pairs: Sequence[Pair], store: Store, source: Path) -> Ints:
     """Return the row of each pair's image.
+
+    Args:
+        pairs: the pairs.   store: has the images.   source: file of the pairs, for messages.
 
     Raises: UnknownName: an image is not in the store, or was skipped when it was built.
     """
-    rows: Ints = store.rows([pair.image for pair in pairs])
+    try:
+        rows: Ints = store.rows([pair.image for pair in pairs])
+    except UnknownName as error:
+        raise UnknownName(f"{source}: {error}") from error
     if not store.usable[rows].all():
         skipped = pairs[int(np.flatnonzero(~store.usable[rows])[0])].image
         raise UnknownName(
-            f"image {skipped!r} was skipped when {store.path} was built: {store.skipped[skipped]}"
+            f"{source}: image {skipped!r} was skipped when {store.path} was built: "
+            f"{store.skipped[skipped]}"
         )
     return rows
 

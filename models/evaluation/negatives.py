@@ -60,7 +60,19 @@ class Negatives:
                 f"{self.opened.path}: its captions are no negatives of those of {store.path}: "
                 f"{error} Make them: python -m pipeline negatives STORE OUT."
             ) from error
+        if not self._of_these_captions():
+            raise MismatchError(
+                f"{self.opened.path}: made from other captions than those of {store.path}, which "
+                "have the same ids. Make them: python -m pipeline negatives STORE OUT."
+            )
         self.kinds = [kind for _, kind in named]
+
+    def _of_these_captions(self) -> bool:
+        """Return False if the negatives were made from captions with other texts."""
+        index = self.store.group("index").manifest
+        source = self.opened.group("index").manifest.params.get("inputs", {}).get("index")
+        known = self.opened.manifest["summary"].get("captions")  # not in those of earlier versions
+        return source in (None, index.key) or known == index.captions
 
     @property
     def identity(self) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from features.convert import clean_text
 from features.errors import InputError, UsageError
 from features.records import TextGraph
 
@@ -20,18 +21,18 @@ def parse_texts(texts: Sequence[str], *, parser: str, profile: str) -> list[Text
     """Parse texts by ``python -m pipeline parse``.
 
     Args:
-        texts: the texts; line breaks in them count as spaces.
+        texts: the texts, cleaned as captions are.
         parser, profile: see ``python -m pipeline parse``.
 
     Raises: UsageError: they cannot be parsed; the message is the parser's.
     """
     command = [sys.executable, "-m", "pipeline", "parse", "--json"]
     command += ["--parser", parser, "--profile", profile, "--", "-"]
-    lines = "".join(" ".join(text.split()) + "\n" for text in texts)
+    lines = "".join(clean_text(text) + "\n" for text in texts)
     done = subprocess.run(
         command, input=lines, capture_output=True, text=True, check=False, encoding="utf-8"
     )
-    found = done.stdout.splitlines()
+    found = done.stdout.split("\n")[:-1]  # other marks of lines are part of texts
     if done.returncode or len(found) != len(texts):
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise UsageError(f"the captions could not be parsed: {reason.removeprefix('error: ')}")

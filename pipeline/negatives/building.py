@@ -100,7 +100,11 @@ def write_negatives(
     groups.text.finish(len(ranges), index=index)
     bound = {group.name: group.folder for group in groups.made}
     name = f"{opened.manifest['dataset']}-negatives"
-    made = {"images": sum(map(len, ranges)), "source": str(opened.manifest["key"])}
+    made = {
+        "images": sum(map(len, ranges)),
+        "source": str(opened.manifest["key"]),
+        "captions": opened.group("index").manifest.captions,
+    }
     manifest = bind_store(folder, name, bound, made)
     return _report(manifest, len(opened.column("caption_id")))
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from features import Caption, ImageEntry, build_store, open_store
-from features.errors import MissingInput, UsageError
+from features.errors import MismatchError, MissingInput, UsageError
 from features.names import source_of_negative
 from features.records import TextGraph
+from models.evaluation import Negatives
 from pipeline.commands.app import app
 from pipeline.language import to_ud
 from pipeline.negatives import KINDS, make, write_negatives
@@ -285,6 +287,27 @@ def test_the_store_follows_its_source(source: Path, tmp_path: Path) -> None:
     assert text.tokens == parse([made.column("caption")[0]])[0].tokens
     assert report.captions == len(known.column("caption_id"))
     assert report.covered == len({source_of_negative(name)[0] for name in names})
+
+
+def test_negatives_of_captions_with_the_same_ids_are_others(source: Path, tmp_path: Path) -> None:
+    opened = open_store(source)
+    entries = [
+        ImageEntry(name, name, "train", (Caption(f"{name}#0", CAPTIONS[row % 3]),))
+        for row, name in enumerate(opened.column("image_id").tolist()[:70])
+    ]
+    made = []
+    for number, turn in enumerate((0, 1)):  # the second has the captions of other images
+        texts = [entries[(row + turn) % len(entries)].captions[0].text for row in range(70)]
+        some = [
+            dataclasses.replace(entry, captions=(Caption(entry.captions[0].id, text),))
+            for entry, text in zip(entries, texts, strict=True)
+        ]
+        graphs = [PARSED[text][0] for text in texts]
+        made.append(build_store(tmp_path / str(number), "tiny", some, texts=graphs))
+    false = write_negatives(made[0], tmp_path / "false").manifest
+    assert Negatives(str(false), open_store(made[0])).kinds
+    with pytest.raises(MismatchError, match="made from other captions than those of"):
+        Negatives(str(false), open_store(made[1]))
 
 
 def test_the_result_has_a_content_key_and_resumes(

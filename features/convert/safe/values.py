@@ -33,7 +33,10 @@ def integers(where: str, what: str, values: object, count: int) -> tuple[int, ..
         try:
             if isinstance(value, (bool, np.bool_)):
                 raise TypeError("true and false are no numbers")
-            number = float(value)
+            if isinstance(value, str) and not re.fullmatch(r"[0-9.eE+\s-]*", value):
+                raise ValueError("Python would read 1_0 as 10")
+            whole = isinstance(value, int | np.integer)  # of large ones a float is another number
+            number = int(value) if whole else float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: {what} {brief(value)} is not a number.") from error
         if number != number // 1 or not -(2**62) < number < 2**62:
@@ -108,7 +111,7 @@ def text_of(where: str, what: str, value: object) -> str:
         with damaged(f"{where}: {what} {brief(value)} is not UTF-8 text", UnicodeDecodeError):
             return value.decode()
     number = value.item() if isinstance(value, np.generic) else value
-    if isinstance(number, float) and number.is_integer():
+    if isinstance(number, float) and number.is_integer() and abs(number) < 2**53:
         number = int(number)  # pandas writes whole numbers as 3.0 where one is missing
     if isinstance(number, int) and not isinstance(number, bool) and number.bit_length() < 999:
         return str(number)

@@ -11,7 +11,7 @@ import pytest
 from features.convert.formats import open_source
 from features.convert.importing import import_store
 from features.convert.readers.bottom_up_tsv import BottomUpFile
-from features.convert.safe.values import decode_base64, decode_floats, text_of
+from features.convert.safe.values import decode_base64, decode_floats, integers, text_of
 from features.convert.source import make_detections
 from features.errors import InputError, UnknownName
 from features.store import open_store
@@ -66,6 +66,17 @@ def test_bytes_and_whole_numbers_are_text():
     ]
     with pytest.raises(InputError, match="not UTF-8"):
         text_of("f", "x", b"\xff")
+
+
+def test_large_numbers_stay_what_they_are():
+    assert integers("f", "x", [2**53 + 1, str(7), b"8"], 3) == (2**53 + 1, 7, 8)
+    assert text_of("f", "x", 2**60 + 1) == str(2**60 + 1)
+    for value in (2.0**53, 1e300):  # another integer may have been rounded to it
+        with pytest.raises(InputError, match="f: x"):
+            text_of("f", "x", value)
+    for text in ("1_0", "\u0663"):
+        with pytest.raises(InputError, match="is not a number"):
+            integers("f", "x", [text], 1)
 
 
 def test_ids_of_bytes_in_ban(tmp_path):

@@ -94,8 +94,11 @@ def test_a_damaged_object_is_an_error_and_a_damaged_copy_is_fetched_again(
     with fs.open(target, "wb") as file:
         file.write(bytes(raw))
     shutil.rmtree(cache)
-    with pytest.raises(DamagedError, match=r"00000\.h5: .* differs from what was written"):
+    with pytest.raises(DamagedError, match=r"00000\.h5: .* differs from .*features push --again"):
         open_store(bucket).gather("boxes", [0])
+    push_store(store.path, bucket, again=True)  # the size alone does not tell
+    np.testing.assert_array_equal(open_store(bucket).gather("boxes", [0]), wanted)
+    shutil.rmtree(cache)
     with fs.open(target, "wb") as file:
         file.write(bytes(raw[:-10]))
     with pytest.raises(DamagedError, match=r"00000\.h5: .*bytes"):
@@ -105,6 +108,24 @@ def test_a_damaged_object_is_an_error_and_a_damaged_copy_is_fetched_again(
         open_store(bucket).gather("boxes", [0])
     push_store(store.path, bucket)
     np.testing.assert_array_equal(open_store(bucket).gather("boxes", [0]), wanted)
+
+
+@pytest.mark.parametrize("bucket", ["file"], indirect=True)
+def test_damaged_manifests_are_named_by_their_url(tiny_records, bucket):
+    store = tiny_records(images=12).open()
+    push_store(store.path.parent, bucket)
+    fs, root = remote(bucket)
+    group = store.group("visual").manifest.folder.name
+    for name in ("latest.json", store.path.name, f"{group}/manifest.json"):
+        whole = fs.cat_file(f"{root}/{name}")
+        for damaged in (b"", whole[:-9], b"<html>Log in.</html>", whole.replace(b"hash", b"hush")):
+            fs.rm(f"{root}/{name}")
+            fs.pipe_file(f"{root}/{name}", damaged)
+            if damaged == whole:
+                continue
+            with pytest.raises(DamagedError, match=rf"^{bucket}/{name}: .*features push --again"):
+                open_store(bucket).gather("boxes", [0])
+        fs.pipe_file(f"{root}/{name}", whole)
 
 
 def test_damage_is_not_pushed_and_an_unfinished_push_is_no_store(tiny_records, bucket):

@@ -78,6 +78,8 @@ def changed(**values):
         (changed(ratings=None), "the rating None is not"),
         ('[{"image": "1", "caption": "a", "rating": NaN}]', "NaN is not a number"),
         ('[{"image": "1", "caption": "a", "rating": 1e999}]', "inf is not a finite"),
+        (changed(ratings=[10**400]), r"\[1\]: the rating an integer of 1329 bits is not"),
+        (changed(caption="\u200b"), r"\[1\]: caption is"),
         (GOOD[1:2] * 2, "less than two different ratings"),
         ([], "0 pairs with less than two"),
         ({"a": GOOD, "references": [1]}, "'references' must be an object"),
@@ -97,7 +99,9 @@ def test_wrong_json_is_named(tmp_path, document, message):
         ("image,caption\n1,a\n", "must name the columns"),
         ("image,caption,rating\n1,a\n", "row 2 has 2 columns"),
         ("image,caption,rating\n1,a,good\n", "row 2: the rating 'good'"),
-        ("image,caption,rating\n1,a,nan\n", "row 2: the rating nan"),
+        ("image,caption,rating\n1,a,nan\n", "row 2: the rating 'nan'"),
+        ("image,caption,rating\n1,a,1_0\n", "row 2: the rating '1_0'"),
+        ("image,caption,rating\n1,a,\u0663\n", "row 2: the rating"),
         ("image,caption,rating\n,a,1\n", "row 2: image is ''"),
         ('image,caption,rating\n1,"a,1\n', "not a CSV file"),
     ],
@@ -105,6 +109,21 @@ def test_wrong_json_is_named(tmp_path, document, message):
 def test_wrong_tables_are_named(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_judgements(written(tmp_path, text, "r.csv"))
+
+
+def test_a_pair_that_is_listed_twice_and_texts_as_stores_have_them(tmp_path):
+    one = {"image": "1.jpg", "caption": "A man\u2019s dog\u2028runs.", "ratings": [1]}
+    other = {"image": "1.jpg", "caption": "A man's dog runs.", "ratings": [2]}
+    (found,) = read_judgements(written(tmp_path, [one, other]))
+    assert [(pair.caption, pair.ratings) for pair in found.pairs] == [
+        ("A man's dog runs.", (1.0, 2.0))
+    ]
+
+
+def test_texts_with_marks_that_end_lines_or_are_no_characters():
+    texts = ["a dog\u2028runs", "a \ud800 dog", "a man\u2019s dog"]
+    parsed = parse_texts(texts, parser="spacy", profile="spice")
+    assert [graph.caption for graph in parsed] == ["a dog runs", "a \ufffd dog", "a man's dog"]
 
 
 def test_a_missing_file_and_bytes_that_are_no_text(tmp_path):
