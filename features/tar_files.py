@@ -12,8 +12,9 @@ import tarfile
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR, S_ISREG
+from typing import IO
 
-__all__ = ["read_member", "stamp", "tar_members"]
+__all__ = ["check_end", "read_member", "stamp", "tar_members"]
 
 
 def tar_members(path: Path) -> list[str]:
@@ -83,4 +84,18 @@ def _index(path: str, _size: int, _changed: int) -> dict[str, tuple[int, int]]:
             hidden = any(part.startswith(".") for part in name.parts)  # .. leads out
             if member.isreg() and not hidden and not name.is_absolute():
                 found[name.as_posix()] = (member.offset_data, member.size)
+        check_end(archive, file)
     return found
+
+
+def check_end(archive: tarfile.TarFile, file: IO[bytes]) -> None:
+    """Check that a tar whose members have all been listed has an end.
+
+    ``tarfile`` takes a header that is cut or damaged for the end of the tar.
+
+    Raises: tarfile.ReadError: members are missing.
+    """
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        last = archive.getnames()[-1:] or ["its start"]
+        raise tarfile.ReadError(f"cut or damaged after {last[0]}")

@@ -178,7 +178,7 @@ def sweep(folder: Path) -> list[Path]:
         try:
             alive = writer_alive(path)
             if alive is None:
-                alive = _now(folder) - path.stat().st_mtime < _STALE_SECONDS
+                alive = time_of(folder) - path.stat().st_mtime < _STALE_SECONDS
             if not alive:
                 path.unlink()
                 swept.append(path)
@@ -189,8 +189,8 @@ def sweep(folder: Path) -> list[Path]:
     return swept
 
 
-def _now(folder: Path) -> float:
-    """Return the time by the clock that stamps the files of a folder."""
+def time_of(folder: Path) -> float:
+    """Return the time by the clock that stamps the files of a folder; ours may be wrong."""
     probe = partial_path(folder / "now")
     try:
         with probe.open("xb"):

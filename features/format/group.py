@@ -231,6 +231,8 @@ class Group:
         """
         with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # the folder of another user
+            os.utime(self.folder)  # gc keeps what is at work; the first shard may take long
         sweep(self.folder)
 
     def write(self, number: int, rows: range, columns: Columns) -> ShardRecord:

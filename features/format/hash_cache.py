@@ -30,7 +30,7 @@ class HashCache:
         self._known: dict[str, list[object]] = {}
         if path is not None and path.exists():
             # a damaged cache is treated as empty
-            with contextlib.suppress(OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
                 known = json.loads(path.read_text()).items()
                 self._known = {k: v for k, v in known if isinstance(v, list) and len(v) == 3}
 

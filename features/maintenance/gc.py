@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,10 @@ from features.format import (
     read_store_manifest,
     store_manifest_path,
     sweep,
+    time_of,
     unreadable,
     write_errors,
+    writer_alive,
 )
 from features.maintenance.verify import group_folders, store_folder, store_manifests
 
@@ -92,12 +93,13 @@ def find_garbage(
             freed |= folders
             why = "not the latest, and not referenced by any training run"
             garbage.append(Garbage(manifest, manifest.stat().st_size, why))
+    now = time_of(folder)
     for group in group_folders(folder):
         if group.name in kept or is_mentioned(group.name.rpartition("-")[2]):
             continue
         size = sum(file.stat().st_size for file in group.rglob("*") if file.is_file())
-        hours = (time.time() - group.stat().st_mtime) / 3600
-        busy = group.name not in freed and hours < idle_hours
+        hours = max(0.0, now - group.stat().st_mtime) / 3600
+        busy = _written(group) or (group.name not in freed and hours < idle_hours)
         garbage.append(Garbage(group, size, _UNBOUND, busy))
     return garbage
 
@@ -123,7 +125,7 @@ def collect(path: Path, garbage: Iterable[Garbage]) -> tuple[list[Garbage], list
             for entry in document["groups"].values()
         }
         for item in sorted(garbage, key=lambda item: item.path.is_dir()):
-            if item.busy or item.path in bound or item.path in newest:
+            if item.busy or item.path in bound or item.path in newest or _written(item.path):
                 continue
             with write_errors(item.path):
                 if item.path.is_dir():
@@ -133,6 +135,11 @@ def collect(path: Path, garbage: Iterable[Garbage]) -> tuple[list[Garbage], list
                     item.path.unlink(missing_ok=True)
             gone.append(item)
     return gone, [swept for place in (folder, *group_folders(folder)) for swept in sweep(place)]
+
+
+def _written(group: Path) -> bool:
+    """Return True if a process of this machine is writing a file of a group now."""
+    return any(writer_alive(path) for path in group.glob("*.partial"))
 
 
 def _read_manifests(folder: Path) -> dict[Path, dict[str, Any]]:

@@ -17,6 +17,7 @@ from features.decoding import SUFFIXES
 from features.errors import InputError
 from features.names import hidden
 from features.records import Caption, ImageEntry
+from features.tar_files import check_end
 
 TEXTS = (".txt", ".caption")  # files of captions beside a photo, one caption a line
 _MAX_TEXT = 1 << 20  # bytes of the captions of one image
@@ -119,6 +120,7 @@ def read_tar(path: Path, collector: Collector, prefix: str = "") -> None:
     Raises: InputError: not a complete tar.
     """
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+    twice: dict[str, str] = {}  # sample -> two files of one kind
     kinds = (tarfile.TarError, EOFError, ValueError, OSError)
     with (
         opened(path) as file,
@@ -132,9 +134,15 @@ def read_tar(path: Path, collector: Collector, prefix: str = "") -> None:
             stem, suffix = _parts(member.name)
             kind = "photo" if suffix in SUFFIXES else suffix
             if kind == "photo" or kind in TEXTS or kind == ".json":
-                samples.setdefault(stem, {})[kind] = member
+                before = samples.setdefault(stem, {}).setdefault(kind, member)
+                if before is not member:
+                    twice[stem] = f"both {before.name} and {member.name}"
+        check_end(archive, file)
         for stem, sample in samples.items():
             where = f"{prefix}{path.name}/{stem}"
+            if stem in twice:
+                collector.drop("image", where, f"the tar has {twice[stem]}", path)
+                continue
             if "photo" not in sample:
                 collector.leave_out(where, "no photo of this name in the tar")
                 continue

@@ -327,8 +327,11 @@ def read_parquet(path: Path, rows: TableRows) -> None:
         pq.ParquetFile(path, memory_map=False, buffer_size=_BUFFER) as file,
     ):
         columns = known_columns(file.schema_arrow.names)
+        names = file.schema_arrow.names
         if not {"image", "text"} <= columns.keys():
-            raise InputError(f"{path}: columns {brief(file.schema_arrow.names)}. {LAYOUTS}")
+            raise InputError(f"{path}: columns {brief(names)}. {LAYOUTS}")
+        if twice := [name for name in columns.values() if names.count(name) > 1]:
+            raise InputError(f"{path}: two columns are named {twice[0]!r}. Rename or remove one.")
         nested = [pa.types.is_struct(file.schema_arrow.field(c).type) for c in columns.values()]
         wanted = [
             f"{column}.path" if struct else column  # not the bytes of an image beside its path

@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import struct
+import time
 
 import pytest
 
 from features import open_store
 from features.errors import DamagedError, MissingInput, NewerFormatError, StoreError
+from features.format import files
 from features.format.files import read_sealed, write_sealed
-from features.format.group import read_group
+from features.format.group import Group, read_group
 from features.format.manifest import bind_store
 from features.maintenance import gc as gc_module
 from features.maintenance.gc import collect, find_garbage
@@ -126,6 +128,28 @@ def test_groups_of_a_build_at_work_are_kept(two):
     gone, _ = collect(folder, [item])
     assert [one.path for one in gone] == [folder / OTHER]
     assert not (folder / OTHER).exists()
+
+
+def test_clocks_that_differ_and_files_that_are_being_written(two, monkeypatch):
+    first, second = two
+    folder = first.path.parent
+    shutil.copytree(second.group("regions").manifest.folder, folder / OTHER)
+    late = time.time() + 90 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: late)  # our clock; that of the disk is right
+    (item,) = find_garbage(folder)
+    assert item.busy
+    os.utime(folder / OTHER, (late, late))  # it was copied with the times of another machine
+    assert [one.busy for one in find_garbage(folder, idle_hours=0)] == [False]
+    os.utime(folder / OTHER, (0, 0))
+    partial = files.partial_path(folder / OTHER / "00001.h5")
+    (item,) = found = find_garbage(folder)
+    partial.touch()
+    os.utime(folder / OTHER, (0, 0))
+    assert [one.busy for one in find_garbage(folder)] == [True]
+    assert collect(folder, found)[0] == []
+    partial.unlink()
+    Group.open(folder / OTHER).prepare()
+    assert [one.busy for one in find_garbage(folder)] == [True]
 
 
 def test_what_a_build_binds_between_look_and_delete_is_kept(two):

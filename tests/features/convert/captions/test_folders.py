@@ -8,6 +8,7 @@ import pytest
 
 from features.convert.captions import read_captions
 from features.errors import InputError, MissingInput
+from features.tar_files import tar_members
 
 
 def files(root, **contents):
@@ -123,6 +124,7 @@ def test_img2dataset_as_folders_and_as_tars(tmp_path):
         ({"9.jpg": b"", "9.txt": b"x" * (2 << 20)}, "too many for captions"),
         ({"../9.jpg": b"", "../9.txt": b"a"}, "leads out"),
         ({"9.jpg": b"", "9.json": b'{"caption": ["a"]}'}, "not text"),
+        ({"9.jpg": b"", "9.png": b"", "9.txt": b"a"}, "has both 9.jpg and 9.png"),
     ],
 )
 def test_bad_samples_of_a_tar(tmp_path, members, reason):
@@ -132,6 +134,23 @@ def test_bad_samples_of_a_tar(tmp_path, members, reason):
     assert reason in str(caught.value)
     found = read_captions(path, on_error="skip")
     assert (len(found.entries), found.n_dropped) == (2, 1)
+
+
+@pytest.mark.parametrize("cut", [0, 100, 400])
+def test_a_tar_that_ends_between_two_members(tmp_path, cut):
+    first, second = sample("1", "A dog ."), sample("2", "A cat .")
+    whole = tar(tmp_path / "0.tar", {**first, **second}).read_bytes()
+    at = whole.index(b"2.jpg")
+    (tmp_path / "0.tar").write_bytes(whole[: at + cut])
+    for policy in ("fail", "skip"):
+        with pytest.raises(InputError, match=r"0\.tar: .*cut or damaged after 1\."):
+            read_captions(tmp_path / "0.tar", on_error=policy)
+    assert tar_members(tmp_path / "0.tar") == []
+    torn = bytearray(whole)
+    torn[at + 120] ^= 1  # another header than its checksum says: the rest would be ignored
+    (tmp_path / "0.tar").write_bytes(torn)
+    with pytest.raises(InputError, match="cut or damaged after 1"):
+        read_captions(tmp_path / "0.tar", on_error="skip")
 
 
 def test_torn_tars_and_links(tmp_path):

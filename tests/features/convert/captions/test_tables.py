@@ -347,3 +347,10 @@ def test_lists_and_bytes_that_were_written_as_text(tmp_path):
         read_captions(put(tmp_path / "u.csv", raw))
     found = read_captions(tmp_path / "u.csv", on_error="skip")
     assert [e.id for e in found.entries if e.captions] == ["b.jpg"]
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path):
+    columns = [pa.array(["1.jpg"]), pa.array(["A dog."]), pa.array(["A cat."])]
+    pq.write_table(pa.table(columns, names=["image", "caption", "caption"]), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"t\.parquet: two columns are named 'caption'"):
+        read_captions(tmp_path / "t.parquet")
