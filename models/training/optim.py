@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from features.errors import ConfigError
 from models.configuration import OptimConfig, ScheduleConfig
+
+Kind = TypeVar("Kind", bound=torch.optim.Optimizer)
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
@@ -42,7 +43,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
         if members
     ]
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return _without_compiler(kind)(
+    return without_compiler(kind)(
         chosen,
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]),
@@ -51,8 +52,7 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimiz
     )
 
 
-@functools.cache
-def _without_compiler(kind: type[torch.optim.Adam]) -> type[torch.optim.Adam]:
+def without_compiler(kind: type[Kind]) -> type[Kind]:
     """Return an optimiser class whose methods do not load the compiler of torch.
 
     Its own methods import ``torch._dynamo``, about two seconds, only to tell it to skip them.

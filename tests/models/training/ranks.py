@@ -22,6 +22,7 @@ from models.registry import create, options_for
 from models.train import train_rank
 from models.training import trainer
 from models.training.data import Data
+from models.training.optim import without_compiler
 from models.training.run import RunFolder
 from models.training.synthetic import random_captions, random_images
 
@@ -49,7 +50,7 @@ def plain_descent(model, config):
     """Replace Adam, whose steps would be large even for gradients of rounding errors."""
     parameters = [value for value in model.parameters() if value.requires_grad]
     groups = [{"params": parameters, "lr": config.lr, "scale": 1.0}]
-    return torch.optim.SGD(groups, lr=config.lr)
+    return without_compiler(torch.optim.SGD)(groups, lr=config.lr)
 
 
 def train_case(tree: dict, world: World) -> None:
