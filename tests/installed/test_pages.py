@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,10 @@ def stable(line):
     return re.sub(r"─+", "─", re.sub(r"\s+", " ", line)).strip()
 
 
+def words(line):
+    return shlex.split(line, comments=True)
+
+
 def captions_of(place):
     with (place / "captions.csv").open(newline="") as file:
         return [(row["file_name"], row["caption"]) for row in csv.DictReader(file)]
@@ -55,22 +60,14 @@ def test_every_how_to_is_run():
             assert block.startswith("$ "), f"{name}: what is not run starts with $"
 
 
-def test_the_first_ten_lines(installed, mine, tmp_path):
-    place = copy(mine, tmp_path)
-    (out,) = [out for said in run_page(installed, place, "README.md").values() for out in said]
-    assert "00.jpg" in out
-    assert "rsum" in out
-    assert "report.html" in out
-    assert (place / "report.html").stat().st_size > 10_000
-
-
 def test_the_start_page_has_the_lines_of_the_readme():
     pages = [ROOT / "README.md", ROOT / "docs" / "index.md"]
     first, second = (re.findall(r"^```sh\n(.*?)^```", p.read_text(), re.M | re.S) for p in pages)
     assert first == second  # so both have been run
 
 
-def test_tutorial(installed, mine, tmp_path):
+def test_the_tutorial_and_the_lines_of_the_readme(installed, mine, tmp_path):
+    """README has the commands of the tutorial; those that differ are run after it."""
     place = copy(mine, tmp_path)
     said = run_page(installed, place, "docs/tutorial.md", notes=True)
     text = (ROOT / "docs" / "tutorial.md").read_text()
@@ -87,6 +84,19 @@ def test_tutorial(installed, mine, tmp_path):
     assert "40 images" in said["Build the store"][0]
     for made in ("graph.png", "found.html", "report.html", "runs/vse/best.safetensors"):
         assert (place / made).stat().st_size > 1000, made
+    assert "report.html" in said["Look at it"][0]
+    assert (place / "report.html").stat().st_size > 10_000
+
+    (first,) = blocks("README.md")
+    run = [words(line) for block in blocks("docs/tutorial.md") for line in block.lines]
+    same = [run.index(words(line)) for line in first.lines if words(line) in run]
+    assert same == sorted(same)
+    other = [line for line in first.lines if words(line) not in run]
+    (place / "found.html").unlink()
+    out = [installed.works(place, line) for line in other]
+    assert len(same) > len(other) > 0
+    assert "new.jpg" in out[0]
+    assert "00.jpg" in (place / "found.html").read_text()
 
 
 def test_concepts(installed, mine, tmp_path):
