@@ -15,6 +15,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -108,9 +109,11 @@ def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
         path: the file to create or replace.
         read_only: remove write permission from the finished file.
 
-    Raises: WriteError: an ``OSError`` while writing; the message names ``path``.
+    Raises: WriteError: an ``OSError`` while writing, or ``path`` is a device or a pipe, which a
+        file would replace; the message names ``path``.
     """
     with write_errors(path):
+        refuse_device(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_path(path)
         try:
@@ -119,6 +122,14 @@ def replacing(path: Path, *, read_only: bool = False) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
+
+
+def refuse_device(path: Path) -> None:
+    """Raise WriteError for a device or a pipe: renaming a file to its name would replace it."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise WriteError(f"{path}: a device or a pipe, not a file. Name a file to write.")
 
 
 def sync_file(path: Path) -> None:

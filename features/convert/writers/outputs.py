@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from features.errors import UsageError
-from features.format import partial_path, publish, sync_file, write_errors
+from features.format import partial_path, publish, refuse_device, sync_file, write_errors
 from features.names import bad_name
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Outputs:
         if final.is_dir() or (final.exists() and not self.overwrite):
             what = "is a folder" if final.is_dir() else "exists already"
             raise UsageError(f"{final}: {what}. Choose another path, or pass --overwrite.")
+        with write_errors(final):
+            refuse_device(final)
         return final
 
     def __enter__(self) -> Self:

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from features.format.files import partial_path, sweep
+from features.errors import WriteError
+from features.format.files import partial_path, replacing, sweep
 
 
 def test_a_writer_that_nobody_reaped_is_dead(tmp_path):
@@ -75,3 +77,15 @@ def test_a_container_of_the_same_host_name_leaves_a_live_file(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "[]"
     assert mine.exists()
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)  # as /dev/stdout is one
+    for path in (pipe, tmp_path / "link", Path("/dev/null")):
+        with pytest.raises(WriteError, match=r"a device or a pipe, not a file"), replacing(path):
+            raise AssertionError("nothing should be written")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert (tmp_path / "link").is_symlink()
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
