@@ -69,12 +69,14 @@ def read_photo_folder(root: Path, collector: Collector) -> list[Path]:
     """
     photos: dict[str, str] = {}
     texts: dict[str, str] = {}
+    twice: set[str] = set()
     for file in walk(root):
         stem, suffix = _parts(file)
         if suffix in SUFFIXES:
             if stem in photos:
                 reason = f"{photos[stem]} and {file} have the same captions file"
                 collector.drop("image", file, reason, root)
+                twice.add(stem)  # nothing says which of them the captions describe
                 continue
             photos[stem] = file
         elif suffix in TEXTS or (suffix == ".json" and stem not in texts):
@@ -82,6 +84,8 @@ def read_photo_folder(root: Path, collector: Collector) -> list[Path]:
     used = []
     for stem, file in photos.items():
         beside = texts.pop(stem, "")
+        if stem in twice:  # counted and named above
+            continue
         if not beside:
             reason = f"no captions beside it ({PurePosixPath(stem).name}.txt)"
             collector.drop("image", file, reason, root)

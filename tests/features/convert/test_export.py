@@ -1,6 +1,7 @@
 """Exports: what the released loaders read, and export -> import gives equal columns."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -356,6 +357,16 @@ def stop_half_way(folder: Path, error: Exception) -> None:
     with Outputs(folder, overwrite=True) as outputs:
         outputs.path("dev_caps.txt").write_text("torn")
         raise error
+
+
+def test_a_pipe_is_not_replaced_by_an_export(tmp_path):
+    os.mkfifo(tmp_path / "out.conllu")
+    with (
+        Outputs(tmp_path / "out.conllu", overwrite=True) as outputs,
+        pytest.raises(WriteError, match=r"out\.conllu: a device or a pipe"),
+    ):
+        outputs.path()
+    assert (tmp_path / "out.conllu").is_fifo()
 
 
 def test_full_disk(tmp_path):

@@ -136,6 +136,14 @@ def test_bad_samples_of_a_tar(tmp_path, members, reason):
     assert (len(found.entries), found.n_dropped) == (2, 1)
 
 
+def test_two_photos_with_one_captions_file_are_both_left_out(tmp_path):
+    folder = files(tmp_path / "f", **{"1.jpg": b"", "1.png": b"", "1.txt": "A dog .", **SAMPLES})
+    with pytest.raises(InputError, match=r"1\.jpg and 1\.png have the same captions file"):
+        read_captions(folder)
+    found = read_captions(folder, on_error="skip")
+    assert [entry.id for entry in found.entries] == ["000000001.jpg", "000000002.jpg"]
+
+
 @pytest.mark.parametrize("cut", [0, 100, 400])
 def test_a_tar_that_ends_between_two_members(tmp_path, cut):
     first, second = sample("1", "A dog ."), sample("2", "A cat .")
