@@ -95,12 +95,17 @@ def fit_labels(
     held_out: Annotated[str, typer.Option(help="Split to measure on.")] = "val",
     min_boxes: Annotated[int, typer.Option(help="Gold boxes that a name needs.")] = 20,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 8,
+    folds: Annotated[
+        int,
+        typer.Option(help="Heads for the training images, each fitted without a part of them."),
+    ] = 0,
     about: Annotated[str, typer.Option(help="Description of the images.")] = "",
 ) -> None:
     """Fit labels and attributes of regions.
 
     Writes a label head for --labels OUT.npz. The features are those of the store; the names come
-    from the captions and boxes of Entities.
+    from the captions and boxes of Entities. With --folds, graphs of the training images get their
+    labels from heads that have not seen them, so that they are as sure as those of other images.
     """
     from pipeline.grounding import (
         Grounded,  # loads the parser rules
@@ -116,7 +121,8 @@ def fit_labels(
     images = list(labelled_regions(opened, gold, split))
     if not images:
         raise UsageError(f"{entities} has no image of the split {split!r} of {store}.")
-    head = fit_head(images, extractor, FitOptions(min_boxes=min_boxes, epochs=epochs), about)
+    options = FitOptions(min_boxes=min_boxes, epochs=epochs, folds=folds)
+    head = fit_head(images, extractor, options, about)
     line = f"{out}: {len(images):,} images, {len(head.nouns)} nouns"
     if held_out in opened.splits:
         quality = measure(head, labelled_regions(opened, gold, held_out))

@@ -113,4 +113,4 @@ def labelled_regions(store: Store, gold: Grounded, split: str) -> Iterator[Label
         graph = store.graph(ids[row])
         found = Detections(graph.boxes, graph.labels, graph.scores, graph.size)
         features = store.gather("object_features", np.array([row]))[0][: len(graph.labels)]
-        yield LabelledRegions(found, features, gold_boxes(gold.graph(ids[row])))
+        yield LabelledRegions(ids[row], found, features, gold_boxes(gold.graph(ids[row])))

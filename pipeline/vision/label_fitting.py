@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from features.errors import MissingDependency, UsageError
 from features.records import Detections
 from pipeline.vision.boxes import iou_matrix
+from pipeline.vision.folds import Folds, image_keys
 from pipeline.vision.label_head import LabelHead, box_geometry, box_steps, context_row
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class GoldBoxes(NamedTuple):
 class LabelledRegions(NamedTuple):
     """One image: its regions (the whole image among them), their features (n, D), and the gold."""
 
+    image_id: str
     found: Detections
     features: npt.NDArray[np.floating]
     gold: GoldBoxes
@@ -59,6 +61,8 @@ class FitOptions:
         min_boxes: nouns and attributes with fewer gold boxes are left out.
         hidden: hidden units.   epochs: passes over the images.   seed: of the initial weights.
         images: images in a batch.   rate: highest learning rate.   dropout: of the hidden units.
+        folds: parts of the images, for each of which a head is fitted without it; 0: none.
+        fold_components, fold_hidden: principal components that these heads see, hidden units.
     """
 
     min_boxes: int = 20
@@ -68,6 +72,9 @@ class FitOptions:
     rate: float = 2e-3
     dropout: float = 0.3
     seed: int = 0
+    folds: int = 0
+    fold_components: int = 256
+    fold_hidden: int = 512
 
 
 class Recall(NamedTuple):
@@ -114,7 +121,7 @@ def fit_head(
     """Fit a label head.
 
     Args:
-        images: training images, in memory.
+        images: training images, in memory. Each is known by its id to the heads of the folds.
         extractor: name of the extractor of their features, stored in the head.
         options: how to fit.   about: description of the images, stored in the head.
 
@@ -131,25 +138,50 @@ def fit_head(
     labels = tuple(sorted(name for name in found if found[name] >= 5))
     mean, basis = _components(images)
     rows = _rows(images, nouns, attributes, labels, mean, basis)
-    weights = _train(rows, len(nouns), len(attributes), len(labels), options)
-    shift = mean @ basis
-    region, context = basis @ weights["region"], basis @ weights["context"]
-    bias = weights["bias"] - shift @ weights["region"] - shift @ weights["context"]
+    sizes = (len(nouns), len(attributes), len(labels))
+    weights = _train(rows, *sizes, options, np.arange(len(images)))
+    weights = _centred(weights, mean @ basis)
+    weights |= {name: basis @ weights[name] for name in ("region", "context")}
     return LabelHead(
         extractor=extractor,
         nouns=nouns,
         attributes=attributes,
         detector_labels=labels,
-        region=region,
-        context=context,
-        geometry=weights["geometry"],
-        detector=weights["detector"],
-        bias=bias.astype(np.float32),
-        output=weights["output"],
-        output_bias=weights["output_bias"],
         together=_together((image.gold.nouns for image in images), nouns),
         about=about,
+        folds=_folds(images, rows, sizes, mean, basis, options) if options.folds else None,
+        **weights,  # type: ignore[arg-type]
     )
+
+
+def _folds(
+    images: Sequence[LabelledRegions],
+    rows: _Rows,
+    sizes: tuple[int, int, int],
+    mean: Float,
+    basis: Float,
+    options: FitOptions,
+) -> Folds:
+    """Fit the heads for the images themselves."""
+    keys = image_keys(image.image_id for image in images)
+    fold_of = keys % np.uint64(options.folds)
+    basis = basis[:, : options.fold_components]
+    rows = rows._replace(
+        parts=rows.parts[:, : basis.shape[1]], context=rows.context[:, : basis.shape[1]]
+    )
+    options = replace(options, hidden=options.fold_hidden)
+    fitted = [
+        _centred(_train(rows, *sizes, options, np.flatnonzero(fold_of != fold)), mean @ basis)
+        for fold in range(options.folds)
+    ]
+    weights = {name: np.stack([each[name] for each in fitted]) for name in fitted[0]}
+    return Folds(np.unique(keys), basis, weights)
+
+
+def _centred(weights: dict[str, Float], shift: Float) -> dict[str, Float]:
+    """Return the weights for features whose mean is not subtracted."""
+    moved = shift @ weights["region"] + shift @ weights["context"]
+    return weights | {"bias": (weights["bias"] - moved).astype(np.float32)}
 
 
 def _frequent(named: Iterable[Sequence[frozenset[str]]], options: FitOptions) -> tuple[str, ...]:
@@ -212,7 +244,7 @@ def _rows(
         nouns=[],
         attributes=[],
     )
-    for at, (found, features, gold) in enumerate(images):
+    for at, (_, found, features, gold) in enumerate(images):
         part = slice(rows.starts[at], rows.starts[at + 1])
         rows.parts[part] = (features.astype(np.float32) - mean) @ basis
         rows.context[at] = rows.parts[part][context_row(found.labels)]
@@ -235,8 +267,15 @@ def _rows(
     return rows
 
 
-def _train(rows: _Rows, n: int, a: int, labels: int, options: FitOptions) -> dict[str, Float]:
-    """Return the weights of the head over principal components."""
+def _train(
+    rows: _Rows,
+    n: int,
+    a: int,
+    labels: int,
+    options: FitOptions,
+    chosen: npt.NDArray[np.intp],
+) -> dict[str, Float]:
+    """Return the weights of a head over principal components, fitted on the chosen images."""
     try:
         import torch  # loads torch
     except ImportError as error:
@@ -256,14 +295,14 @@ def _train(rows: _Rows, n: int, a: int, labels: int, options: FitOptions) -> dic
         output.bias[n : n + a] = -4
         output.bias[n + a :] = 0
     layers = torch.nn.ModuleList([region, context, geometry, detector, output])
-    batches = max(1, len(rows.context) // options.images)
+    batches = max(1, len(chosen) // options.images)
     optimizer = torch.optim.AdamW(layers.parameters(), options.rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.rate, total_steps=batches * options.epochs, pct_start=0.15
     )
     named = np.array([len(ids) > 0 for ids in rows.nouns])
     for _ in range(options.epochs):
-        order = rng.permutation(len(rows.context))
+        order = rng.permutation(chosen)
         for batch in np.array_split(order, batches):
             every = np.concatenate([np.arange(*rows.starts[at : at + 2]) for at in batch])
             image = np.repeat(np.arange(len(batch)), np.diff(rows.starts)[batch])
@@ -346,7 +385,7 @@ def measure(
     total = found = named = count = 0
     scores: list[float] = []
     right: list[bool] = []
-    for regions, features, gold in images:
+    for _, regions, features, gold in images:
         count += 1
         context = features[context_row(regions.labels)]
         objects = head.objects(regions, head.predict(regions, features, context), limit)

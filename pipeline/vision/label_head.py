@@ -8,7 +8,7 @@ probability is that of the event that people would box this region and call it s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +21,12 @@ from features.format import replacing
 from features.npz_files import open_npz
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix
+from pipeline.vision.folds import Folds
 
 Float = npt.NDArray[np.float32]
 
 PACKAGED = Path(__file__).parent / "data" / "label-head.npz"
+UNSEEN = PACKAGED.with_name("label-head-unseen.npz")  # the same with folds
 GEOMETRY = 10  # numbers that describe a box
 PER_REGION = 8  # labels of a region that compete for a place in the graph
 SAME_IOU = 0.4  # of two boxes with one label, the weaker is dropped above this IoU
@@ -77,6 +79,7 @@ class LabelHead:
         together: (N, N) P(column noun | row noun) for the same object.
         shown: probability above which a label is right more often than not, for displays.
         about: description of the training data.
+        folds: heads for the images that this one was fitted on; None: it is used for all images.
     """
 
     extractor: str
@@ -93,6 +96,22 @@ class LabelHead:
     together: Float
     shown: float = 0.5
     about: str = ""
+    folds: Folds | None = None
+
+    def for_image(self, image_id: str) -> LabelHead:
+        """Return the head for an image: one that was not fitted on it."""
+        fold = None if self.folds is None else self.folds.of(image_id)
+        if fold is None:
+            return self
+        if fold not in self._of_folds:
+            assert self.folds is not None  # for the type checker
+            weights = self.folds.weights_of(fold)
+            self._of_folds[fold] = replace(self, folds=None, **weights)  # type: ignore[arg-type]
+        return self._of_folds[fold]
+
+    @cached_property
+    def _of_folds(self) -> dict[int, LabelHead]:
+        return {}
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -209,13 +228,18 @@ class LabelHead:
         }
 
     def save(self, path: Path | str) -> None:
-        """Write the head as npz, weights as float16. Raises: WriteError."""
-        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Write the head as npz, weights as float16, those of the folds in 7 bits.
+
+        Raises: WriteError.
+        """
+        arrays = {name: getattr(self, name) for name in _stored(type(self))}
         for name, value in arrays.items():
             if isinstance(value, np.ndarray):
                 arrays[name] = value.astype(np.float16)
             elif isinstance(value, tuple):
                 arrays[name] = np.array(value, dtype=np.str_)
+        if self.folds is not None:
+            arrays |= self.folds.arrays()
         with replacing(Path(path)) as partial, partial.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
@@ -227,16 +251,31 @@ class LabelHead:
         """
         known: dict[str, object] = {}
         with open_npz(path, "a label head written by fit-labels", "Fit it again.") as data:
-            for name, value in ((field.name, data[field.name]) for field in fields(cls)):
+            for name, value in ((name, data[name]) for name in _stored(cls)):
                 if value.dtype == np.float16:
                     known[name] = value.astype(np.float32)
                 else:
                     known[name] = tuple(value.tolist()) if value.ndim else value.item()
+            known["folds"] = Folds.of_arrays(data)
             head = cls(**known)  # type: ignore[arg-type]
             outputs = len(head.nouns) + len(head.attributes) + 4
             if head.output.shape != (len(head.bias), outputs):
                 raise ValueError("weights and names do not fit")
+            if head.folds and head.folds.shape != (len(head.region), outputs):
+                raise ValueError("weights and folds do not fit")
             return head
+
+
+def head_path(name: str | Path | None) -> Path:
+    """Return the file of a head: None or ``packaged``, ``unseen``, or a path."""
+    if name in (None, "packaged"):
+        return PACKAGED
+    return UNSEEN if name == "unseen" else Path(str(name))
+
+
+def _stored(head: type[LabelHead]) -> list[str]:
+    """Return the names of the arrays of a head without its folds."""
+    return [field.name for field in fields(head) if field.name != "folds"]
 
 
 def box_geometry(boxes: Float, size: tuple[int, int]) -> Float:

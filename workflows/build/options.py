@@ -113,7 +113,8 @@ class BuildOptions(TextOptions):
     detections: str = option("", "file or folder of precomputed detections or gold boxes", "visual")
     labels: str = option(
         "packaged",
-        "label head of the detector 'labelled': packaged, or a file written by fit-labels",
+        "label head of the detector 'labelled': packaged, unseen (other heads label the photos "
+        "that the packaged one was fitted on), or a file written by fit-labels",
         "visual",
     )
     relations: str = option(

@@ -13,7 +13,7 @@ from pipeline.vision.detectors.regions import Regions
 from pipeline.vision.extraction import PooledExtractor
 from pipeline.vision.extractors.labelled import fitted_extractor
 from pipeline.vision.images import LazyImage
-from pipeline.vision.label_head import PACKAGED, LabelHead, context_row
+from pipeline.vision.label_head import PACKAGED, UNSEEN, LabelHead, context_row, head_path
 
 
 class Labelled:
@@ -21,7 +21,8 @@ class Labelled:
 
     Args:
         path: head written by ``fit-labels``; None or ``packaged``: the packaged one (its origin is
-            described in pipeline/vision/data/label-head.md).
+            described in pipeline/vision/data/label-head.md); ``unseen``: the packaged one, but
+            photos that it was fitted on are labelled by heads that have not seen them.
         limit: objects per image at most.
         min_score: labels with a lower probability are left out.
         min_attribute: attributes with a lower probability are left out.
@@ -39,7 +40,7 @@ class Labelled:
         min_score: float = 0.01,
         min_attribute: float = 0.3,
     ) -> None:
-        self.path = PACKAGED if path in (None, "packaged") else Path(str(path))
+        self.path = head_path(path)
         self.limit, self.min_score, self.min_attribute = limit, min_score, min_attribute
         self.regions = Regions()
 
@@ -51,7 +52,8 @@ class Labelled:
     @property
     def default_features(self) -> str:
         """Name of the extractor of the same head."""
-        return "labelled" if self.path == PACKAGED else f"labelled:{self.path}"
+        names = {PACKAGED: "labelled", UNSEEN: "labelled:unseen"}
+        return names.get(self.path, f"labelled:{self.path}")
 
     @property
     def shown(self) -> float:
@@ -86,7 +88,8 @@ class Labelled:
         found = self.regions.detect(image)
         features = self.extractor.pool(image, found.boxes)
         context = features[context_row(found.labels)]
-        regions = self.head.predict(found, features, context)
-        objects = self.head.objects(found, regions, self.limit, self.min_attribute)
+        head = self.head.for_image(image.image_id)
+        regions = head.predict(found, features, context)
+        objects = head.objects(found, regions, self.limit, self.min_attribute)
         likely = [row for row, score in enumerate(objects.scores) if score >= self.min_score]
         return dataclasses.replace(objects.select(likely), shown=self.shown)

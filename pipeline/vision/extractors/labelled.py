@@ -13,7 +13,7 @@ from features.format import hash_file
 from features.records import Detections
 from pipeline.vision.extraction import PooledExtractor, extractor_registry
 from pipeline.vision.images import LazyImage
-from pipeline.vision.label_head import PACKAGED, LabelHead
+from pipeline.vision.label_head import LabelHead, head_path
 
 Float = npt.NDArray[np.float32]
 
@@ -28,11 +28,11 @@ class LabelledFeatures(PooledExtractor):
     separate what people name. With the packaged head 1860 numbers: 1312, 375 nouns, 173 attributes.
 
     Args:
-        path: head written by ``fit-labels``; None: the packaged one.
+        path: head written by ``fit-labels``; None: the packaged one; ``unseen``: see ``Labelled``.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
-        self.path = PACKAGED if path is None else Path(path)
+        self.path = head_path(path)
 
     @cached_property
     def head(self) -> LabelHead:
@@ -60,7 +60,7 @@ class LabelledFeatures(PooledExtractor):
         features, context = features[:-1], features[-1]
         count = len(features)
         found = Detections(boxes, ("",) * count, np.zeros(count, np.float32), image.size)
-        regions = self.head.predict(found, features, context)
+        regions = self.head.for_image(image.image_id).predict(found, features, context)
         chance = np.concatenate([regions.nouns, regions.attributes], axis=1)
         odds = np.log((chance + LEAST) / (1 - chance + LEAST))
         return np.concatenate([features, (odds + SHIFT) * SCALE], axis=1).astype(np.float32)

@@ -10,6 +10,9 @@ from features.records import Detections
 from pipeline.vision.boxes import iou_matrix
 from pipeline.vision.detection import create_detector
 from pipeline.vision.detectors.regions import PLACES, Regions
+from pipeline.vision.extraction import extractor_registry
+from pipeline.vision.extractors.labelled import LabelledFeatures
+from pipeline.vision.folds import Folds, image_keys
 from pipeline.vision.graph_builder import rules_for
 from pipeline.vision.images import LazyImage
 from pipeline.vision.label_fitting import (
@@ -31,7 +34,7 @@ def drawn(count, seed=0):
     """Return images whose features are the noun and the colour of each region, with noise."""
     rng = np.random.default_rng(seed)
     images = []
-    for _ in range(count):
+    for number in range(count):
         nouns, colours = rng.integers(0, 3, 4), rng.integers(0, 2, 4)
         corner = np.array([[0, 0], [50, 0], [0, 40], [50, 40]], np.float32)
         boxes = np.concatenate([corner, corner + np.array([45, 35])], axis=1).astype(np.float32)
@@ -52,7 +55,7 @@ def drawn(count, seed=0):
             [frozenset({NAMES[n]} | ({"puppy"} if n == 0 else set())) for n in nouns],
             [frozenset({COLOURS[c]}) for c in colours],
         )
-        images.append(LabelledRegions(found, features, gold))
+        images.append(LabelledRegions(f"{seed}-{number}.jpg", found, features, gold))
     return images
 
 
@@ -136,8 +139,7 @@ def test_measure(head):
 
 
 def test_saved_head_predicts_the_same(head, tmp_path):
-    head.save(tmp_path / "head.npz")
-    again = LabelHead.load(tmp_path / "head.npz")
+    again = resaved(head, tmp_path / "head.npz")
     (image,) = drawn(1, seed=3)
     np.testing.assert_allclose(
         predicted(again, image).nouns, predicted(head, image).nouns, atol=0.02
@@ -155,6 +157,100 @@ def test_damaged_heads(head, tmp_path):
     dataclasses.replace(head, nouns=head.nouns[:-1]).save(path)
     with pytest.raises(InputError, match="weights and names"):
         LabelHead.load(path)
+
+
+@pytest.fixture(scope="module")
+def by_heart():
+    """Return images whose nouns are drawn by lot, and a head that had the time to learn them."""
+    rng = np.random.default_rng(3)
+    images = []
+    for image in drawn(60, seed=4):
+        features = rng.normal(0, 1, (6, 64)).astype(np.float32)
+        nouns = [frozenset({NAMES[n]}) for n in rng.integers(0, 3, 4)]
+        gold = image.gold._replace(nouns=nouns)
+        images.append(image._replace(features=features, gold=gold))
+    options = FitOptions(
+        10, folds=3, hidden=64, epochs=50, dropout=0, rate=1e-2, fold_components=64, fold_hidden=64
+    )
+    return images, fit_head(images, "none", options)
+
+
+def chance_of_gold(head, image):
+    nouns = head.predict(image.found, image.features, image.features[4]).nouns
+    own = [head.nouns.index(*names) for names in image.gold.nouns]
+    return nouns[np.arange(4), own].mean()
+
+
+def test_training_images_get_a_head_that_has_not_seen_them(by_heart, tmp_path):
+    images, head = by_heart
+    assert np.mean([chance_of_gold(head, image) for image in images]) > 0.65
+    for known in (head, resaved(head, tmp_path / "head.npz")):
+        unseen = [chance_of_gold(known.for_image(image.image_id), image) for image in images]
+        assert np.mean(unseen) < 0.35  # a third is chance
+        assert known.for_image("new.jpg") is known
+
+
+def test_the_other_folds_have_learned_an_image(by_heart):
+    images, head = by_heart
+    fold = head.folds.of(images[0].image_id)
+    others = [
+        dataclasses.replace(head, **head.folds.weights_of(other))
+        for other in range(3)
+        if other != fold
+    ]
+    assert min(chance_of_gold(other, images[0]) for other in others) > 0.6
+
+
+def resaved(head, path):
+    head.save(path)
+    return LabelHead.load(path)
+
+
+def test_images_are_known_by_their_names():
+    same = ["Images/1000268201_693b08cb0e.jpg", "1000268201.jpg", "1000268201_693b08cb0e_b.png"]
+    assert len(set(image_keys(same).tolist())) == 1
+    others = ["IMG_0001.jpg", "IMG_0002.jpg", "20240501_101112.jpg", "20240501_101113.jpg", "a", ""]
+    assert len(set(image_keys(others).tolist())) == len(others)
+
+
+def test_folds_that_do_not_fit(by_heart, tmp_path):
+    _, head = by_heart
+    path = tmp_path / "head.npz"
+    head.save(path)
+    arrays = dict(np.load(path))
+    for name, value in (
+        ("fold_basis", arrays["fold_basis"][:-1]),
+        ("fold_region", arrays["fold_region"][:, :-1]),
+        ("fold_output", arrays["fold_output"][..., :-1]),
+    ):
+        np.savez(path, **(arrays | {name: value}))
+        with pytest.raises(InputError, match=r"do not fit|broadcast"):
+            LabelHead.load(path)
+    del arrays["fold_bias"]
+    np.savez(path, **arrays)
+    with pytest.raises(InputError, match="fold_bias"):
+        LabelHead.load(path)
+
+
+def test_detector_and_features_ask_the_head_of_the_image(tmp_path, image):
+    flat = flat_head()
+    weights = {
+        name: getattr(flat, name)[None]
+        for name in ("geometry", "detector", "bias", "output", "output_bias")
+    }
+    weights["region"] = weights["context"] = np.zeros((1, 2, 4), np.float32)
+    weights["output_bias"] = weights["output_bias"] + np.eye(8, dtype=np.float32)[:1] * 3
+    folds = Folds(image_keys(["seen.png"]), np.zeros((576, 2), np.float32), weights)
+    path = tmp_path / "head.npz"
+    dataclasses.replace(flat, folds=folds).save(path)
+    seen = LazyImage.from_pixels("seen.png", image.pixels)
+    detector, features = create_detector("labelled", path=path), LabelledFeatures(path)
+    assert detector.detect(image).labels[0] == "grass"
+    assert detector.detect(seen).labels[0] == "dog"
+    box = np.array([[10, 10, 60, 60]], np.float32)
+    difference = features.pool(seen, box) - features.pool(image, box)
+    assert difference[0, 576] > 0.5
+    np.testing.assert_array_equal(difference[0, 577:], 0)
 
 
 def test_features_of_another_width(head):
@@ -203,10 +299,11 @@ def test_regions_options():
         Regions(detected=0)
 
 
-def test_labelled_detector(tmp_path, image):
+def flat_head():
+    """Return a head that says the same of every region."""
     width = 576  # of the extractor nanodet
     hidden, outputs = 4, len(NAMES) + 1 + 4
-    flat = LabelHead(
+    return LabelHead(
         extractor="nanodet",
         nouns=NAMES,
         attributes=("red",),
@@ -220,7 +317,10 @@ def test_labelled_detector(tmp_path, image):
         output_bias=np.array([-1, 0, -3, 1, 0, 0, 0, 0], np.float32),
         together=np.zeros((3, 3), np.float32),
     )
-    flat.save(tmp_path / "head.npz")
+
+
+def test_labelled_detector(tmp_path, image):
+    flat_head().save(tmp_path / "head.npz")
     detector = create_detector("labelled", path=tmp_path / "head.npz")
     found = detector.detect(image)
     assert found.labels[0] == "grass"
@@ -234,6 +334,19 @@ def test_labelled_detector(tmp_path, image):
     assert detector.identity()["features"]["name"] == "nanodet"
     rules = rules_for(detector)
     assert (rules.cross_class_iou, rules.whole_image) == (1, "always")
+
+
+def test_unseen_labels_of_photos_that_the_packaged_head_was_fitted_on():
+    packaged, unseen = create_detector("labelled"), create_detector("labelled", path="unseen")
+    assert unseen.path.stat().st_size < 5_000_000
+    assert unseen.default_features == "labelled:unseen"
+    features = extractor_registry.create("labelled:unseen")
+    assert features.identity()["head"] == unseen.identity()["head"]
+    head, folds = unseen.head, unseen.head.folds
+    assert (len(folds.images), len(folds)) == (6000, 3)
+    assert packaged.head.folds is None
+    np.testing.assert_array_equal(head.region, packaged.head.region)
+    assert head.for_image("my own photo.jpg") is head
 
 
 def test_packaged_head_is_small_and_complete():
