@@ -21,6 +21,7 @@ __all__ = [
     "fold",
     "hidden",
     "negative_id",
+    "plain_path",
     "same_place",
     "source_of_negative",
 ]
@@ -33,6 +34,7 @@ _CONTROL = re.compile(
 # What systems leave in folders and archives: macOS, Synology, Windows.
 _SYSTEM = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
 _GLOBAL = re.compile(r"COCO_[a-z]+\d{4}_\d{12}(\.\w+)?")  # names of one image in any folder
+_NOWHERE = re.compile(r"(?<![:/])/(?:\.?/)+")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -105,6 +107,18 @@ def base_name(name: str) -> str:
     ('7.jpg', '7.jpg')
     """
     return name.replace("\\", "/").rpartition("/")[2]
+
+
+def plain_path(name: str) -> str:
+    """Return a name without parts of a path that lead nowhere; URLs keep their ``//``.
+
+    >>> plain_path("./a//b/./7.jpg"), plain_path("http://x/7.jpg")
+    ('a/b/7.jpg', 'http://x/7.jpg')
+    """
+    if "//" not in name and "./" not in name:  # nearly all names
+        return name
+    name = _NOWHERE.sub("/", name)
+    return name.removeprefix("./") or name
 
 
 def fold(name: str) -> str:

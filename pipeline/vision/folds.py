@@ -21,7 +21,7 @@ Float = npt.NDArray[np.float32]
 # Data sets name photos of Flickr by the number of the photo, with or without what follows it.
 _FLICKR = re.compile(r"(\d{6,})(?:_[0-9a-f]{8,}.*)?")
 _LEVELS = 63  # of a stored weight, on each side of 0; 7 bits keep the packaged file below 5 MB
-_WEIGHTS = ("region", "context", "geometry", "detector", "bias", "output", "output_bias")
+WEIGHTS = ("region", "context", "geometry", "detector", "bias", "output", "output_bias")
 
 
 def image_keys(image_ids: Iterable[str]) -> npt.NDArray[np.uint64]:
@@ -57,9 +57,9 @@ class Folds:
         return len(self.weights["bias"])
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Features and outputs of a head."""
-        return len(self.basis), self.weights["output"].shape[-1]
+    def components(self) -> int:
+        """C, the principal components."""
+        return int(self.basis.shape[1])
 
     def of(self, image_id: str) -> int | None:
         """Return the fold of an image, None if the heads were not fitted on it."""
@@ -70,7 +70,7 @@ class Folds:
 
     def weights_of(self, fold: int) -> dict[str, Float]:
         """Return the weights of the head that was fitted without the images of a fold."""
-        found = {name: self.weights[name][fold] for name in _WEIGHTS}
+        found = {name: self.weights[name][fold] for name in WEIGHTS}
         return found | {name: self.basis @ found[name] for name in ("region", "context")}
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -89,19 +89,32 @@ class Folds:
     def of_arrays(cls, stored: Mapping[str, npt.NDArray[np.generic]]) -> Folds | None:
         """Return what ``arrays`` made, None if there is nothing.
 
-        Raises: KeyError, ValueError: an array is missing or has another shape.
+        The caller compares the shapes of the weights with those of the head.
+
+        Raises: KeyError, ValueError: an array is missing or is not what it should be.
         """
         if "fold_images" not in stored:
             return None
-        found = {}
-        for name in ("basis", *_WEIGHTS):
-            value = stored[f"fold_{name}"].astype(np.float32)
+        found: dict[str, Float] = {}
+        for name in ("basis", *WEIGHTS):
+            raw = stored[f"fold_{name}"]
+            if raw.dtype != (np.float16 if name.endswith("bias") else np.int8):
+                raise ValueError(f"'fold_{name}' has the dtype {raw.dtype}")
+            value: Float = raw.astype(np.float32)
             if not name.endswith("bias"):
-                value = value * stored[f"fold_{name}_scale"].astype(np.float32)
+                scale = stored[f"fold_{name}_scale"]  # numpy would repeat it
+                shape = (*value.shape[:-2], 1, *value.shape[-1:])
+                if scale.dtype != np.float32 or scale.shape != shape:
+                    raise ValueError(f"'fold_{name}_scale' does not fit 'fold_{name}'")
+                value = value * scale.astype(np.float32)
             found[name] = value
-        basis, bias = found.pop("basis"), found["bias"]
-        heads, hidden = bias.shape
-        inner = (heads, basis.shape[1], hidden)
-        if not (found["region"].shape == found["context"].shape == inner):
+        basis, images = found.pop("basis"), stored["fold_images"].astype(np.uint64)
+        if (
+            stored["fold_images"].dtype != np.uint64
+            or images.ndim != 1
+            or (images[1:] < images[:-1]).any()
+        ):
+            raise ValueError("'fold_images' are not sorted keys")
+        if basis.ndim != 2 or found["bias"].ndim != 2 or not len(found["bias"]):
             raise ValueError("the weights of the folds do not fit")
-        return cls(stored["fold_images"].astype(np.uint64), basis, found)
+        return cls(images, basis, found)

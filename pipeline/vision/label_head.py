@@ -7,7 +7,7 @@ probability is that of the event that people would box this region and call it s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from features.errors import UsageError
 from features.format import replacing
-from features.npz_files import open_npz
+from features.npz_files import check_array, check_names, open_npz
 from features.records import Detections
 from pipeline.vision.boxes import clip_boxes, iou_matrix
-from pipeline.vision.folds import Folds
+from pipeline.vision.folds import WEIGHTS, Folds
 
 Float = npt.NDArray[np.float32]
 
@@ -258,12 +258,49 @@ class LabelHead:
                     known[name] = tuple(value.tolist()) if value.ndim else value.item()
             known["folds"] = Folds.of_arrays(data)
             head = cls(**known)  # type: ignore[arg-type]
-            outputs = len(head.nouns) + len(head.attributes) + 4
-            if head.output.shape != (len(head.bias), outputs):
-                raise ValueError("weights and names do not fit")
-            if head.folds and head.folds.shape != (len(head.region), outputs):
-                raise ValueError("weights and folds do not fit")
+            head._check()
             return head
+
+    def _check(self) -> None:
+        """Raise ValueError if names, weights or folds are not what they should be."""
+        for name in ("nouns", "attributes", "detector_labels"):
+            check_names(name, getattr(self, name))
+        texts: tuple[object, ...] = (self.extractor, self.about)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("'extractor' or 'about' is not a text")
+        if not 0 <= self.shown <= 1:
+            raise ValueError(f"'shown' is {self.shown!r}, not a probability")
+        n = len(self.nouns)
+        check_array("together", self.together, (n, n))
+        detector, outputs = len(self.detector_labels) + 1, n + len(self.attributes) + 4
+        own = {name: getattr(self, name) for name in WEIGHTS}
+        _check_weights(own, len(self.region), detector, outputs)
+        if self.folds is not None:
+            check_array("fold_basis", self.folds.basis, (len(self.region), self.folds.components))
+            heads, components = (len(self.folds),), self.folds.components
+            _check_weights(self.folds.weights, components, detector, outputs, heads)
+
+
+def _check_weights(
+    weights: Mapping[str, Float],
+    inputs: int,
+    detector: int,
+    outputs: int,
+    heads: tuple[int, ...] = (),
+) -> None:
+    """Raise ValueError if a weight is not finite or has another shape than the others tell."""
+    hidden = weights["bias"].shape[-1]
+    shapes = {
+        "region": (inputs, hidden),
+        "context": (inputs, hidden),
+        "geometry": (GEOMETRY, hidden),
+        "detector": (detector, hidden),
+        "bias": (hidden,),
+        "output": (hidden, outputs),
+        "output_bias": (outputs,),
+    }
+    for name, shape in shapes.items():
+        check_array(f"fold_{name}" if heads else name, weights[name], (*heads, *shape))
 
 
 def head_path(name: str | Path | None) -> Path:

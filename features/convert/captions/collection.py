@@ -10,7 +10,7 @@ from features.convert.captions.cleaning import NO_SPLIT, clean_text, no_words, p
 from features.convert.captions.entries import EntryWriter
 from features.convert.captions.splitting import Shares
 from features.errors import InputError, UsageError
-from features.names import bad_file, bad_name, bad_split
+from features.names import bad_file, bad_name, bad_split, plain_path
 from features.records import Caption, ImageEntry
 
 IN_MEMORY = 64 << 20  # bytes of ids and texts; COCO's captions have 60 MB
@@ -109,8 +109,9 @@ class Collector:
         """
         split = plain_split(entry.split)
         if split == NO_SPLIT and self.shares is not None:
-            split = self.shares.split_of(entry.id)
-        entry = ImageEntry(entry.id, entry.file, split, entry.captions)
+            split = self.shares.split_of(plain_path(entry.id))
+        # One file must not be two images, perhaps in two splits.
+        entry = ImageEntry(plain_path(entry.id), plain_path(entry.file), split, entry.captions)
         named = (entry.id, entry.file, split)
         if named != self._good:  # the rows of an image mostly follow each other
             reason = _bad_id(entry.id) or ("" if split in _PLAIN else _bad_split(split))

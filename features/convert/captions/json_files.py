@@ -16,6 +16,7 @@ from features.convert.safe.inputs import damaged, read_text
 from features.convert.safe.json_files import unique_keys
 from features.convert.safe.values import brief, text_of
 from features.errors import InputError
+from features.names import plain_path
 from features.records import Caption, ImageEntry
 
 
@@ -116,7 +117,7 @@ def _karpathy(images: Iterable[dict[str, Any]], path: Path, collector: Collector
         )
         with contextlib.suppress(InputError):  # a number that is none is not needed for captions
             if not _missing(imgid := image.get("imgid")) and imgid != "":
-                collector.numbers[name] = text_of(where, "'imgid'", imgid)
+                collector.numbers[plain_path(name)] = text_of(where, "'imgid'", imgid)
 
 
 def _sentence(where: str, sentence: Mapping[str, Any]) -> str:

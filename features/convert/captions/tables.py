@@ -25,6 +25,7 @@ from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import brief, text_of
 from features.decoding import SUFFIXES
 from features.errors import InputError, MissingDependency
+from features.names import plain_path
 from features.records import Caption, ImageEntry
 
 IMAGE: tuple[str, ...] = (
@@ -106,8 +107,8 @@ class TableRows:
         given = row[names["image"]]
         if isinstance(given, dict):  # an image of Hugging Face: its path, perhaps its bytes
             given = given.get("path")
-        name = text_of(where, repr(names["image"]), given).strip().replace("\\", "/")
-        name = name.removeprefix("./")
+        name = text_of(where, repr(names["image"]), given).strip()
+        name = plain_path(name.replace("\\", "/"))
         if not name:
             raise InputError(f"{names['image']!r} is empty")
         split = row.get(names["split"]) if "split" in names else None
@@ -367,7 +368,7 @@ def read_token_lines(path: Path, collector: Collector) -> list[Path]:
         if not line.strip():
             continue
         key, tab, caption = line.partition("\t")
-        key = key.strip().replace("\\", "/").removeprefix("./")
+        key = plain_path(key.strip().replace("\\", "/"))
         name, sign, _ = key.rpartition("#")
         if not (tab and sign and name):
             reason = f"not 'image.jpg#k<TAB>caption': {line[:60]!r}"

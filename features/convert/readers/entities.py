@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MARKED = re.compile(r"\[/EN#(\d+)/([^\s\]]+) ([^\]]*)\]")
 """A marked phrase of a caption: entity id, types separated by slashes, words."""
+_STRAY = re.compile(r"\[?/?EN#|[\[\]]")  # of a mark that is cut or damaged
 _MAX_BYTES = 8 << 20  # the largest real file has some kilobytes
 
 
@@ -143,6 +144,8 @@ def _read_annotation(path: Path) -> tuple[tuple[int, ...], list[list[int]], list
     if named != path.stem and not path.stem.startswith(f"{named}_"):
         raise InputError(f"{path}: its <filename> is {named!r}. Rename one of them.")
     size = integers(str(path), "size", _texts(root.find("size"), "width", "height"), 2)
+    if 0 in size:  # which stands for a size that is not known
+        raise InputError(f"{path}: an image size of {size[0]} x {size[1]} is not possible.")
     boxes: list[list[int]] = []
     entities: list[tuple[str, ...]] = []
     for item in root.findall("object"):
@@ -167,8 +170,11 @@ def _read_sentences(path: Path, rows: Mapping[str, tuple[int, ...]]) -> list[Sen
     """Return the captions of a file; ``rows`` are the rows of the boxes of each entity."""
     sentences = []
     for at, line in enumerate(read_text(path).splitlines()):
-        if line.count("[/EN#") != len(MARKED.findall(line)):
-            raise InputError(f"{path}, line {at + 1}: a phrase mark is not closed.")
+        if stray := _STRAY.search(MARKED.sub("", line)):
+            raise InputError(
+                f"{path}, line {at + 1}: {stray[0]!r} outside of a phrase mark. Marks are "
+                "'[/EN#ENTITY/TYPE WORDS]'; correct the line."
+            )
         end, words, phrases = 0, list[str](), list[Phrase]()
         for mark in MARKED.finditer(line):
             words += line[end : mark.start()].split()

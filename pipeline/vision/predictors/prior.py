@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from features.errors import UsageError
 from features.format import hash_file, replacing
-from features.npz_files import open_npz
+from features.npz_files import check_array, check_names, open_npz
 from features.records import Detections
 from pipeline.vision.boxes import areas, intersections, iou_matrix
 from pipeline.vision.relations import Relations, rank_relations
@@ -208,9 +208,13 @@ class PriorTable:
         """
         with open_npz(path, "a table written by fit-relations", "Fit it again.") as data:
             labels, predicates = data["labels"].tolist(), data["predicates"].tolist()
-            counts = np.zeros((len(labels), len(labels), len(predicates)), np.float32)
-            counts[tuple(data["counted"].T.astype(np.int64))] = data["counts"]
-            return cls(
+            n, m = len(labels), len(predicates)
+            counts = np.zeros((n, n, m), np.float32)
+            counted = data["counted"]
+            if counted.ndim != 2 or counted.shape[1] != 3 or (counted < 0).any():
+                raise ValueError("'counted' is not a list of labels and predicates")
+            counts[tuple(counted.T.astype(np.int64))] = data["counts"]
+            table = cls(
                 tuple(labels),
                 tuple(predicates),
                 data["pairs"].astype(np.float32),
@@ -221,6 +225,16 @@ class PriorTable:
                 data["weights"],
                 str(data["about"]),
             )
+            check_names("labels", table.labels)
+            check_names("predicates", table.predicates)
+            check_array("pairs", table.pairs, (n, n))
+            check_array("counts", counts, (n, n, m))
+            check_array("ranks", table.ranks, (2, RANKS))
+            check_array("weights", table.weights, (TERMS,))
+            for at, cells in enumerate(CELLS):
+                check_array(f"geometry{at}", table.geometry[at], (m, cells))
+                check_array(f"fit{at}", table.fit[at], (2, n, cells))
+            return table
 
 
 class Prior:

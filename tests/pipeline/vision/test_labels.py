@@ -12,7 +12,7 @@ from pipeline.vision.detection import create_detector
 from pipeline.vision.detectors.regions import PLACES, Regions
 from pipeline.vision.extraction import extractor_registry
 from pipeline.vision.extractors.labelled import LabelledFeatures
-from pipeline.vision.folds import Folds, image_keys
+from pipeline.vision.folds import WEIGHTS, Folds, image_keys
 from pipeline.vision.graph_builder import rules_for
 from pipeline.vision.images import LazyImage
 from pipeline.vision.label_fitting import (
@@ -155,7 +155,7 @@ def test_damaged_heads(head, tmp_path):
     with pytest.raises(InputError, match=r"fit-labels.*Fit it again"):
         LabelHead.load(path)
     dataclasses.replace(head, nouns=head.nouns[:-1]).save(path)
-    with pytest.raises(InputError, match="weights and names"):
+    with pytest.raises(InputError, match=r"'together' has the shape \(4, 4\), not \(3, 3\)"):
         LabelHead.load(path)
 
 
@@ -213,19 +213,38 @@ def test_images_are_known_by_their_names():
     assert len(set(image_keys(others).tolist())) == len(others)
 
 
-def test_folds_that_do_not_fit(by_heart, tmp_path):
-    _, head = by_heart
+def test_weights_and_folds_that_do_not_fit(tmp_path):
     path = tmp_path / "head.npz"
-    head.save(path)
+    flat = flat_head()
+    weights = {name: np.stack([getattr(flat, name)] * 3) for name in WEIGHTS}
+    weights |= dict.fromkeys(("region", "context"), np.zeros((3, 2, len(flat.bias)), np.float32))
+    keys = np.sort(image_keys(["a.png", "b.png"]))
+    folds = Folds(keys, np.zeros((len(flat.region), 2), np.float32), weights)
+    dataclasses.replace(flat, folds=folds).save(path)
+    LabelHead.load(path)
     arrays = dict(np.load(path))
-    for name, value in (
-        ("fold_basis", arrays["fold_basis"][:-1]),
-        ("fold_region", arrays["fold_region"][:, :-1]),
-        ("fold_output", arrays["fold_output"][..., :-1]),
-    ):
+    nan = {name: value * np.nan for name, value in arrays.items() if value.dtype.kind == "f"}
+    scaled = [name for name in arrays if name.endswith("_scale")]
+    own = [name for name in arrays if arrays[name].dtype == np.float16]
+    fold = [name for name in arrays if name.startswith("fold_") and name not in scaled]
+    cases = [(name, nan[name]) for name in (*own, *scaled, "shown")]
+    cases += [(name, arrays[name][..., :-1]) for name in (*own, *fold) if name != "fold_images"]
+    cases += [(name, arrays[name].astype(np.int64)) for name in (*own, *fold)]
+    cases += [(name, arrays[name][:0]) for name in fold if name != "fold_images"]
+    cases += [
+        ("nouns", arrays["nouns"][[0] * len(flat.nouns)]),
+        ("nouns", arrays["nouns"].astype("S")),
+    ]
+    cases += [("fold_images", arrays["fold_images"][::-1]), ("extractor", np.array(3))]
+    cases += [("detector", arrays["detector"][:-1]), ("geometry", arrays["geometry"][:-1])]
+    for name, value in cases:
         np.savez(path, **(arrays | {name: value}))
-        with pytest.raises(InputError, match=r"do not fit|broadcast"):
+        with pytest.raises(InputError, match=r"head\.npz: not a label head .*Fit it again"):
             LabelHead.load(path)
+    none = {name: arrays[name][:0] for name in (*fold, *scaled) if "basis" not in name}
+    np.savez(path, **(arrays | none))
+    with pytest.raises(InputError, match="folds do not fit"):
+        LabelHead.load(path)
     del arrays["fold_bias"]
     np.savez(path, **arrays)
     with pytest.raises(InputError, match="fold_bias"):

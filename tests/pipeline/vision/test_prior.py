@@ -102,6 +102,21 @@ def test_bad_files(tmp_path):
         PriorTable.load(tmp_path / "other.npz")
 
 
+def test_tables_that_do_not_fit(table, tmp_path):
+    path = tmp_path / "table.npz"
+    table.save(path)
+    arrays = dict(np.load(path))
+    numbers = [name for name, value in arrays.items() if value.dtype.kind == "f"]
+    cases = [(name, arrays[name] * np.nan) for name in numbers]
+    cases += [(name, arrays[name][..., :-1]) for name in (*numbers, "labels", "predicates")]
+    cases += [("labels", arrays["labels"].astype("S")), ("counted", arrays["counted"][:, :2])]
+    cases += [("labels", arrays["labels"][[0] * len(table.labels)])]
+    for name, value in cases:
+        np.savez(path, **(arrays | {name: value}))
+        with pytest.raises(InputError, match=r"table\.npz: not a table .* Fit it again"):
+            PriorTable.load(path)
+
+
 def test_fitting_needs_relations():
     with pytest.raises(UsageError, match="at least two"):
         fit_prior(world(1, 0))

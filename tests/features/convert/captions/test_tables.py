@@ -354,3 +354,20 @@ def test_two_columns_of_one_name_in_parquet(tmp_path):
     pq.write_table(pa.table(columns, names=["image", "caption", "caption"]), tmp_path / "t.parquet")
     with pytest.raises(InputError, match=r"t\.parquet: two columns are named 'caption'"):
         read_captions(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("form", ["./a/b.jpg", "a//b.jpg", "a/./b.jpg", ".//a/.//b.jpg"])
+def test_forms_of_one_path_are_one_image(tmp_path, form):
+    rows = [("a/b.jpg", "A dog runs .", "train"), (form, "A cat sits .", "train")]
+    listed = {"file_name": form, "id": 1}, {"file_name": "a/b.jpg", "id": 2}
+    notes = [{"image_id": k, "id": k, "caption": "A dog runs ."} for k in (1, 2)]
+    coco = tmp_path / "captions_train.json"
+    coco.write_text(json.dumps({"images": listed, "annotations": notes}))
+    path = tmp_path / "c.csv"
+    path.write_bytes(table("csv", rows))
+    for file in (path, coco):
+        (image,) = read_captions(file).entries
+        assert (image.id, image.file, len(image.captions)) == ("a/b.jpg", "a/b.jpg", 2)
+    path.write_bytes(table("csv", [rows[0], (form, "A cat sits .", "test")]))
+    with pytest.raises(InputError, match=r"'a/b\.jpg': listed twice, as train and as test"):
+        read_captions(path)
