@@ -39,8 +39,10 @@ def integers(where: str, what: str, values: object, count: int) -> tuple[int, ..
             number = int(value) if whole else float(value)
         except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where}: {what} {brief(value)} is not a number.") from error
-        if number != number // 1 or not -(2**62) < number < 2**62:
+        if number != number // 1:  # infinity and NaN, too
             raise InputError(f"{where}: {what} {brief(value)} is not an integer.")
+        if not -(2**62) < number < 2**62:
+            raise InputError(f"{where}: {what} {brief(value)} is too large.")
         numbers.append(int(number))
     return tuple(numbers)
 

@@ -85,7 +85,7 @@ def test_tsv_duplicates_torn_line_and_parts(tmp_path):
         ({"num_boxes": 10**12}, "is not possible"),
         ({"num_boxes": -1}, "is not possible"),
         ({"num_boxes": "x"}, "not a number"),
-        ({"image_w": "nan"}, "not an integer"),
+        ({"image_w": "nan"}, "not a number"),
         ({"image_w": 10**9}, "is not possible"),
         ({"boxes": "####"}, "not base64"),
         ({"boxes": "AAA"}, "not base64"),
