@@ -41,6 +41,8 @@ def test_they_are_those_of_flickr30k_with_the_small_settings(name):
     kind = load(name).model.name
     changes = {**small["all"], **small.get(kind, {})}
     changes["run.epochs"] = 4 if kind in ("vse", "sgm", "hrem") else 3
+    if kind == "sgm":  # see docs/results.md
+        changes["optim.lr"] /= 2
     words = [word for key, value in changes.items() for word in (f"--{key}", json.dumps(value))]
     wanted, found = (
         to_dict(one) for one in (load(name.replace("_f8k", "_f30k"), words), load(name))
