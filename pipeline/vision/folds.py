@@ -1,8 +1,8 @@
 """Cross-fitting: the images that a label head was fitted on get a head that has not seen them.
 
-A head is surer about the images that it was fitted on than about others. A matching model that is
-trained on such labels relies on them more than it may on new images. So the images are divided
-into folds, and for each fold one more head is fitted without its images.
+A head is better on the images that it was fitted on than on others, so what is measured on graphs
+of these images says too much. The images are divided into folds, and for each fold one more head
+is fitted without its images.
 """
 
 from __future__ import annotations
