@@ -10,8 +10,9 @@ parser, detector or scheduler. Written are ``gpu.json`` and ``gpu.md``:
 2. scoring: 1,000 images x 5,000 captions, and the share of the device's rate of matrix products;
 3. training: a step at published sizes from a store with the shape of Flickr30k: time, peak memory,
    wait for the loader;
-4. resume: a run that was stopped and resumed has the weights of an uninterrupted one;
-5. two processes on the device, started by torchrun.
+4. mixed precision: a few steps of each model in bf16, the default on CUDA;
+5. resume: a run that was stopped and resumed has the weights of an uninterrupted one;
+6. two processes on the device, started by torchrun.
 
 A part that would end after ``--minutes`` is left out, and the tables say so.
 """
@@ -206,6 +207,12 @@ class Bench:
             }
         )
 
+    def mixed(self, name: str) -> Row:
+        """Train a few steps in bf16."""
+        with contextlib.redirect_stdout(sys.stderr):
+            code = train(self.config(name, f"mixed-{name}", max_steps=2, amp="bf16"))
+        return {"works": code == 0}
+
     def resume(self, name: str) -> Row:
         """Stop a run after two steps, resume it, and compare it with a whole run."""
         with contextlib.redirect_stdout(sys.stderr):
@@ -234,8 +241,8 @@ class Bench:
         )
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         took = time.perf_counter() - start
-        last = lines[-1][:120] if lines else ""
-        return {"works": done.returncode == 0, "seconds": took, "last line": last}
+        told = [line for line in lines if "error" in line.lower()] or lines or [""]
+        return {"works": done.returncode == 0, "seconds": took, "last line": told[-1][:120]}
 
     def run(self) -> dict[str, list[Row]]:
         """Run all parts; rows are left out once the time is over."""
@@ -244,6 +251,7 @@ class Bench:
             "correctness": (self.correctness, MODELS),
             "scoring": (self.scoring, PAIRWISE),
             "training": (self.training, MODELS),
+            "mixed precision": (self.mixed, several if self.dry else MODELS),
             "resume": (self.resume, several),
             "ranks": (self.ranks, ("sgm",)),
         }

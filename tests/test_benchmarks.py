@@ -79,7 +79,15 @@ def test_the_benchmark_of_a_gpu_runs_tiny_without_one(tmp_path):
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "gpu.json").read_text())
     parts = document["parts"]
-    assert [*parts] == ["correctness", "scoring", "training", "resume", "ranks"]
+    assert [*parts] == [
+        "correctness",
+        "scoring",
+        "training",
+        "mixed precision",
+        "resume",
+        "ranks",
+    ]
+    assert parts["mixed precision"] == [{"model": "sgm", "works": True}]
     assert len(parts["correctness"]) == len(parts["training"]) == 7
     for row in parts["correctness"]:
         assert row["float32 max error"] == 0, row  # the same device twice
@@ -88,7 +96,7 @@ def test_the_benchmark_of_a_gpu_runs_tiny_without_one(tmp_path):
         {"model": "sgm", "largest difference of weights": 0.0, "exact": True}
     ]
     assert parts["ranks"][0]["works"] is True
-    assert (tmp_path / "gpu.md").read_text().count("| sgm |") == 5
+    assert (tmp_path / "gpu.md").read_text().count("| sgm |") == 6
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

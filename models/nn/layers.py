@@ -169,15 +169,19 @@ class BiGru(nn.Module):
         (real,) = torch.nonzero(lengths > 0, as_tuple=True)
         if real.numel() == 0:
             return states, final
+        rows = x[real].to(next(self.rnn.parameters()).dtype)
         packed = pack_padded_sequence(
-            x[real], lengths[real].cpu(), batch_first=True, enforce_sorted=False
+            rows, lengths[real].cpu(), batch_first=True, enforce_sorted=False
         )
-        out, last = self.rnn(packed)  # last: (directions, n, hidden)
+        # autocast runs cuDNN's GRU in float16 even where it was asked for bfloat16
+        with torch.autocast(x.device.type, enabled=False):
+            out, last = self.rnn(packed)  # last: (directions, n, hidden)
         both, _ = pad_packed_sequence(
             out, batch_first=True, total_length=x.shape[1]
         )  # (n, T, 2 hidden)
         mean = both.unflatten(-1, (-1, self.hidden)).mean(-2)
-        return states.index_copy(0, real, mean), final.index_copy(0, real, last.mean(0))
+        last = last.mean(0).to(x.dtype)
+        return states.index_copy(0, real, mean.to(x.dtype)), final.index_copy(0, real, last)
 
 
 def _plain(x: Tensor) -> bool:

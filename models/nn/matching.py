@@ -46,7 +46,8 @@ def segment_mean(values: Tensor, mask: Tensor) -> Tensor:
     owner = torch.nonzero(mask)[:, 0]  # (Q,)
     share = values.new_zeros(len(owner), len(mask))
     counts = mask.sum(1).clamp(min=1).to(values.dtype)
-    share[torch.arange(len(owner), device=owner.device), owner] = 1.0 / counts[owner]
+    each = (1.0 / counts[owner]).to(share.dtype)  # autocast divides in float32
+    share[torch.arange(len(owner), device=owner.device), owner] = each
     return values @ share
 
 

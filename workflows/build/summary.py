@@ -137,8 +137,16 @@ def _next_steps(plan: Plan, found: Mapping[str, Any]) -> list[str]:
         images = ["--images-dir", plan.options.images_dir] if plan.has_files else []
         steps.append(["report", folder, *images])
         if {"train", "val"} <= found["splits"].keys() and plan.features != "none":
-            steps.append(["train", "sgm_f30k", "--data.store", folder])
+            config = _configuration(found["splits"]["train"])
+            steps.append(["train", config, "--data.store", folder])
     return [f"next: {command_line(step)}" for step in steps]
+
+
+def _configuration(images: int) -> str:
+    """Return the name of a configuration for so many training images."""
+    if images < 15_000:
+        return "vse_f8k"  # minutes on a CPU
+    return "sgm_f30k" if images < 60_000 else "sgm_coco"
 
 
 def _verified(folder: Path) -> str:

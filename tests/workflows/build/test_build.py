@@ -16,6 +16,8 @@ from features.format import files as atomic
 from features.format.files import read_sealed, write_sealed
 from features.format.manifest import read_store_manifest, store_manifest_path
 from features.maintenance.verify import verify_store
+from models.configuration.files import shipped
+from workflows.build import summary
 
 pytestmark = pytest.mark.cluster
 
@@ -287,17 +289,26 @@ def test_a_build_says_what_to_do_next(data, graphs, run_luigi):
             (
                 ["show", store],
                 ["report", store, "--images-dir", photos],
-                ["train", "sgm_f30k", "--data.store", store],
+                ["train", "vse_f8k", "--data.store", store],
             ),
             strict=True,
         )
     ] == [
         ["show", store],
         ["report", store, "--images-dir", photos],
-        ["train", "sgm_f30k", "--data.store", store],
+        ["train", "vse_f8k", "--data.store", store],
     ]
     _, out, _ = run_luigi("BuildDataset", {**graphs, "--store-dir": f"{store}2"}, "--jobs", "1")
     assert "scenestore train" not in out  # without features
+
+
+@pytest.mark.parametrize(
+    ("images", "config"),
+    [(6_000, "vse_f8k"), (29_000, "sgm_f30k"), (113_287, "sgm_coco")],
+)
+def test_the_configuration_to_train_next_suits_the_number_of_images(images, config):
+    assert summary._configuration(images) == config
+    assert config in shipped()
 
 
 def test_invalid_json_is_an_error_of_one_line(data, run_luigi):
