@@ -57,7 +57,7 @@ class Grounded:
         """Return name, version, the hash of the files, parser and profile."""
         return {
             "name": "grounded",
-            "version": 1,
+            "version": 2,
             "content": self._content,
             "parser": [self.parser, parser_version(self.parser)[1], PARSE_VERSION],
             "profile": self.profile,

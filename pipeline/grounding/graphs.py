@@ -22,6 +22,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_PAIRS = frozenset(("glasses", "sunglasses", "sweatpants"))
 # Nouns that leave the name of the object to the noun after "of": "a group of people".
 COLLECTIVES = _words(
     "array assortment body bouquet bunch bundle cluster collection couple crowd expanse flight "
@@ -214,7 +215,7 @@ def _read_caption(
     named = _head_objects(parse, phrase_of, ends)
     for number_of_phrase, node in named.items():
         entity = known[sentence.phrases[number_of_phrase].entity]
-        noun = parse.objects[node]
+        noun = _noun(parse, node, heads[node])
         if noun in COLOURS and "clothing" in entity.types:  # "a girl in red"
             entity.attributes[noun] += 1
             noun = "clothing"
@@ -239,6 +240,16 @@ def _read_caption(
         stated[first, predicate, second].append(
             Evidence(number, heads[subject], words, heads[target])
         )
+
+
+def _noun(parse: TextGraph, node: int, at: int) -> str:
+    """Return the noun of a node at a token; SPICE's names have a singular for pairs, *sunglass*."""
+    form = parse.tokens[at].lower()
+    counted = any(
+        head == at and relation in ("nummod", "det:qmod")
+        for head, relation in zip(parse.heads, parse.deprels, strict=True)
+    )
+    return form if form in _PAIRS and not counted else parse.objects[node]
 
 
 def _head_objects(

@@ -21,6 +21,7 @@ SYNONYMS = {
     "dirtbike": "motorcycle",
     "dogs": "dog",
     "gentleman": "man",
+    "glasses": "glass",
     "kids": "kid",
     "men": "man",
     "motorbike": "motorcycle",

@@ -1,6 +1,7 @@
 """Grounded scene graphs: boxes of a drawn Entities folder, linked with its captions."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def graph(grounded):
 def test_labels_are_the_most_frequent_head_nouns(graph):
     assert graph.labels == ("boy", "horse", "dog", "dog", "shirt", "beach")
     assert dict(graph.nouns[0]) == {"man": 1, "boy": 2, "rider": 1}
+
+
+@pytest.mark.parametrize(
+    ("caption", "label"),
+    [
+        ("A boy wears [/EN#4/clothing black sunglasses] .", "sunglasses"),
+        ("A boy wears [/EN#4/clothing his glasses] .", "glasses"),
+        ("A boy holds [/EN#4/other two glasses] .", "glass"),
+        ("A boy holds [/EN#4/other a glass] of water .", "glass"),
+    ],
+)
+def test_eyewear_keeps_its_plural(folder, tmp_path, caption, label):
+    copy = shutil.copytree(folder, tmp_path / "entities")
+    (copy / "Sentences" / "12_ab.txt").write_text(caption)
+    graph = Grounded(copy).graph("12_ab.jpg")
+    assert label in graph.labels
 
 
 def test_attributes_belong_to_the_head_of_their_phrase(graph):
