@@ -238,6 +238,7 @@ def test_all_captions_are_written_while_there_is_room(crowd, tmp_path):
         text = draw_graph(None, wide, tmp_path / "a.svg", captions).read_text()
         assert all(f"<!-- Caption number {n}. -->" in text for n in range(5))
     assert "see" not in text.rpartition("<!-- Caption number 4. -->")[2]  # triplets give way
+    assert re.search("<!-- triplets of [45] captions not shown -->", text)
     many = draw_graph(None, wide, tmp_path / "b.svg", said * 30).read_text()
     assert "more captions" in many
 
