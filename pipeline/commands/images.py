@@ -135,12 +135,14 @@ def _table(photo: str, found: Detections) -> list[str]:
         lines.append(f"  {found.scores[row]:.2f} {box}  {name}")
     if everywhere := whole_image(found, chosen):
         lines.append(f"  {everywhere}")
+    elif not count and (guesses := _best(found)):
+        lines.append(f"  none reaches confidence {found.shown:.2f}; the best: {guesses}")
     merged = {fact.row: fact for fact in facts(found)}
     for row in chosen.relations:
         fact = merged[row]
         words = f"{fact.subject} - {fact.predicate} - {fact.object}"
         lines.append(f"  {fact.score:.2f} {fact.times}{words}")
-    left = [_left_out(rest, "object", found.shown, "covered by one of these")]
+    left = [_left_out(rest, "object", found.shown, "covered by another one")]
     links = len(found.relations or ())
     said = sum(merged[row].count for row in chosen.relations)
     left.append(
@@ -150,6 +152,15 @@ def _table(photo: str, found: Detections) -> list[str]:
     if any(left):
         lines.append("  --json prints all")
     return lines
+
+
+def _best(found: Detections, count: int = 3) -> str:
+    """Return the labels of the highest scores, such as "0.45 orange, 0.23 sky"."""
+    best: dict[str, float] = {}
+    for label, score in zip(found.labels, found.scores, strict=True):
+        best[label] = max(best.get(label, 0.0), float(score))
+    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:count]
+    return ", ".join(f"{score:.2f} {label}" for label, score in ranked if score >= 0.1)
 
 
 def _left_out(count: int, what: str, least: float, other: str) -> str:
