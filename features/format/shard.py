@@ -133,7 +133,7 @@ class Shard:
                     yield name, "differs from what was written"
             rest = hash_rest(file.fileno(), self.path, record.size, record.spans)
         if rest != record.rest:
-            yield "", "the HDF5 headers differ from what was written"
+            yield "", "has HDF5 headers that differ from what was written"
 
     def check(self, record: ShardRecord) -> None:
         """Compare every byte of the file with a record, before the file is copied or exported.

@@ -91,6 +91,18 @@ def test_eyewear_keeps_its_plural(folder, tmp_path, caption, label):
     assert label in graph.labels
 
 
+def test_control_characters_of_captions_are_spaces(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "entities")
+    odd = (
+        "A boy\x0b in [/EN#4/clothing a\x00red\u2028shirt] .\nA [/EN#2/animals horse\x85] runs .\n"
+    )
+    (copy / "Sentences" / "12_ab.txt").write_text(odd)
+    graph = Grounded(copy).graph("12_ab.jpg")
+    assert graph.labels[4] == "shirt"
+    assert set(graph.attributes[4]) == {"red"}
+    assert graph.captions == 2
+
+
 def test_attributes_belong_to_the_head_of_their_phrase(graph):
     found = [tuple(names) for names in graph.attributes]
     assert found == [("young",), ("brown",), ("black",), ("black",), ("red",), ()]

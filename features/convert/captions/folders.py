@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from features.convert.captions.cleaning import SPLIT_ALIASES
 from features.convert.captions.collection import Collector
 from features.convert.readers.entities import MARKED
-from features.convert.safe.inputs import damaged, opened, read_text, visible
+from features.convert.safe.inputs import damaged, opened, read_text, split_lines, visible
 from features.convert.safe.json_files import parse_json
 from features.convert.safe.values import brief
 from features.decoding import SUFFIXES
@@ -111,7 +111,7 @@ def _captions(file: str, text: str, image: str) -> tuple[Caption, ...]:
             raise InputError(f"{file}: 'caption' is {brief(caption)}, not text.")
         lines = [caption]
     else:
-        lines = [line for line in text.splitlines() if line.strip()]
+        lines = [line for line in split_lines(text) if line.strip()]
     return tuple(Caption(f"{image}#{at}", line) for at, line in enumerate(lines))
 
 

@@ -19,6 +19,7 @@ from features.convert.safe.inputs import (
     need_folder,
     read_bytes,
     read_text,
+    split_lines,
     visible,
 )
 from features.convert.safe.values import integers
@@ -169,7 +170,8 @@ def _texts(parent: Element | None, *names: str) -> list[str]:
 def _read_sentences(path: Path, rows: Mapping[str, tuple[int, ...]]) -> list[Sentence]:
     """Return the captions of a file; ``rows`` are the rows of the boxes of each entity."""
     sentences = []
-    for at, line in enumerate(read_text(path).splitlines()):
+    for at, raw in enumerate(split_lines(read_text(path))):
+        line = "".join(mark if mark.isprintable() else " " for mark in raw)
         if stray := _STRAY.search(MARKED.sub("", line)):
             raise InputError(
                 f"{path}, line {at + 1}: {stray[0]!r} outside of a phrase mark. Marks are "

@@ -166,6 +166,16 @@ def _unpacked(path: Path) -> bytes:
     return raw
 
 
+def split_lines(text: str) -> list[str]:
+    r"""Split a text at its line ends, unlike ``str.splitlines`` not at other control characters.
+
+    >>> split_lines("a\x0bdog\r\na cat\n")
+    ['a\x0bdog', 'a cat']
+    """
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def read_names(path: Path | str, *, background: str | None = None) -> tuple[str, ...]:
     """Read a list of class names, one per line (``name,alias`` keeps the name).
 
@@ -173,6 +183,6 @@ def read_names(path: Path | str, *, background: str | None = None) -> tuple[str,
         path: text file.
         background: name to put before the list, for files whose ids start at 1.
     """
-    lines = read_text(path).splitlines()
+    lines = split_lines(read_text(path))
     names = tuple(line.split(",")[0].strip() for line in lines if line.strip())
     return names if background is None else (background, *names)

@@ -49,6 +49,12 @@ def test_photos_with_texts_beside_them(tmp_path):
     assert [c.id for c in found.entries[0].captions] == ["1.jpg#0", "1.jpg#1"]
 
 
+def test_control_characters_do_not_end_a_caption(tmp_path):
+    text = "A dog\x0b runs .\r\nTwo\u2028dogs\x85 sit .\rA cat .\n"
+    found = read_captions(files(tmp_path, **{"1.jpg": "", "1.txt": text}))
+    assert plain(found) == [("1.jpg", "unsplit", ["A dog runs .", "Two dogs sit .", "A cat ."])]
+
+
 BAD = {
     "no text": ({"9.jpg": ""}, "no captions beside it"),
     "an empty text": ({"9.jpg": "", "9.txt": " \n"}, ""),
