@@ -37,6 +37,7 @@ class Outputs:
         self.overwrite = overwrite
         self._partial: dict[Path, Path] = {}
         self._stale: list[Path] = []
+        self._made: list[Path] = []  # folders, innermost first
 
     def path(self, name: str = "") -> Path:
         """Return the partial path of a file; call it for every file before writing the first.
@@ -48,6 +49,7 @@ class Outputs:
         """
         final = self._final(name)
         if final not in self._partial:
+            self._made += [folder for folder in final.parents if not folder.exists()]
             with write_errors(final):
                 final.parent.mkdir(parents=True, exist_ok=True)
             self._partial[final] = partial_path(final)
@@ -100,6 +102,10 @@ class Outputs:
             for partial in written.values():
                 with contextlib.suppress(OSError):
                     partial.unlink(missing_ok=True)
+            if error is not None:
+                for folder in self._made:
+                    with contextlib.suppress(OSError):  # something else is in it
+                        folder.rmdir()
 
 
 def write_floats(path: Path, shape: tuple[int, ...], blocks: Iterable[Floats]) -> None:

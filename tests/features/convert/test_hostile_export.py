@@ -154,6 +154,20 @@ def test_a_failed_export_removes_nothing(tmp_path):
     assert names(tmp_path) == ["old.txt"]
 
 
+def test_a_failed_export_leaves_no_folder_of_its_own(tmp_path):
+    (tmp_path / "old").mkdir()
+
+    def stop_half_way(folder):
+        with Outputs(folder) as out:
+            out.path("a.txt").write_text("half")
+            raise RuntimeError
+
+    for folder in ("old", "new/inner"):
+        with pytest.raises(RuntimeError):
+            stop_half_way(tmp_path / folder)
+    assert names(tmp_path) == ["old"]
+
+
 def test_two_splits_of_one_name(tmp_path):
     both = store(tmp_path / "s", ("1.jpg", "2.jpg"), splits=("val", "dev"))
     with pytest.raises(UsageError, match="two splits are 'dev'"):
@@ -194,7 +208,7 @@ def test_a_full_disk_while_faiss_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(faiss, "write_index", full)
     with pytest.raises(WriteError, match=r"f/index\.faiss: cannot be written \(No space left"):
         export("faiss", made, tmp_path / "f", embeddings=tmp_path / "e.npy")
-    assert names(tmp_path / "f") == []
+    assert not (tmp_path / "f").exists()
 
 
 def test_sgb_without_labels_and_predicates(tmp_path):
