@@ -10,7 +10,7 @@ parser, detector or scheduler. Written are ``gpu.json`` and ``gpu.md``:
 2. scoring: 1,000 images x 5,000 captions, and the share of the device's rate of matrix products;
 3. training: a step at published sizes from a store with the shape of Flickr30k: time, peak memory,
    wait for the loader;
-4. mixed precision: a few steps of each model in bf16, the default on CUDA;
+4. mixed precision: a few steps of each model in bf16, the default of run.amp on CUDA;
 5. resume: a run that was stopped and resumed has the weights of an uninterrupted one;
 6. two processes on the device, started by torchrun.
 
