@@ -304,11 +304,11 @@ def _write_captions(
         if y + sum(text.tall() for text in texts) > tall - (0.25 if bare else 0):
             bare += bool(texts[at].triplets)
             texts[at] = texts[at]._replace(triplets=[])
-    notes = [f"triplets of {bare} caption{'s' if bare > 1 else ''} not shown"] if bare else []
+    note = f"triplets of {bare} caption{'s' if bare > 1 else ''} not shown" if bare else ""
     for number, written in enumerate(texts):
         rest = len(texts) - number
         if y + written.tall() > tall - (0.25 if rest > 1 or bare else 0) and number:
-            notes = [f"+ {rest} more caption{'s' if rest > 1 else ''}"]
+            note = f"+ {rest} more caption{'s' if rest > 1 else ''}"
             break
         for line in written.lines:
             axes.text(0.25, y, line, size=9.5, color=INK, va="top")
@@ -317,7 +317,7 @@ def _write_captions(
             axes.text(0.42, y, triplet, size=8.5, color=GREY, va="top", style="italic")
             y += SMALL
         y += 0.12
-    axes.text(0.25, tall - 0.1, "".join(notes), size=8, color=GREY)
+    axes.text(0.25, tall - 0.1, note, size=8, color=GREY)
 
 
 def _read(path: Path) -> Pixels:

@@ -22,6 +22,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+# Nouns that keep their plural: a singular would name another thing, or nothing.
 _PAIRS = frozenset(("glasses", "sunglasses", "sweatpants"))
 # Nouns that leave the name of the object to the noun after "of": "a group of people".
 COLLECTIVES = _words(

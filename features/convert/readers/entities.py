@@ -171,6 +171,7 @@ def _read_sentences(path: Path, rows: Mapping[str, tuple[int, ...]]) -> list[Sen
     """Return the captions of a file; ``rows`` are the rows of the boxes of each entity."""
     sentences = []
     for at, raw in enumerate(split_lines(read_text(path))):
+        # words become labels, which are printed and drawn
         line = "".join(mark if mark.isprintable() else " " for mark in raw)
         if stray := _STRAY.search(MARKED.sub("", line)):
             raise InputError(

@@ -70,7 +70,7 @@ def test_losses_and_scores_work_in_bfloat16(name, options):
         scores = model.score(*codes)
     with torch.autocast("cpu", dtype=torch.bfloat16), CudaTypes():
         half = model.loss(images, captions)
-        # with gradients, without which a CPU takes ways of its own
+        # with gradients: scoring without them has code for CPUs only
         codes = model.encode_images(images), model.encode_captions(captions)
         rough = model.score(*codes).detach()
     assert abs(half.item() - exact.item()) <= 0.05 * abs(exact.item())
